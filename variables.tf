@@ -1,0 +1,199 @@
+variable "aws_region" {
+  description = "AWS region of every resource"
+  type        = string
+  default     = "us-east-1"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z]{2,}(-[a-z]+)+-[0-9]+$", var.aws_region))
+    error_message = "aws_region must be the code of a region, for example eu-central-1."
+  }
+}
+
+variable "environment" {
+  description = "Environment in the names and tags; a named workspace takes its own name instead. Lower-case letters, digits, inner hyphens"
+  type        = string
+  default     = "dev"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", var.environment))
+    error_message = "environment must be lower-case letters, digits and inner hyphens, for example dev."
+  }
+}
+
+variable "project_name" {
+  description = "First part of every name. Lower-case letters, digits, inner hyphens; with the environment and two hyphens at most 37 characters"
+  type        = string
+  default     = "file-metadata"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", var.project_name)) && length(var.project_name) <= 34
+    error_message = "project_name must be 1 to 34 lower-case letters, digits and inner hyphens, for example file-metadata (a dot would break TLS to the bucket)."
+  }
+
+  # S3 reserves these beginnings.
+  validation {
+    condition     = !can(regex("^(xn--|sthree-|amzn-s3-demo-)", var.project_name))
+    error_message = "project_name must not begin with xn--, sthree- or amzn-s3-demo-: S3 reserves those bucket names."
+  }
+}
+
+variable "lambda_runtime" {
+  description = "Node runtime of the function; nodejs24.x needs version 6.21 of the aws provider"
+  type        = string
+  default     = "nodejs22.x"
+  nullable    = false
+
+  validation {
+    condition     = contains(["nodejs22.x", "nodejs24.x"], var.lambda_runtime)
+    error_message = "lambda_runtime must be nodejs22.x or nodejs24.x."
+  }
+}
+
+variable "lambda_memory_mb" {
+  description = "Memory of the function in MB, 128 to 10240"
+  type        = number
+  default     = 256
+  nullable    = false
+
+  validation {
+    condition     = var.lambda_memory_mb >= 128 && var.lambda_memory_mb <= 10240 && floor(var.lambda_memory_mb) == var.lambda_memory_mb
+    error_message = "lambda_memory_mb must be a whole number from 128 to 10240."
+  }
+}
+
+variable "lambda_timeout_seconds" {
+  description = "Time limit of one run in seconds, 10 to 900; a run stops starting new objects 2 seconds before it"
+  type        = number
+  default     = 30
+  nullable    = false
+
+  validation {
+    condition     = var.lambda_timeout_seconds >= 10 && var.lambda_timeout_seconds <= 900 && floor(var.lambda_timeout_seconds) == var.lambda_timeout_seconds
+    error_message = "lambda_timeout_seconds must be a whole number from 10 to 900."
+  }
+}
+
+variable "reserved_concurrency" {
+  description = "Runs at the same time at most, 1 or more, to cap a runaway bill; -1 sets no cap. Young accounts can't reserve any"
+  type        = number
+  default     = -1
+  nullable    = false
+
+  validation {
+    condition     = (var.reserved_concurrency == -1 || var.reserved_concurrency >= 1) && floor(var.reserved_concurrency) == var.reserved_concurrency
+    error_message = "reserved_concurrency must be -1 (no cap) or a whole number from 1: with 0 the function would never run."
+  }
+}
+
+variable "tracing_mode" {
+  description = "X-Ray tracing: PassThrough (free) or Active (adds two X-Ray rights and a price per trace)"
+  type        = string
+  default     = "PassThrough"
+  nullable    = false
+
+  validation {
+    condition     = contains(["PassThrough", "Active"], var.tracing_mode)
+    error_message = "tracing_mode must be PassThrough or Active."
+  }
+}
+
+variable "filter_prefix" {
+  description = "Only keys that begin with this plain text trigger the function, for example incoming/"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "filter_suffix" {
+  description = "Only keys that end with this plain text trigger the function, for example .csv"
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "log_retention_days" {
+  description = "Days that the function's log is kept"
+  type        = number
+  default     = 14
+  nullable    = false
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days must be a number of days that CloudWatch Logs knows: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
+  }
+}
+
+variable "noncurrent_days" {
+  description = "Days that a replaced or deleted version is kept, 1 or more"
+  type        = number
+  default     = 30
+  nullable    = false
+
+  validation {
+    condition     = var.noncurrent_days >= 1 && floor(var.noncurrent_days) == var.noncurrent_days
+    error_message = "noncurrent_days must be a whole number from 1."
+  }
+}
+
+variable "force_destroy" {
+  description = "Whether destroy may delete the bucket together with the objects in it"
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "point_in_time_recovery" {
+  description = "Whether the table can be restored to any second; AWS keeps a backup for 35 days after the table is deleted"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "deletion_protection" {
+  description = "Whether AWS refuses to delete the table; destroy then fails until it is switched off"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "kms_key_arn" {
+  description = "ARN of an existing KMS key for bucket, table, queue, log and environment; null for the keys that AWS owns"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:REGION:ACCOUNT:key/ID), not an alias or an id."
+  }
+}
+
+variable "access_log_bucket" {
+  description = "Name of an existing bucket for S3 access logs; null for none"
+  type        = string
+  default     = null
+}
+
+variable "alarm_topic_arn" {
+  description = "ARN of an existing SNS topic that the alarms notify; null for none"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.alarm_topic_arn == null || can(regex("^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:.+$", var.alarm_topic_arn))
+    error_message = "alarm_topic_arn must be the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)."
+  }
+}
+
+variable "permissions_boundary_arn" {
+  description = "ARN of an existing policy that bounds the function's role; null for none"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary_arn == null || can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/.+$", var.permissions_boundary_arn))
+    error_message = "permissions_boundary_arn must be the ARN of a policy (arn:aws:iam::ACCOUNT:policy/NAME)."
+  }
+}
