@@ -1,0 +1,194 @@
+/** Emptying a bucket: every version, delete marker and unfinished upload. */
+
+import {
+  AbortMultipartUploadCommand,
+  DeleteObjectCommand,
+  DeleteObjectsCommand,
+  ListMultipartUploadsCommand,
+  type ListMultipartUploadsCommandOutput,
+  ListObjectVersionsCommand,
+  type ListObjectVersionsCommandOutput,
+  type S3Client,
+} from "@aws-sdk/client-s3";
+import { forEachParallel, UserError, visible } from "./run.ts";
+
+/** Objects of one DeleteObjects call at most, S3's own limit, which is a listing's page too. */
+const BATCH = 1000;
+
+/** Deleting calls at the same time. */
+const PARALLEL_CALLS = 8;
+
+/** Refusals named in the error at most. */
+const NAMED_REFUSALS = 5;
+
+interface Version {
+  Key: string;
+  VersionId?: string;
+}
+
+/**
+ * Deletes everything in a bucket, or below a prefix; a bucket that is gone has nothing.
+ *
+ * `progress` is told the number of versions and markers deleted so far; `signal` stops the work.
+ *
+ * @throws {UserError} naming what S3 refuses to delete, when all else is deleted
+ */
+export async function emptyBucket(
+  s3: S3Client,
+  bucket: string,
+  options: { prefix?: string; progress?: (deleted: number) => void; signal?: AbortSignal } = {},
+): Promise<{ versions: number; uploads: number }> {
+  const { prefix, progress, signal: abortSignal } = options;
+  let versions = 0;
+  let uploads = 0;
+  const refused: string[] = [];
+
+  const deleteBatch = async (batch: Version[]) => {
+    const refusals = await deleteVersions(s3, bucket, batch, abortSignal);
+    refused.push(...refusals);
+    versions += batch.length - refusals.length;
+    progress?.(versions);
+  };
+  try {
+    await forEachParallel(
+      listVersions(s3, bucket, prefix, abortSignal),
+      PARALLEL_CALLS,
+      deleteBatch,
+    );
+    await forEachParallel(
+      listUploads(s3, bucket, prefix, abortSignal),
+      PARALLEL_CALLS,
+      async (upload) => {
+        await s3.send(new AbortMultipartUploadCommand({ Bucket: bucket, ...upload }), {
+          abortSignal,
+        });
+        uploads++;
+      },
+    );
+  } catch (error) {
+    if ((error as Error).name === "NoSuchBucket") return { versions, uploads };
+    throw error;
+  }
+
+  if (refused.length > 0) {
+    const unnamed = refused.length - NAMED_REFUSALS;
+    throw new UserError(
+      `S3 refused to delete ${refused.length} versions from ${bucket}: ` +
+        refused.slice(0, NAMED_REFUSALS).join("; ") + (unnamed > 0 ? `; and ${unnamed} more` : "") +
+        ". Take away what protects them, then run the same command again",
+    );
+  }
+  return { versions, uploads };
+}
+
+/** Counts versions and markers, no further than `limit`. */
+export async function countVersions(s3: S3Client, bucket: string, limit: number): Promise<number> {
+  let count = 0;
+  try {
+    for await (const page of listVersions(s3, bucket)) {
+      count += page.length;
+      if (count >= limit) break;
+    }
+  } catch (error) {
+    if ((error as Error).name !== "NoSuchBucket") throw error;
+  }
+  return count;
+}
+
+async function* listVersions(
+  s3: S3Client,
+  bucket: string,
+  prefix?: string,
+  abortSignal?: AbortSignal,
+): AsyncGenerator<Version[]> {
+  let next: { KeyMarker?: string; VersionIdMarker?: string } | undefined = {};
+  while (next !== undefined) {
+    const page: ListObjectVersionsCommandOutput = await s3.send(
+      new ListObjectVersionsCommand({
+        Bucket: bucket,
+        Prefix: prefix,
+        MaxKeys: BATCH,
+        EncodingType: "url", // XML can't carry every character of a key
+        ...next,
+      }),
+      { abortSignal },
+    );
+    const decode = decoderOf(page);
+    const versions = [...page.Versions ?? [], ...page.DeleteMarkers ?? []];
+    if (versions.length > 0) {
+      yield versions.map(({ Key, VersionId }) => ({ Key: decode(Key)!, VersionId }));
+    }
+    next = page.IsTruncated
+      ? { KeyMarker: decode(page.NextKeyMarker), VersionIdMarker: page.NextVersionIdMarker }
+      : undefined;
+  }
+}
+
+async function* listUploads(
+  s3: S3Client,
+  bucket: string,
+  prefix?: string,
+  abortSignal?: AbortSignal,
+): AsyncGenerator<{ Key: string; UploadId: string }> {
+  let next: { KeyMarker?: string; UploadIdMarker?: string } | undefined = {};
+  while (next !== undefined) {
+    const page: ListMultipartUploadsCommandOutput = await s3.send(
+      new ListMultipartUploadsCommand({
+        Bucket: bucket,
+        Prefix: prefix,
+        EncodingType: "url",
+        ...next,
+      }),
+      { abortSignal },
+    );
+    const decode = decoderOf(page);
+    for (const { Key, UploadId } of page.Uploads ?? []) {
+      yield { Key: decode(Key)!, UploadId: UploadId! };
+    }
+    next = page.IsTruncated
+      ? { KeyMarker: decode(page.NextKeyMarker), UploadIdMarker: page.NextUploadIdMarker }
+      : undefined;
+  }
+}
+
+/** Keys and markers of a listing are form-encoded only where the answer says so. */
+function decoderOf({ EncodingType }: { EncodingType?: string }) {
+  return (key: string | undefined) =>
+    EncodingType === "url" && key ? decodeURIComponent(key.replaceAll("+", " ")) : key;
+}
+
+/** Deletes versions and answers the refusals, which come inside a successful answer. */
+async function deleteVersions(
+  s3: S3Client,
+  bucket: string,
+  batch: Version[],
+  abortSignal?: AbortSignal,
+): Promise<string[]> {
+  // The XML of a batch can't carry control characters: those keys go by calls of their own.
+  const [plain, odd] = [
+    batch.filter(({ Key }) => !isOdd(Key)),
+    batch.filter(({ Key }) => isOdd(Key)),
+  ];
+  const refused: string[] = [];
+  if (plain.length > 0) {
+    const command = new DeleteObjectsCommand({
+      Bucket: bucket,
+      Delete: { Objects: plain, Quiet: true },
+    });
+    const { Errors = [] } = await s3.send(command, { abortSignal });
+    refused.push(...Errors.map(({ Key = "", Code }) => `"${visible(Key)}": ${Code}`));
+  }
+  for (const version of odd) {
+    try {
+      await s3.send(new DeleteObjectCommand({ Bucket: bucket, ...version }), { abortSignal });
+    } catch (error) {
+      if ((error as Error).name !== "AccessDenied") throw error;
+      refused.push(`"${visible(version.Key)}": AccessDenied`);
+    }
+  }
+  return refused;
+}
+
+function isOdd(key: string): boolean {
+  return /[\p{Cc}\ufffe\uffff]/u.test(key);
+}

@@ -1,0 +1,423 @@
+/**
+ * Builds, deploys, verifies and destroys the pipeline.
+ *
+ *   deno task build                       bundle and zip the function
+ *   deno task plan                        show what deploy would change
+ *   deno task deploy [--yes]              build, then create or update the stack
+ *   deno task verify [--json]             upload real files and check their rows
+ *   deno task destroy [--yes]             empty the bucket, remove everything, prove it
+ *   deno task demo                        deploy, verify and destroy on this machine, without AWS
+ *   deno task test                        run every check and test
+ *
+ * plan, deploy, verify and destroy take `--env NAME` (an environment of its own) and `--local` (on
+ * the stand-in instead of AWS).
+ */
+
+import { Agent } from "node:https";
+import { parseArgs } from "node:util";
+import { join } from "node:path";
+import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
+import { LambdaClient } from "@aws-sdk/client-lambda";
+import { S3Client } from "@aws-sdk/client-s3";
+import { SQSClient } from "@aws-sdk/client-sqs";
+import { countVersions, emptyBucket } from "./bucket.ts";
+import { build, ZIP_URL } from "./build.ts";
+import { enterLocal, isLocalWorkspace, type Local, stopLocal } from "./local.ts";
+import {
+  handleSignals,
+  interrupted,
+  InterruptedError,
+  ROOT,
+  run,
+  say,
+  UserError,
+  visible,
+} from "./run.ts";
+import * as terraform from "./terraform.ts";
+import { type Clients, reportToText, verifyStack } from "./verify.ts";
+
+const TASKS: Record<string, { run: (options: Options) => Promise<void>; flags: string[] }> = {
+  build: { run: buildTask, flags: [] },
+  plan: { run: planTask, flags: ["env", "local"] },
+  deploy: { run: deployTask, flags: ["env", "local", "yes"] },
+  verify: { run: verifyTask, flags: ["env", "local", "json"] },
+  destroy: { run: destroyTask, flags: ["env", "local", "yes"] },
+  demo: { run: demoTask, flags: [] },
+  test: { run: testTask, flags: [] },
+};
+
+const USAGE = `usage: deno task ${
+  Object.keys(TASKS).join("|")
+} [--env NAME] [--local] [--yes] [--json]`;
+
+/** A row is awaited so long: on AWS a new notification and new rights take minutes to spread. */
+const AWS_DEADLINE_MS = 240_000;
+const LOCAL_DEADLINE_MS = 30_000;
+
+/** Objects and rows are counted no further than this before destroy. */
+const COUNT_LIMIT = 10_000;
+
+interface Options {
+  env?: string;
+  local: boolean;
+  yes: boolean;
+  json: boolean;
+}
+
+/** Where a task acts: a workspace, on AWS or on the stand-in. */
+interface Target {
+  workspace: string;
+  local?: Local;
+}
+
+async function buildTask(): Promise<void> {
+  const { zip, sha256 } = await build();
+  await Deno.mkdir(new URL(".", ZIP_URL), { recursive: true });
+  await Deno.writeFile(ZIP_URL, zip);
+  console.log(`build/lambda.zip  ${zip.length} bytes  SHA-256 ${sha256}`);
+}
+
+async function planTask(options: Options): Promise<void> {
+  await buildTask();
+  await withTarget(options, (target) => withPlan(target, () => Promise.resolve()));
+}
+
+async function deployTask(options: Options): Promise<void> {
+  await buildTask();
+  await withTarget(options, (target) => deploy(target, options));
+}
+
+async function deploy(target: Target, options: Options): Promise<void> {
+  await withPlan(target, async (plan, file) => {
+    if (plan.changes.length > 0) {
+      await confirm(options, "Apply this plan?");
+      await terraform.apply(target.workspace, file);
+    }
+    const outputs = await terraform.outputs(target.workspace);
+    for (const [name, value] of Object.entries(outputs ?? {})) console.log(`${name} = ${value}`);
+  });
+}
+
+async function verifyTask(options: Options): Promise<void> {
+  await withTarget(options, (target) => verify(target, options), () => {
+    throw nothingDeployed(options);
+  });
+}
+
+async function verify(target: Target, options: Options): Promise<void> {
+  const outputs = await terraform.outputs(target.workspace);
+  if (outputs === undefined) throw nothingDeployed(options);
+  const report = await verifyStack(outputs, clientsOf(target, outputs.aws_region), {
+    deadlineMs: target.local ? LOCAL_DEADLINE_MS : AWS_DEADLINE_MS,
+  });
+  console.log(options.json ? JSON.stringify(report, null, 2) : reportToText(report));
+  if (!report.ok) throw new UserError(`verify found ${report.problems.length} things wrong`);
+}
+
+async function destroyTask(options: Options): Promise<void> {
+  const nothing = () => say(`Nothing is deployed ${place(options)}: there is nothing to destroy`);
+  await withTarget(options, (target) => destroy(target, options, nothing), nothing);
+}
+
+async function destroy(target: Target, options: Options, nothing: () => void): Promise<void> {
+  const { workspace } = target;
+  const state = await terraform.pullState(workspace);
+  if (state.resources.length === 0) {
+    if (target.local) await stopLocal(workspace);
+    return nothing();
+  }
+  const find = (type: string) =>
+    state.resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
+  const bucket = find("aws_s3_bucket");
+  const table = find("aws_dynamodb_table");
+  const region = String(bucket?.region ?? "us-east-1");
+  const clients = clientsOf(target, region);
+
+  const objects = bucket ? await countVersions(clients.s3, String(bucket.id), COUNT_LIMIT) : 0;
+  const rows = table ? await countRows(clients.dynamo, String(table.id)) : 0;
+  refuseProtected(bucket, objects, table);
+  say(
+    `This destroys ${state.resources.length} resources ${place(options)} in ${region}, with ` +
+      `${atLeast(objects)} object versions in ${bucket?.id ?? "no bucket"} and ${
+        atLeast(rows)
+      } rows:`,
+  );
+  for (const { address, attributes } of state.resources) {
+    say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
+  }
+  await confirm(options, "Destroy all of it, for good?");
+
+  if (bucket) await emptyWithProgress(clients, String(bucket.id));
+  await withTemporaryFile(`before-${workspace}.tfstate`, async (file) => {
+    await Deno.writeTextFile(file, state.text);
+    await terraform.destroy(workspace);
+    say("Asking AWS for each resource of the old state ...");
+    const left = await terraform.stillThere(workspace, file, state.resources);
+    const total = state.resources.length;
+    console.log(`${total - left.length} of ${total} resources gone`);
+    if (left.length > 0) throw new UserError(`Still there after destroy: ${left.join(", ")}`);
+  });
+  if (target.local) await stopLocal(workspace);
+}
+
+/** Deploy, verify and destroy in one go, on a stand-in of its own that is gone in any case. */
+async function demoTask(): Promise<void> {
+  const options: Options = { env: "demo", local: true, yes: true, json: false };
+  const workspace = workspaceOf(options);
+  const startMs = performance.now();
+  try {
+    await stopLocal(workspace); // of a demo that was killed
+    await buildTask();
+    await withTarget(options, async (target) => {
+      await deploy(target, options);
+      await verify(target, options);
+      await destroy(target, options, () => {});
+    });
+    console.log(`The demo took ${Math.round((performance.now() - startMs) / 1000)} s.`);
+  } finally {
+    await stopLocal(workspace);
+  }
+}
+
+/** Every check: the first failure ends it. */
+async function testTask(): Promise<void> {
+  const deno = (args: string[]) => run(Deno.execPath(), args);
+  await deno(["fmt", "--check"]);
+  await deno(["lint"]);
+  await deno(["check"]);
+  await run("terraform", ["fmt", "-check", "-diff"]);
+  await buildTask();
+  await terraform.init();
+  await run("terraform", ["validate"]);
+  await deno(["test", "--allow-all", "--permit-no-files"]);
+}
+
+/** Runs `work` on AWS or on the stand-in, which is started; or not, but `otherwise` runs, if given. */
+async function withTarget(
+  options: Options,
+  work: (target: Target) => Promise<void>,
+  otherwise?: () => void,
+): Promise<void> {
+  const workspace = workspaceOf(options);
+  for (const name of Object.keys(Deno.env.toObject())) {
+    if (/^TF_CLI_ARGS/.test(name)) {
+      say(`The shell's ${name} is not used: it could make Terraform act on something else`);
+      Deno.env.delete(name);
+    }
+  }
+  await terraform.init();
+  if (!options.local) {
+    await checkCredentials();
+    return await work({ workspace });
+  }
+  const local = await enterLocal(workspace, { start: otherwise === undefined });
+  if (local === undefined) return otherwise?.();
+  try {
+    await work({ workspace, local });
+  } finally {
+    await local.leave();
+  }
+}
+
+/** @throws {UserError} the name is none for an environment, or one of the stand-in's */
+function workspaceOf({ env, local }: Options): string {
+  if (env !== undefined && !/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(env)) {
+    throw new UserError(
+      `--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "${visible(env)}"`,
+    );
+  }
+  if (local) return env === undefined ? "local" : `local-${env}`;
+  if (env === "default") {
+    throw new UserError("--env default is what runs without --env: leave it away");
+  }
+  if (env !== undefined && isLocalWorkspace(env)) {
+    throw new UserError(`--env ${env} is the stand-in's: say --local, or choose another name`);
+  }
+  return env ?? "default";
+}
+
+function nothingDeployed(options: Options): UserError {
+  return new UserError(
+    `Nothing is deployed ${place(options)}: run deno task deploy${flags(options)} first`,
+  );
+}
+
+function place({ env, local }: Options): string {
+  return (local ? "on the stand-in" : "on AWS") +
+    (env === undefined ? (local ? "" : " in the default workspace") : ` in environment ${env}`);
+}
+
+function flags({ env, local }: Options): string {
+  return (local ? " --local" : "") + (env === undefined ? "" : ` --env ${env}`);
+}
+
+/** Plans, then hands the plan's content and file to `use`. */
+async function withPlan(
+  { workspace }: Target,
+  use: (plan: terraform.Plan, file: string) => Promise<void>,
+): Promise<void> {
+  await withTemporaryFile(`${workspace}.tfplan`, async (file) => {
+    const plan = await terraform.plan(workspace, file);
+    const { account_id, aws_region, environment } = plan.outputs;
+    say(`Account ${account_id}, region ${aws_region}, environment ${environment}`);
+    await use(plan, file);
+  });
+}
+
+/** Asks as Terraform does; only `yes` goes on. */
+async function confirm(options: Options, question: string): Promise<void> {
+  if (options.yes) return;
+  await Deno.stderr.write(new TextEncoder().encode(`${question} Only "yes" is accepted: `));
+  const buffer = new Uint8Array(1024);
+  const stopped = new Promise<never>((_, reject) =>
+    interrupted.addEventListener("abort", () => reject(interrupted.reason))
+  );
+  const length = await Promise.race([Deno.stdin.read(buffer), stopped]);
+  if (new TextDecoder().decode(buffer.subarray(0, length ?? 0)).trim() === "yes") return;
+  throw new UserError(
+    length === null
+      ? "\nNobody answered, so nothing was changed: say --yes where there is no terminal"
+      : "Not confirmed, so nothing was changed",
+  );
+}
+
+/** @throws {UserError} the stack was deployed so that it may not be destroyed */
+function refuseProtected(
+  bucket: Record<string, unknown> | undefined,
+  objects: number,
+  table: Record<string, unknown> | undefined,
+): void {
+  if (bucket?.force_destroy === false && objects > 0) {
+    throw new UserError(
+      `The bucket ${bucket.id} holds objects and is deployed with force_destroy = false: empty it yourself, or deploy with force_destroy = true first`,
+    );
+  }
+  if (table?.deletion_protection_enabled === true) {
+    throw new UserError(
+      `The table ${table.id} is deployed with deletion_protection = true: deploy with false first`,
+    );
+  }
+}
+
+async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
+  let saidMs = performance.now();
+  const { versions, uploads } = await emptyBucket(s3, bucket, {
+    signal: interrupted,
+    progress: (deleted) => {
+      if (performance.now() - saidMs < 2000) return;
+      saidMs = performance.now();
+      say(`Emptying ${bucket}: ${deleted} versions deleted ...`);
+    },
+  });
+  say(`Emptied ${bucket}: ${versions} versions and markers, ${uploads} unfinished uploads`);
+}
+
+async function countRows(client: DynamoDBClient, table: string): Promise<number> {
+  let rows = 0;
+  try {
+    for await (
+      const { Count = 0 } of paginateScan({ client }, { TableName: table, Select: "COUNT" })
+    ) {
+      rows += Count;
+      if (rows >= COUNT_LIMIT) break;
+    }
+  } catch (error) {
+    if ((error as Error).name !== "ResourceNotFoundException") throw error;
+  }
+  return rows;
+}
+
+function atLeast(count: number): string {
+  return count >= COUNT_LIMIT ? `${COUNT_LIMIT} or more` : String(count);
+}
+
+/** A file's path in build/, for as long as `use` runs. */
+async function withTemporaryFile(
+  name: string,
+  use: (file: string) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir({ dir: join(ROOT, "build"), prefix: "tmp-" });
+  try {
+    await use(join(folder, name));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+function clientsOf({ local }: Target, region: string): Clients {
+  const requestHandler = local
+    ? { httpsAgent: new Agent({ ca: local.ca, keepAlive: true, maxSockets: 50 }) }
+    : undefined;
+  const config = { region, requestHandler };
+  return {
+    s3: new S3Client(config),
+    dynamo: new DynamoDBClient(config),
+    lambda: new LambdaClient(config),
+    sqs: new SQSClient(config),
+  };
+}
+
+/** Asks the SDK's own sources for credentials, without a call to AWS. */
+async function checkCredentials(): Promise<void> {
+  try {
+    await new S3Client({ region: "us-east-1" }).config.credentials();
+  } catch (error) {
+    throw new UserError(
+      "No AWS credentials found: run this on an EC2 instance with a role, or try it without AWS with --local " +
+        `(${(error as Error).message})`,
+    );
+  }
+}
+
+async function main(): Promise<number> {
+  handleSignals();
+  const [name, ...args] = Deno.args;
+  const task = Object.hasOwn(TASKS, name ?? "") ? TASKS[name] : undefined;
+  if (task === undefined) {
+    say(USAGE);
+    return 1;
+  }
+  try {
+    await task.run(parseOptions(args, task.flags));
+    return 0;
+  } catch (error) {
+    if (error instanceof InterruptedError || interrupted.aborted) {
+      say(
+        `Interrupted. Run the same command again to finish, or deno task destroy to remove what there is`,
+      );
+      return 130;
+    }
+    if (error instanceof UserError) say(error.message);
+    else if (isAwsError(error)) say(`AWS refused: ${error.name}: ${visible(error.message)}`);
+    else throw error;
+    return 1;
+  }
+}
+
+function parseOptions(args: string[], allowed: string[]): Options {
+  try {
+    const { values } = parseArgs({
+      args,
+      options: {
+        env: { type: "string" },
+        local: { type: "boolean", default: false },
+        yes: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+      },
+    });
+    const given = args.filter((arg) => arg.startsWith("--")).map((arg) =>
+      arg.slice(2).split("=")[0]
+    );
+    const foreign = given.find((flag) => !allowed.includes(flag));
+    if (foreign !== undefined) throw new TypeError(`--${foreign} is not an option of this task`);
+    return values;
+  } catch (error) {
+    throw new UserError(`${(error as Error).message}\n${USAGE}`);
+  }
+}
+
+function isAwsError(error: unknown): error is Error {
+  return error instanceof Error && "$metadata" in error;
+}
+
+if (import.meta.main) Deno.exit(await main());

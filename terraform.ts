@@ -1,0 +1,210 @@
+/** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
+
+import { join } from "node:path";
+import { type Ran, ROOT, run, RunError, type RunOptions, say, UserError } from "./run.ts";
+
+const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
+
+/** A folder of providers has this path in it: https://developer.hashicorp.com/terraform/cli/config/config-file#filesystem_mirror */
+const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
+
+/** Values of outputs.tf. */
+export interface Outputs {
+  s3_bucket_name: string;
+  dynamodb_table_name: string;
+  failure_queue_url: string;
+  log_group_name: string;
+  lambda_function_name: string;
+  filter_prefix: string;
+  filter_suffix: string;
+  environment: string;
+  account_id: string;
+  aws_region: string;
+}
+
+/** A managed resource of a state, with the attributes that its provider keeps. */
+export interface Resource {
+  address: string;
+  attributes: Record<string, unknown>;
+}
+
+/** What a plan would do, and to what. */
+export interface Plan {
+  /** Actions in the order of the plan, no-ops left out. */
+  changes: { address: string; actions: string[] }[];
+  outputs: Partial<Outputs>;
+}
+
+/**
+ * Initialises the folder: by Terraform's own way, else from a folder of providers on this machine.
+ */
+export async function init(): Promise<void> {
+  const args = ["init", "-input=false"];
+  const options: RunOptions = { quiet: true, install: INSTALL };
+  say("$ terraform init");
+  try {
+    await run("terraform", args, options);
+  } catch (failure) {
+    if (!(failure instanceof RunError)) throw failure;
+    const mirror = await findMirror();
+    if (mirror === undefined) {
+      throw new UserError(
+        `${failure.stderr.trim()}\n${failure.message}: see above; is the registry reachable?`,
+      );
+    }
+    say(`terraform init could not get the provider by itself; now from the folder ${mirror}`);
+    await run("terraform", [...args, `-plugin-dir=${mirror}`], options).catch((error) => {
+      throw error instanceof RunError
+        ? new UserError(
+          `${error.stderr.trim()}\nterraform init failed with the folder ${mirror} too`,
+        )
+        : error;
+    });
+  }
+}
+
+/** A folder that holds the aws provider, directly under one of the usual places. */
+async function findMirror(): Promise<string | undefined> {
+  const home = Deno.env.get("HOME") ?? Deno.env.get("USERPROFILE");
+  for (const place of ["/opt", "/usr/share", "/usr/local/share", home]) {
+    if (place === undefined) continue;
+    const found: string[] = [];
+    try {
+      for await (const { name } of Deno.readDir(place)) {
+        const isMirror = await Deno.stat(join(place, name, MIRROR_PATH)).then(
+          () => true,
+          () => false,
+        );
+        if (isMirror) found.push(join(place, name));
+      }
+    } catch {
+      continue; // no such place, or not readable
+    }
+    if (found.length > 0) return found.sort()[0];
+  }
+}
+
+/** Plans into a file and answers what the plan holds; shows it on stderr. */
+export async function plan(workspace: string, file: string): Promise<Plan> {
+  const variables = await variableArgs(workspace);
+  await terraform(workspace, ["plan", "-input=false", `-out=${file}`, ...variables]);
+  return await readPlan(workspace, file);
+}
+
+/** Applies a plan file. */
+export async function apply(workspace: string, file: string): Promise<void> {
+  await terraform(workspace, ["apply", "-input=false", file]);
+}
+
+/** Destroys whatever the state holds. Works without a built zip. */
+export async function destroy(workspace: string): Promise<void> {
+  const variables = await variableArgs(workspace);
+  await terraform(workspace, ["destroy", "-input=false", "-auto-approve", ...variables]);
+}
+
+/** The outputs, all of them, or undefined where nothing is deployed. */
+export async function outputs(workspace: string): Promise<Outputs | undefined> {
+  const { stdout } = await terraform(workspace, ["output", "-json"], { quiet: true });
+  const values = parse<Record<string, { value: string }>>(stdout, "terraform output");
+  if (values.lambda_function_name === undefined) return undefined;
+  return Object.fromEntries(
+    Object.entries(values).map(([name, { value }]) => [name, value]),
+  ) as unknown as Outputs;
+}
+
+/** The whole state as text, and the managed resources in it. */
+export async function pullState(
+  workspace: string,
+): Promise<{ text: string; resources: Resource[] }> {
+  const { stdout: text } = await terraform(workspace, ["state", "pull"], { quiet: true });
+  if (text.trim() === "") return { text, resources: [] };
+  const state = parse<{ resources?: StateResource[] }>(text, "terraform state pull");
+  const resources = (state.resources ?? []).filter(({ mode }) => mode === "managed").flatMap(
+    ({ type, name, instances }) =>
+      instances.map(({ index_key, attributes }) => ({
+        address: `${type}.${name}` +
+          (index_key === undefined ? "" : `[${JSON.stringify(index_key)}]`),
+        attributes,
+      })),
+  );
+  return { text, resources };
+}
+
+interface StateResource {
+  mode: string;
+  type: string;
+  name: string;
+  instances: { index_key?: string | number; attributes: Record<string, unknown> }[];
+}
+
+/**
+ * Asks AWS, through the provider, for every resource of an old state (a file's path), and answers
+ * the addresses of those that still exist.
+ */
+export async function stillThere(
+  workspace: string,
+  stateFile: string,
+  resources: Resource[],
+): Promise<string[]> {
+  const planFile = `${stateFile}.proof`;
+  const variables = await variableArgs(workspace);
+  await terraform(workspace, [
+    "plan",
+    "-refresh-only",
+    "-input=false",
+    "-lock=false",
+    `-state=${stateFile}`,
+    `-out=${planFile}`,
+    ...variables,
+  ], { quiet: true });
+  const { stdout } = await terraform(workspace, ["show", "-json", planFile], { quiet: true });
+  const { resource_drift = [] } = parse<PlanJson>(stdout, "terraform show");
+  const gone = new Set(
+    resource_drift.filter(({ change }) => change.actions.includes("delete")).map((r) => r.address),
+  );
+  return resources.map(({ address }) => address).filter((address) => !gone.has(address));
+}
+
+interface PlanJson {
+  resource_changes?: { address: string; change: { actions: string[] } }[];
+  resource_drift?: { address: string; change: { actions: string[] } }[];
+  planned_values?: { outputs?: Record<string, { value?: string }> };
+}
+
+async function readPlan(workspace: string, file: string): Promise<Plan> {
+  const { stdout } = await terraform(workspace, ["show", "-json", file], { quiet: true });
+  const { resource_changes = [], planned_values } = parse<PlanJson>(stdout, "terraform show");
+  const changes = resource_changes
+    .map(({ address, change }) => ({ address, actions: change.actions }))
+    .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
+  const values = Object.entries(planned_values?.outputs ?? {});
+  return { changes, outputs: Object.fromEntries(values.map(([name, { value }]) => [name, value])) };
+}
+
+/** An environment may have variables of its own, in ENVIRONMENT.tfvars. */
+async function variableArgs(workspace: string): Promise<string[]> {
+  const file = `${workspace}.tfvars`;
+  const exists = await Deno.stat(join(ROOT, file)).then(() => true, () => false);
+  return exists ? [`-var-file=${file}`] : [];
+}
+
+function terraform(workspace: string, args: string[], options: RunOptions = {}): Promise<Ran> {
+  return run("terraform", args, {
+    output: options.quiet ? "return" : "show",
+    install: INSTALL,
+    ...options,
+    env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...options.env },
+  });
+}
+
+/** JSON from Terraform's standard output, on which a wrapper may print lines of its own. */
+function parse<T>(text: string, command: string): T {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const line = text.trimStart().split("\n", 1)[0].slice(0, 80);
+    throw new UserError(
+      `Cannot read the JSON of ${command}: it begins with "${line}"; does a wrapper around terraform print to standard output?`,
+    );
+  }
+}

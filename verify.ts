@@ -1,0 +1,463 @@
+/** Verification of a living stack: real files through S3, their rows, and nothing else. */
+
+import {
+  type AttributeValue,
+  DeleteItemCommand,
+  type DynamoDBClient,
+  paginateQuery,
+} from "@aws-sdk/client-dynamodb";
+import { InvokeCommand, type LambdaClient } from "@aws-sdk/client-lambda";
+import {
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  GetBucketNotificationConfigurationCommand,
+  HeadObjectCommand,
+  type HeadObjectCommandOutput,
+  PutObjectCommand,
+  type S3Client,
+  UploadPartCommand,
+} from "@aws-sdk/client-s3";
+import { GetQueueAttributesCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import { emptyBucket } from "./bucket.ts";
+import { pause, say, visible } from "./run.ts";
+import type { Outputs } from "./terraform.ts";
+
+export interface Clients {
+  s3: S3Client;
+  dynamo: DynamoDBClient;
+  lambda: LambdaClient;
+  sqs: SQSClient;
+}
+
+/** What was seen of one file; `rowAfterMs` from the end of its upload until its row was there. */
+export interface FileReport {
+  file: string;
+  key: string;
+  rowAfterMs?: number;
+  checks: number;
+  problems: string[];
+}
+
+export interface Report {
+  ok: boolean;
+  bucket: string;
+  files: FileReport[];
+  /** Milliseconds from upload to row. */
+  latencyMs?: { p50: number; p95: number; max: number };
+  failureQueue: { before: number; after: number };
+  /** Everything wrong, files' problems included, as sentences. */
+  problems: string[];
+}
+
+type Item = Record<string, string | number>;
+
+interface Sample {
+  file: string;
+  body: Uint8Array;
+  type?: string;
+  /** The row's preview, none if absent. */
+  preview?: string;
+  multipart?: boolean;
+}
+
+const MEGABYTE = 1024 * 1024;
+const EMOJI_TEXT = "Grüße, 世界! 👩‍👩‍👧 𝒳 ".repeat(200);
+
+const SAMPLES: Sample[] = [
+  text("plain.txt", "text/plain", "A line.\nAnother line.\n"),
+  text(`odd + 100% & "quoted" 'name' äö 日本 😀.txt`, "text/plain; charset=utf-8", "odd name"),
+  text("object.json", "application/json", '{"answer": 42}'),
+  text("table-without-type.csv", undefined, "id,name\n1,Zoë\n"),
+  { file: "binary.bin", type: "application/octet-stream", body: bytes(4096) },
+  { file: "empty.txt", type: "text/plain", body: new Uint8Array() },
+  text("long.txt", "text/plain; charset=utf-8", EMOJI_TEXT),
+  { file: "large.bin", type: "application/zip", body: bytes(8 * MEGABYTE), multipart: true },
+];
+
+/**
+ * Uploads the samples, waits for their rows, compares each attribute with S3's own answer, sends
+ * the same events again, looks into the failure queue, and removes what it made.
+ */
+export async function verifyStack(
+  stack: Outputs,
+  clients: Clients,
+  options: { deadlineMs: number },
+): Promise<Report> {
+  const folder = `${stack.filter_prefix}verify-${crypto.randomUUID()}/`;
+  const before = await countFailures(stack, clients);
+  const problems: string[] = [];
+  const rows = new Map<string, Item>();
+  let files: FileReport[];
+  let after: number;
+  try {
+    say(`Uploading ${SAMPLES.length} files to ${stack.s3_bucket_name}/${folder} ...`);
+    files = await Promise.all(SAMPLES.map(async (sample) => {
+      const key = `${folder}${sample.file}${stack.filter_suffix}`;
+      const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
+      await checkSample(stack, clients, sample, report, rows, options.deadlineMs);
+      return report;
+    }));
+    if (rows.size > 0) problems.push(...await checkRepeat(stack, clients, rows));
+    after = await countFailures(stack, clients);
+    if (after > before) {
+      problems.push(`the failure queue holds ${after} events, ${after - before} more than before`);
+    }
+    problems.unshift(...await checkNotification(stack, clients, files));
+  } finally {
+    const keys = SAMPLES.flatMap(({ file }) => {
+      const key = `${folder}${file}${stack.filter_suffix}`;
+      return [key, encodeKey(key)];
+    });
+    await removeTraces(stack, clients, folder, keys);
+  }
+
+  const latencies = files.flatMap(({ rowAfterMs }) => rowAfterMs ?? []).sort((a, b) => a - b);
+  problems.push(...files.flatMap(({ file, problems }) => problems.map((p) => `${file}: ${p}`)));
+  return {
+    ok: problems.length === 0,
+    bucket: stack.s3_bucket_name,
+    files,
+    latencyMs: latencies.length === 0 ? undefined : {
+      p50: quantile(latencies, 0.5),
+      p95: quantile(latencies, 0.95),
+      max: latencies.at(-1)!,
+    },
+    failureQueue: { before, after },
+    problems,
+  };
+}
+
+/** A report for people: a line a file, then the latencies, then what is wrong. */
+export function reportToText(report: Report): string {
+  const table = [
+    ["file", "row after", "checks"],
+    ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
+      visible(file),
+      rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
+      problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
+    ]),
+  ];
+  const widths = [0, 1].map((column) => Math.max(...table.map((row) => width(row[column]))));
+  const lines = table.map(([file, after, checks]) =>
+    `${file}${" ".repeat(widths[0] - width(file))}  ${after.padStart(widths[1])}  ${checks}`
+  );
+  const { latencyMs, failureQueue, problems } = report;
+  lines.push("");
+  if (latencyMs) {
+    lines.push(
+      `upload to row: p50 ${latencyMs.p50} ms, p95 ${latencyMs.p95} ms, max ${latencyMs.max} ms`,
+    );
+  }
+  lines.push(`failure queue: ${failureQueue.after} events, ${failureQueue.before} before`);
+  lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
+  lines.push(
+    report.ok ? "Every file has its one row, exact." : `${problems.length} things are wrong.`,
+  );
+  return lines.join("\n");
+}
+
+/** One file: upload, wait, compare. Adds to the report what it finds, and the row to `rows`. */
+async function checkSample(
+  stack: Outputs,
+  clients: Clients,
+  sample: Sample,
+  report: FileReport,
+  rows: Map<string, Item>,
+  deadlineMs: number,
+): Promise<void> {
+  const startedAt = new Date();
+  await upload(stack, clients, sample, report.key);
+  const uploadedMs = performance.now();
+  const head = await clients.s3.send(
+    new HeadObjectCommand({ Bucket: stack.s3_bucket_name, Key: report.key }),
+  );
+
+  const items = await waitForRows(stack, clients, report.key, deadlineMs);
+  if (items.length === 0) {
+    report.problems.push(
+      `no row after ${Math.round(deadlineMs / 1000)} s: ${await explainMissing(
+        stack,
+        clients,
+        report.key,
+        head,
+      )}`,
+    );
+    return;
+  }
+  report.rowAfterMs = Math.round(performance.now() - uploadedMs);
+  rows.set(report.key, items[0]);
+
+  const check = (passed: boolean, problem: string) => {
+    if (passed) report.checks++;
+    else report.problems.push(problem);
+  };
+  check(items.length === 1, `${items.length} rows instead of one`);
+  const { timestamp, processed_at, sequencer, ...attributes } = items[0];
+  const expected: Record<string, string | number | undefined> = {
+    file_key: report.key,
+    bucket_name: stack.s3_bucket_name,
+    file_size: head.ContentLength,
+    content_type: head.ContentType,
+    last_modified: head.LastModified?.toISOString(),
+    etag: head.ETag?.replaceAll('"', ""),
+    version_id: head.VersionId,
+    event_name: sample.multipart ? "ObjectCreated:CompleteMultipartUpload" : "ObjectCreated:Put",
+    content_preview: sample.preview,
+  };
+  for (const name of new Set([...Object.keys(expected), ...Object.keys(attributes)])) {
+    check(
+      attributes[name] === expected[name],
+      `${name} is ${show(attributes[name])}, not ${show(expected[name])}`,
+    );
+  }
+  // A day of difference between the clocks still tells a time from nonsense.
+  for (const [name, value] of Object.entries({ timestamp, processed_at })) {
+    const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
+    const isNear = isTime && Math.abs(Date.parse(value) - startedAt.getTime()) < 86_400_000;
+    check(isNear, `${name} is ${show(value)}, no time of today`);
+  }
+  check(/^[0-9A-F]+$/i.test(String(sequencer)), `sequencer is ${show(sequencer)}`);
+}
+
+async function upload(
+  { s3_bucket_name: Bucket }: Outputs,
+  { s3 }: Clients,
+  { body, type, multipart }: Sample,
+  Key: string,
+): Promise<void> {
+  if (!multipart) {
+    await s3.send(new PutObjectCommand({ Bucket, Key, Body: body, ContentType: type }));
+    return;
+  }
+  const { UploadId } = await s3.send(
+    new CreateMultipartUploadCommand({ Bucket, Key, ContentType: type }),
+  );
+  const partSize = 5 * MEGABYTE; // the least that S3 takes of any part but the last
+  const Parts = [];
+  for (let PartNumber = 1; (PartNumber - 1) * partSize < body.length; PartNumber++) {
+    const Body = body.subarray((PartNumber - 1) * partSize, PartNumber * partSize);
+    const { ETag } = await s3.send(
+      new UploadPartCommand({ Bucket, Key, UploadId, PartNumber, Body }),
+    );
+    Parts.push({ PartNumber, ETag });
+  }
+  await s3.send(
+    new CompleteMultipartUploadCommand({ Bucket, Key, UploadId, MultipartUpload: { Parts } }),
+  );
+}
+
+/** Looks often at first, then less; the rows of a key, none at the deadline. */
+async function waitForRows(
+  stack: Outputs,
+  clients: Clients,
+  key: string,
+  deadlineMs: number,
+): Promise<Item[]> {
+  const endMs = performance.now() + deadlineMs;
+  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
+    const items = await queryRows(stack, clients, key);
+    if (items.length > 0 || performance.now() > endMs) return items;
+    await pause(waitMs);
+  }
+}
+
+/** Why a row is missing, as far as a direct invocation with the same event tells. */
+async function explainMissing(
+  stack: Outputs,
+  clients: Clients,
+  key: string,
+  head: HeadObjectCommandOutput,
+): Promise<string> {
+  const encoded = encodeKey(key);
+  if (encoded !== key && (await queryRows(stack, clients, encoded)).length > 0) {
+    return `it stands under the undecoded key ${show(encoded)}`;
+  }
+  const error = await invoke(stack, clients, [
+    toRecord(stack, key, {
+      timestamp: head.LastModified!.toISOString(),
+      file_size: head.ContentLength!,
+      etag: head.ETag!.replaceAll('"', ""),
+      version_id: head.VersionId!,
+    }),
+  ]);
+  if (error !== undefined) return `the function fails: ${error}`;
+  if ((await queryRows(stack, clients, key)).length > 0) {
+    return "invoked directly, the function writes it: the bucket's event does not reach the function";
+  }
+  if (encoded !== key && (await queryRows(stack, clients, encoded)).length > 0) {
+    return `the function writes it under the undecoded key ${show(encoded)}`;
+  }
+  return "invoked directly, the function reports success, but writes no row";
+}
+
+/** The same events again must change nothing. */
+async function checkRepeat(
+  stack: Outputs,
+  clients: Clients,
+  rows: Map<string, Item>,
+): Promise<string[]> {
+  const records = [...rows].map(([key, row]) => toRecord(stack, key, row));
+  const error = await invoke(stack, clients, records);
+  if (error !== undefined) return [`the same events again make the function fail: ${error}`];
+  const problems: string[] = [];
+  for (const [key, row] of rows) {
+    const items = await queryRows(stack, clients, key);
+    if (items.length !== 1) {
+      problems.push(`the same event again left ${items.length} rows of ${key}`);
+    } else if (stable(items[0]) !== stable(row)) {
+      problems.push(`the same event again changed the row of ${key}`);
+    }
+  }
+  return problems;
+}
+
+async function checkNotification(
+  { s3_bucket_name, lambda_function_name }: Outputs,
+  { s3 }: Clients,
+  files: FileReport[],
+): Promise<string[]> {
+  if (files.every(({ rowAfterMs }) => rowAfterMs !== undefined)) return [];
+  const { LambdaFunctionConfigurations = [] } = await s3.send(
+    new GetBucketNotificationConfigurationCommand({ Bucket: s3_bucket_name }),
+  );
+  const there = LambdaFunctionConfigurations.some(({ LambdaFunctionArn }) =>
+    LambdaFunctionArn?.endsWith(`:${lambda_function_name}`)
+  );
+  return there
+    ? []
+    : [`the bucket ${s3_bucket_name} has no notification that calls the function; deploy again`];
+}
+
+/** Invokes the function and waits; answers its error, if it threw one. */
+async function invoke(
+  { lambda_function_name }: Outputs,
+  { lambda }: Clients,
+  Records: unknown[],
+): Promise<string | undefined> {
+  const { FunctionError, Payload } = await lambda.send(
+    new InvokeCommand({
+      FunctionName: lambda_function_name,
+      Payload: new TextEncoder().encode(JSON.stringify({ Records })),
+    }),
+  );
+  if (FunctionError === undefined) return undefined;
+  const payload = new TextDecoder().decode(Payload);
+  try {
+    const { errorType, errorMessage } = JSON.parse(payload);
+    return `${errorType}: ${errorMessage}`;
+  } catch {
+    return payload;
+  }
+}
+
+/** An S3 event record as S3 would send it, from what a row says. */
+function toRecord(stack: Outputs, key: string, row: Item) {
+  return {
+    eventVersion: "2.1",
+    eventSource: "aws:s3",
+    awsRegion: stack.aws_region,
+    eventTime: row.timestamp,
+    eventName: row.event_name ?? "ObjectCreated:Put",
+    s3: {
+      s3SchemaVersion: "1.0",
+      bucket: { name: stack.s3_bucket_name, arn: `arn:aws:s3:::${stack.s3_bucket_name}` },
+      object: {
+        key: encodeKey(key),
+        size: row.file_size,
+        eTag: row.etag,
+        versionId: row.version_id,
+        sequencer: row.sequencer,
+      },
+    },
+  };
+}
+
+/** A key as events carry it. */
+function encodeKey(key: string): string {
+  return encodeURIComponent(key).replaceAll("%2F", "/").replaceAll("%20", "+");
+}
+
+async function queryRows(
+  { dynamodb_table_name }: Outputs,
+  { dynamo }: Clients,
+  key: string,
+): Promise<Item[]> {
+  const items: Item[] = [];
+  const pages = paginateQuery({ client: dynamo }, {
+    TableName: dynamodb_table_name,
+    KeyConditionExpression: "file_key = :key",
+    ExpressionAttributeValues: { ":key": { S: key } },
+    ConsistentRead: true,
+  });
+  for await (const { Items = [] } of pages) items.push(...Items.map(toItem));
+  return items;
+}
+
+/** Rows hold strings and numbers only. */
+function toItem(attributes: Record<string, AttributeValue>): Item {
+  return Object.fromEntries(
+    Object.entries(attributes).map(([name, { S, N }]) => [name, N === undefined ? S! : Number(N)]),
+  );
+}
+
+/** Messages waiting in the failure queue or in somebody's hands. */
+async function countFailures({ failure_queue_url }: Outputs, { sqs }: Clients): Promise<number> {
+  const { Attributes = {} } = await sqs.send(
+    new GetQueueAttributesCommand({
+      QueueUrl: failure_queue_url,
+      AttributeNames: ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    }),
+  );
+  return Object.values(Attributes).reduce((sum, count) => sum + Number(count), 0);
+}
+
+async function removeTraces(
+  stack: Outputs,
+  clients: Clients,
+  folder: string,
+  keys: string[],
+): Promise<void> {
+  await emptyBucket(clients.s3, stack.s3_bucket_name, { prefix: folder });
+  for (const key of keys) {
+    for (const { timestamp } of await queryRows(stack, clients, key)) {
+      await clients.dynamo.send(
+        new DeleteItemCommand({
+          TableName: stack.dynamodb_table_name,
+          Key: { file_key: { S: key }, timestamp: { S: String(timestamp) } },
+        }),
+      );
+    }
+  }
+}
+
+function text(file: string, type: string | undefined, content: string): Sample {
+  const preview = Array.from(content).slice(0, 500).join("");
+  return { file, type, body: new TextEncoder().encode(content), preview };
+}
+
+/** Bytes of every value, NUL included. */
+function bytes(length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, index) => (index * 31) % 256);
+}
+
+function quantile(sorted: number[], q: number): number {
+  return sorted[Math.ceil(sorted.length * q) - 1];
+}
+
+function stable(item: Item): string {
+  return JSON.stringify(Object.entries(item).sort(([a], [b]) => a < b ? -1 : 1));
+}
+
+function show(value: unknown): string {
+  const json = value === undefined ? "absent" : JSON.stringify(value);
+  return json.length > 100 ? json.slice(0, 100) + "…" : json;
+}
+
+/** Columns that a text takes: East Asian characters and emoji take two. */
+function width(text: string): number {
+  return Array.from(text).reduce(
+    (sum, character) =>
+      sum + (/[\u1100-\u115f\u2e80-\uffdc\u{1f000}-\u{3fffd}]/u.test(character) ? 2 : 1),
+    0,
+  );
+}
