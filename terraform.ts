@@ -189,7 +189,10 @@ async function variableArgs(workspace: string): Promise<string[]> {
 }
 
 function terraform(workspace: string, args: string[], options: RunOptions = {}): Promise<Ran> {
-  return run("terraform", args, {
+  const [command, ...rest] = args;
+  const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
+  const words = command === "state" ? args : [command, ...plain, ...rest];
+  return run("terraform", words, {
     output: options.quiet ? "return" : "show",
     install: INSTALL,
     ...options,
