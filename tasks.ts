@@ -65,7 +65,7 @@ interface Options {
 }
 
 /** Where a task acts: a workspace, on AWS or on the stand-in. */
-interface Target {
+export interface Target {
   workspace: string;
   local?: Local;
 }
@@ -107,6 +107,7 @@ async function verifyTask(options: Options): Promise<void> {
 async function verify(target: Target, options: Options): Promise<void> {
   const outputs = await terraform.outputs(target.workspace);
   if (outputs === undefined) throw nothingDeployed(options);
+  if (!target.local) await checkCredentials();
   const report = await verifyStack(outputs, clientsOf(target, outputs.aws_region), {
     deadlineMs: target.local ? LOCAL_DEADLINE_MS : AWS_DEADLINE_MS,
   });
@@ -126,6 +127,7 @@ async function destroy(target: Target, options: Options, nothing: () => void): P
     if (target.local) await stopLocal(workspace);
     return nothing();
   }
+  if (!target.local) await checkCredentials();
   const find = (type: string) =>
     state.resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
   const bucket = find("aws_s3_bucket");
@@ -189,7 +191,7 @@ async function testTask(): Promise<void> {
   await buildTask();
   await terraform.init();
   await run("terraform", ["validate"]);
-  await deno(["test", "--allow-all", "--permit-no-files"]);
+  await deno(["test", "--allow-all"]);
 }
 
 /** Runs `work` on AWS or on the stand-in, which is started; or not, but `otherwise` runs, if given. */
@@ -206,10 +208,7 @@ async function withTarget(
     }
   }
   await terraform.init();
-  if (!options.local) {
-    await checkCredentials();
-    return await work({ workspace });
-  }
+  if (!options.local) return await work({ workspace });
   const local = await enterLocal(workspace, { start: otherwise === undefined });
   if (local === undefined) return otherwise?.();
   try {
@@ -253,9 +252,10 @@ function flags({ env, local }: Options): string {
 
 /** Plans, then hands the plan's content and file to `use`. */
 async function withPlan(
-  { workspace }: Target,
+  { workspace, local }: Target,
   use: (plan: terraform.Plan, file: string) => Promise<void>,
 ): Promise<void> {
+  if (!local) await checkCredentials();
   await withTemporaryFile(`${workspace}.tfplan`, async (file) => {
     const plan = await terraform.plan(workspace, file);
     const { account_id, aws_region, environment } = plan.outputs;
@@ -344,7 +344,7 @@ async function withTemporaryFile(
   }
 }
 
-function clientsOf({ local }: Target, region: string): Clients {
+export function clientsOf({ local }: Target, region: string): Clients {
   const requestHandler = local
     ? { httpsAgent: new Agent({ ca: local.ca, keepAlive: true, maxSockets: 50 }) }
     : undefined;

@@ -1,7 +1,16 @@
 /** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
 
 import { join } from "node:path";
-import { type Ran, ROOT, run, RunError, type RunOptions, say, UserError } from "./run.ts";
+import {
+  type Ran,
+  ROOT,
+  run,
+  RunError,
+  type RunOptions,
+  say,
+  UserError,
+  withProgress,
+} from "./run.ts";
 
 const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
 
@@ -36,29 +45,35 @@ export interface Plan {
 }
 
 /**
- * Initialises the folder: by Terraform's own way, else from a folder of providers on this machine.
+ * Initialises the folder, if it is not: by Terraform's own way, else from a folder of providers on
+ * this machine.
+ *
+ * @throws {UserError} Terraform is not installed, or the provider is nowhere to be had
  */
 export async function init(): Promise<void> {
-  const args = ["init", "-input=false"];
-  const options: RunOptions = { quiet: true, install: INSTALL };
-  say("$ terraform init");
+  const quiet: RunOptions = { quiet: true, install: INSTALL };
   try {
-    await run("terraform", args, options);
+    // Fails where plugins are missing or do not fit the lock file, without asking the registry.
+    await run("terraform", ["output", "-json"], { ...quiet, env: { TF_WORKSPACE: "default" } });
+    return;
+  } catch (error) {
+    if (!(error instanceof RunError)) throw error;
+  }
+  const args = ["init", "-no-color", "-input=false"];
+  try {
+    await withProgress("terraform init", run("terraform", args, quiet));
   } catch (failure) {
     if (!(failure instanceof RunError)) throw failure;
     const mirror = await findMirror();
     if (mirror === undefined) {
       throw new UserError(
-        `${failure.stderr.trim()}\n${failure.message}: see above; is the registry reachable?`,
+        `${failure.stderr.trim()}\n${failure.message}, see above; is the registry reachable?`,
       );
     }
-    say(`terraform init could not get the provider by itself; now from the folder ${mirror}`);
-    await run("terraform", [...args, `-plugin-dir=${mirror}`], options).catch((error) => {
-      throw error instanceof RunError
-        ? new UserError(
-          `${error.stderr.trim()}\nterraform init failed with the folder ${mirror} too`,
-        )
-        : error;
+    say(`Terraform's own way failed; now with the folder of providers ${mirror}`);
+    await run("terraform", [...args, `-plugin-dir=${mirror}`], quiet).catch((error) => {
+      if (!(error instanceof RunError)) throw error;
+      throw new UserError(`${error.stderr.trim()}\nterraform init failed with ${mirror} too`);
     });
   }
 }
