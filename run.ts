@@ -26,12 +26,16 @@ export const interrupted: AbortSignal = interruption.signal;
  * SIGINT after which Terraform saves its state; a second one ends everything at once.
  */
 export function handleSignals(): void {
+  let firstMs = 0;
   const onSignal = () => {
+    // One Ctrl-C arrives twice under `deno task`: from the terminal, and passed on by it.
+    if (interrupted.aborted && performance.now() - firstMs < 1000) return;
     if (interrupted.aborted) {
       say("Stopped at once: what was running may be left half done. The same command finishes it.");
       for (const child of children) kill(child, "SIGKILL");
       Deno.exit(130);
     }
+    firstMs = performance.now();
     interruption.abort(new InterruptedError("Interrupted"));
     say("\nInterrupted: ending in order (Ctrl-C again to stop at once) ...");
     for (const child of children) kill(child, "SIGINT");
