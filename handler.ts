@@ -296,9 +296,15 @@ async function getWithRetry(upload: Upload, outside: Outside) {
   }
 }
 
+/** What the SDK's errors carry. */
+interface SdkError {
+  name: string;
+  $metadata?: { httpStatusCode?: number };
+}
+
 /** The fact about the object behind S3's refusal; undefined for an error worth a retry. */
 function factOf(error: unknown): ObjectFact | undefined {
-  const { name, $metadata } = error as { name?: string; $metadata?: { httpStatusCode?: number } };
+  const { name, $metadata } = error as Partial<SdkError>;
   if (name === "InvalidObjectState") return "archived";
   switch ($metadata?.httpStatusCode) {
     case 404:
@@ -468,7 +474,11 @@ function cannot(action: string, object: { key: string; bucket: string }, error: 
 
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return clip(String(error));
-  return error.name === "Error" ? error.message : `${error.name}: ${clip(error.message)}`;
+  if (error.name === "Error") return error.message;
+  const { httpStatusCode } = (error as SdkError).$metadata ?? {};
+  // A HEAD's answer has no body, so its status is all there is to know.
+  return `${error.name}: ${clip(error.message)}` +
+    (httpStatusCode ? ` (HTTP ${httpStatusCode})` : "");
 }
 
 /** A value as it may stand in a message: escaped, and of bounded length. */

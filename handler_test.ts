@@ -217,12 +217,15 @@ Deno.test("handleEvent() throws what the SDK gave up on, and says which object a
     { name: "InternalError", status: 500 },
     { name: "TimeoutError", status: undefined },
   ];
+  const http = ({ status }: { status?: number }) => status ? ` (HTTP ${status})` : "";
   for (const error of cases) {
     await t.step(`GET: ${error.name}`, async () => {
       const { outside, calls } = fakes({ getErrors: [awsError(error)] });
       await assert.rejects(handleEvent(event(record()), outside), {
         name: "RecordsFailedError",
-        message: `1 of 1 records failed: Cannot read "key" from "uploads": ${error.name}: no`,
+        message: `1 of 1 records failed: Cannot read "key" from "uploads": ${error.name}: no${
+          http(error)
+        }`,
       });
       assert.deepEqual(calls.rows, []);
     });
@@ -231,7 +234,9 @@ Deno.test("handleEvent() throws what the SDK gave up on, and says which object a
       await assert.rejects(handleEvent(event(record()), outside), {
         name: "RecordsFailedError",
         message:
-          `1 of 1 records failed: Cannot write the row of "key" from "uploads": ${error.name}: no`,
+          `1 of 1 records failed: Cannot write the row of "key" from "uploads": ${error.name}: no${
+            http(error)
+          }`,
       });
     });
   }

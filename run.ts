@@ -51,9 +51,9 @@ export interface RunOptions {
   env?: Record<string, string>;
   /** The whole environment instead, where set. */
   onlyEnv?: Record<string, string>;
-  /** What standard output becomes: shown on stderr (the default) or returned, unseen. */
+  /** What standard output becomes: shown on stderr (the default), or returned alone. */
   output?: "show" | "return";
-  /** Standard error is returned in the thrown error alone. */
+  /** Nothing is shown; standard error is in the thrown error. */
   quiet?: boolean;
   /** Exit codes that are no failure; 0 by default. */
   accept?: number[];

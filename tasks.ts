@@ -62,6 +62,8 @@ interface Options {
   local: boolean;
   yes: boolean;
   json: boolean;
+  /** Plans are not shown whole. */
+  brief?: boolean;
 }
 
 /** Where a task acts: a workspace, on AWS or on the stand-in. */
@@ -79,7 +81,7 @@ async function buildTask(): Promise<void> {
 
 async function planTask(options: Options): Promise<void> {
   await buildTask();
-  await withTarget(options, (target) => withPlan(target, () => Promise.resolve()));
+  await withTarget(options, (target) => withPlan(target, options, () => Promise.resolve()));
 }
 
 async function deployTask(options: Options): Promise<void> {
@@ -88,7 +90,7 @@ async function deployTask(options: Options): Promise<void> {
 }
 
 async function deploy(target: Target, options: Options): Promise<void> {
-  await withPlan(target, async (plan, file) => {
+  await withPlan(target, options, async (plan, file) => {
     if (plan.changes.length > 0) {
       await confirm(options, "Apply this plan?");
       await terraform.apply(target.workspace, file);
@@ -152,7 +154,8 @@ async function destroy(target: Target, options: Options, nothing: () => void): P
   if (bucket) await emptyWithProgress(clients, String(bucket.id));
   await withTemporaryFile(`before-${workspace}.tfstate`, async (file) => {
     await Deno.writeTextFile(file, state.text);
-    await terraform.destroy(workspace);
+    await terraform.plan(workspace, `${file}.tfplan`, { destroy: true });
+    await terraform.apply(workspace, `${file}.tfplan`);
     say("Asking AWS for each resource of the old state ...");
     const left = await terraform.stillThere(workspace, file, state.resources);
     const total = state.resources.length;
@@ -164,7 +167,7 @@ async function destroy(target: Target, options: Options, nothing: () => void): P
 
 /** Deploy, verify and destroy in one go, on a stand-in of its own that is gone in any case. */
 async function demoTask(): Promise<void> {
-  const options: Options = { env: "demo", local: true, yes: true, json: false };
+  const options: Options = { env: "demo", local: true, yes: true, json: false, brief: true };
   const workspace = workspaceOf(options);
   const startMs = performance.now();
   try {
@@ -253,13 +256,19 @@ function flags({ env, local }: Options): string {
 /** Plans, then hands the plan's content and file to `use`. */
 async function withPlan(
   { workspace, local }: Target,
+  { brief }: Options,
   use: (plan: terraform.Plan, file: string) => Promise<void>,
 ): Promise<void> {
   if (!local) await checkCredentials();
   await withTemporaryFile(`${workspace}.tfplan`, async (file) => {
-    const plan = await terraform.plan(workspace, file);
+    const plan = await terraform.plan(workspace, file, { show: !brief });
+    const count = (action: string) =>
+      plan.changes.filter(({ actions }) => actions.includes(action)).length;
     const { account_id, aws_region, environment } = plan.outputs;
-    say(`Account ${account_id}, region ${aws_region}, environment ${environment}`);
+    say(
+      `Account ${account_id}, region ${aws_region}, environment ${environment}: ` +
+        `${count("create")} to add, ${count("update")} to change, ${count("delete")} to destroy`,
+    );
     await use(plan, file);
   });
 }
@@ -382,15 +391,32 @@ async function main(): Promise<number> {
     return 0;
   } catch (error) {
     if (error instanceof InterruptedError || interrupted.aborted) {
-      say(
-        `Interrupted. Run the same command again to finish, or deno task destroy to remove what there is`,
-      );
+      say(hintAfterInterruption(name, args));
       return 130;
     }
     if (error instanceof UserError) say(error.message);
     else if (isAwsError(error)) say(`AWS refused: ${error.name}: ${visible(error.message)}`);
     else throw error;
     return 1;
+  }
+}
+
+/** What to do next, when a task was stopped in the middle. */
+function hintAfterInterruption(name: string, args: string[]): string {
+  const again = ["deno task", name, ...args].join(" ");
+  switch (name) {
+    case "build":
+    case "plan":
+    case "test":
+      return "Interrupted: nothing was changed";
+    case "demo":
+      return "Interrupted: the demo's stand-in is ended, and nothing is left of it";
+    case "deploy":
+      return `Interrupted: ${visible(again)} goes on; ${
+        visible(again.replace("task deploy", "task destroy"))
+      } removes what is there`;
+    default:
+      return `Interrupted: ${visible(again)} goes on where this ended`;
   }
 }
 

@@ -99,22 +99,21 @@ async function findMirror(): Promise<string | undefined> {
   }
 }
 
-/** Plans into a file and answers what the plan holds; shows it on stderr. */
-export async function plan(workspace: string, file: string): Promise<Plan> {
-  const variables = await variableArgs(workspace);
-  await terraform(workspace, ["plan", "-input=false", `-out=${file}`, ...variables]);
+/** Plans into a file, to create and change or to destroy, and answers what the plan holds. */
+export async function plan(
+  workspace: string,
+  file: string,
+  options: { destroy?: boolean; show?: boolean } = {},
+): Promise<Plan> {
+  const goal = options.destroy ? ["-destroy"] : [];
+  const args = ["plan", "-input=false", `-out=${file}`, ...goal, ...await variableArgs(workspace)];
+  await terraform(workspace, args, { output: options.show ? "show" : "return" });
   return await readPlan(workspace, file);
 }
 
-/** Applies a plan file. */
+/** Applies a plan file; shows its progress. */
 export async function apply(workspace: string, file: string): Promise<void> {
-  await terraform(workspace, ["apply", "-input=false", file]);
-}
-
-/** Destroys whatever the state holds. Works without a built zip. */
-export async function destroy(workspace: string): Promise<void> {
-  const variables = await variableArgs(workspace);
-  await terraform(workspace, ["destroy", "-input=false", "-auto-approve", ...variables]);
+  await terraform(workspace, ["apply", "-input=false", file], { output: "show" });
 }
 
 /** The outputs, all of them, or undefined where nothing is deployed. */
@@ -208,7 +207,7 @@ function terraform(workspace: string, args: string[], options: RunOptions = {}):
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];
   return run("terraform", words, {
-    output: options.quiet ? "return" : "show",
+    output: "return",
     install: INSTALL,
     ...options,
     env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...options.env },
