@@ -24,6 +24,8 @@ const NAMED_REFUSALS = 5;
 interface Version {
   Key: string;
   VersionId?: string;
+  /** What the key may be instead, if the listing could not carry it. */
+  otherwise: string[];
 }
 
 /**
@@ -116,7 +118,11 @@ async function* listVersions(
     const decode = decoderOf(page);
     const versions = [...page.Versions ?? [], ...page.DeleteMarkers ?? []];
     if (versions.length > 0) {
-      yield versions.map(({ Key, VersionId }) => ({ Key: decode(Key)!, VersionId }));
+      yield versions.map(({ Key = "", VersionId }) => ({
+        Key: decode(Key)!,
+        VersionId,
+        otherwise: page.EncodingType === "url" ? [] : otherSpellings(Key),
+      }));
     }
     next = page.IsTruncated
       ? { KeyMarker: decode(page.NextKeyMarker), VersionIdMarker: page.NextVersionIdMarker }
@@ -157,6 +163,11 @@ function decoderOf({ EncodingType }: { EncodingType?: string }) {
     EncodingType === "url" && key ? decodeURIComponent(key.replaceAll("+", " ")) : key;
 }
 
+/** XML that is not encoded turns carriage returns into line feeds. */
+function otherSpellings(key: string): string[] {
+  return key.includes("\n") ? [key.replaceAll("\n", "\r"), key.replaceAll("\n", "\r\n")] : [];
+}
+
 /** Deletes versions and answers the refusals, which come inside a successful answer. */
 async function deleteVersions(
   s3: S3Client,
@@ -165,25 +176,26 @@ async function deleteVersions(
   abortSignal?: AbortSignal,
 ): Promise<string[]> {
   // The XML of a batch can't carry control characters: those keys go by calls of their own.
-  const [plain, odd] = [
-    batch.filter(({ Key }) => !isOdd(Key)),
-    batch.filter(({ Key }) => isOdd(Key)),
-  ];
+  const plain = batch.filter(({ Key }) => !isOdd(Key));
   const refused: string[] = [];
   if (plain.length > 0) {
     const command = new DeleteObjectsCommand({
       Bucket: bucket,
-      Delete: { Objects: plain, Quiet: true },
+      Delete: { Objects: plain.map(({ Key, VersionId }) => ({ Key, VersionId })), Quiet: true },
     });
     const { Errors = [] } = await s3.send(command, { abortSignal });
     refused.push(...Errors.map(({ Key = "", Code }) => `"${visible(Key)}": ${Code}`));
   }
-  for (const version of odd) {
+  for (const { Key, VersionId, otherwise } of batch.filter(({ Key }) => isOdd(Key))) {
     try {
-      await s3.send(new DeleteObjectCommand({ Bucket: bucket, ...version }), { abortSignal });
+      // A version that a key does not have is deleted without effect.
+      for (const spelling of [Key, ...otherwise]) {
+        const command = new DeleteObjectCommand({ Bucket: bucket, Key: spelling, VersionId });
+        await s3.send(command, { abortSignal });
+      }
     } catch (error) {
       if ((error as Error).name !== "AccessDenied") throw error;
-      refused.push(`"${visible(version.Key)}": AccessDenied`);
+      refused.push(`"${visible(Key)}": AccessDenied`);
     }
   }
   return refused;

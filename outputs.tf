@@ -45,5 +45,5 @@ output "account_id" {
 
 output "aws_region" {
   description = "AWS region of this stack"
-  value       = var.aws_region
+  value       = terraform_data.stack.input.region
 }

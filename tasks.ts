@@ -27,6 +27,7 @@ import {
   handleSignals,
   interrupted,
   InterruptedError,
+  pause,
   ROOT,
   run,
   say,
@@ -75,7 +76,9 @@ export interface Target {
 async function buildTask(): Promise<void> {
   const { zip, sha256 } = await build();
   await Deno.mkdir(new URL(".", ZIP_URL), { recursive: true });
-  await Deno.writeFile(ZIP_URL, zip);
+  const part = new URL(`lambda.zip.${Deno.pid}`, ZIP_URL);
+  await Deno.writeFile(part, zip);
+  await Deno.rename(part, ZIP_URL); // whole or not at all, whoever reads it meanwhile
   console.log(`build/lambda.zip  ${zip.length} bytes  SHA-256 ${sha256}`);
 }
 
@@ -86,7 +89,7 @@ async function planTask(options: Options): Promise<void> {
 
 async function deployTask(options: Options): Promise<void> {
   await buildTask();
-  await withTarget(options, (target) => deploy(target, options));
+  await withTarget(options, (target) => deploy(target, options), { alone: true });
 }
 
 async function deploy(target: Target, options: Options): Promise<void> {
@@ -101,9 +104,10 @@ async function deploy(target: Target, options: Options): Promise<void> {
 }
 
 async function verifyTask(options: Options): Promise<void> {
-  await withTarget(options, (target) => verify(target, options), () => {
+  const otherwise = () => {
     throw nothingDeployed(options);
-  });
+  };
+  await withTarget(options, (target) => verify(target, options), { otherwise });
 }
 
 async function verify(target: Target, options: Options): Promise<void> {
@@ -114,55 +118,64 @@ async function verify(target: Target, options: Options): Promise<void> {
     deadlineMs: target.local ? LOCAL_DEADLINE_MS : AWS_DEADLINE_MS,
   });
   console.log(options.json ? JSON.stringify(report, null, 2) : reportToText(report));
-  if (!report.ok) throw new UserError(`verify found ${report.problems.length} things wrong`);
+  if (!report.ok) throw new UserError("verify failed: what is wrong stands above");
 }
 
 async function destroyTask(options: Options): Promise<void> {
   const nothing = () => say(`Nothing is deployed ${place(options)}: there is nothing to destroy`);
-  await withTarget(options, (target) => destroy(target, options, nothing), nothing);
+  await withTarget(options, (target) => destroy(target, options, nothing), {
+    otherwise: nothing,
+    alone: true,
+  });
 }
 
 async function destroy(target: Target, options: Options, nothing: () => void): Promise<void> {
-  const { workspace } = target;
+  const { workspace, local } = target;
   const state = await terraform.pullState(workspace);
   if (state.resources.length === 0) {
-    if (target.local) await stopLocal(workspace);
+    if (local) await stopLocal(workspace);
     return nothing();
   }
-  if (!target.local) await checkCredentials();
-  const find = (type: string) =>
-    state.resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
-  const bucket = find("aws_s3_bucket");
-  const table = find("aws_dynamodb_table");
-  const region = String(bucket?.region ?? "us-east-1");
-  const clients = clientsOf(target, region);
+  if (!local) await checkCredentials();
+  await terraform.refuseOtherStack(workspace);
 
-  const objects = bucket ? await countVersions(clients.s3, String(bucket.id), COUNT_LIMIT) : 0;
-  const rows = table ? await countRows(clients.dynamo, String(table.id)) : 0;
-  refuseProtected(bucket, objects, table);
-  say(
-    `This destroys ${state.resources.length} resources ${place(options)} in ${region}, with ` +
-      `${atLeast(objects)} object versions in ${bucket?.id ?? "no bucket"} and ${
-        atLeast(rows)
-      } rows:`,
-  );
-  for (const { address, attributes } of state.resources) {
-    say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
-  }
-  await confirm(options, "Destroy all of it, for good?");
-
-  if (bucket) await emptyWithProgress(clients, String(bucket.id));
   await withTemporaryFile(`before-${workspace}.tfstate`, async (file) => {
     await Deno.writeTextFile(file, state.text);
-    await terraform.plan(workspace, `${file}.tfplan`, { destroy: true });
-    await terraform.apply(workspace, `${file}.tfplan`);
+    const planFile = `${file}.tfplan`;
+    await terraform.plan(workspace, planFile, { destroy: true });
+    await sayWhatIsLost(target, options, state);
+    await confirm(options, "Destroy all of it, for good?");
+
+    const bucket = find(state.resources, "aws_s3_bucket");
+    if (bucket) await emptyWithProgress(clientsOf(target, state.region), String(bucket.id));
+    await terraform.apply(workspace, planFile);
     say("Asking AWS for each resource of the old state ...");
     const left = await terraform.stillThere(workspace, file, state.resources);
     const total = state.resources.length;
     console.log(`${total - left.length} of ${total} resources gone`);
     if (left.length > 0) throw new UserError(`Still there after destroy: ${left.join(", ")}`);
   });
-  if (target.local) await stopLocal(workspace);
+  if (local) await stopLocal(workspace);
+}
+
+async function sayWhatIsLost(
+  target: Target,
+  options: Options,
+  { resources, region }: terraform.State,
+): Promise<void> {
+  const bucket = find(resources, "aws_s3_bucket");
+  const table = find(resources, "aws_dynamodb_table");
+  const { s3, dynamo } = clientsOf(target, region);
+  const objects = bucket ? await countVersions(s3, String(bucket.id), COUNT_LIMIT) : 0;
+  const rows = table ? await countRows(dynamo, String(table.id)) : 0;
+  refuseProtected(bucket, objects, table);
+  for (const { address, attributes } of resources) {
+    say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
+  }
+  say(
+    `This destroys the ${resources.length} resources above ${place(options)}, with ` +
+      `${atLeast(objects)} object versions and ${atLeast(rows)} rows, in ${region}.`,
+  );
 }
 
 /** Deploy, verify and destroy in one go, on a stand-in of its own that is gone in any case. */
@@ -197,11 +210,14 @@ async function testTask(): Promise<void> {
   await deno(["test", "--allow-all"]);
 }
 
-/** Runs `work` on AWS or on the stand-in, which is started; or not, but `otherwise` runs, if given. */
+/**
+ * Runs `work` on AWS or on the stand-in. That is started if need be, or, where `otherwise` is given,
+ * not started and `otherwise` runs. `alone`: after any other task that changes the workspace.
+ */
 async function withTarget(
   options: Options,
   work: (target: Target) => Promise<void>,
-  otherwise?: () => void,
+  { otherwise, alone }: { otherwise?: () => void; alone?: boolean } = {},
 ): Promise<void> {
   const workspace = workspaceOf(options);
   for (const name of Object.keys(Deno.env.toObject())) {
@@ -211,6 +227,7 @@ async function withTarget(
     }
   }
   await terraform.init();
+  using _lock = alone ? await lockWorkspace(workspace) : undefined;
   if (!options.local) return await work({ workspace });
   const local = await enterLocal(workspace, { start: otherwise === undefined });
   if (local === undefined) return otherwise?.();
@@ -219,6 +236,27 @@ async function withTarget(
   } finally {
     await local.leave();
   }
+}
+
+/** Waits until no other task changes the workspace; the system frees the lock of a killed one. */
+async function lockWorkspace(workspace: string): Promise<Deno.FsFile> {
+  await Deno.mkdir(join(ROOT, "build"), { recursive: true });
+  const path = join(ROOT, "build", `${workspace}.lock`);
+  const file = await Deno.open(path, { create: true, read: true, write: true });
+  for (let tries = 0; !await file.tryLock(true); tries++) {
+    if (tries === 0) {
+      say(
+        `Waiting for another task on this environment: ${(await Deno.readTextFile(path)).trim()}`,
+      );
+    }
+    await pause(500);
+  }
+  await file.truncate();
+  const task = Deno.args.map(visible).join(" ");
+  await file.write(
+    new TextEncoder().encode(`${task}, process ${Deno.pid}, since ${new Date().toISOString()}\n`),
+  );
+  return file;
 }
 
 /** @throws {UserError} the name is none for an environment, or one of the stand-in's */
@@ -306,6 +344,10 @@ function refuseProtected(
       `The table ${table.id} is deployed with deletion_protection = true: deploy with false first`,
     );
   }
+}
+
+function find(resources: terraform.Resource[], type: string): Record<string, unknown> | undefined {
+  return resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
 }
 
 async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {

@@ -14,6 +14,41 @@ import {
 
 const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
 
+/** Another Terraform at work on the same state is waited for. */
+const LOCK = "-lock-timeout=120s";
+
+/** What to do about failures that Terraform tells at length, by what it writes. */
+const REMEDIES: [pattern: RegExp, remedy: string][] = [
+  [
+    /No valid credential sources|failed to refresh cached credentials|no EC2 IMDS role found/,
+    "no AWS credentials were found; run it on an EC2 instance with a role",
+  ],
+  [
+    /ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|security token included/,
+    "AWS does not accept the credentials (any more); get new ones, then run it again",
+  ],
+  [
+    /invalid AWS Region/i,
+    "AWS has no such region; set aws_region to one that it has, for example eu-central-1",
+  ],
+  [
+    /Error acquiring the state lock/,
+    "another Terraform works on this state, as shown above; wait for it (if it was killed, terraform force-unlock ID)",
+  ],
+  [
+    /Saved plan is stale/,
+    "the state changed since the plan was shown; run it again",
+  ],
+  [
+    /not authorized to perform|AccessDenied|UnauthorizedOperation/,
+    "the role of this machine lacks a right, which is named above; add it, then run it again",
+  ],
+  [
+    /no such host|i\/o timeout|connection refused|no route to host/,
+    "AWS can't be reached; check the network, and that aws_region exists",
+  ],
+];
+
 /** A folder of providers has this path in it: https://developer.hashicorp.com/terraform/cli/config/config-file#filesystem_mirror */
 const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
 
@@ -31,10 +66,17 @@ export interface Outputs {
   aws_region: string;
 }
 
-/** A managed resource of a state, with the attributes that its provider keeps. */
+/** A resource of a state, with the attributes that its provider keeps. */
 export interface Resource {
   address: string;
   attributes: Record<string, unknown>;
+}
+
+/** A state as text, its resources in AWS, and the region that they are in. */
+export interface State {
+  text: string;
+  resources: Resource[];
+  region: string;
 }
 
 /** What a plan would do, and to what. */
@@ -106,14 +148,36 @@ export async function plan(
   options: { destroy?: boolean; show?: boolean } = {},
 ): Promise<Plan> {
   const goal = options.destroy ? ["-destroy"] : [];
-  const args = ["plan", "-input=false", `-out=${file}`, ...goal, ...await variableArgs(workspace)];
+  const args = [
+    "plan",
+    "-input=false",
+    LOCK,
+    `-out=${file}`,
+    ...goal,
+    ...await variableArgs(workspace),
+  ];
   await terraform(workspace, args, { output: options.show ? "show" : "return" });
   return await readPlan(workspace, file);
 }
 
+/**
+ * Refuses, in main.tf's own words, a region or name that is not the living stack's; without a call
+ * to AWS.
+ */
+export async function refuseOtherStack(workspace: string): Promise<void> {
+  const guard = ["-refresh=false", "-target=terraform_data.stack"];
+  const args = ["plan", "-input=false", LOCK, ...guard, ...await variableArgs(workspace)];
+  try {
+    await terraform(workspace, args, { quiet: true });
+  } catch (error) {
+    if (!(error instanceof RunError)) throw error;
+    throw new UserError(`${error.stderr.trim()}\n${error.message}`);
+  }
+}
+
 /** Applies a plan file; shows its progress. */
 export async function apply(workspace: string, file: string): Promise<void> {
-  await terraform(workspace, ["apply", "-input=false", file], { output: "show" });
+  await terraform(workspace, ["apply", "-input=false", LOCK, file], { output: "show" });
 }
 
 /** The outputs, all of them, or undefined where nothing is deployed. */
@@ -126,14 +190,20 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
   ) as unknown as Outputs;
 }
 
-/** The whole state as text, and the managed resources in it. */
-export async function pullState(
-  workspace: string,
-): Promise<{ text: string; resources: Resource[] }> {
+/** The workspace's state; empty where nothing is deployed. */
+export async function pullState(workspace: string): Promise<State> {
   const { stdout: text } = await terraform(workspace, ["state", "pull"], { quiet: true });
-  if (text.trim() === "") return { text, resources: [] };
-  const state = parse<{ resources?: StateResource[] }>(text, "terraform state pull");
-  const resources = (state.resources ?? []).filter(({ mode }) => mode === "managed").flatMap(
+  if (text.trim() === "") return { text, resources: [], region: "" };
+  const { resources: all = [] } = parse<{ resources?: StateResource[] }>(
+    text,
+    "terraform state pull",
+  );
+  const stack = all.find(({ type, name }) => type === "terraform_data" && name === "stack");
+  const input = stack?.instances[0]?.attributes.input as { value: { region: string } } | undefined;
+  // terraform_data lives in the state alone: AWS has nothing of it.
+  const isInAws = ({ mode, provider }: StateResource) =>
+    mode === "managed" && !provider.includes("terraform.io/builtin/");
+  const resources = all.filter(isInAws).flatMap(
     ({ type, name, instances }) =>
       instances.map(({ index_key, attributes }) => ({
         address: `${type}.${name}` +
@@ -141,11 +211,12 @@ export async function pullState(
         attributes,
       })),
   );
-  return { text, resources };
+  return { text, resources, region: input?.value.region ?? "us-east-1" };
 }
 
 interface StateResource {
   mode: string;
+  provider: string;
   type: string;
   name: string;
   instances: { index_key?: string | number; attributes: Record<string, unknown> }[];
@@ -202,16 +273,29 @@ async function variableArgs(workspace: string): Promise<string[]> {
   return exists ? [`-var-file=${file}`] : [];
 }
 
-function terraform(workspace: string, args: string[], options: RunOptions = {}): Promise<Ran> {
+async function terraform(
+  workspace: string,
+  args: string[],
+  options: RunOptions = {},
+): Promise<Ran> {
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];
-  return run("terraform", words, {
-    output: "return",
-    install: INSTALL,
-    ...options,
-    env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...options.env },
-  });
+  try {
+    return await run("terraform", words, {
+      output: "return",
+      install: INSTALL,
+      ...options,
+      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...options.env },
+    });
+  } catch (error) {
+    if (!(error instanceof RunError)) throw error;
+    // Terraform wraps its messages anywhere.
+    const text = error.stderr.replace(/[\s│|]+/g, " ");
+    const remedy = REMEDIES.find(([pattern]) => pattern.test(text))?.[1];
+    const message = remedy ? `terraform ${command} failed: ${remedy}` : error.message;
+    throw new RunError(message, error.code, error.stderr);
+  }
 }
 
 /** JSON from Terraform's standard output, on which a wrapper may print lines of its own. */

@@ -151,7 +151,7 @@ export function reportToText(report: Report): string {
   lines.push(`failure queue: ${failureQueue.after} events, ${failureQueue.before} before`);
   lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
   lines.push(
-    report.ok ? "Every file has its one row, exact." : `${problems.length} things are wrong.`,
+    report.ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
   );
   return lines.join("\n");
 }
@@ -372,9 +372,9 @@ function toRecord(stack: Outputs, key: string, row: Item) {
   };
 }
 
-/** A key as events carry it. */
+/** A key as events carry it: form-encoded, but for the slash. */
 function encodeKey(key: string): string {
-  return encodeURIComponent(key).replaceAll("%2F", "/").replaceAll("%20", "+");
+  return new URLSearchParams({ key }).toString().slice("key=".length).replaceAll("%2F", "/");
 }
 
 async function queryRows(
