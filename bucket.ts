@@ -176,17 +176,21 @@ async function deleteVersions(
   abortSignal?: AbortSignal,
 ): Promise<string[]> {
   // The XML of a batch can't carry control characters: those keys go by calls of their own.
+  const odd = batch.filter(({ Key }) => isOdd(Key));
   const plain = batch.filter(({ Key }) => !isOdd(Key));
   const refused: string[] = [];
   if (plain.length > 0) {
-    const command = new DeleteObjectsCommand({
-      Bucket: bucket,
-      Delete: { Objects: plain.map(({ Key, VersionId }) => ({ Key, VersionId })), Quiet: true },
-    });
-    const { Errors = [] } = await s3.send(command, { abortSignal });
-    refused.push(...Errors.map(({ Key = "", Code }) => `"${visible(Key)}": ${Code}`));
+    const Objects = plain.map(({ Key, VersionId }) => ({ Key, VersionId }));
+    const command = new DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects, Quiet: true } });
+    try {
+      const { Errors = [] } = await s3.send(command, { abortSignal });
+      refused.push(...Errors.map(({ Key = "", Code }) => `"${visible(Key)}": ${Code}`));
+    } catch (error) {
+      if ((error as Error).name !== "AccessDenied") throw error;
+      odd.push(...plain); // the batch is refused whole: one by one it shows what may not be deleted
+    }
   }
-  for (const { Key, VersionId, otherwise } of batch.filter(({ Key }) => isOdd(Key))) {
+  for (const { Key, VersionId, otherwise } of odd) {
     try {
       // A version that a key does not have is deleted without effect.
       for (const spelling of [Key, ...otherwise]) {

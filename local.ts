@@ -6,8 +6,15 @@
 
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { get } from "node:https";
+import { Agent, get } from "node:https";
 import { delimiter, dirname, join } from "node:path";
+import {
+  CreateRoleCommand,
+  EntityAlreadyExistsException,
+  IAMClient,
+  PutRolePolicyCommand,
+} from "@aws-sdk/client-iam";
+import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
 import { interrupted, pause, ROOT, run, RunError, say, UserError, withProgress } from "./run.ts";
 
 /** The region that the stand-in plays. */
@@ -15,6 +22,10 @@ export const LOCAL_REGION = "us-east-1";
 
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
+
+/** The role of the EC2 instance that this machine plays. */
+const INSTANCE_ROLE = "deployer";
+const SESSION_SECONDS = 12 * 3600;
 
 const FOLDER = join(ROOT, ".local");
 const VENV = join(FOLDER, "venv");
@@ -235,7 +246,7 @@ async function findRunning(places: Places): Promise<Running | undefined> {
   }
   say("The local stand-in was killed or does not answer: it is cleared away");
   await end(running.pid);
-  await remove(places.running);
+  await remove(places.folder);
   return undefined;
 }
 
@@ -265,36 +276,36 @@ async function answers(places: Places, { port }: Running): Promise<boolean> {
 
 /** Ends the stand-in and the Node processes it started; another program with its id is left alone. */
 async function end(pid: number): Promise<void> {
+  const quiet = { quiet: true, always: true };
   if (Deno.build.os === "windows") {
-    await run("taskkill", ["/pid", String(pid), "/t", "/f"], { quiet: true, always: true })
-      .catch(() => {});
+    await run("taskkill", ["/pid", String(pid), "/t", "/f"], { ...quiet, accept: [0, 128] });
     return;
   }
-  const command = () =>
-    run("ps", ["-o", "command=", "-p", String(pid)], { quiet: true, accept: [0, 1], always: true });
-  if (!(await command()).stdout.includes("ministack")) return;
-  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    try {
-      Deno.kill(-pid, signal); // its process group
-    } catch {
-      return; // gone
-    }
-    for (let tries = 0; tries < 30; tries++) {
-      if (!(await command()).stdout.includes("ministack")) break;
+  const isRunning = async () => {
+    const ps = await run("ps", ["-o", "command=", "-p", String(pid)], { ...quiet, accept: [0, 1] });
+    return ps.stdout.includes("ministack");
+  };
+  for (const signal of ["TERM", "KILL"]) {
+    if (!await isRunning()) return;
+    // Its process group. Not Deno.kill: that takes the right to run everything.
+    await run("kill", ["-s", signal, "--", `-${pid}`], { ...quiet, accept: [0, 1] });
+    for (let tries = 0; tries < 50 && await isRunning(); tries++) {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
+  if (await isRunning()) throw new UserError(`The stand-in, process ${pid}, does not end: kill it`);
 }
 
 /** Replaces this process's environment, and with it that of all it starts. */
 async function enter(places: Places, { port }: Running): Promise<Local> {
   const ca = await Deno.readTextFile(places.certificate);
-  const metadata = serveMetadata();
+  const endpoint = `https://127.0.0.1:${port}`;
+  const metadata = serveMetadata(() => assumeInstanceRole(endpoint, ca));
   const environment = {
     ...keptEnvironment(),
     HOME: places.home,
     TMPDIR: places.tmp,
-    AWS_ENDPOINT_URL: `https://127.0.0.1:${port}`,
+    AWS_ENDPOINT_URL: endpoint,
     AWS_CA_BUNDLE: places.certificate,
     AWS_REGION: LOCAL_REGION,
     AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
@@ -312,13 +323,68 @@ async function enter(places: Places, { port }: Running): Promise<Local> {
 }
 
 /**
- * Plays the instance metadata service (IMDSv2) on a free port: a token, the role's name, and
- * credentials that the stand-in takes.
+ * Credentials of the instance's role, which is made at the first time. Only here the stand-in's root
+ * is used, the one that it knows at its start.
+ */
+async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credentials> {
+  const config = {
+    endpoint,
+    region: LOCAL_REGION,
+    credentials: { accessKeyId: "test", secretAccessKey: "test" },
+    requestHandler: { httpsAgent: new Agent({ ca }) },
+  };
+  const iam = new IAMClient(config);
+  const sts = new STSClient(config);
+  try {
+    await iam.send(
+      new CreateRoleCommand({
+        RoleName: INSTANCE_ROLE,
+        MaxSessionDuration: SESSION_SECONDS,
+        AssumeRolePolicyDocument: policy({
+          Action: "sts:AssumeRole",
+          Principal: { AWS: `arn:aws:iam::${ACCOUNT_ID}:root` },
+        }),
+      }),
+    ).catch((error) => {
+      if (!(error instanceof EntityAlreadyExistsException)) throw error;
+    });
+    await iam.send(
+      new PutRolePolicyCommand({
+        RoleName: INSTANCE_ROLE,
+        PolicyName: "deploy",
+        PolicyDocument: policy({ Action: "*", Resource: "*" }),
+      }),
+    );
+    const { Credentials } = await sts.send(
+      new AssumeRoleCommand({
+        RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${INSTANCE_ROLE}`,
+        RoleSessionName: "local",
+        DurationSeconds: SESSION_SECONDS,
+      }),
+    );
+    return Credentials!;
+  } finally {
+    iam.destroy();
+    sts.destroy();
+  }
+}
+
+function policy(statement: Record<string, unknown>): string {
+  return JSON.stringify({ Version: "2012-10-17", Statement: [{ Effect: "Allow", ...statement }] });
+}
+
+/**
+ * Plays the instance metadata service (IMDSv2) on a free port: a token, the role's name, and the
+ * role's credentials.
  * https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
  */
-function serveMetadata(): { url: string; close(): Promise<void> } {
-  const role = "local-deployer";
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, (request) => {
+function serveMetadata(
+  assumeRole: () => Promise<Credentials>,
+): { url: string; close(): Promise<void> } {
+  const credentialsPath = "/latest/meta-data/iam/security-credentials";
+  let credentials: Promise<Credentials> | undefined;
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  const server = Deno.serve(options, async (request) => {
     const path = new URL(request.url).pathname.replace(/\/$/, "");
     if (request.method === "PUT" && path === "/latest/api/token") {
       return new Response("token", {
@@ -326,19 +392,21 @@ function serveMetadata(): { url: string; close(): Promise<void> } {
       });
     }
     if (path === "/latest/meta-data/placement/region") return new Response(LOCAL_REGION);
-    if (path === "/latest/meta-data/iam/security-credentials") return new Response(role);
-    if (path === `/latest/meta-data/iam/security-credentials/${role}`) {
-      return Response.json({
-        Code: "Success",
-        Type: "AWS-HMAC",
-        LastUpdated: new Date().toISOString(),
-        Expiration: new Date(Date.now() + 6 * 3600_000).toISOString(),
-        AccessKeyId: "test", // the stand-in's root, the only one it knows at its start
-        SecretAccessKey: "test",
-        Token: "test",
-      });
+    if (path === credentialsPath) return new Response(INSTANCE_ROLE);
+    if (path !== `${credentialsPath}/${INSTANCE_ROLE}`) {
+      return new Response("not found", { status: 404 });
     }
-    return new Response("not found", { status: 404 });
+    credentials ??= assumeRole();
+    const { AccessKeyId, SecretAccessKey, SessionToken, Expiration } = await credentials;
+    return Response.json({
+      Code: "Success",
+      Type: "AWS-HMAC",
+      LastUpdated: new Date().toISOString(),
+      AccessKeyId,
+      SecretAccessKey,
+      Token: SessionToken,
+      Expiration: Expiration!.toISOString(),
+    });
   });
   return { url: `http://127.0.0.1:${server.addr.port}`, close: () => server.shutdown() };
 }

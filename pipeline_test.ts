@@ -1,16 +1,23 @@
 /**
- * The whole pipeline on the stand-in, as its users run it: by `deno task`, with a workspace and a
- * stand-in of the test's own. It needs every permission, Terraform, Python and a few minutes.
+ * The whole pipeline on the stand-in, as its users run it: by `deno task` and by plain Terraform,
+ * with a workspace and a stand-in of the test's own. Each step goes on from where the last one
+ * ended. It needs every permission, Terraform, Python and some minutes.
  */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import type { Outputs } from "./terraform.ts";
+import type { State } from "./terraform.ts";
 import type { Report } from "./verify.ts";
 
 const ROOT = import.meta.dirname!;
 const ENVIRONMENT = ["--local", "--env", "test"];
 const WORKSPACE = "local-test";
+const VARIABLES = join(ROOT, `${WORKSPACE}.tfvars`);
+
+/** With `-local-test-` 37 characters, the most that are allowed. */
+const LONGEST_PROJECT = "file-metadata-long-enough";
+
+const RESOURCES = 20;
 
 /** What the stand-in forgets of an alarm between an apply and the next plan; AWS does not. */
 const FORGOTTEN_OF_ALARMS = [
@@ -34,19 +41,22 @@ Deno.test({
     const { enterLocal, stopLocal } = await import("./local.ts");
     const { outputs, pullState } = await import("./terraform.ts");
     const { clientsOf } = await import("./tasks.ts");
+    const { countVersions } = await import("./bucket.ts");
     const { run } = await import("./run.ts");
     const { InvokeCommand } = await import("@aws-sdk/client-lambda");
-    const { GetItemCommand } = await import("@aws-sdk/client-dynamodb");
-    const { ReceiveMessageCommand } = await import("@aws-sdk/client-sqs");
-    const {
-      CreateMultipartUploadCommand,
-      DeleteObjectCommand,
-      PutBucketNotificationConfigurationCommand,
-      PutObjectCommand,
-      UploadPartCommand,
-    } = await import("@aws-sdk/client-s3");
-    await stopLocal(WORKSPACE); // of a run that was killed
+    const dynamodb = await import("@aws-sdk/client-dynamodb");
+    const sqs = await import("@aws-sdk/client-sqs");
+    const s3 = await import("@aws-sdk/client-s3");
+
     const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
+    const clone = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
+    const cleanUp = async () => {
+      for (const workspace of [WORKSPACE, "local-killed"]) await stopLocal(workspace);
+      await removeIfThere(VARIABLES);
+    };
+    await cleanUp(); // of a run that was killed
+    const standIns = () => processesOf(join(ROOT, ".local", "venv"));
+    const standInsBefore = await standIns();
 
     try {
       await t.step("verify and destroy say that nothing is deployed", async () => {
@@ -61,40 +71,141 @@ Deno.test({
         assert.match(destroy.stderr, /Nothing is deployed on the stand-in in environment test/);
       });
 
-      await t.step("the zip has the same bytes in any time zone and with any umask", async () => {
+      await t.step("a name that is none for an environment is refused, nothing made", async () => {
+        const states = join(ROOT, "terraform.tfstate.d");
+        const before = await namesIn(states);
+        for (
+          const name of ["Prod", "a_b", "-a", "a".repeat(33), "a\u001b[31m", "default", "local-x"]
+        ) {
+          const plan = await task(shell, "plan", `--env=${name}`);
+          assert.equal(plan.code, 1);
+          assert.match(plan.stderr, /^--env .*$/m);
+          assert.equal(plan.stderr.includes("\u001b[31m"), false);
+        }
+        const { stderr } = await task(shell, "verify", "--evn", "prod");
+        assert.match(stderr, /Unknown option '--evn'/);
+        assert.deepEqual(await namesIn(states), before);
+      });
+
+      await t.step("a half-made virtual environment is made again", async () => {
+        const venv = join(ROOT, ".local", "venv");
+        await removeIfThere(join(venv, "installed.txt"));
+        for (const lib of await Array.fromAsync(globPip(venv))) await removeIfThere(lib);
+        const plan = await task(shell, "plan", "--local", "--env", "killed");
+        assert.equal(plan.code, 0, plan.stderr);
+        assert.match(plan.stderr, /Installing MiniStack and Node/);
+        assert.match(
+          plan.stderr,
+          new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`),
+        );
+      });
+
+      await t.step(
+        "a killed stand-in is cleared away, with the state of what it held",
+        async () => {
+          const folder = join(ROOT, ".local", "local-killed");
+          const { pid } = JSON.parse(await Deno.readTextFile(join(folder, "running.json")));
+          Deno.kill(-pid, "SIGKILL");
+          const state = join(ROOT, "terraform.tfstate.d", "local-killed");
+          await Deno.mkdir(state, { recursive: true });
+          const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
+          await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
+          const verify = await task(shell, "verify", "--local", "--env", "killed");
+          assert.equal(verify.code, 1);
+          assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
+          assert.match(verify.stderr, /its Terraform state is removed/);
+          assert.match(verify.stderr, /Nothing is deployed/);
+          await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
+        },
+      );
+
+      await t.step("Ctrl-C while the stand-in starts leaves no process", async () => {
+        const { code, stderr } = await interruptedTask(shell, /Starting the local/, [
+          "deploy",
+          ...ENVIRONMENT,
+          "--yes",
+        ]);
+        assert.equal(code, 130);
+        assert.match(stderr, /Interrupted: deno task deploy --local --env test --yes goes on/);
+        assert.deepEqual(await standIns(), standInsBefore);
+      });
+
+      await t.step("a name too long or a region that is none is refused at plan", async () => {
+        const cases = [
+          [`project_name = "${LONGEST_PROJECT}x"`, /at most 37 characters; it has 38\./],
+          ['project_name = "My.Project"', /lower-case letters, digits and inner hyphens/],
+          ['aws_region = "eu-nowhere-9"', /AWS has no such region; set aws_region to/],
+          ["lambda_memory_mb = 64", /must be a whole number from 128 to 10240/],
+        ] as const;
+        for (const [variables, sentence] of cases) {
+          await Deno.writeTextFile(VARIABLES, variables);
+          const plan = await task(shell, "plan", ...ENVIRONMENT);
+          assert.equal(plan.code, 1);
+          assert.match(unwrapped(plan.stderr), sentence);
+          assert.match(plan.stderr.trimEnd().split("\n").at(-1)!, /^terraform plan failed/);
+        }
+        await Deno.writeTextFile(VARIABLES, `project_name = "${LONGEST_PROJECT}"\n`);
+      });
+
+      await t.step("the zip has the same bytes in any time zone, umask and folder", async () => {
+        await copyAsWindowsClone(clone);
         const hashes = [];
         for (
-          const [TZ, umask] of [["America/Los_Angeles", 0o077], ["Asia/Tokyo", 0o000]] as const
+          const [folder, TZ, umask] of [
+            [ROOT, "America/Los_Angeles", 0o077],
+            [ROOT, "Asia/Tokyo", 0o000],
+            [clone, "UTC", 0o022],
+          ] as const
         ) {
           const before = Deno.umask(umask);
           try {
-            hashes.push((await task({ ...shell, TZ }, "build")).stdout);
+            hashes.push((await taskIn(folder, { ...shell, TZ }, "build")).stdout);
           } finally {
             Deno.umask(before);
           }
         }
         assert.match(hashes[0], /^build\/lambda.zip {2}\d+ bytes {2}SHA-256 \S+\n$/);
-        assert.equal(hashes[0], hashes[1]);
+        assert.deepEqual(hashes.slice(1), [hashes[0], hashes[0]]);
         const zip = await Deno.readFile(join(ROOT, "build", "lambda.zip"));
         assert.ok(zip.length <= 150 * 1024, `the zip has ${zip.length} bytes`);
         assert.equal(zipEntryMode(zip), 0o644);
       });
 
-      await t.step("deploy makes the stack", async () => {
-        // A shell full of other settings, none of which may get in.
-        const hostile = {
-          ...shell,
-          AWS_PROFILE: "somebody",
-          AWS_ENDPOINT_URL_S3: "https://127.0.0.1:1",
-          AWS_EC2_METADATA_DISABLED: "true",
-          AWS_REGION: "eu-west-3",
-          TF_VAR_environment: "prod",
-          TF_VAR_aws_region: "eu-west-3",
-          TF_CLI_ARGS_plan: "-destroy",
-        };
+      // A shell full of settings that must not get in.
+      const hostile = {
+        ...shell,
+        AWS_PROFILE: "somebody",
+        AWS_ENDPOINT_URL_S3: "https://127.0.0.1:1",
+        AWS_EC2_METADATA_DISABLED: "true",
+        AWS_REGION: "eu-west-3",
+        HTTPS_PROXY: "http://127.0.0.1:1",
+        TF_WORKSPACE: "prod",
+        TF_VAR_environment: "prod",
+        TF_VAR_aws_region: "eu-west-3",
+        TF_CLI_ARGS_plan: "-destroy",
+        TF_CLI_ARGS: "-no-such-option",
+      };
+
+      await t.step("Ctrl-C in the middle of apply lets Terraform save its state", async () => {
+        const deploy = ["deploy", ...ENVIRONMENT, "--yes"];
+        const { code, stderr } = await interruptedTask(
+          hostile,
+          /uploads: Creation complete/,
+          deploy,
+        );
+        assert.equal(code, 130);
+        assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
+        assert.match(stderr, /deno task destroy --local --env test --yes removes what is there/);
+        assert.deepEqual(await processesOf(`${WORKSPACE}.tfplan`), []);
+      });
+
+      await t.step("deploy goes on where it was interrupted", async () => {
         const deploy = await task(hostile, "deploy", ...ENVIRONMENT, "--yes");
         assert.equal(deploy.code, 0, deploy.stderr);
-        assert.match(deploy.stdout, /^s3_bucket_name = file-metadata-local-test-\d+$/m);
+        assert.match(
+          deploy.stdout,
+          new RegExp(`^s3_bucket_name = ${LONGEST_PROJECT}-local-test-\\d{26}$`, "m"),
+        );
         assert.match(
           deploy.stderr,
           /Account 123456789012, region us-east-1, environment local-test/,
@@ -106,10 +217,66 @@ Deno.test({
       try {
         const stack = await outputs(WORKSPACE);
         assert.ok(stack);
+        const Bucket = stack.s3_bucket_name;
         const clients = clientsOf({ workspace: WORKSPACE, local }, stack.aws_region);
+        const inLocal = { env: { TF_WORKSPACE: WORKSPACE }, quiet: true };
+
+        /** Plans with arguments, without a trace, and hands over the resources' changes. */
+        // deno-lint-ignore no-explicit-any
+        const withPlan = async (args: string[], use: (changes: any[]) => void) => {
+          const file = join(ROOT, "build", "test.tfplan");
+          const all = [`-var-file=${VARIABLES}`, ...args];
+          try {
+            await run("terraform", ["plan", "-input=false", `-out=${file}`, ...all], inLocal);
+            const { stdout } = await run("terraform", ["show", "-json", file], inLocal);
+            use(JSON.parse(stdout).resource_changes);
+          } finally {
+            await Deno.remove(file);
+          }
+        };
+
+        const parkedMessage = async (): Promise<string | undefined> => {
+          const { Messages = [] } = await clients.sqs.send(
+            new sqs.ReceiveMessageCommand({
+              QueueUrl: stack!.failure_queue_url,
+              VisibilityTimeout: 0,
+            }),
+          );
+          return Messages[0]?.Body;
+        };
+
+        const rowOf = async (key: string) => {
+          const { Item } = await clients.dynamo.send(
+            new dynamodb.GetItemCommand({
+              TableName: stack!.dynamodb_table_name,
+              Key: { file_key: { S: key }, timestamp: { S: TIMESTAMP } },
+            }),
+          );
+          return Item;
+        };
+
+        /** Versions and markers under keys of every kind, two held ones before, and an upload. */
+        const fillBucket = async () => {
+          const names = ["a+b", "100%", "%2B", "new\nline", "return\r", "both\r\n", "tab\t\u0001"];
+          for (const Key of [...names, " space ", "é/ü", "../x", "<&>"]) {
+            for (const Body of ["1", "2"]) {
+              await clients.s3.send(new s3.PutObjectCommand({ Bucket, Key, Body }));
+            }
+            await clients.s3.send(new s3.DeleteObjectCommand({ Bucket, Key }));
+          }
+          const Key = "unfinished+upload";
+          const { UploadId } = await clients.s3.send(
+            new s3.CreateMultipartUploadCommand({ Bucket, Key }),
+          );
+          const part = { Bucket, Key, UploadId, PartNumber: 1, Body: "part" };
+          await clients.s3.send(new s3.UploadPartCommand(part));
+        };
+
+        // The same variables in the same account, from another clone, by plain Terraform; meanwhile.
+        const other = plainTerraform(clone, shell, ["apply", "-input=false", "-auto-approve"]);
 
         await t.step("verify finds every file's row, exact", async () => {
-          const verify = await task(shell, "verify", ...ENVIRONMENT, "--json");
+          const verify = await task(hostile, "verify", ...ENVIRONMENT, "--json");
           assert.equal(verify.code, 0, verify.stdout + verify.stderr);
           const report: Report = JSON.parse(verify.stdout);
           assert.deepEqual(report.problems, []);
@@ -121,12 +288,8 @@ Deno.test({
         });
 
         await t.step("a second plan changes only what the stand-in forgets", async () => {
-          const file = join(ROOT, "build", "second.tfplan");
-          try {
-            const env = { TF_WORKSPACE: WORKSPACE };
-            await run("terraform", ["plan", "-input=false", `-out=${file}`], { env, quiet: true });
-            const shown = await run("terraform", ["show", "-json", file], { quiet: true });
-            for (const { type, change } of JSON.parse(shown.stdout).resource_changes) {
+          await withPlan([], (changes) => {
+            for (const { type, change } of changes) {
               for (const name of Object.keys(change.after)) {
                 const same =
                   JSON.stringify(change.after[name]) === JSON.stringify(change.before[name]);
@@ -135,13 +298,67 @@ Deno.test({
                 assert.ok(same || forgotten, `${name} of ${type} would change`);
               }
             }
+          });
+        });
+
+        await t.step("filters reach S3 form-encoded, the slash as it is", async () => {
+          const filters = ["-var=filter_prefix=dt=2024-01-01/ä b+", "-var=filter_suffix=.c&v"];
+          await withPlan(filters, (changes) => {
+            const { change } = changes.find(({ type }) => type === "aws_s3_bucket_notification")!;
+            const [{ filter_prefix, filter_suffix }] = change.after.lambda_function;
+            assert.equal(filter_prefix, "dt%3D2024-01-01/%C3%A4+b%2B");
+            assert.equal(filter_suffix, ".c%26v");
+          });
+        });
+
+        await t.step(
+          "another region or project than the state's is refused by every task",
+          async () => {
+            const before = await Deno.readTextFile(VARIABLES);
+            const cases = [
+              [
+                'aws_region = "eu-west-1"',
+                /This state's stack is in us-east-1, not in eu-west-1\. Set/,
+              ],
+              [
+                'project_name = "other"',
+                /This state holds the stack "file-.*", not "other-local-test"/,
+              ],
+            ] as const;
+            for (const [line, sentence] of cases) {
+              const name = line.split(" ")[0];
+              const lines = before.split("\n").filter((other) => !other.startsWith(name));
+              await Deno.writeTextFile(VARIABLES, [...lines, line].join("\n"));
+              for (const name of ["plan", "deploy", "destroy"]) {
+                const yes = name === "plan" ? [] : ["--yes"];
+                const { code, stderr } = await task(shell, name, ...ENVIRONMENT, ...yes);
+                assert.equal(code, 1, name);
+                assert.match(unwrapped(stderr), sentence);
+              }
+            }
+            await Deno.writeTextFile(VARIABLES, before);
+            const { resources } = await pullState(WORKSPACE);
+            assert.equal(resources.length, RESOURCES);
+          },
+        );
+
+        await t.step("a wrapper around terraform that prints is noticed", async () => {
+          const bin = await Deno.makeTempDir();
+          try {
+            const real = (await run("which", ["terraform"], { quiet: true })).stdout.trim();
+            const script = `#!/bin/sh\necho "Welcome to the wrapper"\nexec '${real}' "$@"\n`;
+            await Deno.writeTextFile(join(bin, "terraform"), script, { mode: 0o755 });
+            const env = { ...shell, PATH: `${bin}:${shell.PATH}` };
+            const verify = await task(env, "verify", ...ENVIRONMENT);
+            assert.equal(verify.code, 1);
+            assert.match(verify.stderr, /it begins with "Welcome to the wrapper"; does a wrapper/);
           } finally {
-            await Deno.remove(file);
+            await Deno.remove(bin, { recursive: true });
           }
         });
 
         await t.step("an event that can't be handled is retried, then parked whole", async () => {
-          const poison = event(stack, ["poison/%zz", "poison/good.txt"]);
+          const poison = eventOf(Bucket, ["poison/%zz", "poison/good.txt"]);
           await clients.lambda.send(
             new InvokeCommand({
               FunctionName: stack.lambda_function_name,
@@ -149,15 +366,7 @@ Deno.test({
               Payload: new TextEncoder().encode(JSON.stringify(poison)),
             }),
           );
-          const parked = await waitFor(60_000, async () => {
-            const { Messages = [] } = await clients.sqs.send(
-              new ReceiveMessageCommand({
-                QueueUrl: stack.failure_queue_url,
-                VisibilityTimeout: 0,
-              }),
-            );
-            return Messages[0]?.Body;
-          });
+          const parked = await waitFor(60_000, parkedMessage);
           const envelope = JSON.parse(parked);
           assert.deepEqual(envelope.requestPayload, poison);
           assert.equal(envelope.requestContext.condition, "RetriesExhausted");
@@ -167,20 +376,53 @@ Deno.test({
             /1 of 2 records failed: .*poison\/%zz/,
           );
           // The event's other object is gone by now, which is a fact and no failure.
-          const { Item } = await clients.dynamo.send(
-            new GetItemCommand({
-              TableName: stack.dynamodb_table_name,
-              Key: { file_key: { S: "poison/good.txt" }, timestamp: { S: TIMESTAMP } },
-            }),
+          const row = await rowOf("poison/good.txt");
+          assert.equal(row?.file_size.N, "7");
+          assert.equal(row?.content_preview, undefined);
+        });
+
+        await t.step("two clones with the same variables live side by side", async () => {
+          const applied = await other;
+          assert.equal(applied.code, 0, applied.stderr);
+          const output = await plainTerraform(clone, shell, ["output", "-raw", "s3_bucket_name"]);
+          assert.match(output.stdout, new RegExp(`^${LONGEST_PROJECT}-local-test-\\d{26}$`));
+          assert.notEqual(output.stdout, Bucket);
+
+          const destroyed = await plainTerraform(clone, shell, ["destroy", "-auto-approve"]);
+          assert.equal(destroyed.code, 0, destroyed.stderr);
+          assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 1} destroyed`));
+          assert.ok(await parkedMessage());
+          assert.ok(await rowOf("poison/good.txt"));
+        });
+
+        await t.step("two deploys at once: the second one waits", async () => {
+          const deploy = () => task(shell, "deploy", ...ENVIRONMENT, "--yes");
+          const both = await Promise.all([deploy(), deploy()]);
+          assert.deepEqual(both.map(({ code }) => code), [0, 0], both[0].stderr + both[1].stderr);
+          const waiting = both.filter(({ stderr }) =>
+            /Waiting for another task on this environment: deploy --local .*, process \d+/.test(
+              stderr,
+            )
           );
-          assert.equal(Item?.file_size.N, "7");
-          assert.equal(Item?.content_preview, undefined);
+          assert.equal(waiting.length, 1);
+          // The other clone's destroy and these changes left the stack whole.
+          const verify = await task(shell, "verify", ...ENVIRONMENT);
+          assert.equal(verify.code, 0, verify.stdout + verify.stderr);
+        });
+
+        await t.step("Ctrl-C in verify removes verify's own files", async () => {
+          const { code } = await interruptedTask(shell, /Uploading 8 files/, [
+            "verify",
+            ...ENVIRONMENT,
+          ]);
+          assert.equal(code, 130);
+          assert.equal(await countVersions(clients.s3, Bucket, 1000), 0);
         });
 
         await t.step("verify fails, and says why, when the bucket no longer calls", async () => {
           await clients.s3.send(
-            new PutBucketNotificationConfigurationCommand({
-              Bucket: stack.s3_bucket_name,
+            new s3.PutBucketNotificationConfigurationCommand({
+              Bucket,
               NotificationConfiguration: {},
             }),
           );
@@ -196,59 +438,96 @@ Deno.test({
           );
         });
 
-        await t.step("destroy removes all, whatever the bucket holds, and proves it", async () => {
-          const Bucket = stack.s3_bucket_name;
-          const keys = [
-            "a+b",
-            "100%",
-            "%2B",
-            "new\nline",
-            "tab\t\u0001",
-            " space ",
-            "é/ü",
-            "../x",
-            "<&>",
-          ];
-          for (const Key of keys) {
-            for (const Body of ["1", "2"]) {
-              await clients.s3.send(new PutObjectCommand({ Bucket, Key, Body }));
-            }
-            await clients.s3.send(new DeleteObjectCommand({ Bucket, Key }));
+        await t.step("destroy stops, all else whole, where S3 refuses to delete", async () => {
+          for (const Key of ["held/a", "held/\u001b[31mred\n"]) {
+            await clients.s3.send(new s3.PutObjectCommand({ Bucket, Key, Body: "1" }));
           }
-          const Key = "unfinished+upload";
-          const { UploadId } = await clients.s3.send(
-            new CreateMultipartUploadCommand({ Bucket, Key }),
-          );
-          const part = { Bucket, Key, UploadId, PartNumber: 1, Body: "part" };
-          await clients.s3.send(new UploadPartCommand(part));
-
-          const { resources } = await pullState(WORKSPACE);
+          const { Policy } = await clients.s3.send(new s3.GetBucketPolicyCommand({ Bucket }));
+          const hold = {
+            Effect: "Deny",
+            Principal: "*",
+            Action: ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+            Resource: `arn:aws:s3:::${Bucket}/held/*`,
+          };
+          const held = JSON.stringify({ Version: "2012-10-17", Statement: [hold] });
+          await clients.s3.send(new s3.PutBucketPolicyCommand({ Bucket, Policy: held }));
           const destroy = await task(shell, "destroy", ...ENVIRONMENT, "--yes");
-          assert.equal(destroy.code, 0, destroy.stderr);
-          assert.equal(
-            destroy.stdout,
-            `${resources.length} of ${resources.length} resources gone\n`,
-          );
-          assert.equal(resources.length, 20);
-          assert.match(destroy.stderr, /27 object versions in /);
+          assert.equal(destroy.code, 1, destroy.stderr);
           assert.match(
             destroy.stderr,
-            /Emptied \S+: 27 versions and markers, 1 unfinished uploads/,
+            /S3 refused to delete 2 versions from .*"held\/a": AccessDenied/,
           );
+          assert.match(destroy.stderr, /"held\/\\u\{1b\}\[31mred\\u\{a\}": AccessDenied/);
+          assert.equal(destroy.stderr.includes("\u001b[31mred"), false);
+          const { resources } = await pullState(WORKSPACE);
+          assert.equal(resources.length, RESOURCES);
+          await clients.s3.send(new s3.PutBucketPolicyCommand({ Bucket, Policy }));
+        });
+
+        let left: State["resources"];
+        await t.step("Ctrl-C in the middle of destroy leaves the rest for the next", async () => {
+          // Somebody tidied up by hand.
+          await clients.sqs.send(new sqs.DeleteQueueCommand({ QueueUrl: stack.failure_queue_url }));
+          await fillBucket();
+          const { code, stderr } = await interruptedTask(shell, /Destroying\.\.\./, [
+            "destroy",
+            ...ENVIRONMENT,
+            "--yes",
+          ]);
+          assert.equal(code, 130, stderr);
+          assert.match(stderr, /Emptied \S+: 35 versions and markers, 1 unfinished uploads/);
+          assert.match(stderr, /Interrupted: deno task destroy --local --env test --yes goes on/);
+          ({ resources: left } = await pullState(WORKSPACE));
+          assert.ok(left.length > 0 && left.length < RESOURCES, `${left.length} resources`);
+        });
+
+        await t.step("destroy removes the rest and proves it, without a built zip", async () => {
+          await Deno.remove(join(ROOT, "build", "lambda.zip"));
+          const destroy = await task(shell, "destroy", ...ENVIRONMENT, "--yes");
+          assert.equal(destroy.code, 0, destroy.stderr);
+          assert.equal(destroy.stdout, `${left.length} of ${left.length} resources gone\n`);
         });
       } finally {
         await local.leave();
       }
 
+      await t.step("without credentials one sentence says so, soon", async () => {
+        // A metadata service that accepts and never answers, as behind a container's hop limit.
+        using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+        const env = {
+          ...withoutAws(shell),
+          AWS_EC2_METADATA_SERVICE_ENDPOINT: `http://127.0.0.1:${silent.addr.port}`,
+        };
+        const startMs = performance.now();
+        const deploy = await task(env, "deploy", "--env", "nobody", "--yes");
+        assert.equal(deploy.code, 1);
+        assert.match(
+          deploy.stderr.trimEnd(),
+          /No AWS credentials found: run this on an EC2 instance .*$/,
+        );
+        assert.ok(performance.now() - startMs < 60_000);
+      });
+
       await t.step("nothing is left on this machine", async () => {
-        for (const path of [join(".local", WORKSPACE), join("terraform.tfstate.d", WORKSPACE)]) {
-          await assert.rejects(Deno.stat(join(ROOT, path)), Deno.errors.NotFound);
+        for (const folder of [".local", "terraform.tfstate.d"]) {
+          const names = await namesIn(join(ROOT, folder));
+          assert.deepEqual(names.filter((name) => [WORKSPACE, "local-killed"].includes(name)), []);
         }
-        const { stdout } = await run("ps", ["-eo", "command="], { quiet: true });
-        assert.equal(stdout.includes(join(ROOT, ".local", WORKSPACE)), false);
+        assert.deepEqual(
+          (await namesIn(join(ROOT, "build"))).filter((name) => /^tmp-/.test(name)),
+          [],
+        );
+        await assert.rejects(Deno.stat(VARIABLES), Deno.errors.NotFound);
+        assert.deepEqual(await standIns(), standInsBefore);
       });
     } finally {
-      await stopLocal(WORKSPACE);
+      await cleanUp();
+      await Deno.remove(clone, { recursive: true });
+    }
+
+    async function processesOf(part: string): Promise<string[]> {
+      const { stdout } = await run("ps", ["-eo", "command="], { quiet: true });
+      return stdout.split("\n").filter((line) => line.includes(part));
     }
   },
 });
@@ -256,28 +535,118 @@ Deno.test({
 const TIMESTAMP = "2026-01-02T03:04:05.678Z";
 
 /** An S3 event about objects that do not exist (any more). */
-function event(stack: Outputs, encodedKeys: string[]) {
+function eventOf(bucket: string, encodedKeys: string[]) {
   const Records = encodedKeys.map((key) => ({
     eventVersion: "2.1",
     eventSource: "aws:s3",
     eventTime: TIMESTAMP,
     eventName: "ObjectCreated:Put",
-    s3: { bucket: { name: stack.s3_bucket_name }, object: { key, size: 7, sequencer: "00" } },
+    s3: { bucket: { name: bucket }, object: { key, size: 7, sequencer: "00" } },
   }));
   return { Records };
 }
 
-async function task(env: Record<string, string>, ...args: string[]) {
-  const command = new Deno.Command(Deno.execPath(), {
-    args: ["task", "--quiet", ...args],
+interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+function task(env: Record<string, string>, ...args: string[]): Promise<Ended> {
+  return taskIn(ROOT, env, ...args);
+}
+
+/** A task of the clone in a folder, started from elsewhere. */
+function taskIn(folder: string, env: Record<string, string>, ...args: string[]): Promise<Ended> {
+  const words = ["task", "--quiet", "--config", join(folder, "deno.json"), ...args];
+  return ended(Deno.execPath(), words, "/", env);
+}
+
+/** Plain Terraform in the other clone, in the stand-in's environment that this process is in. */
+async function plainTerraform(clone: string, shell: Record<string, string>, args: string[]) {
+  const env = { ...Deno.env.toObject(), TF_WORKSPACE: WORKSPACE };
+  if (args[0] === "apply") {
+    // As a user would: the provider comes from where this clone has it.
+    const providers = await Deno.realPath(join(ROOT, ".terraform", "providers"));
+    const init = ["init", "-no-color", "-input=false", `-plugin-dir=${providers}`];
+    const { code, stderr } = await ended("terraform", init, clone, shell);
+    assert.equal(code, 0, stderr);
+  }
+  const [command, ...rest] = args;
+  const variables = command === "output" ? [] : [`-var=project_name=${LONGEST_PROJECT}`];
+  return await ended("terraform", [command, "-no-color", ...variables, ...rest], clone, env);
+}
+
+async function ended(
+  command: string,
+  args: string[],
+  cwd: string,
+  env: Record<string, string>,
+): Promise<Ended> {
+  const child = new Deno.Command(command, { args, cwd, env, clearEnv: true, stdin: "null" });
+  const { code, stdout, stderr } = await child.output();
+  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: decode(stdout), stderr: decode(stderr) };
+}
+
+/** Runs a task, with the permissions of deno.json, and sends SIGINT once stderr has the pattern. */
+async function interruptedTask(
+  env: Record<string, string>,
+  pattern: RegExp,
+  [name, ...args]: string[],
+): Promise<{ code: number; stderr: string }> {
+  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
+  const [, ...words] = tasks[name].command.split(" ");
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...words, ...args],
     cwd: ROOT,
     env,
     clearEnv: true,
     stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  let stderr = "";
+  let sent = false;
+  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+    stderr += text;
+    if (!sent && pattern.test(stderr)) {
+      child.kill("SIGINT");
+      sent = true;
+    }
+  }
+  assert.ok(sent, `never came to ${pattern}: ${stderr}`);
+  return { code: (await child.status).code, stderr };
+}
+
+/** The project's files, as git on Windows may write them. */
+async function copyAsWindowsClone(folder: string): Promise<void> {
+  for await (const { name, isFile } of Deno.readDir(ROOT)) {
+    if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;
+    const text = await Deno.readTextFile(join(ROOT, name));
+    await Deno.writeTextFile(join(folder, name), text.replace(/\r?\n/g, "\r\n"));
+  }
+}
+
+async function* globPip(venv: string): AsyncGenerator<string> {
+  for await (const { name } of Deno.readDir(join(venv, "lib"))) {
+    yield join(venv, "lib", name, "site-packages", "pip");
+  }
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  await Deno.remove(path, { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   });
-  const { code, stdout, stderr } = await command.output();
-  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, stdout: decode(stdout), stderr: decode(stderr) };
 }
 
 async function waitFor<T>(deadlineMs: number, look: () => Promise<T | undefined>): Promise<T> {
@@ -288,6 +657,15 @@ async function waitFor<T>(deadlineMs: number, look: () => Promise<T | undefined>
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
   throw new Error(`Nothing came within ${deadlineMs} ms`);
+}
+
+/** Terraform wraps its sentences at the terminal's width. */
+function unwrapped(text: string): string {
+  return text.replace(/\s+/g, " ");
+}
+
+function withoutAws(env: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("AWS_")));
 }
 
 /** The Unix mode of a zip's first entry, from its central directory. */

@@ -139,16 +139,15 @@ async function destroy(target: Target, options: Options, nothing: () => void): P
   if (!local) await checkCredentials();
   await terraform.refuseOtherStack(workspace);
 
+  await sayWhatIsLost(target, options, state);
+  await confirm(options, "Destroy all of it, for good?");
+
+  const bucket = find(state.resources, "aws_s3_bucket");
+  if (bucket) await emptyWithProgress(clientsOf(target, state.region), String(bucket.id));
   await withTemporaryFile(`before-${workspace}.tfstate`, async (file) => {
     await Deno.writeTextFile(file, state.text);
-    const planFile = `${file}.tfplan`;
-    await terraform.plan(workspace, planFile, { destroy: true });
-    await sayWhatIsLost(target, options, state);
-    await confirm(options, "Destroy all of it, for good?");
-
-    const bucket = find(state.resources, "aws_s3_bucket");
-    if (bucket) await emptyWithProgress(clientsOf(target, state.region), String(bucket.id));
-    await terraform.apply(workspace, planFile);
+    await terraform.plan(workspace, `${file}.tfplan`, { destroy: true });
+    await terraform.apply(workspace, `${file}.tfplan`);
     say("Asking AWS for each resource of the old state ...");
     const left = await terraform.stillThere(workspace, file, state.resources);
     const total = state.resources.length;
@@ -244,10 +243,9 @@ async function lockWorkspace(workspace: string): Promise<Deno.FsFile> {
   const path = join(ROOT, "build", `${workspace}.lock`);
   const file = await Deno.open(path, { create: true, read: true, write: true });
   for (let tries = 0; !await file.tryLock(true); tries++) {
-    if (tries === 0) {
-      say(
-        `Waiting for another task on this environment: ${(await Deno.readTextFile(path)).trim()}`,
-      );
+    if (tries === 1) { // by now the other one has written who it is
+      const holder = visible((await Deno.readTextFile(path)).trim());
+      say(`Waiting for another task on this environment: ${holder}`);
     }
     await pause(500);
   }

@@ -91,7 +91,7 @@ export async function verifyStack(
   let after: number;
   try {
     say(`Uploading ${SAMPLES.length} files to ${stack.s3_bucket_name}/${folder} ...`);
-    files = await Promise.all(SAMPLES.map(async (sample) => {
+    files = await all(SAMPLES.map(async (sample) => {
       const key = `${folder}${sample.file}${stack.filter_suffix}`;
       const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
       await checkSample(stack, clients, sample, report, rows, options.deadlineMs);
@@ -154,6 +154,12 @@ export function reportToText(report: Report): string {
     report.ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
   );
   return lines.join("\n");
+}
+
+/** As Promise.all, but lets the others end before it fails: no upload may outlive the tidying up. */
+async function all<T>(promises: Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises);
+  return await Promise.all(promises);
 }
 
 /** One file: upload, wait, compare. Adds to the report what it finds, and the row to `rows`. */
