@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import type { S3Client } from "@aws-sdk/client-s3";
+
+const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
+  Deno.permissions.querySync({ name: "sys" }).state === "granted";
+
+function permittedTest(name: string, fn: (t: typeof import("./bucket.ts")) => Promise<void>) {
+  Deno.test({
+    name: `${name} (needs permissions: deno task test)`,
+    ignore: !permitted,
+    // Imported here: the SDK reads the environment, which plain `deno test` may not.
+    fn: async () => await fn(await import("./bucket.ts")),
+  });
+}
+
+permittedTest(
+  "emptyBucket() decodes keys and markers where the listing says so",
+  async (bucket) => {
+    const { s3, calls } = fakeS3({
+      ListObjectVersionsCommand: [
+        {
+          EncodingType: "url",
+          IsTruncated: true,
+          NextKeyMarker: "a%2Bb%0D",
+          NextVersionIdMarker: "2",
+          Versions: [{ Key: "a+%25", VersionId: "1" }, { Key: "a%2Bb%0D", VersionId: "2" }],
+        },
+        { IsTruncated: false, DeleteMarkers: [{ Key: "100%25 +", VersionId: "3" }] },
+      ],
+      ListMultipartUploadsCommand: [
+        { EncodingType: "url", Uploads: [{ Key: "u+p", UploadId: "4" }] },
+      ],
+    });
+    assert.deepEqual(await bucket.emptyBucket(s3, "b"), { versions: 3, uploads: 1 });
+    assert.deepEqual(calls.filter(({ name }) => name !== "ListMultipartUploadsCommand"), [
+      { name: "ListObjectVersionsCommand", input: listing({}) },
+      { name: "DeleteObjectsCommand", input: deletion([{ Key: "a %", VersionId: "1" }]) },
+      {
+        name: "ListObjectVersionsCommand",
+        input: listing({ KeyMarker: "a+b\r", VersionIdMarker: "2" }),
+      },
+      // A batch could not carry the carriage return.
+      { name: "DeleteObjectCommand", input: { Bucket: "b", Key: "a+b\r", VersionId: "2" } },
+      // This listing does not say that it is encoded.
+      { name: "DeleteObjectsCommand", input: deletion([{ Key: "100%25 +", VersionId: "3" }]) },
+      { name: "AbortMultipartUploadCommand", input: { Bucket: "b", Key: "u p", UploadId: "4" } },
+    ]);
+  },
+);
+
+permittedTest("emptyBucket() names the refusals inside a successful answer", async (bucket) => {
+  const Versions = Array.from({ length: 9 }, (_, i) => ({ Key: `k${i}\u200b`, VersionId: "1" }));
+  const { s3, calls } = fakeS3({
+    ListObjectVersionsCommand: [{ Versions }],
+    ListMultipartUploadsCommand: [{ Uploads: [{ Key: "u", UploadId: "1" }] }],
+    DeleteObjectsCommand: [
+      { Errors: Versions.slice(2).map(({ Key }) => ({ Key, Code: "AccessDenied" })) },
+    ],
+  });
+  await assert.rejects(bucket.emptyBucket(s3, "b"), {
+    name: "UserError",
+    message: 'S3 refused to delete 7 versions from b: "k2\\u{200b}": AccessDenied; ' +
+      '"k3\\u{200b}": AccessDenied; "k4\\u{200b}": AccessDenied; "k5\\u{200b}": AccessDenied; ' +
+      '"k6\\u{200b}": AccessDenied; and 2 more. Take away what protects them, then run the same ' +
+      "command again",
+  });
+  assert.equal(calls.at(-1)!.name, "AbortMultipartUploadCommand"); // all else is done
+});
+
+permittedTest("emptyBucket() finds nothing in a bucket that is gone", async (bucket) => {
+  const gone = Object.assign(new Error("gone"), { name: "NoSuchBucket" });
+  const { s3 } = fakeS3({ ListObjectVersionsCommand: [gone] });
+  assert.deepEqual(await bucket.emptyBucket(s3, "b"), { versions: 0, uploads: 0 });
+  const denied = Object.assign(new Error("no"), { name: "AccessDenied" });
+  await assert.rejects(
+    bucket.emptyBucket(fakeS3({ ListObjectVersionsCommand: [denied] }).s3, "b"),
+    { name: "AccessDenied" },
+  );
+});
+
+permittedTest("emptyBucket() has few batches under way, and stops at a signal", async (bucket) => {
+  let underWay = 0;
+  let most = 0;
+  const pages = Array.from({ length: 40 }, (_, page) => ({
+    IsTruncated: page < 39,
+    Versions: Array.from({ length: 1000 }, (_, i) => ({ Key: `${page}/${i}`, VersionId: "1" })),
+  }));
+  const slow = async () => {
+    most = Math.max(most, ++underWay);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    underWay--;
+    return {};
+  };
+  const { s3 } = fakeS3({ ListObjectVersionsCommand: [...pages], DeleteObjectsCommand: slow });
+  assert.equal((await bucket.emptyBucket(s3, "b")).versions, 40_000);
+  assert.ok(most > 1 && most <= 8, `${most} batches at the same time`);
+
+  const { s3: again } = fakeS3({ ListObjectVersionsCommand: [...pages] });
+  const signal = AbortSignal.abort(new Error("stop"));
+  await assert.rejects(bucket.emptyBucket(again, "b", { signal }), /stop/);
+});
+
+Deno.test("visible() leaves no character that a terminal acts on", async () => {
+  const { visible } = await import("./run.ts");
+  const cases = [
+    ["plain äö 日本 😀", "plain äö 日本 😀"],
+    ["\u001b[31mred", "\\u{1b}[31mred"],
+    ["a\nb\rc\td", "a\\u{a}b\\u{d}c\\u{9}d"],
+    ["\u009b31m\u007f", "\\u{9b}31m\\u{7f}"],
+    ["\u202etxt.exe\u2028", "\\u{202e}txt.exe\\u{2028}"],
+    ["\ud800", "\\u{d800}"],
+  ];
+  for (const [text, shown] of cases) assert.equal(visible(text), shown);
+});
+
+function listing(markers: Record<string, string>) {
+  return { Bucket: "b", Prefix: undefined, MaxKeys: 1000, EncodingType: "url", ...markers };
+}
+
+function deletion(Objects: unknown[]) {
+  return { Bucket: "b", Delete: { Objects, Quiet: true } };
+}
+
+/** A client that answers each kind of command in order (`{}` after that) and keeps the calls. */
+function fakeS3(answers: Record<string, object[] | (() => Promise<object>)>) {
+  const calls: { name: string; input: unknown }[] = [];
+  const send = async (
+    command: { constructor: { name: string }; input: unknown },
+    { abortSignal }: { abortSignal?: AbortSignal } = {},
+  ) => {
+    abortSignal?.throwIfAborted();
+    const { name } = command.constructor;
+    calls.push({ name, input: command.input });
+    const given = answers[name];
+    const answer = typeof given === "function" ? await given() : given?.shift() ?? {};
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  return { s3: { send } as unknown as S3Client, calls };
+}
