@@ -108,7 +108,7 @@ export function isLocalWorkspace(workspace: string): boolean {
 }
 
 /** Makes the virtual environment with MiniStack and Node, if it is not there whole. */
-async function makeTools(): Promise<{ python: string; node: string }> {
+export async function makeTools(): Promise<{ python: string; node: string }> {
   const python = join(VENV, ...(Deno.build.os === "windows" ? ["Scripts"] : ["bin"]), "python");
   const wanted = await Deno.readTextFile(REQUIREMENTS);
   const installed = await readText(VENV_STAMP);

@@ -357,6 +357,35 @@ Deno.test({
           }
         });
 
+        await t.step("credentials that AWS does not accept are told in one sentence", async () => {
+          const stranger = {
+            Code: "Success",
+            Type: "AWS-HMAC",
+            Token: "x",
+            Expiration: "2099-01-01T00:00:00Z",
+          };
+          const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+          await using metadata = Deno.serve(options, ({ method, url }) => {
+            if (method === "PUT") return new Response("token");
+            if (url.endsWith("/security-credentials/")) return new Response("role");
+            return Response.json({
+              ...stranger,
+              AccessKeyId: "ASIASTRANGER",
+              SecretAccessKey: "x",
+            });
+          });
+          const env = {
+            ...withoutAws(shell),
+            AWS_EC2_METADATA_SERVICE_ENDPOINT: `http://127.0.0.1:${metadata.addr.port}`,
+            AWS_ENDPOINT_URL: Deno.env.get("AWS_ENDPOINT_URL")!,
+            AWS_CA_BUNDLE: Deno.env.get("AWS_CA_BUNDLE")!,
+          };
+          const plan = await task(env, "plan", "--env", "stranger");
+          assert.equal(plan.code, 1);
+          const last = plan.stderr.trimEnd().split("\n").at(-1)!;
+          assert.match(last, /^terraform plan failed: AWS does not accept the credentials/);
+        });
+
         await t.step("an event that can't be handled is retried, then parked whole", async () => {
           const poison = eventOf(Bucket, ["poison/%zz", "poison/good.txt"]);
           await clients.lambda.send(
@@ -517,7 +546,6 @@ Deno.test({
           (await namesIn(join(ROOT, "build"))).filter((name) => /^tmp-/.test(name)),
           [],
         );
-        await assert.rejects(Deno.stat(VARIABLES), Deno.errors.NotFound);
         assert.deepEqual(await standIns(), standInsBefore);
       });
     } finally {

@@ -19,7 +19,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { emptyBucket } from "./bucket.ts";
-import { pause, say, visible } from "./run.ts";
+import { interrupted, pause, say, visible } from "./run.ts";
 import type { Outputs } from "./terraform.ts";
 
 export interface Clients {
@@ -97,6 +97,7 @@ export async function verifyStack(
       await checkSample(stack, clients, sample, report, rows, options.deadlineMs);
       return report;
     }));
+    interrupted.throwIfAborted();
     if (rows.size > 0) problems.push(...await checkRepeat(stack, clients, rows));
     after = await countFailures(stack, clients);
     if (after > before) {
