@@ -531,6 +531,21 @@ Deno.test({
         assert.equal((await rowsOf("cut-json")).length, 1);
       });
 
+      // Here and not in the pipeline: the stand-in's IAM does not match a line feed in a key.
+      await t.step("F30 a key with line feeds, and NUL", async () => {
+        const key = "new\nline \r\n\0";
+        const behind = startFunction({
+          AWS_ENDPOINT_URL_DYNAMODB: standIn,
+          AWS_ENDPOINT_URL_S3: standIn,
+        });
+        await putObject(key.replace("\0", ""), "text");
+        const read = await behind.invoke(eventOf([encodeURIComponent(key.replace("\0", ""))]));
+        assert.equal(read.error, undefined);
+        assert.equal((await rowsOf(key.replace("\0", "")))[0].content_preview.S, "text");
+        await behind.invoke(eventOf([encodeURIComponent(key)])); // of an object that is gone
+        assert.equal((await rowsOf(key)).length, 1);
+      });
+
       await t.step("F76 without time left no record is begun", async () => {
         const { error } = await lambda.invoke(eventOf(["late"]), 2500);
         assert.match(error!, /OutOfTimeError: Cannot begin "late": no time left in this run/);

