@@ -23,7 +23,7 @@ export function corpus(): Sample[] {
 
 function named(): Sample[] {
   const keys: [name: string, keys: string[]][] = [
-    ["E23-E25 form-encoded characters", [
+    ["F23 F24 F25 form-encoded characters", [
       "a b.txt",
       "a+b.txt",
       "100%",
@@ -32,8 +32,8 @@ function named(): Sample[] {
       "%",
       "&=?#",
     ]],
-    ["E27 one look, two keys", ["caf\u00e9.txt", "cafe\u0301.txt"]],
-    ["E28 scripts", [
+    ["F27 one look, two keys", ["caf\u00e9.txt", "cafe\u0301.txt"]],
+    ["F28 scripts", [
       "\ud83d\ude00",
       "\u05e9\u05dc\u05d5\u05dd",
       "\u0639\u0631\u0628\u064a",
@@ -41,10 +41,10 @@ function named(): Sample[] {
       "\u202eabc",
       "\u65e5\u672c\u8a9e/\ud55c",
     ]],
-    ["E29 paths are no paths", ["../x", "./x", "x/..", "a//b", "/leading", "x/./y"]],
-    ["E31 control characters", ["tab\there", "return\rhere", "\u0001", "\u007f"]],
-    ["E32 as long as a key may be", ["k".repeat(1024), "\u00e9".repeat(512)]],
-    ["E34 names of objects' own", ["__proto__", "constructor", "toString", "hasOwnProperty"]],
+    ["F29 paths are no paths", ["../x", "./x", "x/..", "a//b", "/leading", "x/./y"]],
+    ["F31 control characters", ["tab\there", "return\rhere", "\u0001", "\u007f"]],
+    ["F32 as long as a key may be", ["k".repeat(1024), "\u00e9".repeat(512)]],
+    ["F34 names of objects' own", ["__proto__", "constructor", "toString", "hasOwnProperty"]],
   ];
   const texts: [
     name: string,
@@ -54,45 +54,45 @@ function named(): Sample[] {
     preview?: string,
     encoding?: string,
   ][] = [
-    ["E35 folder marker", "dir/", undefined, ""],
-    ["E36 empty", "empty.txt", "text/plain", ""],
-    ["E38 one character", "1.txt", "text/plain", "a", "a"],
-    ["E38 500 characters", "500.txt", "text/plain", "a".repeat(500), "a".repeat(500)],
-    ["E38 501 characters", "501.txt", "text/plain", "a".repeat(501), "a".repeat(500)],
+    ["F35 folder marker", "dir/", undefined, ""],
+    ["F36 empty", "empty.txt", "text/plain", ""],
+    ["F38 one character", "1.txt", "text/plain", "a", "a"],
+    ["F38 500 characters", "500.txt", "text/plain", "a".repeat(500), "a".repeat(500)],
+    ["F38 501 characters", "501.txt", "text/plain", "a".repeat(501), "a".repeat(500)],
     [
-      "E42 a character across the end of the range",
+      "F42 a character across the end of the range",
       "cut.txt",
       "text/plain",
       "a" + "\ud83d\ude00".repeat(600),
       "a" + "\ud83d\ude00".repeat(499),
     ],
     [
-      "E42 the same, when the bytes decide",
+      "F42 the same, when the bytes decide",
       "cut",
       undefined,
       "a" + "\ud83d\ude00".repeat(600),
       "a" + "\ud83d\ude00".repeat(499),
     ],
-    ["E45 invalid UTF-8", "invalid.txt", "text/plain", Uint8Array.of(0x61, 0xff, 0x62), "a\ufffdb"],
-    ["E46 byte order mark", "bom.txt", "text/plain", "\ufeffa", "a"],
+    ["F45 invalid UTF-8", "invalid.txt", "text/plain", Uint8Array.of(0x61, 0xff, 0x62), "a\ufffdb"],
+    ["F46 byte order mark", "bom.txt", "text/plain", "\ufeffa", "a"],
     [
-      "E47 UTF-16LE",
+      "F47 UTF-16LE",
       "utf16le.txt",
       "text/plain",
       Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x62),
       "a\ufffd",
     ],
-    ["E47 UTF-16BE", "utf16be.txt", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
-    ["E48 latin 1", "latin1.txt", "text/plain; charset=iso-8859-1", Uint8Array.of(0xe9), "\u00e9"],
-    ["E50 NUL in text", "nul.txt", "text/plain", "a\0b"],
-    ["E53 no type, text", "readme", undefined, "text", "text"],
-    ["E53 no type, binary", "binary", undefined, Uint8Array.of(0x61, 0xff)],
-    ["E53 octet-stream, control character", "bell", "application/octet-stream", "a\u0007"],
-    ["E53a image, whatever the bytes", "image.png", "image/png", "text"],
-    ["E53a PDF", "paper.pdf", "application/pdf", "%PDF-1.7"],
-    ["E55 compressed", "text.gz", "text/plain", Uint8Array.of(0x1f, 0x8b, 8, 0), undefined, "gzip"],
+    ["F47 UTF-16BE", "utf16be.txt", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
+    ["F48 latin 1", "latin1.txt", "text/plain; charset=iso-8859-1", Uint8Array.of(0xe9), "\u00e9"],
+    ["F50 NUL in text", "nul.txt", "text/plain", "a\0b"],
+    ["F53 no type, text", "readme", undefined, "text", "text"],
+    ["F53 no type, binary", "binary", undefined, Uint8Array.of(0x61, 0xff)],
+    ["F53 octet-stream, control character", "bell", "application/octet-stream", "a\u0007"],
+    ["F53a image, whatever the bytes", "image.png", "image/png", "text"],
+    ["F53a PDF", "paper.pdf", "application/pdf", "%PDF-1.7"],
+    ["F55 compressed", "text.gz", "text/plain", Uint8Array.of(0x1f, 0x8b, 8, 0), undefined, "gzip"],
     [
-      "E75 the longest of everything",
+      "F75 the longest of everything",
       "\u{10348}".repeat(256),
       "text/plain; x=" + "y".repeat(1500),
       "\ud83d\ude00".repeat(600),
@@ -115,7 +115,7 @@ function naughty(): Sample[] {
   return strings.map((key, index) => {
     const content = strings[(index + 1) % strings.length];
     const first500 = Array.from(content.replace(/^\ufeff/, "")).slice(0, 500).join("") || undefined;
-    const name = `E33 naughty string ${index}`;
+    const name = `F33 naughty string ${index}`;
     const other = strings[(index + 2) % strings.length];
     // A header holds no more than this, and loses spaces at its ends.
     const canBeType = /^[\x21-\x7e]([\x20-\x7e]{0,998}[\x21-\x7e])?$/.test(other);

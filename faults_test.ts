@@ -899,3 +899,17 @@ function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
 }
+
+Deno.test({
+  name: "every fault of FAULTS.md is named by a test (needs permissions: deno task test)",
+  ignore: Deno.permissions.querySync({ name: "read" }).state !== "granted",
+  fn: async () => {
+    const read = (name: string) => Deno.readTextFile(new URL(name, import.meta.url));
+    const faults = (await read("FAULTS.md")).matchAll(/^\| (\d+a?) \|/gm).map(([, n]) => `F${n}`);
+    const files = ["handler_test.ts", "faults_test.ts", "pipeline_test.ts", "corpus.ts"];
+    const names = (await Promise.all(files.map(read))).join("\n")
+      .matchAll(/["`]((?:F\d+a? )+)/g).flatMap(([, numbers]) => numbers.trim().split(" "));
+    const tested = new Set(names);
+    assert.deepEqual([...faults].filter((fault) => !tested.has(fault)), []);
+  },
+});

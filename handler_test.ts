@@ -23,7 +23,7 @@ import { previewOf } from "./preview.ts";
 
 const NAMED_ERRORS = ["NotAnS3EventError", "RecordsFailedError"];
 
-Deno.test("handleEvent() writes the row of a created object, every attribute of it", async () => {
+Deno.test("F1 handleEvent() writes the row of a created object, every attribute of it", async () => {
   const { outside, calls } = fakes({ objects: { "a b.txt": object("Hello") } });
   await handleEvent(event(record({ key: "a+b.txt", size: 5 })), outside);
   assert.deepEqual(calls.rows, [{
@@ -43,7 +43,7 @@ Deno.test("handleEvent() writes the row of a created object, every attribute of 
   assert.deepEqual(calls.aws, ["GET a b.txt v1", "PUT a b.txt"]);
 });
 
-Deno.test("handleEvent() makes two calls for an object, a HEAD in place of a GET when it is empty", async () => {
+Deno.test("F35 F36 handleEvent() makes two calls for an object, a HEAD in place of a GET when it is empty", async () => {
   const { outside, calls } = fakes({ objects: { "dir/": object("") } });
   await handleEvent(event(record({ key: "dir/", size: 0 })), outside);
   assert.deepEqual(calls.aws, ["HEAD dir/ v1", "PUT dir/"]);
@@ -54,11 +54,11 @@ Deno.test("handleEvent() makes two calls for an object, a HEAD in place of a GET
 Deno.test("handleEvent() succeeds without a row for events about nothing created", async (t) => {
   const cases = [
     {
-      name: "s3:TestEvent",
+      name: "F13 s3:TestEvent",
       input: { Service: "Amazon S3", Event: "s3:TestEvent" },
       outcome: "test",
     },
-    { name: "no records", input: { Records: [] }, outcome: undefined },
+    { name: "F15 no records", input: { Records: [] }, outcome: undefined },
     ...[
       "ObjectRemoved:Delete",
       "LifecycleExpiration:Delete",
@@ -66,7 +66,7 @@ Deno.test("handleEvent() succeeds without a row for events about nothing created
       "s3:ObjectRemoved:Delete",
     ]
       .map((eventName) => ({
-        name: eventName,
+        name: `F16 ${eventName}`,
         input: event(record({}, { eventName })),
         outcome: "ignored",
       })),
@@ -83,7 +83,7 @@ Deno.test("handleEvent() succeeds without a row for events about nothing created
 
 Deno.test("handleEvent() throws for a payload that is no S3 event", async (t) => {
   for (const input of [undefined, null, {}, "text", 7, [], { Records: {} }, { Records: "x" }]) {
-    await t.step(JSON.stringify(input) ?? "undefined", async () => {
+    await t.step(`F14 ${JSON.stringify(input) ?? "undefined"}`, async () => {
       await assert.rejects(handleEvent(input, fakes().outside), {
         name: "NotAnS3EventError",
         message: "Cannot handle the event: it has no list of Records",
@@ -95,13 +95,13 @@ Deno.test("handleEvent() throws for a payload that is no S3 event", async (t) =>
 Deno.test("handleEvent() throws for a record that it cannot read, after doing the others", async (t) => {
   const cases = [
     {
-      name: "another service",
+      name: "F17 another service",
       input: record({}, { eventSource: "aws:sqs" }),
       error: /InvalidRecordError: .*eventSource is not aws:s3/,
     },
     { name: "null", input: null, error: /InvalidRecordError/ },
     {
-      name: "version 3.0",
+      name: "F19 version 3.0",
       input: record({}, { eventVersion: "3.0" }),
       error: /UnsupportedVersionError: .*unsupported version "3.0"/,
     },
@@ -124,7 +124,7 @@ Deno.test("handleEvent() throws for a record that it cannot read, after doing th
     },
     { name: "no eventName", input: record({}, { eventName: undefined }), error: /no eventName/ },
     ...["100%", "%zz", "%C3", "\ud800", "k".repeat(1025)].map((key) => ({
-      name: `key ${key.slice(0, 9)}`,
+      name: `F26 key ${key.slice(0, 9)}`,
       input: record({ key }),
       error: /UndecodableKeyError: Cannot (decode|take) the object key/,
     })),
@@ -145,7 +145,7 @@ Deno.test("handleEvent() throws for a record that it cannot read, after doing th
   }
 });
 
-Deno.test("handleEvent() takes any minor version and unknown fields", async () => {
+Deno.test("F18 handleEvent() takes any minor version and unknown fields", async () => {
   for (const eventVersion of ["2.0", "2.1", "2.3", "2.9", "2.10"]) {
     const { outside, calls } = fakes();
     await handleEvent(event(record({}, { eventVersion, news: { a: 1 } })), outside);
@@ -156,37 +156,37 @@ Deno.test("handleEvent() takes any minor version and unknown fields", async () =
 Deno.test("handleEvent() writes a row without preview for facts about the object", async (t) => {
   const cases = [
     {
-      name: "deleted since",
+      name: "F57 deleted since",
       error: { name: "NoSuchKey", status: 404 },
       fact: "gone",
       calls: ["GET", "PUT"],
     },
     {
-      name: "version deleted since",
+      name: "F57 version deleted since",
       error: { name: "NoSuchVersion", status: 404 },
       fact: "gone",
       calls: ["GET", "PUT"],
     },
     {
-      name: "a delete marker",
+      name: "F57 a delete marker",
       error: { name: "MethodNotAllowed", status: 405 },
       fact: "gone",
       calls: ["GET", "PUT"],
     },
     {
-      name: "overwritten since, no versions",
+      name: "F11 overwritten since, no versions",
       error: { name: "PreconditionFailed", status: 412 },
       fact: "replaced",
       calls: ["GET", "PUT"],
     },
     {
-      name: "empty by now",
+      name: "F37 empty by now",
       error: { name: "InvalidRange", status: 416 },
       fact: "empty",
       calls: ["GET", "HEAD", "PUT"],
     },
     {
-      name: "archived",
+      name: "F67 archived",
       error: { name: "InvalidObjectState", status: 403 },
       fact: "archived",
       calls: ["GET", "HEAD", "PUT"],
@@ -209,7 +209,7 @@ Deno.test("handleEvent() writes a row without preview for facts about the object
   }
 });
 
-Deno.test("handleEvent() throws what the SDK gave up on, and says which object and why", async (t) => {
+Deno.test("F58 F61 F68 F70 handleEvent() throws what the SDK gave up on, and says which object and why", async (t) => {
   const cases = [
     { name: "AccessDenied", status: 403 },
     { name: "KMS.DisabledException", status: 400 },
@@ -242,7 +242,7 @@ Deno.test("handleEvent() throws what the SDK gave up on, and says which object a
   }
 });
 
-Deno.test("handleEvent() takes a refused condition as success and changes nothing", async () => {
+Deno.test("F2 F71 handleEvent() takes a refused condition as success and changes nothing", async () => {
   const { outside, calls } = fakes();
   await handleEvent(event(record()), outside);
   await handleEvent(event(record()), outside);
@@ -250,7 +250,7 @@ Deno.test("handleEvent() takes a refused condition as success and changes nothin
   assert.equal(calls.rows.length, 1);
 });
 
-Deno.test("handleEvent() reads again when a body breaks, at most three times", async () => {
+Deno.test("F63 F64 handleEvent() reads again when a body breaks, at most three times", async () => {
   const broken = () => new BrokenBodyError("the body broke after 3 bytes");
   const twice = fakes({ getErrors: [broken(), broken()] });
   await handleEvent(event(record()), twice.outside);
@@ -262,7 +262,7 @@ Deno.test("handleEvent() reads again when a body breaks, at most three times", a
   assert.deepEqual(thrice.calls.rows, []);
 });
 
-Deno.test("handleEvent() begins no record without time for it", async () => {
+Deno.test("F76 handleEvent() begins no record without time for it", async () => {
   const { outside, calls } = fakes();
   let remainingMs = 1999;
   outside.remainingMs = () => remainingMs -= 500; // each look costs half a second
@@ -274,7 +274,7 @@ Deno.test("handleEvent() begins no record without time for it", async () => {
   assert.deepEqual(calls.rows.map((row) => row.file_key), ["1"]);
 });
 
-Deno.test("handleEvent() passes on that a call ran out of time", async () => {
+Deno.test("F65 handleEvent() passes on that a call ran out of time", async () => {
   const { outside } = fakes({ getErrors: [new OutOfTimeError("no answer within 8000 ms")] });
   await assert.rejects(
     handleEvent(event(record()), outside),
@@ -282,7 +282,7 @@ Deno.test("handleEvent() passes on that a call ran out of time", async () => {
   );
 });
 
-Deno.test("handleEvent() works on many records at once, but not on all", async () => {
+Deno.test("F22 handleEvent() works on many records at once, but not on all", async () => {
   const { outside, calls } = fakes();
   let running = 0;
   let most = 0;
@@ -331,7 +331,7 @@ Deno.test("handleEvent() throws nothing but its own errors, for any payload", as
   }));
 });
 
-Deno.test("handleEvent() leaves the same table for any order and number of deliveries", async () => {
+Deno.test("F5 F6 F7 handleEvent() leaves the same table for any order and number of deliveries", async () => {
   const sequencer = fc.stringMatching(/^[0-9A-F]{4,18}$/);
   const upload = fc.record({
     key: fc.constantFrom("a", "b"),
@@ -371,7 +371,7 @@ Deno.test("handleEvent() leaves the same table for any order and number of deliv
   }));
 });
 
-Deno.test("recordToUpload() leaves out what the event does not know", () => {
+Deno.test("F8 F9 recordToUpload() leaves out what the event does not know", () => {
   const input = record({ size: undefined, eTag: undefined, versionId: undefined, sequencer: "" });
   assert.deepEqual(withoutUndefined(recordToUpload(input)!), {
     bucket: "uploads",
@@ -381,7 +381,7 @@ Deno.test("recordToUpload() leaves out what the event does not know", () => {
   });
 });
 
-Deno.test("recordToUpload() spells one moment one way", () => {
+Deno.test("F78 recordToUpload() spells one moment one way", () => {
   const cases = [
     ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z"],
     ["2026-01-02T03:04:05.678901Z", "2026-01-02T03:04:05.678Z"],
@@ -392,7 +392,7 @@ Deno.test("recordToUpload() spells one moment one way", () => {
   }
 });
 
-Deno.test("decodeKey() decodes once", () => {
+Deno.test("F23 F24 F25 F29 F34 decodeKey() decodes once", () => {
   const cases = [
     ["a+b.txt", "a b.txt"],
     ["a%2Bb.txt", "a+b.txt"],
@@ -406,7 +406,7 @@ Deno.test("decodeKey() decodes once", () => {
   for (const [encoded, key] of cases) assert.equal(decodeKey(encoded), key);
 });
 
-Deno.test("decodeKey() gives back any encoded key", () => {
+Deno.test("F27 F28 F31 F32 decodeKey() gives back any encoded key", () => {
   const key = fc.string({ unit: "binary", minLength: 1, maxLength: 100 })
     .filter((key) => new TextEncoder().encode(key).length <= 1024);
   fc.assert(fc.property(key, (key) => {
@@ -417,7 +417,7 @@ Deno.test("decodeKey() gives back any encoded key", () => {
   assert.throws(() => decodeKey("%C3%A9".repeat(512) + "a"), UndecodableKeyError);
 });
 
-Deno.test("toRow() keeps sizes of terabytes exact, from a Content-Range", () => {
+Deno.test("F40 toRow() keeps sizes of terabytes exact, from a Content-Range", () => {
   for (const size of [5 * 1024 ** 4, 50 * 1024 ** 4, 0]) {
     const answer = { ContentRange: `bytes 0-2047/${size}`, ContentLength: 2048 };
     assert.equal(toRow(upload(), answer, undefined, "now").file_size, size);
@@ -425,7 +425,7 @@ Deno.test("toRow() keeps sizes of terabytes exact, from a Content-Range", () => 
   assert.equal(toRow(upload(), { ContentLength: 7 }, undefined, "now").file_size, 7);
 });
 
-Deno.test("toRow() stays far below an item's 400 KB at the longest", () => {
+Deno.test("F75 toRow() stays far below an item's 400 KB at the longest", () => {
   const row = toRow(
     { ...upload(), key: "é".repeat(512), bucket: "b".repeat(63), versionId: "v".repeat(1024) },
     { ContentType: "text/plain;" + "ü".repeat(8000), ETag: `"${"e".repeat(1024)}"` },
@@ -437,12 +437,17 @@ Deno.test("toRow() stays far below an item's 400 KB at the longest", () => {
   assert.ok(new TextEncoder().encode(JSON.stringify(row)).length < 16_000);
 });
 
+Deno.test("F12 toRow() takes size and tag from S3's answer where the event has none", () => {
+  const row = toRow(upload(), object("text"), undefined, "now");
+  assert.deepEqual([row.file_size, row.etag], [4, "e1"]);
+});
+
 Deno.test("toRow() leaves out a last modification that is no date", () => {
   const row = toRow(upload(), { LastModified: new Date(NaN) }, undefined, "now");
   assert.equal("last_modified" in row, false);
 });
 
-Deno.test("rowToPut() makes a condition that only ever goes forward", () => {
+Deno.test("F7 F8 rowToPut() makes a condition that only ever goes forward", () => {
   const row = { ...toRow(upload(), undefined, undefined, "now"), file_size: 7 };
   assert.deepEqual(rowToPut(row), {
     Item: {
@@ -462,7 +467,7 @@ Deno.test("rowToPut() makes a condition that only ever goes forward", () => {
   assert.equal(rowToPut(without).ExpressionAttributeValues, undefined);
 });
 
-Deno.test("readPrefix() takes the limit and closes an endless body", async () => {
+Deno.test("F39 F41 readPrefix() takes the limit and closes an endless body", async () => {
   let closed = false;
   async function* endless() {
     try {
@@ -476,7 +481,7 @@ Deno.test("readPrefix() takes the limit and closes an endless body", async () =>
   assert.ok(closed);
 });
 
-Deno.test("readPrefix() never gives less than was announced", async (t) => {
+Deno.test("F64 readPrefix() never gives less than was announced", async (t) => {
   const cases = [
     { name: "short", chunks: ["abc"], announced: 4 },
     { name: "nothing", chunks: [], announced: 1 },
@@ -503,12 +508,17 @@ Deno.test("previewOf() decides by type, by charset and by the bytes", async (t) 
   const gzip = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0);
   const cases: [name: string, type: string | undefined, bytes: Uint8Array, preview?: string][] = [
     ["plain text", "text/plain", utf8("a"), "a"],
-    ["case and spaces", "TEXT/PLAIN ; Charset=UTF-8", utf8("é"), "é"],
-    ["markup is stored as it is", "text/html", utf8("<script>1</script>"), "<script>1</script>"],
-    ["a formula is stored as it is", "text/csv", utf8("=1+1"), "=1+1"],
-    ["json", "application/json", utf8("{}"), "{}"],
-    ["xml", "application/xml", utf8("<a/>"), "<a/>"],
-    ["+json", "application/problem+json", utf8("{}"), "{}"],
+    ["F52 case and spaces", "TEXT/PLAIN ; Charset=UTF-8", utf8("é"), "é"],
+    [
+      "F54 markup is stored as it is",
+      "text/html",
+      utf8("<script>1</script>"),
+      "<script>1</script>",
+    ],
+    ["F54 a formula is stored as it is", "text/csv", utf8("=1+1"), "=1+1"],
+    ["F51 json", "application/json", utf8("{}"), "{}"],
+    ["F51 xml", "application/xml", utf8("<a/>"), "<a/>"],
+    ["F51 +json", "application/problem+json", utf8("{}"), "{}"],
     ["+xml", "application/atom+xml", utf8("<a/>"), "<a/>"],
     ["yaml", "application/yaml", utf8("a: 1"), "a: 1"],
     ["x-yaml", "application/x-yaml", utf8("a: 1"), "a: 1"],
@@ -516,39 +526,44 @@ Deno.test("previewOf() decides by type, by charset and by the bytes", async (t) 
     ["javascript", "application/javascript", utf8("1"), "1"],
     ["sql", "application/sql", utf8("SELECT 1"), "SELECT 1"],
     ["csv", "application/csv", utf8("a,b"), "a,b"],
-    ["svg", "image/svg+xml", utf8("<svg/>"), "<svg/>"],
-    ["no type, text", undefined, utf8("a,ü\r\n\t\f"), "a,ü\r\n\t\f"],
-    ["empty type, text", "", utf8("a"), "a"],
-    ["octet-stream, text", "application/octet-stream", utf8("a"), "a"],
-    ["binary/octet-stream, text", "binary/octet-stream", utf8("a"), "a"],
-    ["nonsense type, text", "nonsense", utf8("a"), "a"],
+    ["F51 svg", "image/svg+xml", utf8("<svg/>"), "<svg/>"],
+    ["F53 no type, text", undefined, utf8("a,ü\r\n\t\f"), "a,ü\r\n\t\f"],
+    ["F53 empty type, text", "", utf8("a"), "a"],
+    ["F53 octet-stream, text", "application/octet-stream", utf8("a"), "a"],
+    ["F53 binary/octet-stream, text", "binary/octet-stream", utf8("a"), "a"],
+    ["F53 nonsense type, text", "nonsense", utf8("a"), "a"],
     ["octet-stream, a byte order mark", "application/octet-stream", utf8("\ufeffa"), "a"],
     ["octet-stream, not UTF-8", "application/octet-stream", latin1],
-    ["octet-stream, a control character", "application/octet-stream", utf8("a\x01")],
+    ["F53 octet-stream, a control character", "application/octet-stream", utf8("a\x01")],
     ["octet-stream, a C1 control character", "application/octet-stream", utf8("a\x85")],
-    ["no type, NUL", undefined, utf8("a\0")],
+    ["F53 no type, NUL", undefined, utf8("a\0")],
     ["no type, gzip", undefined, gzip],
     ["no type, cut character at its end", undefined, utf8("é").slice(0, 1)],
-    ["png, whatever the bytes", "image/png", utf8("text")],
-    ["audio", "audio/mpeg", utf8("text")],
-    ["video", "video/mp4", utf8("text")],
-    ["font", "font/woff2", utf8("text")],
-    ["pdf", "application/pdf", pdf],
-    ["zip", "application/zip", utf8("text")],
+    ["F53a png, whatever the bytes", "image/png", utf8("text")],
+    ["F53a audio", "audio/mpeg", utf8("text")],
+    ["F53a video", "video/mp4", utf8("text")],
+    ["F53a font", "font/woff2", utf8("text")],
+    ["F53a pdf", "application/pdf", pdf],
+    ["F53a zip", "application/zip", utf8("text")],
     ["x-gzip", "application/x-gzip", utf8("text")],
     ["tar", "application/x-tar", utf8("text")],
-    ["text with NUL", "text/plain", utf8("a\0b")],
-    ["invalid UTF-8 in text", "text/plain", latin1, "c\ufffd"],
-    ["latin 1", "text/plain; charset=iso-8859-1", latin1, "cé"],
+    ["F50 text with NUL", "text/plain", utf8("a\0b")],
+    ["F45 invalid UTF-8 in text", "text/plain", latin1, "c\ufffd"],
+    ["F48 latin 1", "text/plain; charset=iso-8859-1", latin1, "cé"],
     ["quoted charset", 'text/plain; charset="ISO-8859-1"', latin1, "cé"],
-    ["unknown charset", "text/plain; charset=bogus", utf8("é"), "é"],
-    ["unclosed quote", 'text/plain; charset="utf-8', utf8("é"), "é"],
-    ["a charset of 10 kB", `text/plain; charset=${"x".repeat(10_000)}`, utf8("é"), "é"],
+    ["F49 unknown charset", "text/plain; charset=bogus", utf8("é"), "é"],
+    ["F49 unclosed quote", 'text/plain; charset="utf-8', utf8("é"), "é"],
+    ["F49 a charset of 10 kB", `text/plain; charset=${"x".repeat(10_000)}`, utf8("é"), "é"],
     ["a charset that only encodes", "text/plain; charset=replacement", utf8("a"), "a"],
-    ["UTF-8 mark wins over charset", "text/plain; charset=iso-8859-1", utf8("\ufeffé"), "é"],
-    ["UTF-16LE mark", "text/plain", Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x3d, 0xd8, 0, 0xde), "a😀"],
-    ["UTF-16BE mark", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
-    ["UTF-16LE, odd", "text/plain", Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x62), "a\ufffd"],
+    ["F46 UTF-8 mark wins over charset", "text/plain; charset=iso-8859-1", utf8("\ufeffé"), "é"],
+    [
+      "F47 UTF-16LE mark",
+      "text/plain",
+      Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x3d, 0xd8, 0, 0xde),
+      "a😀",
+    ],
+    ["F47 UTF-16BE mark", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
+    ["F47 UTF-16LE, odd", "text/plain", Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x62), "a\ufffd"],
     ["UTF-16 without mark", "text/plain", Uint8Array.of(0x61, 0)],
     ["nothing", "text/plain", new Uint8Array()],
     ["only a mark", "text/plain", utf8("\ufeff")],
@@ -561,7 +576,7 @@ Deno.test("previewOf() decides by type, by charset and by the bytes", async (t) 
   }
 });
 
-Deno.test("previewOf() looks into no compressed object", () => {
+Deno.test("F55 F56 previewOf() looks into no compressed object", () => {
   const bytes = new TextEncoder().encode("text");
   const preview = (contentEncoding: string) =>
     previewOf(bytes, { contentType: "text/plain", contentEncoding, complete: true });
@@ -573,7 +588,7 @@ Deno.test("previewOf() looks into no compressed object", () => {
   }
 });
 
-Deno.test("previewOf() takes 500 characters, none of them half", () => {
+Deno.test("F38 F43 previewOf() takes 500 characters, none of them half", () => {
   const options = { contentType: "text/plain", complete: true };
   for (const [length, expected] of [[1, 1], [499, 499], [500, 500], [501, 500]]) {
     const bytes = new TextEncoder().encode("a".repeat(length));
@@ -583,7 +598,7 @@ Deno.test("previewOf() takes 500 characters, none of them half", () => {
   assert.equal(previewOf(bytes, options), "a".repeat(499) + "😀");
 });
 
-Deno.test("previewOf() is a well-formed beginning of the text, wherever the bytes are cut", () => {
+Deno.test("F42 F43 F44 previewOf() is a well-formed beginning of the text, wherever the bytes are cut", () => {
   const text = fc.string({ unit: "binary", minLength: 1, maxLength: 1000 });
   fc.assert(fc.property(text, fc.nat(PREFIX_BYTES), (text, cut) => {
     const all = new TextEncoder().encode(text);
@@ -596,7 +611,7 @@ Deno.test("previewOf() is a well-formed beginning of the text, wherever the byte
   }));
 });
 
-Deno.test("previewOf() takes any bytes, type and encoding without a throw or a NUL", () => {
+Deno.test("F45 F49 F50 previewOf() takes any bytes, type and encoding without a throw or a NUL", () => {
   const type = fc.oneof(
     fc.string(),
     fc.constantFrom(
@@ -620,7 +635,7 @@ Deno.test("previewOf() takes any bytes, type and encoding without a throw or a N
   }));
 });
 
-Deno.test("the log has one JSON line a record, with the key and without the content", async () => {
+Deno.test("F79 the log has one JSON line a record, with the key and without the content", async () => {
   const key = fc.string({ unit: "binary", minLength: 1, maxLength: 50 });
   await fc.assert(fc.asyncProperty(key, async (key) => {
     const content = "SECRET-" + crypto.randomUUID();

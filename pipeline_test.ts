@@ -328,7 +328,7 @@ Deno.test({
         // The same variables in the same account, from another clone, by plain Terraform; meanwhile.
         const other = plainTerraform(clone, shell, ["apply", "-input=false", "-auto-approve"]);
 
-        await t.step("verify finds every file's row, exact", async () => {
+        await t.step("F1 F2 verify finds every file's row, exact", async () => {
           const verify = await task(hostile, "verify", ...ENVIRONMENT, "--json");
           assert.equal(verify.code, 0, verify.stdout + verify.stderr);
           const report: Report = JSON.parse(verify.stdout);
@@ -486,7 +486,7 @@ Deno.test({
           assert.equal(verify.code, 0, verify.stdout + verify.stderr);
         });
 
-        await t.step("objects of every kind get their one row, exact", async () => {
+        await t.step("F23-F55 objects of every kind get their one row, exact", async () => {
           const samples = corpus();
           await forEachParallel(samples, 8, async ({ key, body, type, encoding }) => {
             const object = { Key: key, Body: body, ContentType: type, ContentEncoding: encoding };
@@ -527,7 +527,7 @@ Deno.test({
               .map((row) => [row.sequencer?.S, row.content_preview?.S]);
           const later = "2026-01-02T03:04:06.000Z";
 
-          await t.step("E3 20 copies at the same time", async () => {
+          await t.step("F3 20 copies at the same time", async () => {
             const { versionId } = await put("copies", "one");
             const record = recordOf(Bucket, { key: "copies", versionId, sequencer: "0A" });
             const copies = Array.from({ length: 20 }, () => invoke([record]));
@@ -550,7 +550,7 @@ Deno.test({
               }
             },
           );
-          await t.step("E6 E7 one time, two sequencers: the higher one stays", async () => {
+          await t.step("F6 F7 one time, two sequencers: the higher one stays", async () => {
             for (const key of ["up", "down"]) {
               const [first, second] = [await put(key, "first"), await put(key, "second")];
               const records = [
@@ -570,21 +570,21 @@ Deno.test({
               assert.deepEqual(await previews(key), [["0055AED6DCD90281E5", "second"]]);
             }
           });
-          await t.step("E2 E8 E9 twice, without sequencer and version", async () => {
+          await t.step("F2 F8 F9 twice, without sequencer and version", async () => {
             const { eTag } = await put("bare", "text");
             for (let i = 0; i < 2; i++) {
               assert.equal(await invoke([recordOf(Bucket, { key: "bare", eTag })]), undefined);
             }
             assert.deepEqual(await previews("bare"), [[undefined, "text"]]);
           });
-          await t.step("E11 without version, overwritten since", async () => {
+          await t.step("F11 without version, overwritten since", async () => {
             const { eTag } = await put("over", "old");
             await put("over", "new one");
             const record = recordOf(Bucket, { key: "over", eTag, size: 3, sequencer: "0A" });
             assert.equal(await invoke([record]), undefined);
             assert.deepEqual(await previews("over"), [["0A", undefined]]);
           });
-          await t.step("E57 deleted before it is read", async () => {
+          await t.step("F57 deleted before it is read", async () => {
             const { versionId } = await put("gone", "text");
             const version = { Bucket, Key: "gone", VersionId: versionId };
             await clients.s3.send(new s3.DeleteObjectCommand(version));
@@ -592,7 +592,7 @@ Deno.test({
             assert.equal(await invoke([record]), undefined);
             assert.deepEqual(await previews("gone"), [["0A", undefined]]);
           });
-          await t.step("E21 E26 a key that can't be decoded holds up no other record", async () => {
+          await t.step("F21 F26 a key that can't be decoded holds up no other record", async () => {
             const { versionId } = await put("fine", "text");
             const keys = ["100%", "%zz", "%C3"];
             const records = keys.map((key) => recordOf(Bucket, { key }));
