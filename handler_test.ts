@@ -648,6 +648,14 @@ Deno.test("F79 the log has one JSON line a record, with the key and without the 
   }));
 });
 
+Deno.test("F31 F79 toJsonLine() escapes whatever ends a line or moves a terminal", () => {
+  const key = '\0\u0001\t\n\r\u001b[31m\u007f\u0085\u009b\u2028\u2029"\\\ud83d\ude00';
+  assert.equal(
+    assertOneJsonLine({ level: "INFO", outcome: "written", file_key: key }).file_key,
+    key,
+  );
+});
+
 /** A line that no reader of lines breaks in two, and that parses. */
 function assertOneJsonLine(line: LogLine): LogLine {
   const text = toJsonLine(line);
@@ -761,11 +769,9 @@ function fakes(
       const error = putErrors.shift();
       if (error) throw error;
       const id = JSON.stringify([row.file_key, row.timestamp]);
-      const old = calls.table.get(id);
-      const sequencer = put.ExpressionAttributeValues?.[":sequencer"].S;
-      const forward = old?.sequencer !== undefined && sequencer !== undefined &&
-        old.sequencer < sequencer;
-      if (old && !forward) throw awsError({ name: "ConditionalCheckFailedException", status: 400 });
+      if (!holds(put, calls.table.get(id))) {
+        throw awsError({ name: "ConditionalCheckFailedException", status: 400 });
+      }
       calls.table.set(id, row);
       calls.rows.push(row);
     },
@@ -774,6 +780,18 @@ function fakes(
     log: (line) => calls.log.push(line),
   };
   return { outside, calls };
+}
+
+/** DynamoDB's answer to a condition: alternatives of an absence and of comparisons with a value. */
+function holds({ ConditionExpression, ExpressionAttributeValues }: Put, old: Row | undefined) {
+  return ConditionExpression.split(" OR ").some((condition) => {
+    if (condition === "attribute_not_exists(file_key)") return old === undefined;
+    const [, name, operator, value] = condition.match(/^(\w+) ([<>]) (:\w+)$/)!;
+    const attribute = old?.[name as keyof Row];
+    if (attribute === undefined) return false; // a comparison with nothing is false
+    const given = ExpressionAttributeValues![value].S;
+    return operator === "<" ? attribute < given : attribute > given;
+  });
 }
 
 function withoutUndefined(object: object) {
