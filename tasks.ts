@@ -94,7 +94,7 @@ async function deployTask(options: Options): Promise<void> {
 
 async function deploy(target: Target, options: Options): Promise<void> {
   await withPlan(target, options, async (plan, file) => {
-    if (plan.changes.length > 0) {
+    if (plan.applyable) {
       await confirm(options, "Apply this plan?");
       await terraform.apply(target.workspace, file);
     }
@@ -182,9 +182,10 @@ async function demoTask(): Promise<void> {
   const options: Options = { env: "demo", local: true, yes: true, json: false, brief: true };
   const workspace = workspaceOf(options);
   const startMs = performance.now();
+  await buildTask();
+  using _lock = await lockWorkspace(workspace);
   try {
     await stopLocal(workspace); // of a demo that was killed
-    await buildTask();
     await withTarget(options, async (target) => {
       await deploy(target, options);
       await verify(target, options);
@@ -199,13 +200,13 @@ async function demoTask(): Promise<void> {
 /** Every check: the first failure ends it. */
 async function testTask(): Promise<void> {
   const deno = (args: string[]) => run(Deno.execPath(), args);
+  await terraform.init();
   await deno(["fmt", "--check"]);
   await deno(["lint"]);
   await deno(["check"]);
   await run("terraform", ["fmt", "-check", "-diff"]);
-  await buildTask();
-  await terraform.init();
   await run("terraform", ["validate"]);
+  await buildTask();
   await deno(["test", "--allow-all"]);
 }
 

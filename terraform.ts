@@ -81,6 +81,8 @@ export interface State {
 
 /** What a plan would do, and to what. */
 export interface Plan {
+  /** Whether applying changes anything, be it an output alone. */
+  applyable: boolean;
   /** Actions in the order of the plan, no-ops left out. */
   changes: { address: string; actions: string[] }[];
   outputs: Partial<Outputs>;
@@ -251,6 +253,7 @@ export async function stillThere(
 }
 
 interface PlanJson {
+  applyable?: boolean;
   resource_changes?: { address: string; change: { actions: string[] } }[];
   resource_drift?: { address: string; change: { actions: string[] } }[];
   planned_values?: { outputs?: Record<string, { value?: string }> };
@@ -258,12 +261,19 @@ interface PlanJson {
 
 async function readPlan(workspace: string, file: string): Promise<Plan> {
   const { stdout } = await terraform(workspace, ["show", "-json", file], { quiet: true });
-  const { resource_changes = [], planned_values } = parse<PlanJson>(stdout, "terraform show");
+  const { applyable = true, resource_changes = [], planned_values } = parse<PlanJson>(
+    stdout,
+    "terraform show",
+  );
   const changes = resource_changes
     .map(({ address, change }) => ({ address, actions: change.actions }))
     .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
   const values = Object.entries(planned_values?.outputs ?? {});
-  return { changes, outputs: Object.fromEntries(values.map(([name, { value }]) => [name, value])) };
+  return {
+    applyable,
+    changes,
+    outputs: Object.fromEntries(values.map(([name, { value }]) => [name, value])),
+  };
 }
 
 /** An environment may have variables of its own, in ENVIRONMENT.tfvars. */
