@@ -330,13 +330,11 @@ export async function readPrefix(
   const bytes = new Uint8Array(Math.min(limit, announced ?? limit));
   let length = 0;
   try {
-    if (bytes.length > 0) {
-      for await (const chunk of body) {
-        const part = chunk.subarray(0, bytes.length - length);
-        bytes.set(part, length);
-        length += part.length;
-        if (length === bytes.length) break;
-      }
+    for await (const chunk of body) {
+      const part = chunk.subarray(0, bytes.length - length);
+      bytes.set(part, length);
+      length += part.length;
+      if (length === bytes.length) break; // which closes the body
     }
   } catch (error) {
     throw new BrokenBodyError(`the body broke after ${length} bytes`, { cause: error });
