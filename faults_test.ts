@@ -22,7 +22,7 @@ const CALL_TIMEOUT_MS = 8000; // as by default
 
 interface Case {
   name: string;
-  /** microburst's rules: https://pypi.org/project/microburst/ */
+  /** What the proxy breaks, as microburst takes it. */
   rules: Record<string, unknown>[];
   /** The row: with preview, without, or none. */
   row: "whole" | "bare" | "none";
