@@ -107,9 +107,13 @@ export function isLocalWorkspace(workspace: string): boolean {
   return /^local(-|$)/.test(workspace);
 }
 
-/** Makes the virtual environment with MiniStack and Node, if it is not there whole. */
+/** MiniStack's Python and the runtime's Node: their virtual environment is made if it is not whole. */
 export async function makeTools(): Promise<{ python: string; node: string }> {
   const python = join(VENV, ...(Deno.build.os === "windows" ? ["Scripts"] : ["bin"]), "python");
+  await run("openssl", ["version"], {
+    quiet: true,
+    install: "the stand-in makes its certificate with it; install the package openssl",
+  });
   const wanted = await Deno.readTextFile(REQUIREMENTS);
   const installed = await readText(VENV_STAMP);
   const whole = installed === wanted &&
@@ -117,10 +121,6 @@ export async function makeTools(): Promise<{ python: string; node: string }> {
   if (!whole) {
     await remove(VENV);
     const system = await findPython();
-    await run("openssl", ["version"], {
-      quiet: true,
-      install: "the stand-in makes its certificate with it; install the package openssl",
-    });
     say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
     await makeVenv(system);
     await withProgress(

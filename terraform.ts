@@ -95,10 +95,10 @@ export interface Plan {
  * @throws {UserError} Terraform is not installed, or the provider is nowhere to be had
  */
 export async function init(): Promise<void> {
-  const quiet: RunOptions = { quiet: true, install: INSTALL };
+  const quiet: RunOptions = { quiet: true, install: INSTALL, env: { TF_WORKSPACE: "default" } };
   try {
     // Fails where plugins are missing or do not fit the lock file, without asking the registry.
-    await run("terraform", ["output", "-json"], { ...quiet, env: { TF_WORKSPACE: "default" } });
+    await run("terraform", ["output", "-json"], quiet);
     return;
   } catch (error) {
     if (!(error instanceof RunError)) throw error;
