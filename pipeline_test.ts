@@ -38,7 +38,7 @@ Deno.test({
   ignore: !permitted,
   fn: async (t) => {
     // Imported here: the SDK reads the environment, which plain `deno test` may not.
-    const { enterLocal, stopLocal } = await import("./local.ts");
+    const { enterLocal, removeIfThere, stopLocal } = await import("./local.ts");
     const { outputs, pullState } = await import("./terraform.ts");
     const { clientsOf } = await import("./tasks.ts");
     const { countVersions } = await import("./bucket.ts");
@@ -902,12 +902,6 @@ async function namesIn(folder: string): Promise<string[]> {
     if (error instanceof Deno.errors.NotFound) return [];
     throw error;
   }
-}
-
-async function removeIfThere(path: string): Promise<void> {
-  await Deno.remove(path, { recursive: true }).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  });
 }
 
 async function waitFor<T>(deadlineMs: number, look: () => Promise<T | undefined>): Promise<T> {

@@ -49,8 +49,6 @@ export function handleSignals(): void {
 export interface RunOptions {
   /** Added to this process's environment. */
   env?: Record<string, string>;
-  /** The whole environment instead, where set. */
-  onlyEnv?: Record<string, string>;
   /** What standard output becomes: shown on stderr (the default), or returned alone. */
   output?: "show" | "return";
   /** Nothing is shown; standard error is in the thrown error. */
@@ -64,7 +62,6 @@ export interface RunOptions {
 }
 
 export interface Ran {
-  code: number;
   stdout: string;
 }
 
@@ -92,8 +89,7 @@ export async function run(command: string, args: string[], options: RunOptions =
     child = new Deno.Command(command, {
       args,
       cwd: ROOT,
-      env: options.onlyEnv ?? options.env,
-      clearEnv: options.onlyEnv !== undefined,
+      env: options.env,
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
@@ -118,7 +114,7 @@ export async function run(command: string, args: string[], options: RunOptions =
       const call = [name, ...args.slice(0, 1)].join(" ");
       throw new RunError(`${call} failed with exit code ${status.code}`, status.code, stderr);
     }
-    return { code: status.code, stdout };
+    return { stdout };
   } finally {
     children.delete(child);
   }

@@ -298,7 +298,8 @@ async function withPlan(
 ): Promise<void> {
   if (!local) await checkCredentials();
   await withTemporaryFile(`${workspace}.tfplan`, async (file) => {
-    const plan = await terraform.plan(workspace, file, { show: !brief });
+    await terraform.plan(workspace, file, { show: !brief });
+    const plan = await terraform.readPlan(workspace, file);
     const count = (action: string) =>
       plan.changes.filter(({ actions }) => actions.includes(action)).length;
     const { account_id, aws_region, environment } = plan.outputs;

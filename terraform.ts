@@ -143,12 +143,12 @@ async function findMirror(): Promise<string | undefined> {
   }
 }
 
-/** Plans into a file, to create and change or to destroy, and answers what the plan holds. */
+/** Plans into a file, to create and change or to destroy. */
 export async function plan(
   workspace: string,
   file: string,
   options: { destroy?: boolean; show?: boolean } = {},
-): Promise<Plan> {
+): Promise<void> {
   const goal = options.destroy ? ["-destroy"] : [];
   const args = [
     "plan",
@@ -159,7 +159,6 @@ export async function plan(
     ...await variableArgs(workspace),
   ];
   await terraform(workspace, args, { output: options.show ? "show" : "return" });
-  return await readPlan(workspace, file);
 }
 
 /**
@@ -259,7 +258,8 @@ interface PlanJson {
   planned_values?: { outputs?: Record<string, { value?: string }> };
 }
 
-async function readPlan(workspace: string, file: string): Promise<Plan> {
+/** What a plan file holds. */
+export async function readPlan(workspace: string, file: string): Promise<Plan> {
   const { stdout } = await terraform(workspace, ["show", "-json", file], { quiet: true });
   const { applyable = true, resource_changes = [], planned_values } = parse<PlanJson>(
     stdout,

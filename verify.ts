@@ -84,6 +84,7 @@ export async function verifyStack(
   options: { deadlineMs: number },
 ): Promise<Report> {
   const folder = `${stack.filter_prefix}verify-${crypto.randomUUID()}/`;
+  const keyOf = ({ file }: Sample) => `${folder}${file}${stack.filter_suffix}`;
   const before = await countFailures(stack, clients);
   const problems: string[] = [];
   const rows = new Map<string, Item>();
@@ -92,7 +93,7 @@ export async function verifyStack(
   try {
     say(`Uploading ${SAMPLES.length} files to ${stack.s3_bucket_name}/${folder} ...`);
     files = await all(SAMPLES.map(async (sample) => {
-      const key = `${folder}${sample.file}${stack.filter_suffix}`;
+      const key = keyOf(sample);
       const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
       await checkSample(stack, clients, sample, report, rows, options.deadlineMs);
       return report;
@@ -105,10 +106,7 @@ export async function verifyStack(
     }
     problems.unshift(...await checkNotification(stack, clients, files));
   } finally {
-    const keys = SAMPLES.flatMap(({ file }) => {
-      const key = `${folder}${file}${stack.filter_suffix}`;
-      return [key, encodeKey(key)];
-    });
+    const keys = SAMPLES.map(keyOf).flatMap((key) => [key, encodeKey(key)]);
     await removeTraces(stack, clients, folder, keys);
   }
 
