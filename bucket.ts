@@ -11,7 +11,8 @@ import {
   type S3Client,
 } from "@aws-sdk/client-s3";
 import { decodeKey } from "./handler.ts";
-import { forEachParallel, UserError, visible } from "./run.ts";
+import { forEachParallel, UserError } from "./run.ts";
+import { visible } from "./text.ts";
 
 /** Objects of one DeleteObjects call at most, S3's own limit, which is a listing's page too. */
 const BATCH = 1000;
@@ -22,9 +23,14 @@ const PARALLEL_CALLS = 8;
 /** Refusals named in the error at most. */
 const NAMED_REFUSALS = 5;
 
-interface Version {
+/** A version or a delete marker, which has no tag and no size. */
+export interface Version {
   Key: string;
   VersionId?: string;
+  IsLatest?: boolean;
+  ETag?: string;
+  Size?: number;
+  LastModified?: Date;
   /** What the key may be instead, if the listing could not carry it. */
   otherwise: string[];
 }
@@ -98,7 +104,8 @@ export async function countVersions(s3: S3Client, bucket: string, limit: number)
   return count;
 }
 
-async function* listVersions(
+/** Every version and marker below a prefix, a page at a time, in the order of the keys. */
+export async function* listVersions(
   s3: S3Client,
   bucket: string,
   prefix?: string,
@@ -119,9 +126,9 @@ async function* listVersions(
     const decode = decoderOf(page);
     const versions = [...page.Versions ?? [], ...page.DeleteMarkers ?? []];
     if (versions.length > 0) {
-      yield versions.map(({ Key = "", VersionId }) => ({
+      yield versions.map(({ Key = "", ...version }) => ({
+        ...version,
         Key: decode(Key)!,
-        VersionId,
         otherwise: page.EncodingType === "url" ? [] : otherSpellings(Key),
       }));
     }

@@ -100,19 +100,6 @@ permittedTest("emptyBucket() has few batches under way, and stops at a signal", 
   await assert.rejects(bucket.emptyBucket(again, "b", { signal }), /stop/);
 });
 
-Deno.test("visible() leaves no character that a terminal acts on", async () => {
-  const { visible } = await import("./run.ts");
-  const cases = [
-    ["plain äö 日本 😀", "plain äö 日本 😀"],
-    ["\u001b[31mred", "\\u{1b}[31mred"],
-    ["a\nb\rc\td", "a\\u{a}b\\u{d}c\\u{9}d"],
-    ["\u009b31m\u007f", "\\u{9b}31m\\u{7f}"],
-    ["\u202etxt.exe\u2028", "\\u{202e}txt.exe\\u{2028}"],
-    ["\ud800", "\\u{d800}"],
-  ];
-  for (const [text, shown] of cases) assert.equal(visible(text), shown);
-});
-
 function listing(markers: Record<string, string>) {
   return { Bucket: "b", Prefix: undefined, MaxKeys: 1000, EncodingType: "url", ...markers };
 }

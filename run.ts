@@ -141,44 +141,43 @@ export function pause(ms: number): Promise<void> {
   });
 }
 
-/**
- * Says `line`, then again with the seconds passed every 10 seconds, until `work` is done.
- */
+/** Says `line`, then again with the seconds passed every 10 seconds, until `work` is done. */
 export async function withProgress<T>(line: string, work: Promise<T>): Promise<T> {
   const startMs = performance.now();
   say(`${line} ...`);
-  const timer = setInterval(() => {
+  using _progress = repeat(10_000, () => {
     say(`${line} ... ${Math.round((performance.now() - startMs) / 1000)} s`);
-  }, 10_000);
-  try {
-    return await work;
-  } finally {
-    clearInterval(timer);
-  }
+  });
+  return await work;
 }
 
-/** Runs `work` for each item of a stream or list, at most `limit` at the same time. */
+/** Calls `act` every `ms` until disposed. */
+export function repeat(ms: number, act: () => void): Disposable {
+  const timer = setInterval(act, ms);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+/**
+ * Runs `work` for each item of a stream or list, at most `limit` at the same time. After a failure no
+ * more is begun, and what runs is waited for: nothing goes on behind the caller's back.
+ */
 export async function forEachParallel<T>(
   items: Iterable<T> | AsyncIterable<T>,
   limit: number,
   work: (item: T) => Promise<void>,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
-  for await (const item of items) {
-    const task: Promise<void> = work(item).finally(() => running.delete(task));
-    task.catch(() => {}); // awaited below
-    running.add(task);
-    if (running.size >= limit) await Promise.race(running);
+  try {
+    for await (const item of items) {
+      const task: Promise<void> = work(item).finally(() => running.delete(task));
+      task.catch(() => {}); // awaited below
+      running.add(task);
+      if (running.size >= limit) await Promise.race(running);
+    }
+    await Promise.all(running);
+  } finally {
+    await Promise.allSettled(running);
   }
-  await Promise.all(running);
-}
-
-/** What others control, as it may reach a terminal: control characters made visible. */
-export function visible(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu,
-    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
-  );
 }
 
 async function collect(

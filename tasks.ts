@@ -5,53 +5,74 @@
  *   deno task plan                        show what deploy would change
  *   deno task deploy [--yes]              build, then create or update the stack
  *   deno task verify [--json]             upload real files and check their rows
+ *   deno task status [--json]             the stack on one screen; fails if it needs a person
+ *   deno task logs [--since 15m] [--follow] [--json]     the function's log
+ *   deno task replay [--dry-run] [--max N] [--json]      run failed events again
+ *   deno task backfill [--prefix P] [--dry-run] [--concurrency N] [--json]
+ *                                         record the objects that have no row
  *   deno task destroy [--yes]             empty the bucket, remove everything, prove it
  *   deno task demo                        deploy, verify and destroy on this machine, without AWS
  *   deno task test                        run every check and test
  *
- * plan, deploy, verify and destroy take `--env NAME` (an environment of its own) and `--local` (on
- * the stand-in instead of AWS).
+ * All from plan to destroy take `--env NAME` (an environment of its own) and `--local` (on the
+ * stand-in instead of AWS).
  */
 
+import { createHash } from "node:crypto";
 import { Agent } from "node:https";
 import { parseArgs } from "node:util";
 import { join } from "node:path";
+import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
+import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
+import { backfillRows, backfillToText } from "./backfill.ts";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { build, ZIP_URL } from "./build.ts";
 import { enterLocal, isLocalWorkspace, type Local, stopLocal } from "./local.ts";
+import { logToText, readLog } from "./logs.ts";
+import { replayFailures, replayToText } from "./replay.ts";
 import {
   handleSignals,
   interrupted,
   InterruptedError,
   pause,
+  repeat,
   ROOT,
   run,
   say,
   UserError,
-  visible,
 } from "./run.ts";
+import type { Clients } from "./stack.ts";
+import { readStatus, statusToText } from "./status.ts";
 import * as terraform from "./terraform.ts";
-import { type Clients, reportToText, verifyStack } from "./verify.ts";
+import { visible } from "./text.ts";
+import { reportToText, verifyStack } from "./verify.ts";
 
 const TASKS: Record<string, { run: (options: Options) => Promise<void>; flags: string[] }> = {
   build: { run: buildTask, flags: [] },
   plan: { run: planTask, flags: ["env", "local"] },
   deploy: { run: deployTask, flags: ["env", "local", "yes"] },
   verify: { run: verifyTask, flags: ["env", "local", "json"] },
+  status: { run: statusTask, flags: ["env", "local", "json"] },
+  logs: { run: logsTask, flags: ["env", "local", "json", "since", "follow"] },
+  replay: { run: replayTask, flags: ["env", "local", "json", "dry-run", "max"] },
+  backfill: {
+    run: backfillTask,
+    flags: ["env", "local", "json", "prefix", "dry-run", "concurrency"],
+  },
   destroy: { run: destroyTask, flags: ["env", "local", "yes"] },
   demo: { run: demoTask, flags: [] },
   test: { run: testTask, flags: [] },
 };
 
-const USAGE = `usage: deno task ${
-  Object.keys(TASKS).join("|")
-} [--env NAME] [--local] [--yes] [--json]`;
+const USAGE = `usage: deno task ${Object.keys(TASKS).join("|")}
+  with [--env NAME] [--local] [--yes] [--json], logs: [--since 15m] [--follow],
+  replay: [--dry-run] [--max N], backfill: [--prefix P] [--dry-run] [--concurrency N]`;
 
-/** A row is awaited so long: on AWS a new notification and new rights take minutes to spread. */
+/** An event's row is awaited so long: on AWS a new notification and new rights take minutes to spread. */
 const AWS_DEADLINE_MS = 240_000;
 const LOCAL_DEADLINE_MS = 30_000;
 
@@ -63,6 +84,12 @@ interface Options {
   local: boolean;
   yes: boolean;
   json: boolean;
+  since?: string;
+  follow?: boolean;
+  "dry-run"?: boolean;
+  max?: string;
+  prefix?: string;
+  concurrency?: string;
   /** Plans are not shown whole. */
   brief?: boolean;
 }
@@ -104,21 +131,69 @@ async function deploy(target: Target, options: Options): Promise<void> {
 }
 
 async function verifyTask(options: Options): Promise<void> {
-  const otherwise = () => {
-    throw nothingDeployed(options);
-  };
-  await withTarget(options, (target) => verify(target, options), { otherwise });
+  await onStack(options, (stack, clients, target) => verify(stack, clients, target, options));
 }
 
-async function verify(target: Target, options: Options): Promise<void> {
-  const outputs = await terraform.outputs(target.workspace);
-  if (outputs === undefined) throw nothingDeployed(options);
-  if (!target.local) await checkCredentials();
-  const report = await verifyStack(outputs, clientsOf(target, outputs.aws_region), {
-    deadlineMs: target.local ? LOCAL_DEADLINE_MS : AWS_DEADLINE_MS,
-  });
+async function verify(
+  stack: terraform.Outputs,
+  clients: Clients,
+  target: Target,
+  options: Options,
+): Promise<void> {
+  const report = await verifyStack(stack, clients, { deadlineMs: deadlineOf(target) });
   console.log(options.json ? JSON.stringify(report, null, 2) : reportToText(report));
   if (!report.ok) throw new UserError("verify failed: what is wrong stands above");
+}
+
+async function statusTask(options: Options): Promise<void> {
+  await onStack(options, async (stack, clients) => {
+    const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
+    const sha256 = zip && createHash("sha256").update(zip).digest("base64");
+    const status = await readStatus(stack, clients, sha256);
+    console.log(options.json ? JSON.stringify(status, null, 2) : statusToText(status, Date.now()));
+    if (!status.ok) throw new UserError("The stack needs a person: why stands above");
+  });
+}
+
+async function logsTask(options: Options): Promise<void> {
+  const sinceMs = Date.now() - parseDuration(options.since ?? "15m");
+  await onStack(options, async (stack, { logs }) => {
+    const { log_group_name: group } = stack;
+    try {
+      for await (const event of readLog(logs, group, { sinceMs, follow: options.follow })) {
+        const line = options.json ? event.message.trimEnd() : logToText(event);
+        if (line !== undefined && !await printLine(line)) return;
+      }
+    } catch (error) {
+      if (!options.follow || !interrupted.aborted) throw error; // Ctrl-C is how following ends
+    }
+  });
+}
+
+async function replayTask(options: Options): Promise<void> {
+  const max = parseCount("--max", options.max, Infinity);
+  await onStack(options, async (stack, clients) => {
+    const report = await replayFailures(stack, clients, { dryRun: !!options["dry-run"], max });
+    console.log(options.json ? JSON.stringify(report, null, 2) : replayToText(report));
+    interrupted.throwIfAborted();
+    if (!report.ok) throw new UserError("Not every event went through: why stands above");
+  }, { alone: true });
+}
+
+async function backfillTask(options: Options): Promise<void> {
+  const concurrency = parseCount("--concurrency", options.concurrency, 8, 100);
+  const { prefix = "", "dry-run": dryRun = false } = options;
+  await onStack(options, async (stack, clients, target) => {
+    const report = await backfillRows(stack, clients, {
+      prefix,
+      dryRun,
+      concurrency,
+      settleMs: deadlineOf(target),
+    });
+    console.log(options.json ? JSON.stringify(report, null, 2) : backfillToText(report));
+    interrupted.throwIfAborted();
+    if (!report.ok) throw new UserError("Not every object has its row: why stands above");
+  }, { alone: true });
 }
 
 async function destroyTask(options: Options): Promise<void> {
@@ -188,7 +263,8 @@ async function demoTask(): Promise<void> {
     await stopLocal(workspace); // of a demo that was killed
     await withTarget(options, async (target) => {
       await deploy(target, options);
-      await verify(target, options);
+      const stack = await terraform.outputs(workspace);
+      await verify(stack!, clientsOf(target, stack!.aws_region), target, options);
       await destroy(target, options, () => {});
     });
     console.log(`The demo took ${Math.round((performance.now() - startMs) / 1000)} s.`);
@@ -236,6 +312,26 @@ async function withTarget(
   } finally {
     await local.leave();
   }
+}
+
+/** Runs `work` on what is deployed. @throws {UserError} nothing is */
+async function onStack(
+  options: Options,
+  work: (stack: terraform.Outputs, clients: Clients, target: Target) => Promise<void>,
+  { alone }: { alone?: boolean } = {},
+): Promise<void> {
+  const otherwise = () => {
+    throw nothingDeployed(options);
+  };
+  await withTarget(options, async (target) => {
+    const stack = await terraform.outputs(target.workspace) ?? otherwise();
+    if (!target.local) await checkCredentials();
+    await work(stack, clientsOf(target, stack.aws_region), target);
+  }, { otherwise, alone });
+}
+
+function deadlineOf({ local }: Target): number {
+  return local ? LOCAL_DEADLINE_MS : AWS_DEADLINE_MS;
 }
 
 /** Waits until no other task changes the workspace; the system frees the lock of a killed one. */
@@ -351,14 +447,11 @@ function find(resources: terraform.Resource[], type: string): Record<string, unk
 }
 
 async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
-  let saidMs = performance.now();
+  let deleted = 0;
+  using _progress = repeat(2000, () => say(`Emptying ${bucket}: ${deleted} versions deleted ...`));
   const { versions, uploads } = await emptyBucket(s3, bucket, {
     signal: interrupted,
-    progress: (deleted) => {
-      if (performance.now() - saidMs < 2000) return;
-      saidMs = performance.now();
-      say(`Emptying ${bucket}: ${deleted} versions deleted ...`);
-    },
+    progress: (count) => deleted = count,
   });
   say(`Emptied ${bucket}: ${versions} versions and markers, ${uploads} unfinished uploads`);
 }
@@ -403,8 +496,11 @@ export function clientsOf({ local }: Target, region: string): Clients {
   return {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
-    lambda: new LambdaClient(config),
+    // Only throttling fails so often; each try waits longer.
+    lambda: new LambdaClient({ ...config, maxAttempts: 10 }),
     sqs: new SQSClient(config),
+    logs: new CloudWatchLogsClient(config),
+    cloudwatch: new CloudWatchClient(config),
   };
 }
 
@@ -471,6 +567,12 @@ function parseOptions(args: string[], allowed: string[]): Options {
         local: { type: "boolean", default: false },
         yes: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
+        since: { type: "string" },
+        follow: { type: "boolean" },
+        "dry-run": { type: "boolean" },
+        max: { type: "string" },
+        prefix: { type: "string" },
+        concurrency: { type: "string" },
       },
     });
     const given = args.filter((arg) => arg.startsWith("--")).map((arg) =>
@@ -481,6 +583,38 @@ function parseOptions(args: string[], allowed: string[]): Options {
     return values;
   } catch (error) {
     throw new UserError(`${(error as Error).message}\n${USAGE}`);
+  }
+}
+
+/** Milliseconds of `90s`, `15m`, `2h` or `7d`. */
+function parseDuration(text: string): number {
+  const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+  if (count === undefined) {
+    throw new UserError(`--since must be like 90s, 15m, 2h or 7d, not "${visible(text)}"`);
+  }
+  return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
+}
+
+function parseCount(flag: string, text: string | undefined, byDefault: number, most = 1e6): number {
+  if (text === undefined) return byDefault;
+  const count = Number(text);
+  if (/^\d+$/.test(text) && count >= 1 && count <= most) return count;
+  throw new UserError(`${flag} must be a whole number from 1 to ${most}, not "${visible(text)}"`);
+}
+
+/** Writes a line of a long result; false where nobody reads any more, as after `| head`. */
+async function printLine(line: string): Promise<boolean> {
+  try {
+    const writer = Deno.stdout.writable.getWriter();
+    try {
+      await writer.write(new TextEncoder().encode(line + "\n"));
+    } finally {
+      writer.releaseLock();
+    }
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw error;
   }
 }
 

@@ -1,12 +1,6 @@
 /** Verification of a living stack: real files through S3, their rows, and nothing else. */
 
-import {
-  type AttributeValue,
-  DeleteItemCommand,
-  type DynamoDBClient,
-  paginateQuery,
-} from "@aws-sdk/client-dynamodb";
-import { InvokeCommand, type LambdaClient } from "@aws-sdk/client-lambda";
+import { DeleteItemCommand } from "@aws-sdk/client-dynamodb";
 import {
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
@@ -14,20 +8,22 @@ import {
   HeadObjectCommand,
   type HeadObjectCommandOutput,
   PutObjectCommand,
-  type S3Client,
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
-import { GetQueueAttributesCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { emptyBucket } from "./bucket.ts";
-import { interrupted, pause, say, visible } from "./run.ts";
+import type { Upload } from "./handler.ts";
+import { interrupted, pause, say } from "./run.ts";
+import {
+  type Clients,
+  countFailures,
+  encodeKey,
+  invoke,
+  type Item,
+  queryRows,
+  toEvent,
+} from "./stack.ts";
 import type { Outputs } from "./terraform.ts";
-
-export interface Clients {
-  s3: S3Client;
-  dynamo: DynamoDBClient;
-  lambda: LambdaClient;
-  sqs: SQSClient;
-}
+import { toTable, visible } from "./text.ts";
 
 /** What was seen of one file; `rowAfterMs` from the end of its upload until its row was there. */
 export interface FileReport {
@@ -48,8 +44,6 @@ export interface Report {
   /** Everything wrong, files' problems included, as sentences. */
   problems: string[];
 }
-
-type Item = Record<string, string | number>;
 
 interface Sample {
   file: string;
@@ -85,7 +79,7 @@ export async function verifyStack(
 ): Promise<Report> {
   const folder = `${stack.filter_prefix}verify-${crypto.randomUUID()}/`;
   const keyOf = ({ file }: Sample) => `${folder}${file}${stack.filter_suffix}`;
-  const before = await countFailures(stack, clients);
+  const before = await countParked(stack, clients);
   const problems: string[] = [];
   const rows = new Map<string, Item>();
   let files: FileReport[];
@@ -100,7 +94,7 @@ export async function verifyStack(
     }));
     interrupted.throwIfAborted();
     if (rows.size > 0) problems.push(...await checkRepeat(stack, clients, rows));
-    after = await countFailures(stack, clients);
+    after = await countParked(stack, clients);
     if (after > before) {
       problems.push(`the failure queue holds ${after} events, ${after - before} more than before`);
     }
@@ -128,18 +122,14 @@ export async function verifyStack(
 
 /** A report for people: a line a file, then the latencies, then what is wrong. */
 export function reportToText(report: Report): string {
-  const table = [
+  const lines = toTable([
     ["file", "row after", "checks"],
     ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
       visible(file),
       rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
       problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
     ]),
-  ];
-  const widths = [0, 1].map((column) => Math.max(...table.map((row) => width(row[column]))));
-  const lines = table.map(([file, after, checks]) =>
-    `${file}${" ".repeat(widths[0] - width(file))}  ${after.padStart(widths[1])}  ${checks}`
-  );
+  ], [1]);
   const { latencyMs, failureQueue, problems } = report;
   lines.push("");
   if (latencyMs) {
@@ -277,14 +267,16 @@ async function explainMissing(
   if (encoded !== key && (await queryRows(stack, clients, encoded)).length > 0) {
     return `it stands under the undecoded key ${show(encoded)}`;
   }
-  const error = await invoke(stack, clients, [
-    toRecord(stack, key, {
-      timestamp: head.LastModified!.toISOString(),
-      file_size: head.ContentLength!,
-      etag: head.ETag!.replaceAll('"', ""),
-      version_id: head.VersionId!,
-    }),
-  ]);
+  const upload: Upload = {
+    bucket: stack.s3_bucket_name,
+    key,
+    timestamp: head.LastModified!.toISOString(),
+    eventName: "ObjectCreated:Put",
+    size: head.ContentLength,
+    etag: head.ETag?.replaceAll('"', ""),
+    versionId: head.VersionId,
+  };
+  const error = await invoke(stack, clients, toEvent(stack, [upload]));
   if (error !== undefined) return `the function fails: ${error}`;
   if ((await queryRows(stack, clients, key)).length > 0) {
     return "invoked directly, the function writes it: the bucket's event does not reach the function";
@@ -301,8 +293,8 @@ async function checkRepeat(
   clients: Clients,
   rows: Map<string, Item>,
 ): Promise<string[]> {
-  const records = [...rows].map(([key, row]) => toRecord(stack, key, row));
-  const error = await invoke(stack, clients, records);
+  const uploads = [...rows.values()].map(toUpload);
+  const error = await invoke(stack, clients, toEvent(stack, uploads));
   if (error !== undefined) return [`the same events again make the function fail: ${error}`];
   const problems: string[] = [];
   for (const [key, row] of rows) {
@@ -314,6 +306,20 @@ async function checkRepeat(
     }
   }
   return problems;
+}
+
+/** What the event of a row said. */
+function toUpload(row: Item): Upload {
+  return {
+    bucket: row.bucket_name as string,
+    key: row.file_key as string,
+    timestamp: row.timestamp as string,
+    eventName: row.event_name as string,
+    size: row.file_size as number,
+    etag: row.etag as string,
+    versionId: row.version_id as string,
+    sequencer: row.sequencer as string,
+  };
 }
 
 async function checkNotification(
@@ -333,87 +339,9 @@ async function checkNotification(
     : [`the bucket ${s3_bucket_name} has no notification that calls the function; deploy again`];
 }
 
-/** Invokes the function and waits; answers its error, if it threw one. */
-async function invoke(
-  { lambda_function_name }: Outputs,
-  { lambda }: Clients,
-  Records: unknown[],
-): Promise<string | undefined> {
-  const { FunctionError, Payload } = await lambda.send(
-    new InvokeCommand({
-      FunctionName: lambda_function_name,
-      Payload: new TextEncoder().encode(JSON.stringify({ Records })),
-    }),
-  );
-  if (FunctionError === undefined) return undefined;
-  const payload = new TextDecoder().decode(Payload);
-  try {
-    const { errorType, errorMessage } = JSON.parse(payload);
-    return `${errorType}: ${errorMessage}`;
-  } catch {
-    return payload;
-  }
-}
-
-/** An S3 event record as S3 would send it, from what a row says. */
-function toRecord(stack: Outputs, key: string, row: Item) {
-  return {
-    eventVersion: "2.1",
-    eventSource: "aws:s3",
-    awsRegion: stack.aws_region,
-    eventTime: row.timestamp,
-    eventName: row.event_name ?? "ObjectCreated:Put",
-    s3: {
-      s3SchemaVersion: "1.0",
-      bucket: { name: stack.s3_bucket_name, arn: `arn:aws:s3:::${stack.s3_bucket_name}` },
-      object: {
-        key: encodeKey(key),
-        size: row.file_size,
-        eTag: row.etag,
-        versionId: row.version_id,
-        sequencer: row.sequencer,
-      },
-    },
-  };
-}
-
-/** A key as events carry it: form-encoded, but for the slash. */
-function encodeKey(key: string): string {
-  return new URLSearchParams({ key }).toString().slice("key=".length).replaceAll("%2F", "/");
-}
-
-async function queryRows(
-  { dynamodb_table_name }: Outputs,
-  { dynamo }: Clients,
-  key: string,
-): Promise<Item[]> {
-  const items: Item[] = [];
-  const pages = paginateQuery({ client: dynamo }, {
-    TableName: dynamodb_table_name,
-    KeyConditionExpression: "file_key = :key",
-    ExpressionAttributeValues: { ":key": { S: key } },
-    ConsistentRead: true,
-  });
-  for await (const { Items = [] } of pages) items.push(...Items.map(toItem));
-  return items;
-}
-
-/** Rows hold strings and numbers only. */
-function toItem(attributes: Record<string, AttributeValue>): Item {
-  return Object.fromEntries(
-    Object.entries(attributes).map(([name, { S, N }]) => [name, N === undefined ? S! : Number(N)]),
-  );
-}
-
-/** Messages waiting in the failure queue or in somebody's hands. */
-async function countFailures({ failure_queue_url }: Outputs, { sqs }: Clients): Promise<number> {
-  const { Attributes = {} } = await sqs.send(
-    new GetQueueAttributesCommand({
-      QueueUrl: failure_queue_url,
-      AttributeNames: ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-    }),
-  );
-  return Object.values(Attributes).reduce((sum, count) => sum + Number(count), 0);
+async function countParked(stack: Outputs, clients: Clients): Promise<number> {
+  const { waiting, taken } = await countFailures(stack, clients);
+  return waiting + taken;
 }
 
 async function removeTraces(
@@ -456,13 +384,4 @@ function stable(item: Item): string {
 function show(value: unknown): string {
   const json = value === undefined ? "absent" : JSON.stringify(value);
   return json.length > 100 ? json.slice(0, 100) + "…" : json;
-}
-
-/** Columns that a text takes: East Asian characters and emoji take two. */
-function width(text: string): number {
-  return Array.from(text).reduce(
-    (sum, character) =>
-      sum + (/[\u1100-\u115f\u2e80-\uffdc\u{1f000}-\u{3fffd}]/u.test(character) ? 2 : 1),
-    0,
-  );
 }

@@ -1,0 +1,95 @@
+/** The function's log: its lines as they come, for people or as they are. */
+
+import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/client-cloudwatch-logs";
+import { interrupted, pause } from "./run.ts";
+import { visible } from "./text.ts";
+
+/** Between two looks for new lines. */
+const POLL_MS = 2000;
+
+/** Lines may arrive so much later than others of the same time. */
+const LATE_MS = 30_000;
+
+export interface LogEvent {
+  timestamp: number;
+  message: string;
+}
+
+/**
+ * The lines of a log group since a time (milliseconds since 1970), oldest first; with `follow` also
+ * those to come, until Ctrl-C. `pattern` is CloudWatch's filter pattern.
+ */
+export async function* readLog(
+  client: CloudWatchLogsClient,
+  logGroupName: string,
+  options: { sinceMs: number; untilMs?: number; follow?: boolean; pattern?: string },
+): AsyncGenerator<LogEvent> {
+  let startTime = options.sinceMs;
+  let seen = new Map<string, number>(); // the ids of lines since startTime
+  for (;;) {
+    let nextToken: string | undefined;
+    do {
+      const page = await client.send(
+        new FilterLogEventsCommand({
+          logGroupName,
+          startTime,
+          endTime: options.untilMs,
+          filterPattern: options.pattern,
+          nextToken,
+        }),
+        { abortSignal: interrupted },
+      );
+      for (const { eventId = "", timestamp = 0, message = "" } of page.events ?? []) {
+        if (seen.has(eventId)) continue;
+        if (options.follow) seen.set(eventId, timestamp);
+        yield { timestamp, message };
+      }
+      nextToken = page.nextToken;
+    } while (nextToken !== undefined);
+    if (!options.follow) return;
+
+    const newestMs = Math.max(startTime, ...seen.values());
+    startTime = Math.max(startTime, newestMs - LATE_MS);
+    seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
+    await pause(POLL_MS);
+  }
+}
+
+/**
+ * A line for people: time, level, outcome, milliseconds, key, and what was odd. Undefined for what
+ * Lambda itself notes of each run, unless that run failed.
+ */
+export function logToText({ timestamp, message }: LogEvent): string | undefined {
+  const time = new Date(timestamp).toISOString();
+  const line = (level: string, text: string) =>
+    `${time}  ${level.padEnd(5)}  ${visible(text.trimEnd())}`;
+  const { level, outcome, type, record, ...fields } = parseLine(message) ?? {};
+
+  if (typeof outcome === "string") {
+    const { duration_ms, file_key, event_name, object, error, message: note } = fields;
+    const ms = duration_ms === undefined ? "" : `${duration_ms} ms`;
+    const what = file_key ?? event_name ?? note ?? "";
+    const odd = [object && `object ${object}`, error].filter((part) => part !== undefined);
+    const text = [outcome.padEnd(9), ms.padStart(8), String(what), ...odd].join("  ");
+    return line(String(level), text);
+  }
+  if (typeof type === "string" && type.startsWith("platform.")) { // Lambda's own, as JSON
+    const { status, errorType } = (record ?? {}) as Record<string, unknown>;
+    if (type !== "platform.report" || status === undefined || status === "success") return;
+    return line("ERROR", `the run ended with ${status} ${errorType ?? ""}`);
+  }
+  if (/^(INIT_START|START|END|REPORT) /.test(message)) return; // Lambda's own, as text
+  const { errorType, errorMessage, message: note } = fields;
+  if (errorMessage !== undefined) return line("ERROR", `${errorType}: ${errorMessage}`);
+  return line(String(level ?? ""), typeof note === "string" ? note : message);
+}
+
+/** The fields of a line that is a JSON object. */
+export function parseLine(message: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(message);
+    return typeof value === "object" && value !== null ? { ...value } : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,262 @@
+/** Replay: the failure queue's events run through the function again, once their cause is mended. */
+
+import {
+  ChangeMessageVisibilityCommand,
+  DeleteMessageCommand,
+  type Message,
+  ReceiveMessageCommand,
+} from "@aws-sdk/client-sqs";
+import { tidyRows } from "./backfill.ts";
+import { recordToUpload, type Upload } from "./handler.ts";
+import { forEachParallel, interrupted, repeat, say } from "./run.ts";
+import { type Clients, countFailures, invoke } from "./stack.ts";
+import type { Outputs } from "./terraform.ts";
+import { clip, plural, toDuration, toTable, visible } from "./text.ts";
+
+/** Messages of one receipt at most, SQS's own limit. */
+const BATCH = 10;
+
+/** Invocations at the same time. */
+const PARALLEL_EVENTS = 8;
+
+/** A message that is taken comes back by itself after so long, if this process dies. */
+const HIDDEN_SECONDS = 300;
+
+/** After so many failures the cause is not in the events. */
+const FAILURE_LIMIT = 1000;
+
+/** Keys of an event that a line names. */
+const NAMED_KEYS = 3;
+
+/** What a message of the queue says: the event, and why it is there, as far as that is known. */
+export interface ParkedEvent {
+  event: S3Event;
+  /** Decoded keys of its objects. */
+  keys: string[];
+  parkedAt?: string;
+  tries?: number;
+  error?: string;
+}
+
+/** An S3 event; a test event has no records. */
+interface S3Event {
+  Records?: unknown[];
+}
+
+export interface ReplayReport {
+  ok: boolean;
+  dryRun: boolean;
+  /** Events that went through; in a dry run those that would be tried. */
+  replayed: number;
+  failures: { messageId: string; keys: string[]; reason: string }[];
+  /** Messages in the queue afterwards, about; `taken` are those that another run has now. */
+  left: { waiting: number; taken: number };
+  /** What a dry run found. */
+  events?: {
+    messageId: string;
+    keys: string[];
+    parkedAt?: string;
+    tries?: number;
+    error?: string;
+  }[];
+}
+
+/**
+ * Takes events from the failure queue and invokes the function with each. A message is deleted after
+ * its success alone; the others are given back at the end, also after Ctrl-C, and after
+ * {@link HIDDEN_SECONDS} if the process is killed. Since the function may see an event any number of
+ * times, so may this.
+ */
+export async function replayFailures(
+  stack: Outputs,
+  clients: Clients,
+  { dryRun, max }: { dryRun: boolean; max: number },
+): Promise<ReplayReport> {
+  const QueueUrl = stack.failure_queue_url;
+  const report: ReplayReport = {
+    ok: true,
+    dryRun,
+    replayed: 0,
+    failures: [],
+    left: { waiting: 0, taken: 0 },
+  };
+  if (dryRun) report.events = [];
+  const held = new Map<string, string>(); // message ids and their newest receipt handles
+  let taken = 0;
+
+  async function* messages(): AsyncGenerator<Message> {
+    while (taken < max && report.failures.length < FAILURE_LIMIT && !interrupted.aborted) {
+      const { Messages = [] } = await clients.sqs.send(
+        new ReceiveMessageCommand({
+          QueueUrl,
+          MaxNumberOfMessages: Math.min(BATCH, max - taken),
+          WaitTimeSeconds: 1, // a wait asks all of SQS's servers
+          VisibilityTimeout: HIDDEN_SECONDS,
+        }),
+      );
+      const fresh = Messages.filter(({ MessageId }) => !held.has(MessageId!));
+      for (const { MessageId, ReceiptHandle } of Messages) held.set(MessageId!, ReceiptHandle!);
+      if (fresh.length === 0) return;
+      taken += fresh.length;
+      yield* fresh;
+    }
+  }
+
+  const handle = async ({ MessageId = "", Body = "" }: Message) => {
+    if (interrupted.aborted) return; // given back below
+    const fail = (keys: string[], reason: string) => {
+      report.failures.push({ messageId: MessageId, keys, reason });
+    };
+    let parked: ParkedEvent;
+    try {
+      parked = readMessage(Body);
+    } catch (error) {
+      return fail([], (error as Error).message);
+    }
+    const { event, ...known } = parked;
+    if (dryRun) {
+      report.events!.push({ messageId: MessageId, ...known });
+    } else {
+      const error = await invoke(stack, clients, event);
+      if (error !== undefined) return fail(known.keys, error);
+      const ReceiptHandle = held.get(MessageId);
+      await clients.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
+      held.delete(MessageId);
+      // A backfill may have been here first.
+      for (const upload of uploadsOf(event)) await tidyRows(stack, clients, upload);
+    }
+    report.replayed++;
+  };
+
+  try {
+    using _progress = repeat(2000, () => {
+      const { replayed, failures } = report;
+      say(`Replaying: ${replayed} done, ${failures.length} failed ...`);
+    });
+    await forEachParallel(messages(), PARALLEL_EVENTS, handle);
+  } finally {
+    await giveBack(clients, QueueUrl, held);
+  }
+  report.left = await countFailures(stack, clients);
+  report.ok = report.failures.length === 0;
+  return report;
+}
+
+/**
+ * The event in a message: of Lambda's on-failure destination, whose envelope holds it, or bare, as a
+ * dead-letter queue has it.
+ * https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+ *
+ * @throws {TypeError} the message holds no event
+ */
+export function readMessage(body: string): ParkedEvent {
+  let message: unknown;
+  try {
+    message = JSON.parse(body);
+  } catch {
+    throw new TypeError("the message is no JSON: nothing here put it there");
+  }
+  if (!isObject(message)) {
+    throw new TypeError("the message is no object: nothing here put it there");
+  }
+  const { requestPayload, responsePayload, requestContext, timestamp } = message;
+  if (requestPayload === undefined) {
+    if (!isEvent(message)) throw new TypeError("the message holds no S3 event");
+    return { event: message, keys: keysOf(message) };
+  }
+  if (!isEvent(requestPayload)) throw new TypeError("the envelope's payload is no S3 event");
+  const { errorMessage, errorType } = isObject(responsePayload) ? responsePayload : {};
+  const { approximateInvokeCount, condition } = isObject(requestContext) ? requestContext : {};
+  return {
+    event: requestPayload,
+    keys: keysOf(requestPayload),
+    parkedAt: text(timestamp),
+    tries: typeof approximateInvokeCount === "number" ? approximateInvokeCount : undefined,
+    error: errorMessage === undefined ? text(condition) : `${errorType}: ${errorMessage}`,
+  };
+}
+
+/** A report for people: what was found, or what failed and why, then the counts. */
+export function replayToText(report: ReplayReport): string {
+  const { dryRun, replayed, failures, left, events = [] } = report;
+  const lines: string[] = [];
+  if (events.length > 0) {
+    lines.push(...toTable([
+      ["parked", "tries", "objects", "why"],
+      ...events.map(({ parkedAt, tries, keys, error }) => [
+        visible(parkedAt ?? "unknown"),
+        String(tries ?? ""),
+        nameKeys(keys),
+        clip(error ?? "unknown", 160),
+      ]),
+    ], [1]));
+  }
+  for (const { keys, reason, messageId } of failures) {
+    lines.push(`FAILED: ${keys.length > 0 ? nameKeys(keys) : messageId}: ${visible(reason)}`);
+  }
+  lines.push(
+    `${plural(replayed, "event")} ${dryRun ? "to replay" : "replayed"}, ` +
+      `${failures.length} ${dryRun ? "unreadable" : "failed"}; ` +
+      `${plural(left.waiting, "message")} in the failure queue` +
+      (left.taken > 0
+        ? `, and ${left.taken} that another run has taken: they are back within ${
+          toDuration(HIDDEN_SECONDS * 1000)
+        }`
+        : ""),
+  );
+  if (failures.length >= FAILURE_LIMIT) {
+    lines.push(`Stopped after ${FAILURE_LIMIT} failures: mend their cause, then run it again`);
+  }
+  return lines.join("\n");
+}
+
+/** Makes messages visible again. One that can't be comes back by itself. */
+async function giveBack(
+  { sqs }: Clients,
+  QueueUrl: string,
+  held: Map<string, string>,
+): Promise<void> {
+  await forEachParallel(held.values(), PARALLEL_EVENTS, async (ReceiptHandle) => {
+    const visible = { QueueUrl, ReceiptHandle, VisibilityTimeout: 0 };
+    await sqs.send(new ChangeMessageVisibilityCommand(visible));
+  });
+}
+
+function isEvent(value: unknown): value is S3Event {
+  return isObject(value) && (Array.isArray(value.Records) || value.Event === "s3:TestEvent");
+}
+
+/** The objects' keys, decoded where they can be. */
+function keysOf({ Records = [] }: S3Event): string[] {
+  return Records.flatMap((record) => {
+    const s3 = isObject(record) && isObject(record.s3) ? record.s3 : {};
+    const key = isObject(s3.object) ? text(s3.object.key) : undefined;
+    return toUpload(record)?.key ?? key ?? [];
+  });
+}
+
+function uploadsOf({ Records = [] }: S3Event): Upload[] {
+  return Records.flatMap((record) => toUpload(record) ?? []);
+}
+
+function toUpload(record: unknown): Upload | undefined {
+  try {
+    return recordToUpload(record);
+  } catch {
+    return undefined; // the function says what is wrong with it
+  }
+}
+
+function nameKeys(keys: string[]): string {
+  const unnamed = keys.length - NAMED_KEYS;
+  const named = keys.slice(0, NAMED_KEYS).map((key) => clip(key, 60)).join(", ");
+  return named + (unnamed > 0 ? ` and ${unnamed} more` : "");
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}

@@ -1,0 +1,226 @@
+/** Status: one look at a living stack, and whether it needs a person. */
+
+import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
+import { BatchGetItemCommand } from "@aws-sdk/client-dynamodb";
+import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
+import { parseLine, readLog } from "./logs.ts";
+import { type Clients, countFailures, type Item, toItem } from "./stack.ts";
+import type { Outputs } from "./terraform.ts";
+import { clip, plural, toDuration, toTable, visible } from "./text.ts";
+
+/** Rows that are shown. */
+const NEWEST = 10;
+
+/** Rows are looked for in the log this far back at first, then in ever longer steps. */
+const FIRST_LOOK_MS = 5 * 60_000;
+const LAST_LOOK_MS = 30 * 86_400_000;
+
+export interface Status {
+  ok: boolean;
+  bucket: { name: string; notifies: boolean };
+  function?: {
+    name: string;
+    state: string;
+    lastModified: string;
+    runtime: string;
+    codeSha256: string;
+    /** Against build/lambda.zip. */
+    code: "as built here" | "other than built here" | "not built here";
+  };
+  /** Newest first. */
+  rows: Item[];
+  failureQueue: { waiting: number; taken: number };
+  alarms: { name: string; since: string; reason: string }[];
+  /** What needs a person, as sentences. */
+  problems: string[];
+}
+
+/** Looks at each part of the stack. `builtSha256` is the local zip's, in base64, if there is one. */
+export async function readStatus(
+  stack: Outputs,
+  clients: Clients,
+  builtSha256: string | undefined,
+): Promise<Status> {
+  const problems: string[] = [];
+
+  /** Undefined, and a problem, where a part of the stack was removed by other means. */
+  async function part<T>(name: string, look: Promise<T>): Promise<T | undefined> {
+    try {
+      return await look;
+    } catch (error) {
+      if (!/NotFound|NoSuchBucket|NonExistent|DoesNotExist/.test((error as Error).name)) {
+        throw error;
+      }
+      problems.push(`the ${name} does not exist any more; deploy makes it again`);
+    }
+  }
+
+  const [notifies, fn, rows, failureQueue, alarms] = await Promise.all([
+    part(`bucket ${stack.s3_bucket_name}`, bucketNotifies(stack, clients)),
+    part(`function ${stack.lambda_function_name}`, readFunction(stack, clients, builtSha256)),
+    part("function's log or the table", newestRows(stack, clients)),
+    part(`failure queue ${stack.failure_queue_url}`, countFailures(stack, clients)),
+    readAlarms(stack, clients),
+  ]);
+  if (notifies === false) {
+    problems.push(`the bucket ${stack.s3_bucket_name} does not call the function; deploy again`);
+  }
+  if (fn && !["Active", "Inactive"].includes(fn.state)) {
+    problems.push(`the function is ${fn.state}, not Active`);
+  }
+  const parked = failureQueue ? failureQueue.waiting + failureQueue.taken : 0;
+  if (parked > 0) {
+    const why = "deno task logs says why, deno task replay runs them again";
+    problems.push(`${plural(parked, "event")} in the failure queue: ${why}`);
+  }
+  problems.push(...alarms.map(({ name }) => `the alarm ${name} is in ALARM`));
+  return {
+    ok: problems.length === 0,
+    bucket: { name: stack.s3_bucket_name, notifies: notifies ?? false },
+    function: fn,
+    rows: rows ?? [],
+    failureQueue: failureQueue ?? { waiting: 0, taken: 0 },
+    alarms,
+    problems,
+  };
+}
+
+/** A status for people, on one screen. `nowMs` is milliseconds since 1970. */
+export function statusToText(status: Status, nowMs: number): string {
+  const { bucket, function: fn, rows, failureQueue, alarms, problems } = status;
+  const since = (iso: unknown) => `${toDuration(nowMs - Date.parse(String(iso)))} ago`;
+  const lines = toTable([
+    ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
+    [
+      "function",
+      fn === undefined
+        ? "gone"
+        : `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${since(fn.lastModified)}`,
+    ],
+    ["code", fn === undefined ? "gone" : `${fn.codeSha256}, ${fn.code}`],
+    [
+      "failure queue",
+      plural(failureQueue.waiting, "event") +
+      (failureQueue.taken > 0 ? `, and ${failureQueue.taken} taken by a replay` : ""),
+    ],
+    ["alarms", alarms.length === 0 ? "none in ALARM" : `${alarms.length} in ALARM`],
+  ]);
+  for (const { name, since: time, reason } of alarms) {
+    lines.push(`  ${visible(name)}, ${since(time)}: ${clip(reason, 100)}`);
+  }
+  lines.push("");
+  if (rows.length === 0) {
+    lines.push("No row was written lately.");
+  } else {
+    lines.push(...toTable([
+      ["newest rows", "bytes", "type", "age", "preview"],
+      ...rows.map((row) => [
+        clip(String(row.file_key), 40),
+        String(row.file_size ?? ""),
+        clip(String(row.content_type ?? ""), 24),
+        toDuration(nowMs - Date.parse(String(row.processed_at))),
+        clip(String(row.content_preview ?? ""), 30),
+      ]),
+    ], [1, 3]));
+  }
+  lines.push("");
+  lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
+  if (problems.length === 0) lines.push("Nothing needs you.");
+  return lines.join("\n");
+}
+
+async function bucketNotifies(
+  { s3_bucket_name, lambda_function_name }: Outputs,
+  { s3 }: Clients,
+): Promise<boolean> {
+  const { LambdaFunctionConfigurations = [] } = await s3.send(
+    new GetBucketNotificationConfigurationCommand({ Bucket: s3_bucket_name }),
+  );
+  return LambdaFunctionConfigurations.some(({ LambdaFunctionArn }) =>
+    LambdaFunctionArn?.endsWith(`:${lambda_function_name}`)
+  );
+}
+
+async function readFunction(
+  { lambda_function_name }: Outputs,
+  { lambda }: Clients,
+  builtSha256: string | undefined,
+): Promise<Status["function"]> {
+  const { Configuration = {} } = await lambda.send(
+    new GetFunctionCommand({ FunctionName: lambda_function_name }),
+  );
+  const { LastUpdateStatus, State = "", LastModified = "", Runtime = "", CodeSha256 = "" } =
+    Configuration;
+  return {
+    name: lambda_function_name,
+    state: LastUpdateStatus === "Failed" ? "failed to update" : State,
+    lastModified: LastModified,
+    runtime: Runtime,
+    codeSha256: CodeSha256,
+    code: builtSha256 === undefined
+      ? "not built here"
+      : builtSha256 === CodeSha256
+      ? "as built here"
+      : "other than built here",
+  };
+}
+
+/**
+ * The rows written last. The table is ordered by key, so the newest are found by the function's log,
+ * whose lines say which rows it wrote; what was removed since is left out.
+ */
+async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<Item[]> {
+  const pattern = '{ $.outcome = "written" }';
+  const written: Record<string, unknown>[] = [];
+  let untilMs = Date.now();
+  for (
+    let lookMs = FIRST_LOOK_MS;
+    lookMs < LAST_LOOK_MS && written.length < NEWEST * 5;
+    lookMs *= 4
+  ) {
+    const sinceMs = Date.now() - lookMs;
+    let found: Record<string, unknown>[] = [];
+    for await (
+      const { message } of readLog(logs, stack.log_group_name, { sinceMs, untilMs, pattern })
+    ) {
+      const line = parseLine(message);
+      if (line?.outcome !== "written") continue; // the stand-in ignores such a pattern
+      found.push(line);
+      if (found.length > 1000) found = found.slice(-NEWEST * 5);
+    }
+    written.unshift(...found);
+    untilMs = sinceMs - 1;
+  }
+  const keys = new Map(
+    written.slice(-NEWEST * 5).map(({ file_key, timestamp }) => [
+      `${timestamp} ${file_key}`,
+      { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } },
+    ]),
+  );
+  if (keys.size === 0) return [];
+  const table = stack.dynamodb_table_name;
+  const { Responses = {} } = await dynamo.send(
+    new BatchGetItemCommand({ RequestItems: { [table]: { Keys: [...keys.values()] } } }),
+  );
+  return (Responses[table] ?? []).map(toItem)
+    .sort((a, b) => a.processed_at < b.processed_at ? 1 : -1)
+    .slice(0, NEWEST);
+}
+
+async function readAlarms(
+  { lambda_function_name }: Outputs,
+  { cloudwatch }: Clients,
+): Promise<Status["alarms"]> {
+  const { MetricAlarms = [] } = await cloudwatch.send(
+    new DescribeAlarmsCommand({
+      AlarmNamePrefix: `${lambda_function_name}-`,
+      StateValue: "ALARM",
+    }),
+  );
+  return MetricAlarms.map(({ AlarmName = "", StateUpdatedTimestamp, StateReason = "" }) => ({
+    name: AlarmName,
+    since: StateUpdatedTimestamp?.toISOString() ?? "",
+    reason: StateReason,
+  }));
+}

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { clip, toDuration, toTable, visible } from "./text.ts";
+
+Deno.test("visible() leaves no character that a terminal acts on", () => {
+  const cases = [
+    ["plain äö 日本 😀", "plain äö 日本 😀"],
+    ["\u001b[31mred", "\\u{1b}[31mred"],
+    ["a\nb\rc\td", "a\\u{a}b\\u{d}c\\u{9}d"],
+    ["\u009b31m\u007f", "\\u{9b}31m\\u{7f}"],
+    ["\u202etxt.exe\u2028", "\\u{202e}txt.exe\\u{2028}"],
+    ["\ud800", "\\u{d800}"],
+  ];
+  for (const [text, shown] of cases) assert.equal(visible(text), shown);
+});
+
+Deno.test("toTable() aligns columns, whatever the width of their characters", () => {
+  const rows = [["file", "size", "checks"], ["日本 😀", "7", "14"], ["a", "1024", "3 FAILED"]];
+  assert.deepEqual(toTable(rows, [1]), [
+    "file     size  checks",
+    "日本 😀     7  14",
+    "a        1024  3 FAILED",
+  ]);
+});
+
+Deno.test("clip() keeps to the columns and says that something is left out", () => {
+  const cases = [
+    ["short", 5, "short"],
+    ["longer", 5, "long…"],
+    ["日本語", 5, "日本…"],
+    ["a\nb", 7, "a\\u{a}b"],
+    ["", 5, ""],
+  ] as const;
+  for (const [text, columns, expected] of cases) assert.equal(clip(text, columns), expected);
+});
+
+Deno.test("toDuration() rounds down to the unit that people would say", () => {
+  const cases = [
+    [-5000, "0 s"],
+    [119_000, "119 s"],
+    [120_000, "2 min"],
+    [7_199_000, "119 min"],
+    [7_200_000, "2 h"],
+    [172_800_000, "2 d"],
+  ] as const;
+  for (const [ms, expected] of cases) assert.equal(toDuration(ms), expected);
+});
