@@ -23,9 +23,22 @@ const LOCAL_REGION = "us-east-1";
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
 
-/** The role of the EC2 instance that this machine plays. */
-const INSTANCE_ROLE = "deployer";
+/** The role of the EC2 instance that this machine plays; it has {@link DEPLOYER_POLICY}. */
+export const INSTANCE_ROLE = "deployer";
 const SESSION_SECONDS = 12 * 3600;
+
+const DEPLOYER_POLICY = join(ROOT, "deployer_policy.json");
+
+/** What the stand-in, unlike AWS, grants on `*` alone; where the policy has it, it is added so. */
+const GRANTED_ON_ALL = [
+  "cloudwatch:DeleteAlarms",
+  "cloudwatch:DescribeAlarms",
+  "cloudwatch:ListTagsForResource",
+  "cloudwatch:TagResource",
+  "dynamodb:ListTagsOfResource",
+  "dynamodb:TagResource",
+  "lambda:CreateFunction",
+];
 
 const FOLDER = join(ROOT, ".local");
 const VENV = join(FOLDER, "venv");
@@ -324,16 +337,11 @@ async function enter(places: Places, { port }: Running): Promise<Local> {
 }
 
 /**
- * Credentials of the instance's role, which is made at the first time. Only here the stand-in's root
- * is used, the one that it knows at its start.
+ * Credentials of the instance's role, which is made at the first time, by the stand-in's root: the
+ * one identity that it knows at its start.
  */
 async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credentials> {
-  const config = {
-    endpoint,
-    region: LOCAL_REGION,
-    credentials: { accessKeyId: "test", secretAccessKey: "test" },
-    requestHandler: { httpsAgent: new Agent({ ca }) },
-  };
+  const config = rootOf(endpoint, ca);
   const iam = new IAMClient(config);
   const sts = new STSClient(config);
   try {
@@ -341,21 +349,19 @@ async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credent
       new CreateRoleCommand({
         RoleName: INSTANCE_ROLE,
         MaxSessionDuration: SESSION_SECONDS,
-        AssumeRolePolicyDocument: policy({
-          Action: "sts:AssumeRole",
-          Principal: { AWS: `arn:aws:iam::${ACCOUNT_ID}:root` },
+        AssumeRolePolicyDocument: JSON.stringify({
+          Version: "2012-10-17",
+          Statement: [{
+            Effect: "Allow",
+            Action: "sts:AssumeRole",
+            Principal: { AWS: `arn:aws:iam::${ACCOUNT_ID}:root` },
+          }],
         }),
       }),
     ).catch((error) => {
       if (!(error instanceof EntityAlreadyExistsException)) throw error;
     });
-    await iam.send(
-      new PutRolePolicyCommand({
-        RoleName: INSTANCE_ROLE,
-        PolicyName: "deploy",
-        PolicyDocument: policy({ Action: "*", Resource: "*" }),
-      }),
-    );
+    await grantInstanceRole(iam, JSON.parse(await Deno.readTextFile(DEPLOYER_POLICY)));
     const { Credentials } = await sts.send(
       new AssumeRoleCommand({
         RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${INSTANCE_ROLE}`,
@@ -370,8 +376,38 @@ async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credent
   }
 }
 
-function policy(statement: Record<string, unknown>): string {
-  return JSON.stringify({ Version: "2012-10-17", Statement: [{ Effect: "Allow", ...statement }] });
+export interface Policy {
+  Version: string;
+  Statement: { Sid: string; Effect: string; Action: string[]; Resource: string | string[] }[];
+}
+
+/** Gives the instance's role this policy and, of {@link GRANTED_ON_ALL}, what the policy has. */
+export async function grantInstanceRole(iam: IAMClient, policy: Policy): Promise<void> {
+  const onAll = GRANTED_ON_ALL.filter((action) =>
+    policy.Statement.some(({ Action }) => Action.includes(action))
+  );
+  const also = { Sid: "StandIn", Effect: "Allow", Action: onAll, Resource: "*" };
+  const document = {
+    ...policy,
+    Statement: onAll.length > 0 ? [...policy.Statement, also] : policy.Statement,
+  };
+  await iam.send(
+    new PutRolePolicyCommand({
+      RoleName: INSTANCE_ROLE,
+      PolicyName: "deploy",
+      PolicyDocument: JSON.stringify(document),
+    }),
+  );
+}
+
+/** A client's settings to act as the stand-in's root. */
+export function rootOf(endpoint: string, ca: string) {
+  return {
+    endpoint,
+    region: LOCAL_REGION,
+    credentials: { accessKeyId: "test", secretAccessKey: "test" },
+    requestHandler: { httpsAgent: new Agent({ ca }) },
+  };
 }
 
 /**
