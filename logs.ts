@@ -39,9 +39,10 @@ export async function* readLog(
         }),
         { abortSignal: interrupted },
       );
-      for (const { eventId = "", timestamp = 0, message = "" } of page.events ?? []) {
-        if (seen.has(eventId)) continue;
-        if (options.follow) seen.set(eventId, timestamp);
+      for (const { eventId, logStreamName, timestamp = 0, message = "" } of page.events ?? []) {
+        const id = eventId ?? `${logStreamName} ${timestamp} ${message}`; // the stand-in gives none
+        if (seen.has(id)) continue;
+        if (options.follow) seen.set(id, timestamp);
         yield { timestamp, message };
       }
       nextToken = page.nextToken;

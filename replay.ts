@@ -83,6 +83,7 @@ export async function replayFailures(
   if (dryRun) report.events = [];
   const held = new Map<string, string>(); // message ids and their newest receipt handles
   let taken = 0;
+  const total = Math.min(max, (await countFailures(stack, clients)).waiting);
 
   async function* messages(): AsyncGenerator<Message> {
     while (taken < max && report.failures.length < FAILURE_LIMIT && !interrupted.aborted) {
@@ -131,7 +132,7 @@ export async function replayFailures(
   try {
     using _progress = repeat(2000, () => {
       const { replayed, failures } = report;
-      say(`Replaying: ${replayed} done, ${failures.length} failed ...`);
+      say(`Replaying: ${replayed} of about ${total} done, ${failures.length} failed ...`);
     });
     await forEachParallel(messages(), PARALLEL_EVENTS, handle);
   } finally {

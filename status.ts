@@ -12,8 +12,8 @@ import { clip, plural, toDuration, toTable, visible } from "./text.ts";
 /** Rows that are shown. */
 const NEWEST = 10;
 
-/** Rows are looked for in the log this far back at first, then in ever longer steps. */
-const FIRST_LOOK_MS = 5 * 60_000;
+/** Rows are looked for in the log this far back at first, then four times as far. */
+const FIRST_LOOK_MS = 15_000;
 const LAST_LOOK_MS = 30 * 86_400_000;
 
 export interface Status {
