@@ -1,0 +1,39 @@
+# What AWS would answer: ARNs in the shape that the provider insists on, and emptiness where a random
+# text would look like a setting.
+mock_data "aws_caller_identity" {
+  defaults = { account_id = "123456789012" }
+}
+
+mock_data "aws_partition" {
+  defaults = { dns_suffix = "amazonaws.com" }
+}
+
+mock_resource "aws_s3_bucket" {
+  defaults = {
+    id  = "the-bucket"
+    arn = "arn:aws:s3:::the-bucket"
+  }
+}
+
+mock_resource "aws_dynamodb_table" {
+  defaults = { arn = "arn:aws:dynamodb:us-east-1:123456789012:table/the-bucket" }
+}
+
+mock_resource "aws_sqs_queue" {
+  defaults = {
+    arn    = "arn:aws:sqs:us-east-1:123456789012:the-bucket-failures"
+    policy = ""
+  }
+}
+
+mock_resource "aws_cloudwatch_log_group" {
+  defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/the-bucket" }
+}
+
+mock_resource "aws_iam_role" {
+  defaults = { arn = "arn:aws:iam::123456789012:role/the-bucket" }
+}
+
+mock_resource "aws_lambda_function" {
+  defaults = { arn = "arn:aws:lambda:us-east-1:123456789012:function:the-bucket" }
+}
