@@ -167,17 +167,20 @@ export async function forEachParallel<T>(
   work: (item: T) => Promise<void>,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
+  const failures: unknown[] = [];
   try {
     for await (const item of items) {
-      const task: Promise<void> = work(item).finally(() => running.delete(task));
-      task.catch(() => {}); // awaited below
+      const task: Promise<void> = work(item)
+        .catch((error) => void failures.push(error))
+        .finally(() => running.delete(task));
       running.add(task);
       if (running.size >= limit) await Promise.race(running);
+      if (failures.length > 0) break;
     }
-    await Promise.all(running);
   } finally {
-    await Promise.allSettled(running);
+    await Promise.all(running);
   }
+  if (failures.length > 0) throw failures[0];
 }
 
 async function collect(
