@@ -1,0 +1,377 @@
+/** The operator's tasks against fake clients: what the stand-in can't be made to answer. */
+
+import assert from "node:assert/strict";
+import type { Clients, Item } from "./stack.ts";
+import type { Outputs } from "./terraform.ts";
+
+const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
+  Deno.permissions.querySync({ name: "sys" }).state === "granted";
+
+/** A test whose modules import the SDK, which reads the environment; plain `deno test` may not. */
+function permittedTest(name: string, fn: () => Promise<void>) {
+  Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
+}
+
+const STACK = {
+  s3_bucket_name: "uploads",
+  dynamodb_table_name: "files",
+  failure_queue_url: "https://queue",
+  log_group_name: "log",
+  lambda_function_name: "fn",
+  filter_prefix: "in/",
+  filter_suffix: ".txt",
+  aws_region: "eu-central-1",
+} as Outputs;
+
+const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
+
+permittedTest("readMessage() takes an envelope or a bare event, and nothing else", async () => {
+  const { readMessage } = await import("./replay.ts");
+  const envelope = {
+    timestamp: "2026-01-02T03:04:05.678Z",
+    requestContext: { condition: "RetriesExhausted", approximateInvokeCount: 3 },
+    requestPayload: EVENT,
+    responsePayload: { errorType: "RecordsFailedError", errorMessage: "1 of 1 failed" },
+  };
+  const known = { event: EVENT, keys: ["a+b"] };
+  const cases = [
+    [envelope, {
+      ...known,
+      parkedAt: "2026-01-02T03:04:05.678Z",
+      tries: 3,
+      error: "RecordsFailedError: 1 of 1 failed",
+    }],
+    // Expired before it ran: there is no response.
+    [{ ...envelope, responsePayload: null, requestContext: { condition: "EventAgeExceeded" } }, {
+      ...known,
+      parkedAt: "2026-01-02T03:04:05.678Z",
+      tries: undefined,
+      error: "EventAgeExceeded",
+    }],
+    [EVENT, known],
+    [{ Event: "s3:TestEvent" }, { event: { Event: "s3:TestEvent" }, keys: [] }],
+  ] as const;
+  for (const [message, expected] of cases) {
+    assert.deepEqual(readMessage(JSON.stringify(message)), expected);
+  }
+  for (const body of ["", "{", "null", "[]", "7", "{}", '{"requestPayload":{}}']) {
+    assert.throws(() => readMessage(body), {
+      name: "TypeError",
+      message: /^the (message|envelope)/,
+    });
+  }
+});
+
+permittedTest("replayFailures() deletes after success alone, and gives back the rest", async () => {
+  const { replayFailures } = await import("./replay.ts");
+  const bodies = { good: "good", bad: "bad", busy: "busy", junk: undefined };
+  const messages = Object.entries(bodies).map(([MessageId, key]) => ({
+    MessageId,
+    ReceiptHandle: `${MessageId}-1`,
+    Body: key ? JSON.stringify({ Records: [{ s3: { object: { key } } }] }) : "junk",
+  }));
+  const again = messages.slice(1).map((m) => ({ ...m, ReceiptHandle: `${m.MessageId}-2` }));
+  const { clients, calls } = await fakes({
+    ReceiveMessageCommand: [{ Messages: messages }, { Messages: again }],
+    GetQueueAttributesCommand: () => ({
+      Attributes: {
+        ApproximateNumberOfMessages: "3",
+        ApproximateNumberOfMessagesNotVisible: "1",
+      },
+    }),
+    InvokeCommand: ({ Payload }) => {
+      const text = new TextDecoder().decode(Payload as Uint8Array);
+      if (text.includes("bad")) {
+        const error = JSON.stringify({ errorType: "E", errorMessage: "no" });
+        return { FunctionError: "Unhandled", Payload: new TextEncoder().encode(error) };
+      }
+      if (text.includes("busy")) {
+        throw Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
+      }
+      assert.equal(calls.some(({ name }) => name === "DeleteMessageCommand"), false);
+      return {};
+    },
+  });
+  const report = await replayFailures(STACK, clients, { dryRun: false, max: Infinity });
+  assert.deepEqual({ ...report, failures: report.failures.toSorted(byId) }, {
+    ok: false,
+    dryRun: false,
+    replayed: 1,
+    failures: [
+      { messageId: "bad", keys: ["bad"], reason: "E: no" },
+      { messageId: "busy", keys: ["busy"], reason: "TooManyRequestsException: Rate" },
+      {
+        messageId: "junk",
+        keys: [],
+        reason: "the message is no JSON: nothing here put it there",
+      },
+    ],
+    left: { waiting: 3, taken: 1 },
+  });
+  const inputs = (command: string) =>
+    calls.filter(({ name }) => name === command).map(({ input }) => input.ReceiptHandle);
+  assert.deepEqual(inputs("DeleteMessageCommand"), ["good-1"]);
+  // With the newest handle: the queue gave them out a second time, which ends the run.
+  assert.deepEqual(inputs("ChangeMessageVisibilityCommand"), ["bad-2", "busy-2", "junk-2"]);
+});
+
+permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
+  const { replayFailures } = await import("./replay.ts");
+  let next = 0;
+  const { clients, calls } = await fakes({
+    ReceiveMessageCommand: ({ MaxNumberOfMessages }) => ({
+      Messages: Array.from({ length: MaxNumberOfMessages as number }, () => ({
+        MessageId: String(++next),
+        ReceiptHandle: String(next),
+        Body: JSON.stringify(EVENT),
+      })),
+    }),
+  });
+  const report = await replayFailures(STACK, clients, { dryRun: false, max: 13 });
+  assert.equal(report.replayed, 13);
+  assert.equal(calls.filter(({ name }) => name === "InvokeCommand").length, 13);
+  const asked = calls.filter(({ name }) => name === "ReceiveMessageCommand")
+    .map(({ input }) => input.MaxNumberOfMessages);
+  assert.deepEqual(asked, [10, 3]);
+});
+
+permittedTest("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
+  const { replayFailures } = await import("./replay.ts");
+  const { clients, calls } = await fakes({
+    ReceiveMessageCommand: [{
+      Messages: [{ MessageId: "1", ReceiptHandle: "h", Body: JSON.stringify(EVENT) }],
+    }],
+    InvokeCommand: () => {
+      throw Object.assign(new Error("not you"), { name: "AccessDeniedException" });
+    },
+  });
+  await assert.rejects(
+    replayFailures(STACK, clients, { dryRun: false, max: 10 }),
+    { name: "AccessDeniedException" },
+  );
+  assert.ok(calls.some(({ name }) => name === "ChangeMessageVisibilityCommand"));
+});
+
+permittedTest("backfillRows() sends what has no row of its version, as S3 would", async () => {
+  const { backfillRows } = await import("./backfill.ts");
+  const old = new Date("2026-01-02T03:04:05.000Z");
+  const version = (Key: string, VersionId: string, more: object = {}) => ({
+    Key,
+    VersionId,
+    IsLatest: true,
+    ETag: `"tag-${VersionId}"`,
+    Size: 7,
+    LastModified: old,
+    ...more,
+  });
+  const table: Record<string, Item[]> = {
+    "in/done.txt": [row("in/done.txt", { version_id: "1" })],
+    // The row of the version before, of the very same content.
+    "in/newer.txt": [row("in/newer.txt", { version_id: "0", etag: "tag-2" })],
+    // Recorded before the bucket had versions.
+    "in/unversioned.txt": [row("in/unversioned.txt", { etag: "tag-null" })],
+  };
+  const sent: unknown[] = [];
+  const { clients } = await fakes({
+    ListObjectVersionsCommand: () => ({
+      Versions: [
+        version("in/done.txt", "1"),
+        version("in/newer.txt", "2"),
+        version("in/newer.txt", "0", { IsLatest: false }),
+        version("in/unversioned.txt", "null"),
+        version("in/%20 +.txt", "null", { ETag: '"other"' }),
+        version("in/wrong.csv", "3"),
+        version("in/meanwhile.txt", "4", { LastModified: new Date(Date.now() + 60_000) }),
+      ],
+      DeleteMarkers: [{ Key: "in/deleted.txt", VersionId: "5", IsLatest: true, LastModified: old }],
+    }),
+    QueryCommand: ({ ExpressionAttributeValues }) => {
+      const key = (ExpressionAttributeValues as { ":key": { S: string } })[":key"].S;
+      return { Items: (table[key] ?? []).map(toAttributes) };
+    },
+    InvokeCommand: ({ Payload }) => {
+      const { Records } = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
+      for (const { eventName, eventTime, s3: { object } } of Records) {
+        sent.push({ eventName, eventTime, ...object });
+        const key = decodeURIComponent(object.key.replaceAll("+", " "));
+        const version_id = object.versionId;
+        table[key] = [...table[key] ?? [], row(key, { version_id, etag: object.eTag })];
+      }
+      return {};
+    },
+  });
+  const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 1000 };
+  const counts = { ok: true, dryRun: false, objects: 4, failures: [], newer: 1 };
+  const dry = await backfillRows(STACK, clients, { ...options, dryRun: true });
+  assert.deepEqual(dry, { ...counts, dryRun: true, recorded: 2, sent: 2 });
+  assert.deepEqual(sent, []);
+  const report = await backfillRows(STACK, clients, options);
+  assert.deepEqual(report, { ...counts, recorded: 2, sent: 2 });
+  const common = {
+    eventName: "ObjectCreated:Backfill",
+    eventTime: "2026-01-02T03:04:05.000Z",
+    size: 7,
+  };
+  assert.deepEqual(sent, [
+    { ...common, key: "in/newer.txt", eTag: "tag-2", versionId: "2" },
+    { ...common, key: "in/%2520+%2B.txt", eTag: "other" },
+  ]);
+  const again = await backfillRows(STACK, clients, options);
+  assert.deepEqual(again, { ...counts, recorded: 4, sent: 0 });
+
+  await assert.rejects(backfillRows(STACK, clients, { ...options, prefix: "out/" }), {
+    name: "UserError",
+    message: /^No object below "out\/" is recorded: the stack's filter_prefix is "in\/"$/,
+  });
+});
+
+permittedTest("backfillRows() waits until an object's own event has had its time", async () => {
+  const { backfillRows } = await import("./backfill.ts");
+  const LastModified = new Date(Date.now() - 100);
+  let queries = 0;
+  const { clients, calls } = await fakes({
+    ListObjectVersionsCommand: () => ({
+      Versions: [{ Key: "in/a.txt", VersionId: "1", IsLatest: true, ETag: "t", LastModified }],
+    }),
+    // The event's row comes while it waits.
+    QueryCommand: () => ({
+      Items: queries++ === 0 ? [] : [toAttributes(row("in/a.txt", { version_id: "1" }))],
+    }),
+  });
+  const options = { prefix: "in/a", dryRun: false, concurrency: 1, settleMs: 300 };
+  const { recorded, sent } = await backfillRows(STACK, clients, options);
+  assert.deepEqual({ recorded, sent }, { recorded: 1, sent: 0 });
+  assert.equal(calls.some(({ name }) => name === "InvokeCommand"), false);
+  assert.ok(Date.now() - LastModified.getTime() >= 300);
+});
+
+permittedTest("backfillRows() tells each object's failure, though they went together", async () => {
+  const { backfillRows } = await import("./backfill.ts");
+  const rows = new Set<string>();
+  const { clients } = await fakes({
+    ListObjectVersionsCommand: () => ({
+      Versions: ["a", "b", "c"].map((name) => ({
+        Key: `in/${name}.txt`,
+        VersionId: name,
+        IsLatest: true,
+        ETag: "t",
+        LastModified: new Date(0),
+      })),
+    }),
+    QueryCommand: ({ ExpressionAttributeValues }) => {
+      const key = (ExpressionAttributeValues as { ":key": { S: string } })[":key"].S;
+      const version_id = key.slice(3, 4);
+      return { Items: rows.has(key) ? [toAttributes(row(key, { version_id }))] : [] };
+    },
+    InvokeCommand: ({ Payload }) => {
+      const { Records } = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
+      const keys: string[] = Records.map((r: { s3: { object: { key: string } } }) =>
+        r.s3.object.key
+      );
+      for (const key of keys) if (key !== "in/b.txt" && key !== "in/c.txt") rows.add(key);
+      if (!keys.includes("in/b.txt")) return {};
+      const error = JSON.stringify({ errorType: "E", errorMessage: "b is bad" });
+      return { FunctionError: "Unhandled", Payload: new TextEncoder().encode(error) };
+    },
+  });
+  const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 0 };
+  const report = await backfillRows(STACK, clients, options);
+  assert.deepEqual(report.failures, [
+    { key: "in/b.txt", reason: "E: b is bad" },
+    { key: "in/c.txt", reason: "the function reports success, but this version has no row" },
+  ]);
+  assert.deepEqual([report.ok, report.objects, report.sent], [false, 3, 1]);
+});
+
+permittedTest("logToText() shows what people look for, whoever wrote the line", async () => {
+  const { logToText } = await import("./logs.ts");
+  const timestamp = Date.parse("2026-01-02T03:04:05.678Z");
+  const time = "2026-01-02T03:04:05.678Z";
+  const platform = (type: string, record: object) => JSON.stringify({ time, type, record });
+  const cases = [
+    [
+      '{"level":"INFO","outcome":"written","file_key":"a\\u001b[31m","duration_ms":12}',
+      `${time}  INFO   written       12 ms  a\\u{1b}[31m`,
+    ],
+    [
+      '{"level":"ERROR","outcome":"failed","file_key":"a","error":"Cannot","duration_ms":1}',
+      `${time}  ERROR  failed         1 ms  a  Cannot`,
+    ],
+    [
+      '{"level":"INFO","outcome":"written","file_key":"a","object":"gone","duration_ms":1}',
+      `${time}  INFO   written        1 ms  a  object gone`,
+    ],
+    ['{"timestamp":"x","level":"ERROR","message":"odd"}', `${time}  ERROR  odd`],
+    ['{"errorType":"E","errorMessage":"broke"}', `${time}  ERROR  E: broke`],
+    ["no JSON at all\n", `${time}         no JSON at all`],
+    [
+      platform("platform.report", { status: "timeout" }),
+      `${time}  ERROR  the run ended with timeout`,
+    ],
+    [platform("platform.report", { status: "success" }), undefined],
+    [platform("platform.start", {}), undefined],
+    ["START RequestId: 1 Version: $LATEST", undefined],
+    ["REPORT RequestId: 1", undefined],
+  ] as const;
+  for (const [message, expected] of cases) {
+    assert.equal(logToText({ timestamp, message }), expected, message);
+  }
+});
+
+permittedTest("readStatus() names the parts that were removed by other means", async () => {
+  const { readStatus } = await import("./status.ts");
+  const gone = (name: string) => () => {
+    throw Object.assign(new Error("gone"), { name });
+  };
+  const { clients } = await fakes({
+    GetBucketNotificationConfigurationCommand: gone("NoSuchBucket"),
+    GetFunctionCommand: gone("ResourceNotFoundException"),
+    FilterLogEventsCommand: gone("ResourceNotFoundException"),
+    GetQueueAttributesCommand: gone("QueueDoesNotExist"),
+  });
+  const { ok, problems } = await readStatus(STACK, clients, undefined);
+  assert.equal(ok, false);
+  assert.deepEqual(problems.map((problem) => problem.replace(/ (does|is) .*/, "")).sort(), [
+    "the bucket uploads",
+    "the failure queue https://queue",
+    "the function fn",
+    "the function's log or the table",
+  ]);
+  const { clients: denied } = await fakes({ GetFunctionCommand: gone("AccessDeniedException") });
+  await assert.rejects(readStatus(STACK, denied, undefined), { name: "AccessDeniedException" });
+});
+
+function row(file_key: string, attributes: Record<string, string | undefined>): Item {
+  const timestamp = "2026-01-02T03:04:05.000Z";
+  return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));
+}
+
+function toAttributes(item: Item) {
+  return Object.fromEntries(Object.entries(item).map(([name, value]) => [name, { S: value }]));
+}
+
+function byId(a: { messageId: string }, b: { messageId: string }): number {
+  return a.messageId < b.messageId ? -1 : 1;
+}
+
+type Input = Record<string, unknown>;
+
+/** Clients that answer each kind of command in order, or by a function, and keep the calls. */
+async function fakes(answers: Record<string, object[] | ((input: Input) => object)>) {
+  const calls: { name: string; input: Input }[] = [];
+  const send = (command: { constructor: { name: string }; input: Input }) => {
+    const { name } = command.constructor;
+    calls.push({ name, input: command.input });
+    const given = answers[name];
+    // As a client does: an error is a rejection.
+    return Promise.resolve().then(() =>
+      typeof given === "function" ? given(command.input) : given?.shift() ?? {}
+    );
+  };
+  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
+  // The SDK's paginator takes nothing but its own kind.
+  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
+  const client = { send };
+  const clients = { s3: client, lambda: client, sqs: client, logs: client, cloudwatch: client };
+  return { clients: { ...clients, dynamo } as unknown as Clients, calls };
+}
