@@ -9,13 +9,7 @@ Deno.test("forEachParallel() loses no failure, and begins nothing after one", as
       await Promise.resolve();
       if (item === 1) throw new Error("first");
     };
-    async function* items() {
-      for (const item of [1, 2, 3, 4, 5, 6, 7, 8, 9]) {
-        yield item;
-        await new Promise((resolve) => setTimeout(resolve));
-      }
-    }
-    await assert.rejects(forEachParallel(items(), limit, work), /^Error: first$/);
+    await assert.rejects(forEachParallel(slowly([1, 2, 3, 4, 5]), limit, work), /^Error: first$/);
     assert.ok(begun.length <= 2, `${begun}`);
   }
 });
@@ -26,13 +20,8 @@ Deno.test("forEachParallel() waits for what runs, also when the stream breaks", 
     await new Promise((resolve) => setTimeout(resolve, 5));
     ended++;
   };
-  async function* items() {
-    yield 1;
-    yield 2;
-    await Promise.resolve();
-    throw new Error("broken");
-  }
-  await assert.rejects(forEachParallel(items(), 8, work), /^Error: broken$/);
+  const items = slowly([1, 2], new Error("broken"));
+  await assert.rejects(forEachParallel(items, 8, work), /^Error: broken$/);
   assert.equal(ended, 2);
 });
 
@@ -46,3 +35,11 @@ Deno.test("forEachParallel() runs no more than the limit at the same time", asyn
   });
   assert.equal(most, 3);
 });
+
+async function* slowly(items: number[], end?: Error): AsyncGenerator<number> {
+  for (const item of items) {
+    yield item;
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  if (end) throw end;
+}
