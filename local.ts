@@ -29,7 +29,10 @@ const SESSION_SECONDS = 12 * 3600;
 
 const DEPLOYER_POLICY = join(ROOT, "deployer_policy.json");
 
-/** What the stand-in, unlike AWS, grants on `*` alone; where the policy has it, it is added so. */
+/**
+ * What the stand-in, unlike AWS, grants on `*` alone, deleting because no other pattern matches a key
+ * with a line feed there. Where the policy has it, it is added so.
+ */
 const GRANTED_ON_ALL = [
   "cloudwatch:DeleteAlarms",
   "cloudwatch:DescribeAlarms",
@@ -38,6 +41,8 @@ const GRANTED_ON_ALL = [
   "dynamodb:ListTagsOfResource",
   "dynamodb:TagResource",
   "lambda:CreateFunction",
+  "s3:DeleteObject",
+  "s3:DeleteObjectVersion",
 ];
 
 const FOLDER = join(ROOT, ".local");
