@@ -170,6 +170,7 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     "in/newer.txt": [row("in/newer.txt", { version_id: "0", etag: "tag-2" })],
     // Recorded before the bucket had versions.
     "in/unversioned.txt": [row("in/unversioned.txt", { etag: "tag-null" })],
+    "in/%20 +.txt": [row("in/%20 +.txt", { etag: "the-one-before" })],
   };
   const sent: unknown[] = [];
   const { clients } = await fakes({
