@@ -342,6 +342,68 @@ permittedTest("readStatus() names the parts that were removed by other means", a
   await assert.rejects(readStatus(STACK, denied, undefined), { name: "AccessDeniedException" });
 });
 
+permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
+  const { readStatus, statusToText } = await import("./status.ts");
+  const nowMs = Date.now();
+  const processed = (agoMs: number) => new Date(nowMs - agoMs).toISOString();
+  const written = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
+  const { clients, calls } = await fakes({
+    GetBucketNotificationConfigurationCommand: () => ({
+      LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
+    }),
+    GetFunctionCommand: () => ({
+      Configuration: {
+        State: "Active",
+        LastModified: processed(3 * 3_600_000),
+        Runtime: "nodejs22.x",
+        CodeSha256: "hash",
+      },
+    }),
+    GetQueueAttributesCommand: () => ({
+      Attributes: {
+        ApproximateNumberOfMessages: "0",
+        ApproximateNumberOfMessagesNotVisible: "0",
+      },
+    }),
+    FilterLogEventsCommand: ({ startTime }) => ({
+      // An old line, and one of a row that is gone by now; more than one look is needed.
+      events: nowMs - Number(startTime) < 3_600_000 ? [] : [
+        { message: JSON.stringify(written) },
+        { message: JSON.stringify({ ...written, file_key: "in/gone.txt" }) },
+        { message: JSON.stringify({ ...written, outcome: "failed", file_key: "in/failed.txt" }) },
+      ],
+    }),
+    BatchGetItemCommand: () => ({
+      Responses: {
+        files: [
+          toAttributes(
+            row("in/a.txt", { processed_at: processed(60_000), content_preview: "hi\n" }),
+          ),
+          toAttributes(row("in/b.txt", { processed_at: processed(5000) })),
+        ],
+      },
+    }),
+  });
+  const status = await readStatus(STACK, clients, "hash");
+  assert.equal(status.ok, true);
+  assert.deepEqual(statusToText(status, nowMs).split("\n"), [
+    "bucket         uploads, calls the function",
+    "function       fn, nodejs22.x, Active, changed 3 h ago",
+    "code           hash, as built here",
+    "failure queue  0 events",
+    "alarms         none in ALARM",
+    "",
+    "newest rows  bytes  type   age  preview",
+    "in/b.txt                   5 s",
+    "in/a.txt                  60 s  hi\\u{a}",
+    "",
+    "Nothing needs you.",
+  ]);
+  const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
+  const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
+  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/a.txt", "in/gone.txt"]);
+});
+
 function row(file_key: string, attributes: Record<string, string | undefined>): Item {
   const timestamp = "2026-01-02T03:04:05.000Z";
   return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));

@@ -17,7 +17,7 @@ export function toTable(rows: string[][], right: number[] = []): string[] {
       const padding = " ".repeat(widths[column] - width(cell));
       if (right.includes(column)) return padding + cell;
       return column === last ? cell : cell + padding;
-    }).join("  ")
+    }).join("  ").trimEnd()
   );
 }
 
