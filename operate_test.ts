@@ -28,7 +28,6 @@ const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
 permittedTest("readMessage() takes an envelope or a bare event, and nothing else", async () => {
   const { readMessage } = await import("./replay.ts");
   const envelope = {
-    timestamp: "2026-01-02T03:04:05.678Z",
     requestContext: { condition: "RetriesExhausted", approximateInvokeCount: 3 },
     requestPayload: EVENT,
     responsePayload: { errorType: "RecordsFailedError", errorMessage: "1 of 1 failed" },
@@ -37,14 +36,12 @@ permittedTest("readMessage() takes an envelope or a bare event, and nothing else
   const cases = [
     [envelope, {
       ...known,
-      parkedAt: "2026-01-02T03:04:05.678Z",
       tries: 3,
       error: "RecordsFailedError: 1 of 1 failed",
     }],
     // Expired before it ran: there is no response.
     [{ ...envelope, responsePayload: null, requestContext: { condition: "EventAgeExceeded" } }, {
       ...known,
-      parkedAt: "2026-01-02T03:04:05.678Z",
       tries: undefined,
       error: "EventAgeExceeded",
     }],

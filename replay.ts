@@ -33,7 +33,6 @@ export interface ParkedEvent {
   event: S3Event;
   /** Decoded keys of its objects. */
   keys: string[];
-  parkedAt?: string;
   tries?: number;
   error?: string;
 }
@@ -55,7 +54,7 @@ export interface ReplayReport {
   events?: {
     messageId: string;
     keys: string[];
-    parkedAt?: string;
+    parkedAt: string;
     tries?: number;
     error?: string;
   }[];
@@ -93,6 +92,7 @@ export async function replayFailures(
           MaxNumberOfMessages: Math.min(BATCH, max - taken),
           WaitTimeSeconds: 1, // a wait asks all of SQS's servers
           VisibilityTimeout: HIDDEN_SECONDS,
+          MessageSystemAttributeNames: ["SentTimestamp"],
         }),
       );
       const fresh = Messages.filter(({ MessageId }) => !held.has(MessageId!));
@@ -103,7 +103,7 @@ export async function replayFailures(
     }
   }
 
-  const handle = async ({ MessageId = "", Body = "" }: Message) => {
+  const handle = async ({ MessageId = "", Body = "", Attributes = {} }: Message) => {
     if (interrupted.aborted) return; // given back below
     const fail = (keys: string[], reason: string) => {
       report.failures.push({ messageId: MessageId, keys, reason });
@@ -116,7 +116,8 @@ export async function replayFailures(
     }
     const { event, ...known } = parked;
     if (dryRun) {
-      report.events!.push({ messageId: MessageId, ...known });
+      const parkedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
+      report.events!.push({ messageId: MessageId, parkedAt, ...known });
     } else {
       const error = await invoke(stack, clients, event);
       if (error !== undefined) return fail(known.keys, error);
@@ -160,7 +161,7 @@ export function readMessage(body: string): ParkedEvent {
   if (!isObject(message)) {
     throw new TypeError("the message is no object: nothing here put it there");
   }
-  const { requestPayload, responsePayload, requestContext, timestamp } = message;
+  const { requestPayload, responsePayload, requestContext } = message;
   if (requestPayload === undefined) {
     if (!isEvent(message)) throw new TypeError("the message holds no S3 event");
     return { event: message, keys: keysOf(message) };
@@ -171,7 +172,6 @@ export function readMessage(body: string): ParkedEvent {
   return {
     event: requestPayload,
     keys: keysOf(requestPayload),
-    parkedAt: text(timestamp),
     tries: typeof approximateInvokeCount === "number" ? approximateInvokeCount : undefined,
     error: errorMessage === undefined ? text(condition) : `${errorType}: ${errorMessage}`,
   };
@@ -185,7 +185,7 @@ export function replayToText(report: ReplayReport): string {
     lines.push(...toTable([
       ["parked", "tries", "objects", "why"],
       ...events.map(({ parkedAt, tries, keys, error }) => [
-        visible(parkedAt ?? "unknown"),
+        parkedAt,
         String(tries ?? ""),
         nameKeys(keys),
         clip(error ?? "unknown", 160),
