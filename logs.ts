@@ -4,9 +4,6 @@ import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/clie
 import { interrupted, pause } from "./run.ts";
 import { visible } from "./text.ts";
 
-/** Between two looks for new lines. */
-const POLL_MS = 2000;
-
 /** Lines may arrive so much later than others of the same time. */
 const LATE_MS = 30_000;
 
@@ -17,14 +14,21 @@ export interface LogEvent {
 
 /**
  * The lines of a log group since a time (milliseconds since 1970), oldest first; with `follow` also
- * those to come, until Ctrl-C. `pattern` is CloudWatch's filter pattern.
+ * those to come, until Ctrl-C, looked for every `pollMs`. `pattern` is CloudWatch's filter pattern.
  */
 export async function* readLog(
   client: CloudWatchLogsClient,
   logGroupName: string,
-  options: { sinceMs: number; untilMs?: number; follow?: boolean; pattern?: string },
+  options: {
+    sinceMs: number;
+    untilMs?: number;
+    follow?: boolean;
+    pollMs?: number;
+    pattern?: string;
+  },
 ): AsyncGenerator<LogEvent> {
   let startTime = options.sinceMs;
+  let newestMs = startTime;
   let seen = new Map<string, number>(); // the ids of lines since startTime
   for (;;) {
     let nextToken: string | undefined;
@@ -43,16 +47,16 @@ export async function* readLog(
         const id = eventId ?? `${logStreamName} ${timestamp} ${message}`; // the stand-in gives none
         if (seen.has(id)) continue;
         if (options.follow) seen.set(id, timestamp);
+        newestMs = Math.max(newestMs, timestamp);
         yield { timestamp, message };
       }
       nextToken = page.nextToken;
     } while (nextToken !== undefined);
     if (!options.follow) return;
 
-    const newestMs = Math.max(startTime, ...seen.values());
     startTime = Math.max(startTime, newestMs - LATE_MS);
     seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
-    await pause(POLL_MS);
+    await pause(options.pollMs ?? 2000);
   }
 }
 

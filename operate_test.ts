@@ -316,6 +316,40 @@ permittedTest("logToText() shows what people look for, whoever wrote the line", 
   }
 });
 
+permittedTest("readLog() follows: every page, late lines, and no line twice", async () => {
+  const { readLog } = await import("./logs.ts");
+  const line = (eventId: string | undefined, timestamp: number, message: string) => ({
+    eventId,
+    timestamp,
+    message,
+    logStreamName: "s",
+  });
+  const { clients, calls } = await fakes({
+    FilterLogEventsCommand: [
+      { events: [line("1", 100_000, "a")], nextToken: "more" },
+      { events: [], nextToken: "more still" }, // a page may be empty
+      { events: [line(undefined, 101_000, "no id"), line("2", 102_000, "b")] },
+      { events: [line("3", 99_000, "late"), line(undefined, 101_000, "no id")] },
+      { events: [line("3", 99_000, "late"), line("2", 102_000, "b"), line("4", 103_000, "c")] },
+    ],
+  });
+  const seen: string[] = [];
+  const lines = readLog(clients.logs, "log", { sinceMs: 90_000, follow: true, pollMs: 1 });
+  for await (const { message } of lines) {
+    seen.push(message);
+    if (message === "c") break;
+  }
+  assert.deepEqual(seen, ["a", "no id", "b", "late", "c"]);
+  const looks = calls.map(({ input }) => [input.startTime, input.nextToken]);
+  assert.deepEqual(looks, [
+    [90_000, undefined],
+    [90_000, "more"],
+    [90_000, "more still"],
+    [90_000, undefined],
+    [90_000, undefined],
+  ]);
+});
+
 permittedTest("readStatus() names the parts that were removed by other means", async () => {
   const { readStatus } = await import("./status.ts");
   const gone = (name: string) => () => {
