@@ -54,6 +54,9 @@ interface Sample {
   multipart?: boolean;
 }
 
+/** A file's row is awaited so long before the next file is uploaded. */
+const NEXT_FILE_MS = 1000;
+
 const MEGABYTE = 1024 * 1024;
 const EMOJI_TEXT = "Grüße, 世界! 👩‍👩‍👧 𝒳 ".repeat(200);
 
@@ -86,12 +89,12 @@ export async function verifyStack(
   let after: number;
   try {
     say(`Uploading ${SAMPLES.length} files to ${stack.s3_bucket_name}/${folder} ...`);
-    files = await all(SAMPLES.map(async (sample) => {
+    files = await oneAfterAnother(SAMPLES, async (sample) => {
       const key = keyOf(sample);
       const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
       await checkSample(stack, clients, sample, report, rows, options.deadlineMs);
       return report;
-    }));
+    });
     interrupted.throwIfAborted();
     if (rows.size > 0) problems.push(...await checkRepeat(stack, clients, rows));
     after = await countParked(stack, clients);
@@ -145,10 +148,20 @@ export function reportToText(report: Report): string {
   return lines.join("\n");
 }
 
-/** As Promise.all, but lets the others end before it fails: no upload may outlive the tidying up. */
-async function all<T>(promises: Promise<T>[]): Promise<T[]> {
-  await Promise.allSettled(promises);
-  return await Promise.all(promises);
+/**
+ * Does each item's work after the last one's, so that no file waits for another's cold start; work
+ * that takes longer goes on beside the next. All has ended before this fails: no upload may outlive
+ * the tidying up.
+ */
+async function oneAfterAnother<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  const begun: Promise<R>[] = [];
+  for (const item of items) {
+    if (interrupted.aborted) break;
+    begun.push(work(item));
+    await Promise.race([begun.at(-1), pause(NEXT_FILE_MS)]).catch(() => {}); // thrown below
+  }
+  await Promise.allSettled(begun);
+  return await Promise.all(begun);
 }
 
 /** One file: upload, wait, compare. Adds to the report what it finds, and the row to `rows`. */
