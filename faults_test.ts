@@ -275,6 +275,7 @@ Deno.test({
           AWS_ACCESS_KEY_ID: "test", // as in Lambda, whose environment holds the role's
           AWS_SECRET_ACCESS_KEY: "test",
           TABLE_NAME: TABLE,
+          WARM_UP: "off", // requests are counted here
           CALL_TIMEOUT_MS: String(CALL_TIMEOUT_MS),
           ATTEMPT_TIMEOUT_MS: String(ATTEMPT_TIMEOUT_MS),
           ...more,

@@ -318,7 +318,8 @@ function factOf(error: unknown): ObjectFact | undefined {
 }
 
 /**
- * The first `limit` bytes of a body, which is closed then even if more would come.
+ * The first `limit` bytes of a body, which is closed then if more would come; one that ends there is
+ * read to its end, which leaves the connection open for the next call.
  *
  * @throws {BrokenBodyError} it broke or ended before min(limit, announced length): never a shorter text
  */
@@ -334,7 +335,7 @@ export async function readPrefix(
       const part = chunk.subarray(0, bytes.length - length);
       bytes.set(part, length);
       length += part.length;
-      if (length === bytes.length) break; // which closes the body
+      if (length === bytes.length && length !== announced) break; // which closes the body
     }
   } catch (error) {
     throw new BrokenBodyError(`the body broke after ${length} bytes`, { cause: error });

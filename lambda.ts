@@ -16,6 +16,15 @@ import {
   type Upload,
 } from "./handler.ts";
 
+/** What is read of an object. */
+const RANGE = `bytes=0-${PREFIX_BYTES - 1}`;
+
+/** Where a request passes after its signature, right before it leaves. */
+const LAST_STEP = { step: "finalizeRequest", priority: "low" } as const;
+
+/** The warm-up ends by then, whatever it waits for. */
+const WARM_UP_MS = 1000;
+
 /** Kept free at the end of a run, to report the failures before Lambda ends it. */
 const RESERVE_MS = 2000;
 
@@ -36,9 +45,15 @@ const requestHandler = {
   socketTimeout: attemptTimeoutMs,
 };
 
+// Without cacheMiddleware: the SDK ignores it where a call has options, as each has its signal here.
 // A checksum covers a whole object, and only its beginning is read.
 const s3 = new S3Client({ requestHandler, responseChecksumValidation: "WHEN_REQUIRED" });
 const dynamo = new DynamoDBClient({ requestHandler });
+
+/** Settles, and never fails, once the warm-up is over. `WARM_UP=off` in the environment skips it. */
+export const ready: Promise<unknown> = process.env.WARM_UP === "off"
+  ? Promise.resolve()
+  : warmUp(process.env.BUCKET_NAME);
 
 /** Lambda's entry: see {@link handleEvent} for what returning and throwing mean. */
 export function handler(
@@ -84,7 +99,39 @@ export function handler(
   return handleEvent(event, outside);
 }
 
-const RANGE = `bytes=0-${PREFIX_BYTES - 1}`;
+/**
+ * Opens the connections that the first event will use, while init runs at full CPU whatever the
+ * memory size. A call goes all the way through each client, so that it ends at the right host, in
+ * the client's own pool, and its code is compiled. AWS advises against signed requests in init, so
+ * each leaves without its signature and is refused. Were it let in, it would still change nothing:
+ * a row without its keys is not valid.
+ */
+function warmUp(bucket: string | undefined): Promise<unknown> {
+  const abortSignal = AbortSignal.timeout(WARM_UP_MS);
+  const put = new PutItemCommand({ TableName: tableName, Item: {} });
+  put.middlewareStack.add(unsignedAndOnce, LAST_STEP);
+  const calls: Promise<unknown>[] = [dynamo.send(put, { abortSignal })];
+  if (bucket) {
+    const get = new GetObjectCommand({ Bucket: bucket, Key: "warm-up", Range: RANGE });
+    get.middlewareStack.add(unsignedAndOnce, LAST_STEP);
+    calls.push(s3.send(get, { abortSignal }));
+  }
+  return Promise.allSettled(calls);
+}
+
+/** Sends a request without signature and token. The SDK is told that it went well: no second try. */
+function unsignedAndOnce(next: Send): Send {
+  return async (args) => {
+    const { headers } = args.request as { headers: Record<string, string> };
+    delete headers.authorization;
+    delete headers["x-amz-security-token"];
+    await next(args).then(({ output }) => output.Body?.destroy(), () => {});
+    return { response: undefined, output: { $metadata: {} } };
+  };
+}
+
+// deno-lint-ignore no-explicit-any -- the SDK's type differs by command; what is used does not
+type Send = (args: { input: any; request: unknown }) => Promise<any>;
 
 /** The event's own version; in a bucket without versions, its own content or a refusal (412). */
 function source(upload: Upload) {

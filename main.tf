@@ -335,7 +335,12 @@ resource "aws_lambda_function" "metadata" {
 
   environment {
     variables = {
-      TABLE_NAME = aws_dynamodb_table.files.name
+      BUCKET_NAME = aws_s3_bucket.uploads.id
+      TABLE_NAME  = aws_dynamodb_table.files.name
+
+      # In place of the limits that the runtime itself gives V8: young objects have 6 MB and not 24
+      # or more, as no event keeps many. It costs no start-up time that the runtime's flags don't.
+      NODE_OPTIONS = "--max-semi-space-size=2"
     }
   }
 

@@ -234,13 +234,13 @@ run "defaults" {
   assert {
     condition = alltrue([
       jsonencode(aws_lambda_function.metadata.environment) == jsonencode([
-        { variables = { TABLE_NAME = aws_dynamodb_table.files.name } },
+        { variables = { BUCKET_NAME = aws_s3_bucket.uploads.id, NODE_OPTIONS = "--max-semi-space-size=2", TABLE_NAME = aws_dynamodb_table.files.name } },
       ]),
       jsonencode([for block in regexall("(?ms)^provider .*?^}", join("\n", [for name in fileset(path.module, "*.tf") : file(name)])) : flatten(regexall("(?m)^  (\\w+)", block))]) == jsonencode([
         ["region", "default_tags"],
       ]),
     ])
-    error_message = "CKV_AWS_45 CKV_AWS_41: the function's environment is the table's name, and the provider is told no key."
+    error_message = "CKV_AWS_45 CKV_AWS_41: the function's environment is two names and a limit of memory, and the provider is told no key."
   }
 
   assert {
