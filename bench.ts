@@ -14,6 +14,7 @@ import { build, ENTRY } from "./build.ts";
 import { FunctionProcess, Stub, type Taken, type Work, writeFunction } from "./lean.ts";
 import { makeTools } from "./local.ts";
 import { handleSignals, interrupted, InterruptedError, ROOT, say, UserError } from "./run.ts";
+import { toTable } from "./text.ts";
 
 /** Each figure is the median of so many runs. */
 const ROUNDS = 15;
@@ -236,7 +237,7 @@ function median(figures: number[]): number {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-function toTable(results: Result[]): string {
+function resultsToText(results: Result[]): string {
   const number = (figure: number) =>
     figure >= 1000
       ? Math.round(figure).toLocaleString("en-US")
@@ -253,10 +254,7 @@ function toTable(results: Result[]): string {
     target === "" ? "" : met ? "met" : "MISSED",
   ]);
   const head = ["median", "bundle", "unbundled (ratio)", "default bundle (ratio)", "at most", ""];
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i].length)));
-  return [head, widths.map((width) => "-".repeat(width)), ...rows].map((row) =>
-    row.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd()
-  ).join("\n");
+  return toTable([head, ...rows]).join("\n");
 }
 
 async function main(): Promise<number> {
@@ -271,7 +269,7 @@ async function main(): Promise<number> {
     const { node } = await makeTools();
     parent = await Deno.makeTempDir({ prefix: "bench-" });
     const results = judge(await measure(node, parent));
-    console.log(json ? JSON.stringify(results, null, 2) : toTable(results));
+    console.log(json ? JSON.stringify(results, null, 2) : resultsToText(results));
     const missed = results.filter(({ met }) => !met).map(({ name }) => name);
     if (missed.length === 0) return 0;
     say(`Missed: ${missed.join("; ")}`);
