@@ -190,11 +190,9 @@ async function withoutRow(
 
 /** The rows of one version of an object; without versions, of its tag. */
 async function rowsOf(stack: Outputs, clients: Clients, object: Upload): Promise<Item[]> {
-  const isSame = ({ version_id, etag }: Item) =>
-    object.versionId === undefined || version_id === undefined
-      ? etag === object.etag
-      : version_id === object.versionId;
-  return (await queryRows(stack, clients, object.key)).filter(isSame);
+  const isOf = ({ version_id, etag }: Item) =>
+    version_id === object.versionId && (version_id !== undefined || etag === object.etag);
+  return (await queryRows(stack, clients, object.key)).filter(isOf);
 }
 
 /**

@@ -168,9 +168,11 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     // Recorded before the bucket had versions.
     "in/unversioned.txt": [row("in/unversioned.txt", { etag: "tag-null" })],
     "in/%20 +.txt": [row("in/%20 +.txt", { etag: "the-one-before" })],
+    // The same content again, since there are versions; the row of the first one stays.
+    "in/again.txt": [row("in/again.txt", { etag: "tag-6", event_name: "ObjectCreated:Backfill" })],
   };
   const sent: unknown[] = [];
-  const { clients } = await fakes({
+  const { clients, calls } = await fakes({
     ListObjectVersionsCommand: () => ({
       Versions: [
         version("in/done.txt", "1"),
@@ -178,6 +180,7 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
         version("in/newer.txt", "0", { IsLatest: false }),
         version("in/unversioned.txt", "null"),
         version("in/%20 +.txt", "null", { ETag: '"other"' }),
+        version("in/again.txt", "6"),
         version("in/wrong.csv", "3"),
         version("in/meanwhile.txt", "4", { LastModified: new Date(Date.now() + 60_000) }),
       ],
@@ -199,12 +202,12 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     },
   });
   const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 1000 };
-  const counts = { ok: true, dryRun: false, objects: 4, failures: [], newer: 1 };
+  const counts = { ok: true, dryRun: false, objects: 5, failures: [], newer: 1 };
   const dry = await backfillRows(STACK, clients, { ...options, dryRun: true });
-  assert.deepEqual(dry, { ...counts, dryRun: true, recorded: 2, sent: 2 });
+  assert.deepEqual(dry, { ...counts, dryRun: true, recorded: 2, sent: 3 });
   assert.deepEqual(sent, []);
   const report = await backfillRows(STACK, clients, options);
-  assert.deepEqual(report, { ...counts, recorded: 2, sent: 2 });
+  assert.deepEqual(report, { ...counts, recorded: 2, sent: 3 });
   const common = {
     eventName: "ObjectCreated:Backfill",
     eventTime: "2026-01-02T03:04:05.000Z",
@@ -213,9 +216,11 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
   assert.deepEqual(sent, [
     { ...common, key: "in/newer.txt", eTag: "tag-2", versionId: "2" },
     { ...common, key: "in/%2520+%2B.txt", eTag: "other" },
+    { ...common, key: "in/again.txt", eTag: "tag-6", versionId: "6" },
   ]);
+  assert.equal(calls.some(({ name }) => name === "DeleteItemCommand"), false);
   const again = await backfillRows(STACK, clients, options);
-  assert.deepEqual(again, { ...counts, recorded: 4, sent: 0 });
+  assert.deepEqual(again, { ...counts, recorded: 5, sent: 0 });
 
   await assert.rejects(backfillRows(STACK, clients, { ...options, prefix: "out/" }), {
     name: "UserError",
