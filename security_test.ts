@@ -7,6 +7,12 @@ const ID =
 /** Ids that SECURITY.md places, so that an emptied list is noticed. */
 const AT_LEAST = { "On by default": 94, "Opt-in": 21, "Refused": 30, "Not applicable": 3 };
 
+/** What AWS lists as a whole or not at all. */
+const ON_ALL: Record<string, string[]> = {
+  ListLogGroups: ["*"],
+  ListAlarms: ["arn:aws:cloudwatch:*:*:alarm:*"],
+};
+
 const places = Object.keys(AT_LEAST) as (keyof typeof AT_LEAST)[];
 
 Deno.test({
@@ -43,6 +49,28 @@ Deno.test({
       assert.deepEqual(optIn.filter((id) => !hardened.includes(id)), []);
       assert.deepEqual(hardened.filter((id) => ![...optIn, ...byDefault].includes(id)), []);
     });
+    await t.step(
+      "the deployer's policy names actions and the project's resources alone",
+      async () => {
+        const text = await read("deployer_policy.json");
+        // AWS counts a managed policy's characters without white space, and takes 6,144.
+        assert.ok(text.replaceAll(/\s/g, "").length <= 6144);
+        const statements: { Sid: string; Action: string[]; Resource: string | string[] }[] =
+          JSON.parse(text).Statement;
+        for (const { Sid, Action, Resource } of statements) {
+          assert.deepEqual(
+            Action.filter((action) => !/^[a-z0-9]+:[A-Za-z]+$/.test(action)),
+            [],
+            Sid,
+          );
+          const foreign = [Resource].flat().filter((arn) =>
+            !/^arn:aws:[a-z0-9]+:.*[:/]file-metadata-\*(\/\*)?$/.test(arn)
+          );
+          assert.deepEqual(foreign, ON_ALL[Sid] ?? [], Sid);
+          assert.ok(section(document, "The deployer's policy").includes(`\`${Sid}\``), Sid);
+        }
+      },
+    );
     await t.step("hardened.tfvars sets each opt-in's variable", async () => {
       const named = section(document, "Opt-in").matchAll(/^\| `(\w+)`/gm).map(([, name]) => name);
       const set = (await read("hardened.tfvars")).matchAll(/^(\w+)\s*=/gm).map(([, name]) => name);
