@@ -124,6 +124,8 @@ async function deploy(target: Target, options: Options): Promise<void> {
     if (plan.applyable) {
       await confirm(options, "Apply this plan?");
       await terraform.apply(target.workspace, file);
+      // On a terminal Terraform has just shown them.
+      if (Deno.stdout.isTerminal() && Deno.stderr.isTerminal()) return;
     }
     const outputs = await terraform.outputs(target.workspace);
     for (const [name, value] of Object.entries(outputs ?? {})) console.log(`${name} = ${value}`);
@@ -551,6 +553,8 @@ function hintAfterInterruption(name: string, args: string[]): string {
   switch (name) {
     case "build":
     case "plan":
+    case "status":
+    case "logs":
     case "test":
       return "Interrupted: nothing was changed";
     case "demo":
