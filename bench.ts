@@ -69,11 +69,12 @@ async function measure(node: string, parent: string): Promise<Record<Variant, Ru
   const written = await writeVariants(parent);
   await using stub = await Stub.start(parent);
   const runs: Record<Variant, Run[]> = { "bundle": [], "unbundled": [], "default bundle": [] };
+  const env = { NODE_OPTIONS: await nodeOptions() };
   const startMs = performance.now();
   for (let round = 0; round < ROUNDS; round++) {
     const seconds = Math.round((performance.now() - startMs) / 1000);
     say(`Run ${round + 1} of ${ROUNDS}, after ${seconds} s ...`);
-    const measured = await measureRound(node, written, stub);
+    const measured = await measureRound(node, written, stub, env);
     for (const variant of VARIANTS) runs[variant].push(measured[variant]);
   }
   return runs;
@@ -83,8 +84,8 @@ async function measureRound(
   node: string,
   { folders, core }: Awaited<ReturnType<typeof writeVariants>>,
   stub: Stub,
+  env: Record<string, string>,
 ): Promise<Record<Variant, Run>> {
-  const env = { NODE_OPTIONS: await nodeOptions() };
   const runs = {} as Record<Variant, Run>;
   const warm = {} as Record<Variant, FunctionProcess>;
   try {
@@ -92,14 +93,14 @@ async function measureRound(
       interrupted.throwIfAborted();
       const { folder, zipBytes } = folders[variant];
       const options = { env: { ...env, WARM_UP: "off" } };
-      await using cold = await FunctionProcess.start(node, folder, stub.url, options);
+      await using cold = FunctionProcess.start(node, folder, stub.url, options);
       const importMs = well(await cold.taken()).ms;
       const coldMs = importMs + well(await cold.invoke({ key: "first" })).ms;
       runs[variant] = { zipBytes, importMs, coldMs };
     }
     for (const variant of VARIANTS) {
       const { folder } = folders[variant];
-      warm[variant] = await FunctionProcess.start(node, folder, stub.url, { env });
+      warm[variant] = FunctionProcess.start(node, folder, stub.url, { env });
       well(await warm[variant].taken());
       runs[variant].firstCpuMs = well(await warm[variant].invoke({ key: "first" })).cpuMs;
     }
@@ -127,7 +128,7 @@ async function measureRound(
     stub.delayMs = DELAY_MS;
     well(await lambda.invoke({ key: "open", records: 64 })); // opens its connections
     runs.bundle.manyWholeMs = well(await lambda.invoke({ key: "many", records: 500 })).ms;
-    await using fake = await FunctionProcess.start(node, core, stub.url, { env });
+    await using fake = FunctionProcess.start(node, core, stub.url, { env });
     well(await fake.taken());
     well(await fake.invoke({ key: "warm", records: 64 }));
     runs.bundle.manyMs = well(await fake.invoke({ key: "many", records: 500 })).ms;

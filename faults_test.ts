@@ -6,6 +6,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { toLines } from "./lean.ts";
 
 const permitted = ["run", "net", "env", "sys", "write"].every((name) =>
   Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
@@ -645,9 +646,9 @@ class LambdaProcess {
     }).spawn();
     this.#child = child;
     this.#input = child.stdin.getWriter();
-    this.#results = lines(child.stderr).getReader();
+    this.#results = toLines(child.stderr).getReader();
     this.#logDone = (async () => {
-      for await (const line of lines(child.stdout)) this.#log.push(line);
+      for await (const line of toLines(child.stdout)) this.#log.push(line);
     })();
   }
 
@@ -667,20 +668,6 @@ class LambdaProcess {
     await this.#child.status;
     await this.#logDone;
   }
-}
-
-/** Splits a byte stream into lines, the last one without a line end included. */
-function lines(stream: ReadableStream<Uint8Array>): ReadableStream<string> {
-  let rest = "";
-  return stream.pipeThrough(new TextDecoderStream()).pipeThrough(
-    new TransformStream<string, string>({
-      transform(text, controller) {
-        const parts = (rest + text).split("\n");
-        rest = parts.pop()!;
-        for (const part of parts) controller.enqueue(part);
-      },
-    }),
-  );
 }
 
 /** S3 as it never is: the key of a request decides the answer. Plain TCP, a request a connection. */

@@ -198,22 +198,20 @@ export class FunctionProcess implements AsyncDisposable {
   #child: Deno.ChildProcess;
   #input: WritableStreamDefaultWriter<Uint8Array>;
   #output: ReadableStreamDefaultReader<string>;
-  #rest = "";
 
   private constructor(child: Deno.ChildProcess) {
     this.#child = child;
     this.#input = child.stdin.getWriter();
-    this.#output = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+    this.#output = toLines(child.stderr).getReader();
   }
 
-  /** Starts the lambda.mjs of `folder`; {@link taken} then tells of its import. */
-  static async start(
+  /** Starts what {@link writeFunction} wrote; {@link taken} then tells of its import. */
+  static start(
     node: string,
     folder: string,
     endpoint: string,
     { env = {}, flags = [] }: { env?: Record<string, string>; flags?: string[] } = {},
-  ): Promise<FunctionProcess> {
-    await Deno.writeTextFile(join(folder, "runtime.mjs"), RUNTIME);
+  ): FunctionProcess {
     return new FunctionProcess(
       new Deno.Command(node, {
         args: [...flags, join(folder, "runtime.mjs")],
@@ -247,14 +245,9 @@ export class FunctionProcess implements AsyncDisposable {
 
   /** The next thing that the process tells: first of the import, then of each invocation. */
   async taken(): Promise<Taken> {
-    while (!this.#rest.includes("\n")) {
-      const { done, value } = await this.#output.read();
-      if (done) throw new Error(`Cannot measure the function: it ended, saying ${this.#rest}`);
-      this.#rest += value;
-    }
-    const [line, ...rest] = this.#rest.split("\n");
-    this.#rest = rest.join("\n");
-    return JSON.parse(line);
+    const { done, value } = await this.#output.read();
+    if (done) throw new Error("Cannot measure the function: it ended without a word");
+    return JSON.parse(value);
   }
 
   /** Its exit code, after the end of its input; null where something keeps it alive for 5 seconds. */
@@ -278,17 +271,31 @@ export class FunctionProcess implements AsyncDisposable {
   }
 }
 
-/** Writes files into a folder of its own inside `parent`, and answers its path. */
+/** Writes files and the runtime into a folder of its own inside `parent`, and answers its path. */
 export async function writeFunction(
   parent: string,
   name: string,
-  files: Record<string, string | Uint8Array>,
+  files: Record<string, Uint8Array>,
 ): Promise<string> {
   const folder = join(parent, name);
   await Deno.mkdir(folder, { recursive: true });
-  for (const [file, content] of Object.entries(files)) {
-    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  await Deno.writeTextFile(join(folder, "runtime.mjs"), RUNTIME);
+  for (const [file, bytes] of Object.entries(files)) {
     await Deno.writeFile(join(folder, file), bytes);
   }
   return folder;
+}
+
+/** Splits a byte stream into lines. */
+export function toLines(stream: ReadableStream<Uint8Array>): ReadableStream<string> {
+  let rest = "";
+  return stream.pipeThrough(new TextDecoderStream()).pipeThrough(
+    new TransformStream<string, string>({
+      transform(text, controller) {
+        const parts = (rest + text).split("\n");
+        rest = parts.pop()!;
+        for (const part of parts) controller.enqueue(part);
+      },
+    }),
+  );
 }

@@ -26,7 +26,7 @@ Deno.test({
 
       await t.step("init opens one connection a service, which every event then uses", async () => {
         await using stub = await Stub.start(parent);
-        await using lambda = await start(stub.url);
+        await using lambda = start(stub.url);
         assert.equal((await lambda.taken()).error, undefined);
         assert.equal(stub.connections, 2);
         const warmUp = stub.seen.splice(0).map(({ method, path, signed }) =>
@@ -54,7 +54,7 @@ Deno.test({
       await t.step("nothing secret leaves during init", async () => {
         await using stub = await Stub.start(parent);
         stub.silent = true;
-        await using lambda = await start(stub.url);
+        await using lambda = start(stub.url);
         await lambda.taken();
         assert.equal(stub.seen.length, 2);
         assert.ok(stub.seen.every(({ signed, token }) => !signed && token === undefined));
@@ -64,7 +64,7 @@ Deno.test({
 
       await t.step("WARM_UP=off makes no connection before the first event", async () => {
         await using stub = await Stub.start(parent);
-        await using lambda = await start(stub.url, { env: { WARM_UP: "off" } });
+        await using lambda = start(stub.url, { env: { WARM_UP: "off" } });
         assert.equal((await lambda.taken()).error, undefined);
         assert.deepEqual([stub.connections, stub.seen.length], [0, 0]);
         assert.equal((await lambda.invoke({ key: "key" })).error, undefined);
@@ -72,7 +72,7 @@ Deno.test({
       });
 
       await t.step("init survives a refused connection", async () => {
-        await using lambda = await start(`https://127.0.0.1:${freePort()}`);
+        await using lambda = start(`https://127.0.0.1:${freePort()}`);
         assert.equal((await lambda.taken()).error, undefined);
         assert.equal(await lambda.end(), 0);
       });
@@ -86,7 +86,7 @@ Deno.test({
             connection.close();
           }
         })().catch(() => {});
-        await using lambda = await start(`https://127.0.0.1:${listener.addr.port}`);
+        await using lambda = start(`https://127.0.0.1:${listener.addr.port}`);
         assert.equal((await lambda.taken()).error, undefined);
         assert.equal(await lambda.end(), 0);
         assert.equal(connections, 2);
@@ -95,7 +95,7 @@ Deno.test({
       await t.step("init waits for a silent server far shorter than an event does", async () => {
         await using stub = await Stub.start(parent);
         stub.silent = true;
-        await using lambda = await start(stub.url);
+        await using lambda = start(stub.url);
         const init = await lambda.taken();
         assert.equal(init.error, undefined);
         assert.equal(stub.seen.length, 2); // and no second try
@@ -107,7 +107,7 @@ Deno.test({
 
       await t.step("init waits as little for one that never ends its handshake", async () => {
         using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-        await using lambda = await start(`https://127.0.0.1:${listener.addr.port}`);
+        await using lambda = start(`https://127.0.0.1:${listener.addr.port}`);
         const init = await lambda.taken();
         assert.equal(init.error, undefined);
         const event = await lambda.invoke({ key: "key" });
@@ -118,7 +118,7 @@ Deno.test({
       await t.step("500 records of one event are done 32 at a time", async () => {
         await using stub = await Stub.start(parent);
         stub.delayMs = 20;
-        await using lambda = await start(stub.url);
+        await using lambda = start(stub.url);
         await lambda.taken();
         const one = await lambda.invoke({ key: "one" });
         stub.seen.length = 0;
@@ -133,7 +133,7 @@ Deno.test({
 
       await t.step("memory stays as it is", async () => {
         await using stub = await Stub.start(parent);
-        await using lambda = await start(stub.url, { flags: ["--expose-gc"] });
+        await using lambda = start(stub.url, { flags: ["--expose-gc"] });
         await lambda.taken();
         const first = await lambda.invoke({ key: "first", times: 300 });
         const last = await lambda.invoke({ key: "last", times: 1200 });
@@ -144,7 +144,7 @@ Deno.test({
 
       await t.step("of an object of 512 MB no more is read than of one of 4 KB", async () => {
         await using stub = await Stub.start(parent);
-        await using lambda = await start(stub.url);
+        await using lambda = start(stub.url);
         await lambda.taken();
         const read = async (key: string) => {
           stub.bytesWritten = stub.seen.length = 0;
@@ -169,7 +169,7 @@ Deno.test({
 
       await t.step("the body of a server that ignores the range is closed", async () => {
         await using stub = await Stub.start(parent);
-        await using lambda = await start(stub.url);
+        await using lambda = start(stub.url);
         await lambda.taken();
         const before = await lambda.invoke({ key: "small", times: 50 });
         stub.bytesWritten = 0;
