@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { S3Client } from "@aws-sdk/client-s3";
+import { type Answers, fakeClient } from "./fake_client.ts";
 
 const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
   Deno.permissions.querySync({ name: "sys" }).state === "granted";
@@ -108,20 +109,7 @@ function deletion(Objects: unknown[]) {
   return { Bucket: "b", Delete: { Objects, Quiet: true } };
 }
 
-/** A client that answers each kind of command in order (`{}` after that) and keeps the calls. */
-function fakeS3(answers: Record<string, object[] | (() => Promise<object>)>) {
-  const calls: { name: string; input: unknown }[] = [];
-  const send = async (
-    command: { constructor: { name: string }; input: unknown },
-    { abortSignal }: { abortSignal?: AbortSignal } = {},
-  ) => {
-    abortSignal?.throwIfAborted();
-    const { name } = command.constructor;
-    calls.push({ name, input: command.input });
-    const given = answers[name];
-    const answer = typeof given === "function" ? await given() : given?.shift() ?? {};
-    if (answer instanceof Error) throw answer;
-    return answer;
-  };
+function fakeS3(answers: Answers) {
+  const { send, calls } = fakeClient(answers);
   return { s3: { send } as unknown as S3Client, calls };
 }

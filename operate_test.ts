@@ -1,6 +1,7 @@
 /** The operator's tasks against fake clients: what the stand-in can't be made to answer. */
 
 import assert from "node:assert/strict";
+import { type Answers, fakeClient } from "./fake_client.ts";
 import type { Clients, Item } from "./stack.ts";
 import type { Outputs } from "./terraform.ts";
 
@@ -453,21 +454,10 @@ function byId(a: { messageId: string }, b: { messageId: string }): number {
   return a.messageId < b.messageId ? -1 : 1;
 }
 
-type Input = Record<string, unknown>;
-
-/** Clients that answer each kind of command in order, or by a function, and keep the calls. */
-async function fakes(answers: Record<string, object[] | ((input: Input) => object)>) {
-  const calls: { name: string; input: Input }[] = [];
-  const send = (command: { constructor: { name: string }; input: Input }) => {
-    const { name } = command.constructor;
-    calls.push({ name, input: command.input });
-    const given = answers[name];
-    // As a client does: an error is a rejection.
-    return Promise.resolve().then(() =>
-      typeof given === "function" ? given(command.input) : given?.shift() ?? {}
-    );
-  };
+/** All clients as one fake. */
+async function fakes(answers: Answers) {
   const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
+  const { send, calls } = fakeClient(answers);
   // The SDK's paginator takes nothing but its own kind.
   const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
   const client = { send };
