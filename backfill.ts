@@ -1,10 +1,17 @@
 /** Backfill: rows for objects that have none, being older than the trigger or their event lost. */
 
-import { DeleteItemCommand } from "@aws-sdk/client-dynamodb";
 import { listVersions, type Version } from "./bucket.ts";
 import type { Upload } from "./handler.ts";
 import { forEachParallel, interrupted, pause, repeat, say, UserError } from "./run.ts";
-import { type Clients, invoke, type Item, queryRows, toEvent } from "./stack.ts";
+import {
+  type Clients,
+  deleteRow,
+  FAILURE_LIMIT,
+  invoke,
+  type Item,
+  queryRows,
+  toEvent,
+} from "./stack.ts";
 import type { Outputs } from "./terraform.ts";
 import { plural, toDuration, visible } from "./text.ts";
 
@@ -13,9 +20,6 @@ export const BACKFILLED = "ObjectCreated:Backfill";
 
 /** Objects of one event: as many as the function works on at the same time. */
 const BATCH = 32;
-
-/** After so many failures the cause is not in the objects. */
-const FAILURE_LIMIT = 1000;
 
 export interface BackfillReport {
   ok: boolean;
@@ -207,12 +211,8 @@ export async function tidyRows(
   const rows = await rowsOf(stack, clients, object);
   const own = rows.filter(({ event_name }) => event_name !== BACKFILLED);
   if (own.length === 0) return rows;
-  for (const { event_name, file_key, timestamp } of rows) {
-    if (event_name !== BACKFILLED) continue;
-    const Key = { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
-    await clients.dynamo.send(
-      new DeleteItemCommand({ TableName: stack.dynamodb_table_name, Key }),
-    );
+  for (const row of rows) {
+    if (row.event_name === BACKFILLED) await deleteRow(stack, clients, row);
   }
   return own;
 }

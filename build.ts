@@ -165,9 +165,13 @@ export interface Built {
   /** The bundle's JavaScript. */
   code: Uint8Array;
   zip: Uint8Array;
-  /** SHA-256 of the zip, as Lambda spells it (base64). */
   sha256: string;
   metafile: esbuild.Metafile;
+}
+
+/** A zip's hash, as Lambda spells it (base64). */
+export function sha256Of(zip: Uint8Array): string {
+  return createHash("sha256").update(zip).digest("base64");
 }
 
 /** Bundles and zips in memory. @throws {Error} esbuild's messages, where the code does not build */
@@ -178,7 +182,7 @@ export async function build(): Promise<Built> {
       "lambda.mjs": [new TextEncoder().encode(ENTRY), ZIP_OPTIONS],
       "bundle.cjs": [code, ZIP_OPTIONS],
     });
-    return { code, zip, sha256: createHash("sha256").update(zip).digest("base64"), metafile };
+    return { code, zip, sha256: sha256Of(zip), metafile };
   } finally {
     await esbuild.stop();
   }

@@ -24,7 +24,7 @@ const LOCAL_REGION = "us-east-1";
 const ACCOUNT_ID = "123456789012";
 
 /** The role of the EC2 instance that this machine plays; it has {@link DEPLOYER_POLICY}. */
-export const INSTANCE_ROLE = "deployer";
+const INSTANCE_ROLE = "deployer";
 const SESSION_SECONDS = 12 * 3600;
 
 const DEPLOYER_POLICY = join(ROOT, "deployer_policy.json");

@@ -1,6 +1,7 @@
 /** The function's log: its lines as they come, for people or as they are. */
 
 import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/client-cloudwatch-logs";
+import { isObject } from "./handler.ts";
 import { interrupted, pause } from "./run.ts";
 import { visible } from "./text.ts";
 
@@ -93,7 +94,7 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
 export function parseLine(message: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(message);
-    return typeof value === "object" && value !== null ? { ...value } : undefined;
+    return isObject(value) ? value : undefined;
   } catch {
     return undefined;
   }

@@ -273,15 +273,7 @@ Deno.test({
           return Messages[0]?.Body;
         };
 
-        const countParked = async () => {
-          const { Attributes } = await clients.sqs.send(
-            new sqs.GetQueueAttributesCommand({
-              QueueUrl: stack.failure_queue_url,
-              AttributeNames: ["ApproximateNumberOfMessages"],
-            }),
-          );
-          return Number(Attributes!.ApproximateNumberOfMessages);
-        };
+        const countParked = async () => (await stacks.countFailures(stack, clients)).waiting;
 
         const rowOf = async (key: string) => {
           const { Item } = await clients.dynamo.send(
@@ -343,14 +335,7 @@ Deno.test({
 
         const FunctionName = stack.lambda_function_name;
 
-        /** Invokes the function and waits; answers the message of its error. */
-        const invoke = async (Records: unknown[]): Promise<string | undefined> => {
-          const Body = new TextEncoder().encode(JSON.stringify({ Records }));
-          const { FunctionError, Payload } = await clients.lambda.send(
-            new InvokeCommand({ FunctionName, Payload: Body }),
-          );
-          return FunctionError && JSON.parse(new TextDecoder().decode(Payload)).errorMessage;
-        };
+        const invoke = (Records: unknown[]) => stacks.invoke(stack, clients, { Records });
 
         const invokeLater = async (event: unknown) => {
           const Payload = new TextEncoder().encode(JSON.stringify(event));

@@ -7,9 +7,9 @@ import {
   ReceiveMessageCommand,
 } from "@aws-sdk/client-sqs";
 import { tidyRows } from "./backfill.ts";
-import { recordToUpload, type Upload } from "./handler.ts";
+import { isObject, recordToUpload, type Upload } from "./handler.ts";
 import { forEachParallel, interrupted, repeat, say } from "./run.ts";
-import { type Clients, countFailures, invoke } from "./stack.ts";
+import { type Clients, countFailures, FAILURE_LIMIT, invoke } from "./stack.ts";
 import type { Outputs } from "./terraform.ts";
 import { clip, plural, toDuration, toTable, visible } from "./text.ts";
 
@@ -21,9 +21,6 @@ const PARALLEL_EVENTS = 8;
 
 /** A message that is taken comes back by itself after so long, if this process dies. */
 const HIDDEN_SECONDS = 300;
-
-/** After so many failures the cause is not in the events. */
-const FAILURE_LIMIT = 1000;
 
 /** Keys of an event that a line names. */
 const NAMED_KEYS = 3;
@@ -256,8 +253,4 @@ function nameKeys(keys: string[]): string {
 
 function text(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null;
 }

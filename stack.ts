@@ -2,9 +2,14 @@
 
 import type { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import type { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
-import { type AttributeValue, type DynamoDBClient, paginateQuery } from "@aws-sdk/client-dynamodb";
+import {
+  type AttributeValue,
+  DeleteItemCommand,
+  type DynamoDBClient,
+  paginateQuery,
+} from "@aws-sdk/client-dynamodb";
 import { InvokeCommand, type InvokeCommandOutput, type LambdaClient } from "@aws-sdk/client-lambda";
-import type { S3Client } from "@aws-sdk/client-s3";
+import { GetBucketNotificationConfigurationCommand, type S3Client } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import type { Upload } from "./handler.ts";
 import type { Outputs } from "./terraform.ts";
@@ -21,13 +26,16 @@ export interface Clients {
 /** A row of the table: strings and numbers only. */
 export type Item = Record<string, string | number>;
 
+/** After so many failures of one replay or backfill their cause is not in the events. */
+export const FAILURE_LIMIT = 1000;
+
 /** Refusals that concern one event, and not every one to come. */
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
 
 /** Invokes the function with an event and waits; answers its error or Lambda's refusal, if any. */
 export async function invoke(
   { lambda_function_name }: Outputs,
-  { lambda }: Clients,
+  { lambda }: Pick<Clients, "lambda">,
   event: unknown,
 ): Promise<string | undefined> {
   const command = new InvokeCommand({
@@ -104,10 +112,36 @@ export function toItem(attributes: Record<string, AttributeValue>): Item {
   );
 }
 
+/** A row's key, as DynamoDB takes it. */
+export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
+  return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
+}
+
+export async function deleteRow(
+  { dynamodb_table_name: TableName }: Outputs,
+  { dynamo }: Clients,
+  row: Item,
+): Promise<void> {
+  await dynamo.send(new DeleteItemCommand({ TableName, Key: rowKey(row) }));
+}
+
+/** Whether the bucket calls the function. */
+export async function bucketNotifies(
+  { s3_bucket_name, lambda_function_name }: Outputs,
+  { s3 }: Clients,
+): Promise<boolean> {
+  const { LambdaFunctionConfigurations = [] } = await s3.send(
+    new GetBucketNotificationConfigurationCommand({ Bucket: s3_bucket_name }),
+  );
+  return LambdaFunctionConfigurations.some(({ LambdaFunctionArn }) =>
+    LambdaFunctionArn?.endsWith(`:${lambda_function_name}`)
+  );
+}
+
 /** Messages of the failure queue, about: those waiting, and those in somebody's hands. */
 export async function countFailures(
   { failure_queue_url }: Outputs,
-  { sqs }: Clients,
+  { sqs }: Pick<Clients, "sqs">,
 ): Promise<{ waiting: number; taken: number }> {
   const { Attributes = {} } = await sqs.send(
     new GetQueueAttributesCommand({

@@ -3,14 +3,16 @@
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { BatchGetItemCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
-import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
 import { parseLine, readLog } from "./logs.ts";
-import { type Clients, countFailures, type Item, toItem } from "./stack.ts";
+import { bucketNotifies, type Clients, countFailures, type Item, rowKey, toItem } from "./stack.ts";
 import type { Outputs } from "./terraform.ts";
 import { clip, plural, toDuration, toTable, visible } from "./text.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;
+
+/** Rows that are looked for, since some were removed after they were written. */
+const CANDIDATES = 5 * NEWEST;
 
 /** Rows are looked for in the log this far back at first, then four times as far. */
 const FIRST_LOOK_MS = 15_000;
@@ -130,18 +132,6 @@ export function statusToText(status: Status, nowMs: number): string {
   return lines.join("\n");
 }
 
-async function bucketNotifies(
-  { s3_bucket_name, lambda_function_name }: Outputs,
-  { s3 }: Clients,
-): Promise<boolean> {
-  const { LambdaFunctionConfigurations = [] } = await s3.send(
-    new GetBucketNotificationConfigurationCommand({ Bucket: s3_bucket_name }),
-  );
-  return LambdaFunctionConfigurations.some(({ LambdaFunctionArn }) =>
-    LambdaFunctionArn?.endsWith(`:${lambda_function_name}`)
-  );
-}
-
 async function readFunction(
   { lambda_function_name }: Outputs,
   { lambda }: Clients,
@@ -176,7 +166,7 @@ async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<It
   let untilMs = Date.now();
   for (
     let lookMs = FIRST_LOOK_MS;
-    lookMs < LAST_LOOK_MS && written.length < NEWEST * 5;
+    lookMs < LAST_LOOK_MS && written.length < CANDIDATES;
     lookMs *= 4
   ) {
     const sinceMs = Date.now() - lookMs;
@@ -187,16 +177,13 @@ async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<It
       const line = parseLine(message);
       if (line?.outcome !== "written") continue; // the stand-in ignores such a pattern
       found.push(line);
-      if (found.length > 1000) found = found.slice(-NEWEST * 5);
+      if (found.length > 1000) found = found.slice(-CANDIDATES);
     }
     written.unshift(...found);
     untilMs = sinceMs - 1;
   }
   const keys = new Map(
-    written.slice(-NEWEST * 5).map(({ file_key, timestamp }) => [
-      `${timestamp} ${file_key}`,
-      { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } },
-    ]),
+    written.slice(-CANDIDATES).map((line) => [`${line.timestamp} ${line.file_key}`, rowKey(line)]),
   );
   if (keys.size === 0) return [];
   const table = stack.dynamodb_table_name;

@@ -18,7 +18,6 @@
  * stand-in instead of AWS).
  */
 
-import { createHash } from "node:crypto";
 import { Agent } from "node:https";
 import { parseArgs } from "node:util";
 import { join } from "node:path";
@@ -30,7 +29,7 @@ import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { backfillRows, backfillToText } from "./backfill.ts";
 import { countVersions, emptyBucket } from "./bucket.ts";
-import { build, ZIP_URL } from "./build.ts";
+import { build, sha256Of, ZIP_URL } from "./build.ts";
 import { enterLocal, isLocalWorkspace, type Local, stopLocal } from "./local.ts";
 import { logToText, readLog } from "./logs.ts";
 import { replayFailures, replayToText } from "./replay.ts";
@@ -143,16 +142,15 @@ async function verify(
   options: Options,
 ): Promise<void> {
   const report = await verifyStack(stack, clients, { deadlineMs: deadlineOf(target) });
-  console.log(options.json ? JSON.stringify(report, null, 2) : reportToText(report));
+  print(options, report, reportToText);
   if (!report.ok) throw new UserError("verify failed: what is wrong stands above");
 }
 
 async function statusTask(options: Options): Promise<void> {
   await onStack(options, async (stack, clients) => {
     const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
-    const sha256 = zip && createHash("sha256").update(zip).digest("base64");
-    const status = await readStatus(stack, clients, sha256);
-    console.log(options.json ? JSON.stringify(status, null, 2) : statusToText(status, Date.now()));
+    const status = await readStatus(stack, clients, zip && sha256Of(zip));
+    print(options, status, (status) => statusToText(status, Date.now()));
     if (!status.ok) throw new UserError("The stack needs a person: why stands above");
   });
 }
@@ -176,7 +174,7 @@ async function replayTask(options: Options): Promise<void> {
   const max = parseCount("--max", options.max, Infinity);
   await onStack(options, async (stack, clients) => {
     const report = await replayFailures(stack, clients, { dryRun: !!options["dry-run"], max });
-    console.log(options.json ? JSON.stringify(report, null, 2) : replayToText(report));
+    print(options, report, replayToText);
     interrupted.throwIfAborted();
     if (!report.ok) throw new UserError("Not every event went through: why stands above");
   }, { alone: true });
@@ -192,7 +190,7 @@ async function backfillTask(options: Options): Promise<void> {
       concurrency,
       settleMs: deadlineOf(target),
     });
-    console.log(options.json ? JSON.stringify(report, null, 2) : backfillToText(report));
+    print(options, report, backfillToText);
     interrupted.throwIfAborted();
     if (!report.ok) throw new UserError("Not every object has its row: why stands above");
   }, { alone: true });
@@ -610,6 +608,11 @@ function parseCount(flag: string, text: string | undefined, byDefault: number, m
   const count = Number(text);
   if (/^\d+$/.test(text) && count >= 1 && count <= most) return count;
   throw new UserError(`${flag} must be a whole number from 1 to ${most}, not "${visible(text)}"`);
+}
+
+/** Prints a result, for a machine or for people. */
+function print<T>({ json }: Options, result: T, toText: (result: T) => string): void {
+  console.log(json ? JSON.stringify(result, null, 2) : toText(result));
 }
 
 /** Writes a line of a long result; false where nobody reads any more, as after `| head`. */

@@ -1,10 +1,8 @@
 /** Verification of a living stack: real files through S3, their rows, and nothing else. */
 
-import { DeleteItemCommand } from "@aws-sdk/client-dynamodb";
 import {
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
-  GetBucketNotificationConfigurationCommand,
   HeadObjectCommand,
   type HeadObjectCommandOutput,
   PutObjectCommand,
@@ -14,8 +12,10 @@ import { emptyBucket } from "./bucket.ts";
 import type { Upload } from "./handler.ts";
 import { interrupted, pause, say } from "./run.ts";
 import {
+  bucketNotifies,
   type Clients,
   countFailures,
+  deleteRow,
   encodeKey,
   invoke,
   type Item,
@@ -336,20 +336,14 @@ function toUpload(row: Item): Upload {
 }
 
 async function checkNotification(
-  { s3_bucket_name, lambda_function_name }: Outputs,
-  { s3 }: Clients,
+  stack: Outputs,
+  clients: Clients,
   files: FileReport[],
 ): Promise<string[]> {
   if (files.every(({ rowAfterMs }) => rowAfterMs !== undefined)) return [];
-  const { LambdaFunctionConfigurations = [] } = await s3.send(
-    new GetBucketNotificationConfigurationCommand({ Bucket: s3_bucket_name }),
-  );
-  const there = LambdaFunctionConfigurations.some(({ LambdaFunctionArn }) =>
-    LambdaFunctionArn?.endsWith(`:${lambda_function_name}`)
-  );
-  return there
-    ? []
-    : [`the bucket ${s3_bucket_name} has no notification that calls the function; deploy again`];
+  if (await bucketNotifies(stack, clients)) return [];
+  const bucket = stack.s3_bucket_name;
+  return [`the bucket ${bucket} has no notification that calls the function; deploy again`];
 }
 
 async function countParked(stack: Outputs, clients: Clients): Promise<number> {
@@ -365,14 +359,7 @@ async function removeTraces(
 ): Promise<void> {
   await emptyBucket(clients.s3, stack.s3_bucket_name, { prefix: folder });
   for (const key of keys) {
-    for (const { timestamp } of await queryRows(stack, clients, key)) {
-      await clients.dynamo.send(
-        new DeleteItemCommand({
-          TableName: stack.dynamodb_table_name,
-          Key: { file_key: { S: key }, timestamp: { S: String(timestamp) } },
-        }),
-      );
-    }
+    for (const row of await queryRows(stack, clients, key)) await deleteRow(stack, clients, row);
   }
 }
 
