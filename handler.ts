@@ -3,7 +3,7 @@
  * facts and first bytes, build the row, put it. No AWS client, environment or clock in here.
  */
 
-import { previewOf } from "./preview.ts";
+import { previewOf } from "./function/preview.ts";
 
 /** Bytes read of any object at most: 500 characters of 4 bytes and a byte order mark fit. */
 export const PREFIX_BYTES = 2048;

@@ -19,7 +19,7 @@ import {
   UndecodableKeyError,
   type Upload,
 } from "./handler.ts";
-import { previewOf } from "./preview.ts";
+import { previewOf } from "./function/preview.ts";
 
 const NAMED_ERRORS = ["NotAnS3EventError", "RecordsFailedError"];
 

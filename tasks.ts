@@ -27,12 +27,12 @@ import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
-import { backfillRows, backfillToText } from "./backfill.ts";
-import { countVersions, emptyBucket } from "./bucket.ts";
-import { build, sha256Of, ZIP_URL } from "./build.ts";
-import { enterLocal, isLocalWorkspace, type Local, stopLocal } from "./local.ts";
-import { logToText, readLog } from "./logs.ts";
-import { replayFailures, replayToText } from "./replay.ts";
+import { backfillRows, backfillToText } from "./tasks/backfill.ts";
+import { countVersions, emptyBucket } from "./tasks/bucket.ts";
+import { build, sha256Of, ZIP_URL } from "./tasks/build.ts";
+import { enterLocal, isLocalWorkspace, type Local, stopLocal } from "./tasks/stand_in.ts";
+import { logToText, readLog } from "./tasks/logs.ts";
+import { replayFailures, replayToText } from "./tasks/replay.ts";
 import {
   handleSignals,
   interrupted,
@@ -43,12 +43,12 @@ import {
   run,
   say,
   UserError,
-} from "./run.ts";
-import type { Clients } from "./stack.ts";
-import { readStatus, statusToText } from "./status.ts";
-import * as terraform from "./terraform.ts";
-import { visible } from "./text.ts";
-import { reportToText, verifyStack } from "./verify.ts";
+} from "./tasks/shell.ts";
+import type { Clients } from "./tasks/function.ts";
+import { readStatus, statusToText } from "./tasks/status.ts";
+import * as terraform from "./tasks/terraform.ts";
+import { visible } from "./tasks/terminal.ts";
+import { reportToText, verifyStack } from "./tasks/verify.ts";
 
 const TASKS: Record<string, { run: (options: Options) => Promise<void>; flags: string[] }> = {
   build: { run: buildTask, flags: [] },
@@ -280,11 +280,11 @@ async function testTask(): Promise<void> {
   await deno(["fmt", "--check"]);
   await deno(["lint"]);
   await deno(["check"]);
-  await run("terraform", ["fmt", "-check", "-diff"]);
+  await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
   await run("terraform", ["validate"]);
   await buildTask();
   const inDefault = { env: { TF_WORKSPACE: "default" } };
-  await run("terraform", ["test", "-var-file=hardened.tfvars"], inDefault);
+  await run("terraform", ["test", "-var-file=docs/hardened.tfvars"], inDefault);
   await deno(["test", "--allow-all"]);
 }
 

@@ -20,10 +20,10 @@ Deno.test({
     "every check of SECURITY.md is asserted, opt-in or refused (needs permissions: deno task test)",
   ignore: Deno.permissions.querySync({ name: "read" }).state !== "granted",
   fn: async (t) => {
-    const read = (name: string) => Deno.readTextFile(new URL(name, import.meta.url));
-    const document = await read("SECURITY.md");
-    const defaults = assertedIds(await read("main.tftest.hcl"));
-    const hardened = assertedIds(await read("hardened.tftest.hcl"));
+    const read = (name: string) => Deno.readTextFile(new URL(`../${name}`, import.meta.url));
+    const document = await read("docs/SECURITY.md");
+    const defaults = assertedIds(await read("tests/main.tftest.hcl"));
+    const hardened = assertedIds(await read("tests/hardened.tftest.hcl"));
     const [byDefault, optIn, refused, notApplicable] = places.map((place) =>
       placedIds(document, place)
     );
@@ -52,7 +52,7 @@ Deno.test({
     await t.step(
       "the deployer's policy names actions and the project's resources alone",
       async () => {
-        const text = await read("deployer_policy.json");
+        const text = await read("docs/deployer_policy.json");
         // AWS counts a managed policy's characters without white space, and takes 6,144.
         assert.ok(text.replaceAll(/\s/g, "").length <= 6144);
         const statements: { Sid: string; Action: string[]; Resource: string | string[] }[] =
@@ -73,7 +73,9 @@ Deno.test({
     );
     await t.step("hardened.tfvars sets each opt-in's variable", async () => {
       const named = section(document, "Opt-in").matchAll(/^\| `(\w+)`/gm).map(([, name]) => name);
-      const set = (await read("hardened.tfvars")).matchAll(/^(\w+)\s*=/gm).map(([, name]) => name);
+      const set = (await read("docs/hardened.tfvars")).matchAll(/^(\w+)\s*=/gm).map(([, name]) =>
+        name
+      );
       assert.deepEqual([...new Set(named)].toSorted(), [...set].toSorted());
     });
   },

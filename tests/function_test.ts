@@ -12,9 +12,11 @@ Deno.test({
   ignore: !permitted,
   fn: async (t) => {
     const { unzipSync } = await import("fflate");
-    const { build } = await import("./build.ts");
-    const { FunctionProcess, LARGE_BYTES, Stub, writeFunction } = await import("./lean.ts");
-    const { freePort, makeTools } = await import("./local.ts");
+    const { build } = await import("../tasks/build.ts");
+    const { FunctionProcess, LARGE_BYTES, Stub, writeFunction } = await import(
+      "./function_process.ts"
+    );
+    const { freePort, makeTools } = await import("../tasks/stand_in.ts");
     const { node } = await makeTools();
     const parent = await Deno.makeTempDir();
     try {

@@ -7,7 +7,7 @@ import { createServer, type Server } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { run } from "./run.ts";
+import { run } from "../tasks/shell.ts";
 
 /** The bucket that every event of {@link FunctionProcess} names. */
 const BUCKET = "bucket";

@@ -1,9 +1,9 @@
 /** The operator's tasks against fake clients: what the stand-in can't be made to answer. */
 
 import assert from "node:assert/strict";
-import { type Answers, fakeClient } from "./fake_client.ts";
-import type { Clients, Item } from "./stack.ts";
-import type { Outputs } from "./terraform.ts";
+import { type Answers, fakeClient } from "./fixtures.ts";
+import type { Clients, Item } from "../tasks/function.ts";
+import type { Outputs } from "../tasks/terraform.ts";
 
 const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
   Deno.permissions.querySync({ name: "sys" }).state === "granted";
@@ -27,7 +27,7 @@ const STACK = {
 const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
 
 permittedTest("readMessage() takes an envelope or a bare event, and nothing else", async () => {
-  const { readMessage } = await import("./replay.ts");
+  const { readMessage } = await import("../tasks/replay.ts");
   const envelope = {
     requestContext: { condition: "RetriesExhausted", approximateInvokeCount: 3 },
     requestPayload: EVENT,
@@ -61,7 +61,7 @@ permittedTest("readMessage() takes an envelope or a bare event, and nothing else
 });
 
 permittedTest("replayFailures() deletes after success alone, and gives back the rest", async () => {
-  const { replayFailures } = await import("./replay.ts");
+  const { replayFailures } = await import("../tasks/replay.ts");
   const bodies = { good: "good", bad: "bad", busy: "busy", junk: undefined };
   const messages = Object.entries(bodies).map(([MessageId, key]) => ({
     MessageId,
@@ -114,7 +114,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
 });
 
 permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
-  const { replayFailures } = await import("./replay.ts");
+  const { replayFailures } = await import("../tasks/replay.ts");
   let next = 0;
   const { clients, calls } = await fakes({
     ReceiveMessageCommand: ({ MaxNumberOfMessages }) => ({
@@ -134,7 +134,7 @@ permittedTest("replayFailures() takes no more than --max, and none twice", async
 });
 
 permittedTest("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
-  const { replayFailures } = await import("./replay.ts");
+  const { replayFailures } = await import("../tasks/replay.ts");
   const { clients, calls } = await fakes({
     ReceiveMessageCommand: [{
       Messages: [{ MessageId: "1", ReceiptHandle: "h", Body: JSON.stringify(EVENT) }],
@@ -151,7 +151,7 @@ permittedTest("replayFailures() stops, giving all back, when AWS refuses the cal
 });
 
 permittedTest("backfillRows() sends what has no row of its version, as S3 would", async () => {
-  const { backfillRows } = await import("./backfill.ts");
+  const { backfillRows } = await import("../tasks/backfill.ts");
   const old = new Date("2026-01-02T03:04:05.000Z");
   const version = (Key: string, VersionId: string, more: object = {}) => ({
     Key,
@@ -230,7 +230,7 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
 });
 
 permittedTest("backfillRows() waits until an object's own event has had its time", async () => {
-  const { backfillRows } = await import("./backfill.ts");
+  const { backfillRows } = await import("../tasks/backfill.ts");
   const LastModified = new Date(Date.now() - 100);
   let queries = 0;
   const { clients, calls } = await fakes({
@@ -250,7 +250,7 @@ permittedTest("backfillRows() waits until an object's own event has had its time
 });
 
 permittedTest("backfillRows() tells each object's failure, though they went together", async () => {
-  const { backfillRows } = await import("./backfill.ts");
+  const { backfillRows } = await import("../tasks/backfill.ts");
   const rows = new Set<string>();
   const { clients } = await fakes({
     ListObjectVersionsCommand: () => ({
@@ -288,7 +288,7 @@ permittedTest("backfillRows() tells each object's failure, though they went toge
 });
 
 permittedTest("logToText() shows what people look for, whoever wrote the line", async () => {
-  const { logToText } = await import("./logs.ts");
+  const { logToText } = await import("../tasks/logs.ts");
   const timestamp = Date.parse("2026-01-02T03:04:05.678Z");
   const time = "2026-01-02T03:04:05.678Z";
   const platform = (type: string, record: object) => JSON.stringify({ time, type, record });
@@ -323,7 +323,7 @@ permittedTest("logToText() shows what people look for, whoever wrote the line", 
 });
 
 permittedTest("readLog() follows: every page, late lines, and no line twice", async () => {
-  const { readLog } = await import("./logs.ts");
+  const { readLog } = await import("../tasks/logs.ts");
   const line = (eventId: string | undefined, timestamp: number, message: string) => ({
     eventId,
     timestamp,
@@ -357,7 +357,7 @@ permittedTest("readLog() follows: every page, late lines, and no line twice", as
 });
 
 permittedTest("readStatus() names the parts that were removed by other means", async () => {
-  const { readStatus } = await import("./status.ts");
+  const { readStatus } = await import("../tasks/status.ts");
   const gone = (name: string) => () => {
     throw Object.assign(new Error("gone"), { name });
   };
@@ -380,7 +380,7 @@ permittedTest("readStatus() names the parts that were removed by other means", a
 });
 
 permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
-  const { readStatus, statusToText } = await import("./status.ts");
+  const { readStatus, statusToText } = await import("../tasks/status.ts");
   const nowMs = Date.now();
   const processed = (agoMs: number) => new Date(nowMs - agoMs).toISOString();
   const written = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };

@@ -6,7 +6,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { toLines } from "./lean.ts";
+import { toLines } from "./function_process.ts";
 
 const permitted = ["run", "net", "env", "sys", "write"].every((name) =>
   Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
@@ -216,9 +216,9 @@ Deno.test({
   name: "the bundle under faults (needs permissions: deno task test)",
   ignore: !permitted,
   fn: async (t) => {
-    const { freePort, makeTools } = await import("./local.ts");
-    const { forEachParallel } = await import("./run.ts");
-    const { build } = await import("./build.ts");
+    const { freePort, makeTools } = await import("../tasks/stand_in.ts");
+    const { forEachParallel } = await import("../tasks/shell.ts");
+    const { build } = await import("../tasks/build.ts");
     const { CreateBucketCommand, HeadObjectCommand, PutObjectCommand, S3Client } = await import(
       "@aws-sdk/client-s3"
     );
@@ -882,9 +882,16 @@ Deno.test({
   name: "every fault of FAULTS.md is named by a test (needs permissions: deno task test)",
   ignore: Deno.permissions.querySync({ name: "read" }).state !== "granted",
   fn: async () => {
-    const read = (name: string) => Deno.readTextFile(new URL(name, import.meta.url));
-    const faults = (await read("FAULTS.md")).matchAll(/^\| (\d+a?) \|/gm).map(([, n]) => `F${n}`);
-    const files = ["handler_test.ts", "faults_test.ts", "pipeline_test.ts", "corpus.ts"];
+    const read = (name: string) => Deno.readTextFile(new URL(`../${name}`, import.meta.url));
+    const faults = (await read("docs/FAULTS.md")).matchAll(/^\| (\d+a?) \|/gm).map(([, n]) =>
+      `F${n}`
+    );
+    const files = [
+      "handler_test.ts",
+      "tests/faults_test.ts",
+      "tests/pipeline_test.ts",
+      "tests/corpus.ts",
+    ];
     const names = (await Promise.all(files.map(read))).join("\n")
       .matchAll(/["`]((?:F\d+a? )+)/g).flatMap(([, numbers]) => numbers.trim().split(" "));
     const tested = new Set(names);

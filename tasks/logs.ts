@@ -1,9 +1,9 @@
 /** The function's log: its lines as they come, for people or as they are. */
 
 import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/client-cloudwatch-logs";
-import { isObject } from "./handler.ts";
-import { interrupted, pause } from "./run.ts";
-import { visible } from "./text.ts";
+import { isObject } from "../handler.ts";
+import { interrupted, pause } from "./shell.ts";
+import { visible } from "./terminal.ts";
 
 /** Lines may arrive so much later than others of the same time. */
 const LATE_MS = 30_000;

@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 
 /** The project's folder, wherever the shell stands. */
-export const ROOT = fileURLToPath(new URL(".", import.meta.url));
+export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /** A failure that the user can act on: printed as its message alone, without a stack. */
 export class UserError extends Error {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { clip, toDuration, toTable, visible } from "./text.ts";
+import { clip, toDuration, toTable, visible } from "../tasks/terminal.ts";
 
 Deno.test("visible() leaves no character that a terminal acts on", () => {
   const cases = [

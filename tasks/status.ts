@@ -4,9 +4,16 @@ import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { BatchGetItemCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { parseLine, readLog } from "./logs.ts";
-import { bucketNotifies, type Clients, countFailures, type Item, rowKey, toItem } from "./stack.ts";
+import {
+  bucketNotifies,
+  type Clients,
+  countFailures,
+  type Item,
+  rowKey,
+  toItem,
+} from "./function.ts";
 import type { Outputs } from "./terraform.ts";
-import { clip, plural, toDuration, toTable, visible } from "./text.ts";
+import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;

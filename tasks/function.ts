@@ -11,7 +11,7 @@ import {
 import { InvokeCommand, type InvokeCommandOutput, type LambdaClient } from "@aws-sdk/client-lambda";
 import { GetBucketNotificationConfigurationCommand, type S3Client } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand, type SQSClient } from "@aws-sdk/client-sqs";
-import type { Upload } from "./handler.ts";
+import type { Upload } from "../handler.ts";
 import type { Outputs } from "./terraform.ts";
 
 export interface Clients {

@@ -1,7 +1,7 @@
 /** The table of costs in README.md: its arithmetic, and its sizes from the code itself. */
 
 import assert from "node:assert/strict";
-import { handleEvent, type Put, toJsonLine } from "./handler.ts";
+import { handleEvent, type Put, toJsonLine } from "../handler.ts";
 
 const permitted = Deno.permissions.querySync({ name: "read" }).state === "granted";
 
@@ -59,7 +59,7 @@ Deno.test({
   name: "the README's cost of a million uploads is right (needs read permission: deno task test)",
   ignore: !permitted,
   fn: async (t) => {
-    const read = (name: string) => Deno.readTextFile(new URL(name, import.meta.url));
+    const read = (name: string) => Deno.readTextFile(new URL(`../${name}`, import.meta.url));
     const rows = tableOf(await read("README.md"), "## What a million uploads cost");
     const row = (name: RegExp) => {
       const found = rows.filter(([what]) => name.test(what));

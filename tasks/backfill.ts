@@ -1,8 +1,8 @@
 /** Backfill: rows for objects that have none, being older than the trigger or their event lost. */
 
 import { listVersions, type Version } from "./bucket.ts";
-import type { Upload } from "./handler.ts";
-import { forEachParallel, interrupted, pause, repeat, say, UserError } from "./run.ts";
+import type { Upload } from "../handler.ts";
+import { forEachParallel, interrupted, pause, repeat, say, UserError } from "./shell.ts";
 import {
   type Clients,
   deleteRow,
@@ -11,9 +11,9 @@ import {
   type Item,
   queryRows,
   toEvent,
-} from "./stack.ts";
+} from "./function.ts";
 import type { Outputs } from "./terraform.ts";
-import { plural, toDuration, visible } from "./text.ts";
+import { plural, toDuration, visible } from "./terminal.ts";
 
 /** The `event_name` of a row that came by a backfill. */
 export const BACKFILLED = "ObjectCreated:Backfill";

@@ -7,11 +7,11 @@ import {
   ReceiveMessageCommand,
 } from "@aws-sdk/client-sqs";
 import { tidyRows } from "./backfill.ts";
-import { isObject, recordToUpload, type Upload } from "./handler.ts";
-import { forEachParallel, interrupted, repeat, say } from "./run.ts";
-import { type Clients, countFailures, FAILURE_LIMIT, invoke } from "./stack.ts";
+import { isObject, recordToUpload, type Upload } from "../handler.ts";
+import { forEachParallel, interrupted, repeat, say } from "./shell.ts";
+import { type Clients, countFailures, FAILURE_LIMIT, invoke } from "./function.ts";
 import type { Outputs } from "./terraform.ts";
-import { clip, plural, toDuration, toTable, visible } from "./text.ts";
+import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 
 /** Messages of one receipt at most, SQS's own limit. */
 const BATCH = 10;

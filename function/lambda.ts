@@ -14,7 +14,7 @@ import {
   readPrefix,
   toJsonLine,
   type Upload,
-} from "./handler.ts";
+} from "../handler.ts";
 
 /** What is read of an object. */
 const RANGE = `bytes=0-${PREFIX_BYTES - 1}`;

@@ -15,7 +15,7 @@ import {
   PutRolePolicyCommand,
 } from "@aws-sdk/client-iam";
 import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
-import { interrupted, pause, ROOT, run, RunError, say, UserError, withProgress } from "./run.ts";
+import { interrupted, pause, ROOT, run, RunError, say, UserError, withProgress } from "./shell.ts";
 
 /** The region that the stand-in plays. */
 const LOCAL_REGION = "us-east-1";
@@ -27,7 +27,7 @@ const ACCOUNT_ID = "123456789012";
 const INSTANCE_ROLE = "deployer";
 const SESSION_SECONDS = 12 * 3600;
 
-const DEPLOYER_POLICY = join(ROOT, "deployer_policy.json");
+const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
 
 /**
  * What the stand-in, unlike AWS, grants on `*` alone, deleting because no other pattern matches a key
@@ -48,7 +48,7 @@ const GRANTED_ON_ALL = [
 const FOLDER = join(ROOT, ".local");
 const VENV = join(FOLDER, "venv");
 const VENV_STAMP = join(VENV, "installed.txt");
-const REQUIREMENTS = join(ROOT, "requirements.txt");
+const REQUIREMENTS = join(ROOT, "tasks", "requirements.txt");
 
 /** Where the stand-in of a workspace keeps its things. */
 function placesOf(workspace: string) {

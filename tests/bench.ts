@@ -10,11 +10,18 @@
 import { join } from "node:path";
 import * as esbuild from "esbuild";
 import { unzipSync, zipSync } from "fflate";
-import { build, ENTRY } from "./build.ts";
-import { FunctionProcess, Stub, type Taken, type Work, writeFunction } from "./lean.ts";
-import { makeTools } from "./local.ts";
-import { handleSignals, interrupted, InterruptedError, ROOT, say, UserError } from "./run.ts";
-import { toTable } from "./text.ts";
+import { build, ENTRY } from "../tasks/build.ts";
+import { FunctionProcess, Stub, type Taken, type Work, writeFunction } from "./function_process.ts";
+import { makeTools } from "../tasks/stand_in.ts";
+import {
+  handleSignals,
+  interrupted,
+  InterruptedError,
+  ROOT,
+  say,
+  UserError,
+} from "../tasks/shell.ts";
+import { toTable } from "../tasks/terminal.ts";
 
 /** Each figure is the median of so many runs. */
 const ROUNDS = 15;
@@ -141,7 +148,7 @@ async function measureRound(
 
 /** The core alone, between fakes of S3 and DynamoDB. */
 const FAKED = `
-import { handleEvent } from "./handler.ts";
+import { handleEvent } from "../handler.ts";
 const answer = { ContentLength: 2048, ContentType: "text/plain" };
 const bytes = new Uint8Array(2048).fill(97);
 const later = (value) => new Promise((resolve) => setTimeout(resolve, ${DELAY_MS}, value));
@@ -159,7 +166,11 @@ export const handler = (event) =>
 /** The bundle as it is deployed, and the two that it is compared with, with the same entry. */
 async function writeVariants(parent: string) {
   const { zip } = await build();
-  const plain = { absWorkingDir: ROOT, entryPoints: ["lambda.ts"], platform: "node" as const };
+  const plain = {
+    absWorkingDir: ROOT,
+    entryPoints: ["function/lambda.ts"],
+    platform: "node" as const,
+  };
   const bundleWith = async (options: esbuild.BuildOptions) => {
     const { outputFiles } = await esbuild.build({
       ...plain,

@@ -1,13 +1,13 @@
 # The default posture: one assertion for each check that SECURITY.md says is on by default, its ids
 # first. Mocked: no account, no credentials, nothing is made.
 #
-#   terraform test -var-file=hardened.tfvars
+#   terraform test -var-file=docs/hardened.tfvars
 #
 # runs this file and hardened.tftest.hcl. The function's zip must be built before (deno task build):
 # without it every run fails with main.tf's own sentence.
 
 mock_provider "aws" {
-  source = "./"
+  source = "./tests"
 }
 
 # The documents' JSON is the provider's work: here it only shows which document goes where.

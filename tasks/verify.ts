@@ -9,8 +9,8 @@ import {
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
 import { emptyBucket } from "./bucket.ts";
-import type { Upload } from "./handler.ts";
-import { interrupted, pause, say } from "./run.ts";
+import type { Upload } from "../handler.ts";
+import { interrupted, pause, say } from "./shell.ts";
 import {
   bucketNotifies,
   type Clients,
@@ -21,9 +21,9 @@ import {
   type Item,
   queryRows,
   toEvent,
-} from "./stack.ts";
+} from "./function.ts";
 import type { Outputs } from "./terraform.ts";
-import { toTable, visible } from "./text.ts";
+import { toTable, visible } from "./terminal.ts";
 
 /** What was seen of one file; `rowAfterMs` from the end of its upload until its row was there. */
 export interface FileReport {

@@ -8,14 +8,14 @@ import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
 import { request } from "node:https";
 import { join } from "node:path";
-import type { BackfillReport } from "./backfill.ts";
-import type { Policy } from "./local.ts";
-import type { ReplayReport } from "./replay.ts";
-import type { Status } from "./status.ts";
-import type { State } from "./terraform.ts";
-import type { Report } from "./verify.ts";
+import type { BackfillReport } from "../tasks/backfill.ts";
+import type { Policy } from "../tasks/stand_in.ts";
+import type { ReplayReport } from "../tasks/replay.ts";
+import type { Status } from "../tasks/status.ts";
+import type { State } from "../tasks/terraform.ts";
+import type { Report } from "../tasks/verify.ts";
 
-const ROOT = import.meta.dirname!;
+const ROOT = join(import.meta.dirname!, "..");
 const ENVIRONMENT = ["--local", "--env", "test"];
 const WORKSPACE = "local-test";
 const VARIABLES = join(ROOT, `${WORKSPACE}.tfvars`);
@@ -45,16 +45,16 @@ Deno.test({
   fn: async (t) => {
     // Imported here: the SDK reads the environment, which plain `deno test` may not.
     const { enterLocal, grantInstanceRole, removeIfThere, rootOf, stopLocal } = await import(
-      "./local.ts"
+      "../tasks/stand_in.ts"
     );
-    const { outputs, pullState } = await import("./terraform.ts");
-    const { clientsOf } = await import("./tasks.ts");
-    const { countVersions, emptyBucket } = await import("./bucket.ts");
-    const { BACKFILLED } = await import("./backfill.ts");
-    const { replayFailures } = await import("./replay.ts");
-    const stacks = await import("./stack.ts");
-    const { readLog } = await import("./logs.ts");
-    const { forEachParallel, run } = await import("./run.ts");
+    const { outputs, pullState } = await import("../tasks/terraform.ts");
+    const { clientsOf } = await import("../tasks.ts");
+    const { countVersions, emptyBucket } = await import("../tasks/bucket.ts");
+    const { BACKFILLED } = await import("../tasks/backfill.ts");
+    const { replayFailures } = await import("../tasks/replay.ts");
+    const stacks = await import("../tasks/function.ts");
+    const { readLog } = await import("../tasks/logs.ts");
+    const { forEachParallel, run } = await import("../tasks/shell.ts");
     const { corpus } = await import("./corpus.ts");
     const { CloudTrailClient, LookupEventsCommand } = await import("@aws-sdk/client-cloudtrail");
     const cloudwatch = await import("@aws-sdk/client-cloudwatch");
@@ -560,7 +560,7 @@ Deno.test({
 
         await t.step("without any one statement of its policy the deployer fails", async (t) => {
           const policy: Policy = JSON.parse(
-            await Deno.readTextFile(join(ROOT, "deployer_policy.json")),
+            await Deno.readTextFile(join(ROOT, "docs", "deployer_policy.json")),
           );
           const planOf = (address: string) => () => {
             const target = ["-lock=false", "-input=false", `-target=${address}`];
@@ -1230,10 +1230,13 @@ async function interruptedTask(
 
 /** The project's files, as git on Windows may write them. */
 async function copyAsWindowsClone(folder: string): Promise<void> {
-  for await (const { name, isFile } of Deno.readDir(ROOT)) {
-    if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;
-    const text = await Deno.readTextFile(join(ROOT, name));
-    await Deno.writeTextFile(join(folder, name), text.replace(/\r?\n/g, "\r\n"));
+  for (const part of [".", "function", "tasks", "tests", "docs"]) {
+    await Deno.mkdir(join(folder, part), { recursive: true });
+    for await (const { name, isFile } of Deno.readDir(join(ROOT, part))) {
+      if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;
+      const text = await Deno.readTextFile(join(ROOT, part, name));
+      await Deno.writeTextFile(join(folder, part, name), text.replace(/\r?\n/g, "\r\n"));
+    }
   }
 }
 

@@ -1,12 +1,12 @@
 # Each opt-in at work: one assertion for each check that SECURITY.md says is opt-in, its ids first.
 # The values are those of hardened.tfvars; without them this file is red:
 #
-#   terraform test -var-file=hardened.tfvars
+#   terraform test -var-file=docs/hardened.tfvars
 #
 # Mocked, as main.tftest.hcl is, which runs with the same command and keeps to the defaults.
 
 mock_provider "aws" {
-  source = "./"
+  source = "./tests"
 }
 
 override_data {

@@ -9,7 +9,7 @@ Deno.test({
   name: "the bundle holds what the function needs, and no more (needs permissions: deno task test)",
   ignore: !permitted,
   fn: async (t) => {
-    const { build, ENTRY } = await import("./build.ts");
+    const { build, ENTRY } = await import("../tasks/build.ts");
     const { unzipSync } = await import("fflate");
     const { code, zip, metafile } = await build();
     const [{ inputs, imports }] = Object.values(metafile.outputs);
@@ -84,7 +84,7 @@ Deno.test({
   ignore: !permitted,
   fn: async (t) => {
     const esbuild = await import("esbuild");
-    const { BUNDLE_OPTIONS, trimming, TRIMS } = await import("./build.ts");
+    const { BUNDLE_OPTIONS, trimming, TRIMS } = await import("../tasks/build.ts");
     const buildWith = async (trims: typeof TRIMS) => {
       try {
         await esbuild.build({ ...BUNDLE_OPTIONS, plugins: [trimming(trims)] });

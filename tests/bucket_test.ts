@@ -1,16 +1,19 @@
 import assert from "node:assert/strict";
 import type { S3Client } from "@aws-sdk/client-s3";
-import { type Answers, fakeClient } from "./fake_client.ts";
+import { type Answers, fakeClient } from "./fixtures.ts";
 
 const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
   Deno.permissions.querySync({ name: "sys" }).state === "granted";
 
-function permittedTest(name: string, fn: (t: typeof import("./bucket.ts")) => Promise<void>) {
+function permittedTest(
+  name: string,
+  fn: (t: typeof import("../tasks/bucket.ts")) => Promise<void>,
+) {
   Deno.test({
     name: `${name} (needs permissions: deno task test)`,
     ignore: !permitted,
     // Imported here: the SDK reads the environment, which plain `deno test` may not.
-    fn: async () => await fn(await import("./bucket.ts")),
+    fn: async () => await fn(await import("../tasks/bucket.ts")),
   });
 }
 

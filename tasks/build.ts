@@ -7,7 +7,7 @@ import * as esbuild from "esbuild";
 import { type ZipOptions, zipSync } from "fflate";
 
 /** Where main.tf looks for the zip. */
-export const ZIP_URL = new URL("build/lambda.zip", import.meta.url);
+export const ZIP_URL = new URL("../build/lambda.zip", import.meta.url);
 
 /**
  * What Lambda loads, of ES modules because these alone can wait in init. The bundle is CommonJS, as
@@ -136,8 +136,8 @@ export function trimming(trims: Trim[]): esbuild.Plugin {
 
 /** The bundle of lambda.ts. */
 export const BUNDLE_OPTIONS = {
-  absWorkingDir: fileURLToPath(new URL(".", import.meta.url)),
-  entryPoints: ["lambda.ts"],
+  absWorkingDir: fileURLToPath(new URL("..", import.meta.url)),
+  entryPoints: ["function/lambda.ts"],
   bundle: true,
   platform: "node",
   target: "node22",

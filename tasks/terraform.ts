@@ -10,7 +10,7 @@ import {
   say,
   UserError,
   withProgress,
-} from "./run.ts";
+} from "./shell.ts";
 
 const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
 
