@@ -1,22 +1,13 @@
-/** Backfill: rows for objects that have none, being older than the trigger or their event lost. */
+/** Backfill: rows for objects that have none: older than the trigger, or their event was lost. */
 
+import { type Upload } from "../handler.ts";
 import { listVersions, type Version } from "./bucket.ts";
-import type { Upload } from "../handler.ts";
-import { forEachParallel, interrupted, pause, repeat, say, UserError } from "./shell.ts";
-import {
-  type Clients,
-  deleteRow,
-  FAILURE_LIMIT,
-  invoke,
-  type Item,
-  queryRows,
-  toEvent,
-} from "./function.ts";
-import type { Outputs } from "./terraform.ts";
-import { plural, toDuration, visible } from "./terminal.ts";
-
-/** The `event_name` of a row that came by a backfill. */
-export const BACKFILLED = "ObjectCreated:Backfill";
+import { FAILURE_LIMIT, invoke, toEvent } from "./function.ts";
+import { forEachParallel } from "./parallel.ts";
+import { BACKFILLED, rowsOfVersion, tidyRows } from "./rows.ts";
+import { interrupted, pause } from "./signals.ts";
+import type { Stack } from "./target.ts";
+import { plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
 
 /** Objects of one event: as many as the function works on at the same time. */
 const BATCH = 32;
@@ -31,7 +22,7 @@ export interface BackfillReport {
   /** Of these, sent through the function and now with a row; in a dry run, those without one. */
   sent: number;
   failures: { key: string; reason: string }[];
-  /** Objects that came since the beginning: their own events record them. */
+  /** Objects uploaded since the backfill began: their own events record them. */
   newer: number;
 }
 
@@ -44,19 +35,18 @@ interface Current extends Upload {
 
 /**
  * Lists the current objects and invokes the function, `concurrency` events at the same time, with
- * those that have no row of their version (without versions: of their tag). Running it again goes
+ * those that have no row of their version (without versions: of their ETag). Running it again goes
  * on where it ended, since what has a row is skipped.
  *
- * An object's own event may still be on its way: one younger than `settleMs` is taken up when it has
- * that age, and should both come to write a row, the backfill's is removed.
+ * An object younger than `settleMs` is held back until it is that old, since its event may still be
+ * on its way. If the event arrives even later, the backfill's row is deleted (see tidyRows).
  */
 export async function backfillRows(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   options: { prefix: string; dryRun: boolean; concurrency: number; settleMs: number },
 ): Promise<BackfillReport> {
   const { dryRun, concurrency, settleMs } = options;
-  const prefix = narrowest(options.prefix, stack.filter_prefix);
+  const prefix = narrowest(options.prefix, stack.outputs.filter_prefix);
   const startMs = Date.now();
   const report: BackfillReport = {
     ok: true,
@@ -71,7 +61,7 @@ export async function backfillRows(
   let waits = false;
 
   async function* batches(): AsyncGenerator<Current[]> {
-    for await (const page of listCurrent(stack, clients, prefix)) {
+    for await (const page of listCurrent(stack, prefix)) {
       for (const { key } of page.filter(({ legible }) => !legible)) {
         report.failures.push({
           key,
@@ -89,7 +79,7 @@ export async function backfillRows(
   }
 
   const handle = async (batch: Current[]) => {
-    let missing = await withoutRow(stack, clients, batch, dryRun);
+    let missing = await withoutRow(stack, batch, dryRun);
     if (!dryRun && missing.length > 0) {
       const settledMs = Math.max(...missing.map(({ createdMs }) => createdMs)) + settleMs;
       const waitMs = settledMs - Date.now();
@@ -99,17 +89,17 @@ export async function backfillRows(
           waits = true;
         }
         await pause(waitMs);
-        missing = await withoutRow(stack, clients, missing, dryRun);
+        missing = await withoutRow(stack, missing, dryRun);
       }
     }
-    const failures = dryRun ? [] : await send(stack, clients, missing);
+    const failures = dryRun ? [] : await send(stack, missing);
     report.failures.push(...failures);
     report.objects += batch.length;
     report.recorded += batch.length - missing.length;
     report.sent += missing.length - failures.length;
   };
 
-  const counting = countCurrent(stack, clients, prefix).then((count) => total = count, () => {});
+  const counting = countCurrent(stack, prefix).then((count) => total = count, () => {});
   try {
     using _progress = repeat(2000, () => say(progressLine(report, total, Date.now() - startMs)));
     await forEachParallel(batches(), concurrency, (batch) =>
@@ -133,17 +123,14 @@ export function backfillToText(report: BackfillReport): string {
       (newer > 0 ? `; ${newer} came meanwhile and are left to their events` : ""),
   );
   if (failures.length >= FAILURE_LIMIT) {
-    lines.push(`Stopped after ${failures.length} failures: mend their cause, then run it again`);
+    lines.push(`Stopped after ${failures.length} failures: fix their cause, then run it again`);
   }
   return lines.join("\n");
 }
 
 /** Current objects that the trigger's filter lets through, a page at a time. */
-async function* listCurrent(
-  { s3_bucket_name, filter_suffix }: Outputs,
-  { s3 }: Clients,
-  prefix: string,
-): AsyncGenerator<Current[]> {
+async function* listCurrent({ s3, outputs }: Stack, prefix: string): AsyncGenerator<Current[]> {
+  const { s3_bucket_name, filter_suffix } = outputs;
   for await (const page of listVersions(s3, s3_bucket_name, prefix)) {
     yield page
       .filter(({ Key, IsLatest, ETag }) =>
@@ -171,9 +158,9 @@ function toCurrent(
   };
 }
 
-async function countCurrent(stack: Outputs, clients: Clients, prefix: string): Promise<number> {
+async function countCurrent(stack: Stack, prefix: string): Promise<number> {
   let count = 0;
-  for await (const page of listCurrent(stack, clients, prefix)) {
+  for await (const page of listCurrent(stack, prefix)) {
     interrupted.throwIfAborted();
     count += page.length;
   }
@@ -182,54 +169,27 @@ async function countCurrent(stack: Outputs, clients: Clients, prefix: string): P
 
 /** The objects whose version has no row. */
 async function withoutRow(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   objects: Current[],
   dryRun: boolean,
 ): Promise<Current[]> {
-  const look = dryRun ? rowsOf : tidyRows;
-  const rows = await Promise.all(objects.map((object) => look(stack, clients, object)));
+  const find = dryRun ? rowsOfVersion : tidyRows;
+  const rows = await Promise.all(objects.map((object) => find(stack, object)));
   return objects.filter((_, index) => rows[index].length === 0);
-}
-
-/** The rows of one version of an object; without versions, of its tag. */
-async function rowsOf(stack: Outputs, clients: Clients, object: Upload): Promise<Item[]> {
-  const isOf = ({ version_id, etag }: Item) =>
-    version_id === object.versionId && (version_id !== undefined || etag === object.etag);
-  return (await queryRows(stack, clients, object.key)).filter(isOf);
-}
-
-/**
- * The rows of one version, after a backfill's is removed where an event came after all and wrote its
- * own: that one has the exact time and the sequencer.
- */
-export async function tidyRows(
-  stack: Outputs,
-  clients: Clients,
-  object: Upload,
-): Promise<Item[]> {
-  const rows = await rowsOf(stack, clients, object);
-  const own = rows.filter(({ event_name }) => event_name !== BACKFILLED);
-  if (own.length === 0) return rows;
-  for (const row of rows) {
-    if (row.event_name === BACKFILLED) await deleteRow(stack, clients, row);
-  }
-  return own;
 }
 
 /** Sends objects through the function; answers those that have no row afterwards, and why. */
 async function send(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   objects: Current[],
 ): Promise<BackfillReport["failures"]> {
   if (objects.length === 0) return [];
-  await invoke(stack, clients, toEvent(stack, objects));
+  await invoke(stack, toEvent(stack, objects));
   const failures: BackfillReport["failures"] = [];
   // The error of many names some: one by one they say what is wrong with each.
-  for (const object of await withoutRow(stack, clients, objects, false)) {
-    const error = await invoke(stack, clients, toEvent(stack, [object]));
-    if ((await withoutRow(stack, clients, [object], false)).length === 0) continue;
+  for (const object of await withoutRow(stack, objects, false)) {
+    const error = await invoke(stack, toEvent(stack, [object]));
+    if ((await withoutRow(stack, [object], false)).length === 0) continue;
     const reason = error ?? "the function reports success, but this version has no row";
     failures.push({ key: object.key, reason });
   }

@@ -11,8 +11,8 @@ import {
   type S3Client,
 } from "@aws-sdk/client-s3";
 import { decodeKey } from "../handler.ts";
-import { forEachParallel, UserError } from "./shell.ts";
-import { visible } from "./terminal.ts";
+import { forEachParallel } from "./parallel.ts";
+import { UserError, visible } from "./terminal.ts";
 
 /** Objects of one DeleteObjects call at most, S3's own limit, which is a listing's page too. */
 const BATCH = 1000;

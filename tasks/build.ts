@@ -5,13 +5,15 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
 import { type ZipOptions, zipSync } from "fflate";
+import { UserError } from "./terminal.ts";
 
 /** Where main.tf looks for the zip. */
 export const ZIP_URL = new URL("../build/lambda.zip", import.meta.url);
 
 /**
- * What Lambda loads, of ES modules because these alone can wait in init. The bundle is CommonJS, as
- * `import` of Node's modules costs 25 ms at a cold start, and required, as importing it costs 20.
+ * The module that Lambda loads. It is an ES module, since only these can wait in init. It requires
+ * the bundle, which is CommonJS: at a cold start an import of Node's modules costs 25 ms more than
+ * their `require`, and an import of the bundle 20.
  * https://aws.amazon.com/blogs/compute/using-node-js-es-modules-and-top-level-await-in-aws-lambda/
  */
 export const ENTRY = `import { createRequire } from "node:module";
@@ -20,26 +22,26 @@ await ready;
 export { handler };
 `;
 
-/** What of the SDK the function has no use for: modules by the end of their path, written anew. */
+/** Modules of the SDK that are rewritten, since the function needs less of them, or nothing. */
 export const TRIMS: Trim[] = [
-  // In Lambda the role's credentials are in the environment: every other source is dead weight.
+  // In Lambda the role's credentials are in the environment: no other source is needed.
   {
     file: /credential-provider-node\/dist-es\/index\.js$/,
     write: () => `export { fromEnv as defaultProvider } from "@aws-sdk/credential-provider-env";`,
   },
-  // So is every setting: there is no file of settings in Lambda to look for.
+  // So are the settings: Lambda has no configuration file.
   {
     file: /shared-ini-file-loader\/loadSharedConfigFiles\.js$/,
     write: () => `
       export { CONFIG_PREFIX_SEPARATOR } from "./constants";
       export const loadSharedConfigFiles = async () => ({ configFile: {}, credentialsFile: {} });`,
   },
-  // And the region: there is no instance's metadata service to ask.
+  // And so is the region: Lambda has no instance metadata service.
   {
     file: /regionConfig\/getInstanceMetadataRegion\.js$/,
     write: () => `export const getInstanceMetadataRegion = async () => undefined;`,
   },
-  // The clients' tables of shapes: see below.
+  // The tables of all operations' shapes: see plainKeys().
   {
     file: /client-s3\/dist-es\/schemas\/schemas_0\.js$/,
     write: (source) => plainKeys(withoutErrorClasses(source)),
@@ -48,10 +50,10 @@ export const TRIMS: Trim[] = [
     file: /client-dynamodb\/dist-es\/schemas\/schemas_0\.js$/,
     write: (source) => plainKeys(withoutErrorClasses(source)),
   },
-  // Of its own package.json a client uses the version alone.
+  // A client uses only the version of its package.json.
   { file: /client-s3\/package\.json$/, write: versionAlone },
   { file: /client-dynamodb\/package\.json$/, write: versionAlone },
-  // Streams of events are what SelectObjectContent answers with.
+  // Only SelectObjectContent answers with a stream of events.
   {
     file: /@smithy\/core\/dist-es\/submodules\/event-streams\/index\.js$/,
     write: () => `
@@ -59,12 +61,12 @@ export const TRIMS: Trim[] = [
       export const eventStreamSerdeProvider = () => undefined;
       export const resolveEventStreamSerdeConfig = (config) => config;`,
   },
-  // No operation of DynamoDB's used here has its endpoint discovered.
+  // PutItem needs no endpoint discovery.
   {
     file: /@aws-sdk\/endpoint-cache\/dist-es\/index\.js$/,
     write: () => `export class EndpointCache {}`,
   },
-  // Only a multi-region access point's name, which is no bucket's, is signed for many regions.
+  // Only multi-region access points need signatures for many regions; uploads come by a bucket.
   {
     file: /signature-v4-multi-region\/dist-es\/SignatureV4MultiRegion\.js$/,
     write: () => `
@@ -81,7 +83,7 @@ export const TRIMS: Trim[] = [
 
 export interface Trim {
   file: RegExp;
-  /** The module's new source; undefined where what it should change is not in it. */
+  /** Returns the module's new source, or undefined if it lacks what should change. */
   write(source: string): string | undefined;
 }
 
@@ -100,7 +102,7 @@ function plainKeys(source: string | undefined): string | undefined {
   return written === source ? undefined : written;
 }
 
-/** Without a class of its own an error has the same name, status and message, which is all we read. */
+/** Without its class an error still has its name, status and message; nothing else is read. */
 function withoutErrorClasses(source: string): string | undefined {
   const written = source.replace(/^n0_registry\.registerError\(.*\);$/gm, "");
   return written === source ? undefined : written;
@@ -111,7 +113,7 @@ function versionAlone(source: string): string | undefined {
   return version && Object.keys(rest).length > 0 ? JSON.stringify({ version }) : undefined;
 }
 
-/** Fails the build where a trim finds nothing to do: the SDK has changed, and so must the list. */
+/** Fails the build if a trim finds nothing to do: then the SDK has changed, and the list must too. */
 export function trimming(trims: Trim[]): esbuild.Plugin {
   return {
     name: "trimming",
@@ -174,7 +176,7 @@ export function sha256Of(zip: Uint8Array): string {
   return createHash("sha256").update(zip).digest("base64");
 }
 
-/** Bundles and zips in memory. @throws {Error} esbuild's messages, where the code does not build */
+/** Bundles and zips in memory. @throws {UserError} the code does not build, with esbuild's messages */
 export async function build(): Promise<Built> {
   try {
     const { outputFiles: [{ contents: code }], metafile } = await esbuild.build(BUNDLE_OPTIONS);
@@ -183,7 +185,20 @@ export async function build(): Promise<Built> {
       "bundle.cjs": [code, ZIP_OPTIONS],
     });
     return { code, zip, sha256: sha256Of(zip), metafile };
+  } catch (error) {
+    if (!(error instanceof Error && "errors" in error)) throw error;
+    throw new UserError(error.message, { cause: error });
   } finally {
     await esbuild.stop();
   }
+}
+
+/** Builds the zip where main.tf looks for it, whole or not at all, whoever reads it meanwhile. */
+export async function writeZip(): Promise<Built> {
+  const built = await build();
+  await Deno.mkdir(new URL(".", ZIP_URL), { recursive: true });
+  const part = new URL(`lambda.zip.${Deno.pid}`, ZIP_URL);
+  await Deno.writeFile(part, built.zip);
+  await Deno.rename(part, ZIP_URL);
+  return built;
 }

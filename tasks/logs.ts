@@ -2,7 +2,7 @@
 
 import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
-import { interrupted, pause } from "./shell.ts";
+import { interrupted, pause } from "./signals.ts";
 import { visible } from "./terminal.ts";
 
 /** Lines may arrive so much later than others of the same time. */

@@ -1,4 +1,4 @@
-/** Replay: the failure queue's events run through the function again, once their cause is mended. */
+/** Replay: runs the failure queue's events through the function again. */
 
 import {
   ChangeMessageVisibilityCommand,
@@ -6,20 +6,21 @@ import {
   type Message,
   ReceiveMessageCommand,
 } from "@aws-sdk/client-sqs";
-import { tidyRows } from "./backfill.ts";
 import { isObject, recordToUpload, type Upload } from "../handler.ts";
-import { forEachParallel, interrupted, repeat, say } from "./shell.ts";
-import { type Clients, countFailures, FAILURE_LIMIT, invoke } from "./function.ts";
-import type { Outputs } from "./terraform.ts";
-import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
+import { countFailures, FAILURE_LIMIT, invoke, type QueueCounts } from "./function.ts";
+import { forEachParallel } from "./parallel.ts";
+import { tidyRows } from "./rows.ts";
+import { interrupted } from "./signals.ts";
+import type { Stack } from "./target.ts";
+import { clip, plural, repeat, say, toDuration, toTable, visible } from "./terminal.ts";
 
-/** Messages of one receipt at most, SQS's own limit. */
+/** Most messages that SQS returns at once. */
 const BATCH = 10;
 
 /** Invocations at the same time. */
 const PARALLEL_EVENTS = 8;
 
-/** A message that is taken comes back by itself after so long, if this process dies. */
+/** Visibility timeout: if this process dies, a received message is visible again after it. */
 const HIDDEN_SECONDS = 300;
 
 /** Keys of an event that a line names. */
@@ -45,8 +46,8 @@ export interface ReplayReport {
   /** Events that went through; in a dry run those that would be tried. */
   replayed: number;
   failures: { messageId: string; keys: string[]; reason: string }[];
-  /** Messages in the queue afterwards, about; `taken` are those that another run has now. */
-  left: { waiting: number; taken: number };
+  /** The queue afterwards; in flight are messages that another run has received. */
+  left: QueueCounts;
   /** What a dry run found. */
   events?: {
     messageId: string;
@@ -58,32 +59,31 @@ export interface ReplayReport {
 }
 
 /**
- * Takes events from the failure queue and invokes the function with each. A message is deleted after
- * its success alone; the others are given back at the end, also after Ctrl-C, and after
- * {@link HIDDEN_SECONDS} if the process is killed. Since the function may see an event any number of
- * times, so may this.
+ * Receives events from the failure queue and invokes the function with each. A message is deleted
+ * only after it succeeded. The others are made visible again at the end, also after Ctrl-C, and by
+ * SQS after {@link HIDDEN_SECONDS} if the process is killed. It may run at any time and any number of
+ * times, since the function may see an event any number of times.
  */
 export async function replayFailures(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   { dryRun, max }: { dryRun: boolean; max: number },
 ): Promise<ReplayReport> {
-  const QueueUrl = stack.failure_queue_url;
+  const QueueUrl = stack.outputs.failure_queue_url;
   const report: ReplayReport = {
     ok: true,
     dryRun,
     replayed: 0,
     failures: [],
-    left: { waiting: 0, taken: 0 },
+    left: { visible: 0, inFlight: 0 },
   };
   if (dryRun) report.events = [];
   const held = new Map<string, string>(); // message ids and their newest receipt handles
   let taken = 0;
-  const total = Math.min(max, (await countFailures(stack, clients)).waiting);
+  const total = Math.min(max, (await countFailures(stack)).visible);
 
   async function* messages(): AsyncGenerator<Message> {
     while (taken < max && report.failures.length < FAILURE_LIMIT && !interrupted.aborted) {
-      const { Messages = [] } = await clients.sqs.send(
+      const { Messages = [] } = await stack.sqs.send(
         new ReceiveMessageCommand({
           QueueUrl,
           MaxNumberOfMessages: Math.min(BATCH, max - taken),
@@ -116,13 +116,13 @@ export async function replayFailures(
       const parkedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
       report.events!.push({ messageId: MessageId, parkedAt, ...known });
     } else {
-      const error = await invoke(stack, clients, event);
+      const error = await invoke(stack, event);
       if (error !== undefined) return fail(known.keys, error);
       const ReceiptHandle = held.get(MessageId);
-      await clients.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
+      await stack.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
       held.delete(MessageId);
       // A backfill may have been here first.
-      for (const upload of uploadsOf(event)) await tidyRows(stack, clients, upload);
+      for (const upload of uploadsOf(event)) await tidyRows(stack, upload);
     }
     report.replayed++;
   };
@@ -134,9 +134,9 @@ export async function replayFailures(
     });
     await forEachParallel(messages(), PARALLEL_EVENTS, handle);
   } finally {
-    await giveBack(clients, QueueUrl, held);
+    await giveBack(stack, held);
   }
-  report.left = await countFailures(stack, clients);
+  report.left = await countFailures(stack);
   report.ok = report.failures.length === 0;
   return report;
 }
@@ -195,25 +195,22 @@ export function replayToText(report: ReplayReport): string {
   lines.push(
     `${plural(replayed, "event")} ${dryRun ? "to replay" : "replayed"}, ` +
       `${failures.length} ${dryRun ? "unreadable" : "failed"}; ` +
-      `${plural(left.waiting, "message")} in the failure queue` +
-      (left.taken > 0
-        ? `, and ${left.taken} that another run has taken: they are back within ${
+      `${plural(left.visible, "message")} in the failure queue` +
+      (left.inFlight > 0
+        ? `, and ${left.inFlight} in flight: visible again within ${
           toDuration(HIDDEN_SECONDS * 1000)
         }`
         : ""),
   );
   if (failures.length >= FAILURE_LIMIT) {
-    lines.push(`Stopped after ${FAILURE_LIMIT} failures: mend their cause, then run it again`);
+    lines.push(`Stopped after ${FAILURE_LIMIT} failures: fix their cause, then run it again`);
   }
   return lines.join("\n");
 }
 
 /** Makes messages visible again. One that can't be comes back by itself. */
-async function giveBack(
-  { sqs }: Clients,
-  QueueUrl: string,
-  held: Map<string, string>,
-): Promise<void> {
+async function giveBack({ sqs, outputs }: Stack, held: Map<string, string>): Promise<void> {
+  const QueueUrl = outputs.failure_queue_url;
   await forEachParallel(held.values(), PARALLEL_EVENTS, async (ReceiptHandle) => {
     const visible = { QueueUrl, ReceiptHandle, VisibilityTimeout: 0 };
     await sqs.send(new ChangeMessageVisibilityCommand(visible));

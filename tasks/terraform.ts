@@ -1,16 +1,8 @@
 /** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
 
 import { join } from "node:path";
-import {
-  type Ran,
-  ROOT,
-  run,
-  RunError,
-  type RunOptions,
-  say,
-  UserError,
-  withProgress,
-} from "./shell.ts";
+import { type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
+import { say, UserError, withProgress } from "./terminal.ts";
 
 const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
 

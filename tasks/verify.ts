@@ -1,4 +1,4 @@
-/** Verification of a living stack: real files through S3, their rows, and nothing else. */
+/** Verification of what is deployed: real files through S3, and their rows. */
 
 import {
   CompleteMultipartUploadCommand,
@@ -8,22 +8,13 @@ import {
   PutObjectCommand,
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
+import { type Upload } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
-import type { Upload } from "../handler.ts";
-import { interrupted, pause, say } from "./shell.ts";
-import {
-  bucketNotifies,
-  type Clients,
-  countFailures,
-  deleteRow,
-  encodeKey,
-  invoke,
-  type Item,
-  queryRows,
-  toEvent,
-} from "./function.ts";
-import type { Outputs } from "./terraform.ts";
-import { toTable, visible } from "./terminal.ts";
+import { bucketNotifies, countFailures, encodeKey, invoke, toEvent } from "./function.ts";
+import { deleteRow, type Item, queryRows } from "./rows.ts";
+import { interrupted, pause } from "./signals.ts";
+import type { Stack } from "./target.ts";
+import { plural, say, toTable, visible } from "./terminal.ts";
 
 /** What was seen of one file; `rowAfterMs` from the end of its upload until its row was there. */
 export interface FileReport {
@@ -39,7 +30,7 @@ export interface Report {
   bucket: string;
   files: FileReport[];
   /** Milliseconds from upload to row. */
-  latencyMs?: { p50: number; p95: number; max: number };
+  latencyMs?: { p50: number; max: number };
   failureQueue: { before: number; after: number };
   /** Everything wrong, files' problems included, as sentences. */
   problems: string[];
@@ -76,46 +67,46 @@ const SAMPLES: Sample[] = [
  * the same events again, looks into the failure queue, and removes what it made.
  */
 export async function verifyStack(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   options: { deadlineMs: number },
 ): Promise<Report> {
-  const folder = `${stack.filter_prefix}verify-${crypto.randomUUID()}/`;
-  const keyOf = ({ file }: Sample) => `${folder}${file}${stack.filter_suffix}`;
-  const before = await countParked(stack, clients);
+  const folder = `${stack.outputs.filter_prefix}verify-${crypto.randomUUID()}/`;
+  const keyOf = ({ file }: Sample) => `${folder}${file}${stack.outputs.filter_suffix}`;
+  const before = await countFailed(stack);
   const problems: string[] = [];
   const rows = new Map<string, Item>();
   let files: FileReport[];
   let after: number;
   try {
-    say(`Uploading ${SAMPLES.length} files to ${stack.s3_bucket_name}/${folder} ...`);
+    say(`Uploading ${SAMPLES.length} files to ${stack.outputs.s3_bucket_name}/${folder} ...`);
     files = await oneAfterAnother(SAMPLES, async (sample) => {
       const key = keyOf(sample);
       const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
-      await checkSample(stack, clients, sample, report, rows, options.deadlineMs);
+      await checkSample(stack, sample, report, rows, options.deadlineMs);
       return report;
     });
     interrupted.throwIfAborted();
-    if (rows.size > 0) problems.push(...await checkRepeat(stack, clients, rows));
-    after = await countParked(stack, clients);
+    if (rows.size > 0) problems.push(...await checkRepeat(stack, rows));
+    after = await countFailed(stack);
     if (after > before) {
-      problems.push(`the failure queue holds ${after} events, ${after - before} more than before`);
+      problems.push(
+        `the failure queue holds ${plural(after, "event")}, ${after - before} more than before`,
+      );
     }
-    problems.unshift(...await checkNotification(stack, clients, files));
+    problems.unshift(...await checkNotification(stack, files));
   } finally {
     const keys = SAMPLES.map(keyOf).flatMap((key) => [key, encodeKey(key)]);
-    await removeTraces(stack, clients, folder, keys);
+    await removeTraces(stack, folder, keys);
   }
 
   const latencies = files.flatMap(({ rowAfterMs }) => rowAfterMs ?? []).sort((a, b) => a - b);
   problems.push(...files.flatMap(({ file, problems }) => problems.map((p) => `${file}: ${p}`)));
   return {
     ok: problems.length === 0,
-    bucket: stack.s3_bucket_name,
+    bucket: stack.outputs.s3_bucket_name,
     files,
     latencyMs: latencies.length === 0 ? undefined : {
-      p50: quantile(latencies, 0.5),
-      p95: quantile(latencies, 0.95),
+      p50: latencies[Math.ceil(latencies.length / 2) - 1],
       max: latencies.at(-1)!,
     },
     failureQueue: { before, after },
@@ -136,11 +127,11 @@ export function reportToText(report: Report): string {
   const { latencyMs, failureQueue, problems } = report;
   lines.push("");
   if (latencyMs) {
-    lines.push(
-      `upload to row: p50 ${latencyMs.p50} ms, p95 ${latencyMs.p95} ms, max ${latencyMs.max} ms`,
-    );
+    lines.push(`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`);
   }
-  lines.push(`failure queue: ${failureQueue.after} events, ${failureQueue.before} before`);
+  lines.push(
+    `failure queue: ${plural(failureQueue.after, "event")}, ${failureQueue.before} before`,
+  );
   lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
   lines.push(
     report.ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
@@ -166,26 +157,24 @@ async function oneAfterAnother<T, R>(items: T[], work: (item: T) => Promise<R>):
 
 /** One file: upload, wait, compare. Adds to the report what it finds, and the row to `rows`. */
 async function checkSample(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   sample: Sample,
   report: FileReport,
   rows: Map<string, Item>,
   deadlineMs: number,
 ): Promise<void> {
   const startedAt = new Date();
-  await upload(stack, clients, sample, report.key);
+  await upload(stack, sample, report.key);
   const uploadedMs = performance.now();
-  const head = await clients.s3.send(
-    new HeadObjectCommand({ Bucket: stack.s3_bucket_name, Key: report.key }),
+  const head = await stack.s3.send(
+    new HeadObjectCommand({ Bucket: stack.outputs.s3_bucket_name, Key: report.key }),
   );
 
-  const items = await waitForRows(stack, clients, report.key, deadlineMs);
+  const items = await waitForRows(stack, report.key, deadlineMs);
   if (items.length === 0) {
     report.problems.push(
       `no row after ${Math.round(deadlineMs / 1000)} s: ${await explainMissing(
         stack,
-        clients,
         report.key,
         head,
       )}`,
@@ -203,7 +192,7 @@ async function checkSample(
   const { timestamp, processed_at, sequencer, ...attributes } = items[0];
   const expected: Record<string, string | number | undefined> = {
     file_key: report.key,
-    bucket_name: stack.s3_bucket_name,
+    bucket_name: stack.outputs.s3_bucket_name,
     file_size: head.ContentLength,
     content_type: head.ContentType,
     last_modified: head.LastModified?.toISOString(),
@@ -228,11 +217,11 @@ async function checkSample(
 }
 
 async function upload(
-  { s3_bucket_name: Bucket }: Outputs,
-  { s3 }: Clients,
+  { s3, outputs }: Stack,
   { body, type, multipart }: Sample,
   Key: string,
 ): Promise<void> {
+  const Bucket = outputs.s3_bucket_name;
   if (!multipart) {
     await s3.send(new PutObjectCommand({ Bucket, Key, Body: body, ContentType: type }));
     return;
@@ -256,14 +245,13 @@ async function upload(
 
 /** Looks often at first, then less; the rows of a key, none at the deadline. */
 async function waitForRows(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   key: string,
   deadlineMs: number,
 ): Promise<Item[]> {
   const endMs = performance.now() + deadlineMs;
   for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
-    const items = await queryRows(stack, clients, key);
+    const items = await queryRows(stack, key);
     if (items.length > 0 || performance.now() > endMs) return items;
     await pause(waitMs);
   }
@@ -271,17 +259,16 @@ async function waitForRows(
 
 /** Why a row is missing, as far as a direct invocation with the same event tells. */
 async function explainMissing(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   key: string,
   head: HeadObjectCommandOutput,
 ): Promise<string> {
   const encoded = encodeKey(key);
-  if (encoded !== key && (await queryRows(stack, clients, encoded)).length > 0) {
+  if (encoded !== key && (await queryRows(stack, encoded)).length > 0) {
     return `it stands under the undecoded key ${show(encoded)}`;
   }
   const upload: Upload = {
-    bucket: stack.s3_bucket_name,
+    bucket: stack.outputs.s3_bucket_name,
     key,
     timestamp: head.LastModified!.toISOString(),
     eventName: "ObjectCreated:Put",
@@ -289,12 +276,12 @@ async function explainMissing(
     etag: head.ETag?.replaceAll('"', ""),
     versionId: head.VersionId,
   };
-  const error = await invoke(stack, clients, toEvent(stack, [upload]));
+  const error = await invoke(stack, toEvent(stack, [upload]));
   if (error !== undefined) return `the function fails: ${error}`;
-  if ((await queryRows(stack, clients, key)).length > 0) {
+  if ((await queryRows(stack, key)).length > 0) {
     return "invoked directly, the function writes it: the bucket's event does not reach the function";
   }
-  if (encoded !== key && (await queryRows(stack, clients, encoded)).length > 0) {
+  if (encoded !== key && (await queryRows(stack, encoded)).length > 0) {
     return `the function writes it under the undecoded key ${show(encoded)}`;
   }
   return "invoked directly, the function reports success, but writes no row";
@@ -302,16 +289,15 @@ async function explainMissing(
 
 /** The same events again must change nothing. */
 async function checkRepeat(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   rows: Map<string, Item>,
 ): Promise<string[]> {
   const uploads = [...rows.values()].map(toUpload);
-  const error = await invoke(stack, clients, toEvent(stack, uploads));
+  const error = await invoke(stack, toEvent(stack, uploads));
   if (error !== undefined) return [`the same events again make the function fail: ${error}`];
   const problems: string[] = [];
   for (const [key, row] of rows) {
-    const items = await queryRows(stack, clients, key);
+    const items = await queryRows(stack, key);
     if (items.length !== 1) {
       problems.push(`the same event again left ${items.length} rows of ${key}`);
     } else if (stable(items[0]) !== stable(row)) {
@@ -336,30 +322,28 @@ function toUpload(row: Item): Upload {
 }
 
 async function checkNotification(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   files: FileReport[],
 ): Promise<string[]> {
   if (files.every(({ rowAfterMs }) => rowAfterMs !== undefined)) return [];
-  if (await bucketNotifies(stack, clients)) return [];
-  const bucket = stack.s3_bucket_name;
+  if (await bucketNotifies(stack)) return [];
+  const bucket = stack.outputs.s3_bucket_name;
   return [`the bucket ${bucket} has no notification that calls the function; deploy again`];
 }
 
-async function countParked(stack: Outputs, clients: Clients): Promise<number> {
-  const { waiting, taken } = await countFailures(stack, clients);
-  return waiting + taken;
+async function countFailed(stack: Stack): Promise<number> {
+  const { visible, inFlight } = await countFailures(stack);
+  return visible + inFlight;
 }
 
 async function removeTraces(
-  stack: Outputs,
-  clients: Clients,
+  stack: Stack,
   folder: string,
   keys: string[],
 ): Promise<void> {
-  await emptyBucket(clients.s3, stack.s3_bucket_name, { prefix: folder });
+  await emptyBucket(stack.s3, stack.outputs.s3_bucket_name, { prefix: folder });
   for (const key of keys) {
-    for (const row of await queryRows(stack, clients, key)) await deleteRow(stack, clients, row);
+    for (const row of await queryRows(stack, key)) await deleteRow(stack, row);
   }
 }
 
@@ -371,10 +355,6 @@ function text(file: string, type: string | undefined, content: string): Sample {
 /** Bytes of every value, NUL included. */
 function bytes(length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, index) => (index * 31) % 256);
-}
-
-function quantile(sorted: number[], q: number): number {
-  return sorted[Math.ceil(sorted.length * q) - 1];
 }
 
 function stable(item: Item): string {

@@ -12,16 +12,11 @@ import * as esbuild from "esbuild";
 import { unzipSync, zipSync } from "fflate";
 import { build, ENTRY } from "../tasks/build.ts";
 import { FunctionProcess, Stub, type Taken, type Work, writeFunction } from "./function_process.ts";
-import { makeTools } from "../tasks/stand_in.ts";
-import {
-  handleSignals,
-  interrupted,
-  InterruptedError,
-  ROOT,
-  say,
-  UserError,
-} from "../tasks/shell.ts";
-import { toTable } from "../tasks/terminal.ts";
+import { temporaryFolder } from "../tasks/files.ts";
+import { ROOT } from "../tasks/shell.ts";
+import { interrupted } from "../tasks/signals.ts";
+import { say, toTable } from "../tasks/terminal.ts";
+import { makeTools } from "../tasks/tools.ts";
 
 /** Each figure is the median of so many runs. */
 const ROUNDS = 15;
@@ -62,13 +57,21 @@ interface Figure {
 /** What depends on neither bundle is measured of the first variant alone. */
 type Run = Partial<Record<keyof typeof FIGURES, number>>;
 
-interface Result {
+export interface Result {
   name: string;
   unit: string;
   medians: Record<Variant, number>;
   ratios: Record<Variant, number>;
   target: string;
   met: boolean;
+}
+
+/** Measures, and compares with the targets. It takes about three minutes. */
+export async function bench(): Promise<Result[]> {
+  const { node } = await makeTools();
+  // In the project's folder, where Node finds the packages of the variant without a bundle.
+  await using folder = await temporaryFolder();
+  return judge(await measure(node, folder.path));
 }
 
 /** Runs all variants by turns, so that whatever else the machine does meets all of them. */
@@ -200,8 +203,6 @@ async function writeVariants(parent: string) {
     const { files, zipBytes } = contents[variant];
     folders[variant] = { folder: await writeFunction(parent, variant, files), zipBytes };
   }
-  // Where Node looks for the packages of the one without a bundle.
-  await Deno.symlink(join(ROOT, "node_modules"), join(parent, "unbundled", "node_modules"));
   return { folders, core };
 }
 
@@ -249,7 +250,8 @@ function median(figures: number[]): number {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-function resultsToText(results: Result[]): string {
+/** A table for people. */
+export function resultsToText(results: Result[]): string {
   const number = (figure: number) =>
     figure >= 1000
       ? Math.round(figure).toLocaleString("en-US")
@@ -268,35 +270,3 @@ function resultsToText(results: Result[]): string {
   const head = ["median", "bundle", "unbundled (ratio)", "default bundle (ratio)", "at most", ""];
   return toTable([head, ...rows]).join("\n");
 }
-
-async function main(): Promise<number> {
-  handleSignals();
-  const json = Deno.args.includes("--json");
-  if (Deno.args.some((arg) => arg !== "--json")) {
-    say("usage: deno task bench [--json]");
-    return 1;
-  }
-  let parent: string | undefined;
-  try {
-    const { node } = await makeTools();
-    parent = await Deno.makeTempDir({ prefix: "bench-" });
-    const results = judge(await measure(node, parent));
-    console.log(json ? JSON.stringify(results, null, 2) : resultsToText(results));
-    const missed = results.filter(({ met }) => !met).map(({ name }) => name);
-    if (missed.length === 0) return 0;
-    say(`Missed: ${missed.join("; ")}`);
-    return 1;
-  } catch (error) {
-    if (error instanceof InterruptedError || interrupted.aborted) {
-      say("Interrupted: nothing is left of it");
-      return 130;
-    }
-    if (!(error instanceof UserError)) throw error;
-    say(error.message);
-    return 1;
-  } finally {
-    if (parent !== undefined) await Deno.remove(parent, { recursive: true });
-  }
-}
-
-if (import.meta.main) Deno.exit(await main());

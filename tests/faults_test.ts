@@ -216,8 +216,9 @@ Deno.test({
   name: "the bundle under faults (needs permissions: deno task test)",
   ignore: !permitted,
   fn: async (t) => {
-    const { freePort, makeTools } = await import("../tasks/stand_in.ts");
-    const { forEachParallel } = await import("../tasks/shell.ts");
+    const { freePort } = await import("../tasks/stand_in.ts");
+    const { makeTools } = await import("../tasks/tools.ts");
+    const { forEachParallel } = await import("../tasks/parallel.ts");
     const { build } = await import("../tasks/build.ts");
     const { CreateBucketCommand, HeadObjectCommand, PutObjectCommand, S3Client } = await import(
       "@aws-sdk/client-s3"

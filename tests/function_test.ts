@@ -16,7 +16,8 @@ Deno.test({
     const { FunctionProcess, LARGE_BYTES, Stub, writeFunction } = await import(
       "./function_process.ts"
     );
-    const { freePort, makeTools } = await import("../tasks/stand_in.ts");
+    const { freePort } = await import("../tasks/stand_in.ts");
+    const { makeTools } = await import("../tasks/tools.ts");
     const { node } = await makeTools();
     const parent = await Deno.makeTempDir();
     try {

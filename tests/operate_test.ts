@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { type Answers, fakeClient } from "./fixtures.ts";
-import type { Clients, Item } from "../tasks/function.ts";
+import type { Item } from "../tasks/rows.ts";
+import type { Stack } from "../tasks/target.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 
 const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
@@ -13,7 +14,7 @@ function permittedTest(name: string, fn: () => Promise<void>) {
   Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
 }
 
-const STACK = {
+const OUTPUTS = {
   s3_bucket_name: "uploads",
   dynamodb_table_name: "files",
   failure_queue_url: "https://queue",
@@ -69,7 +70,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
     Body: key ? JSON.stringify({ Records: [{ s3: { object: { key } } }] }) : "junk",
   }));
   const again = messages.slice(1).map((m) => ({ ...m, ReceiptHandle: `${m.MessageId}-2` }));
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     ReceiveMessageCommand: [{ Messages: messages }, { Messages: again }],
     GetQueueAttributesCommand: () => ({
       Attributes: {
@@ -90,7 +91,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
       return {};
     },
   });
-  const report = await replayFailures(STACK, clients, { dryRun: false, max: Infinity });
+  const report = await replayFailures(stack, { dryRun: false, max: Infinity });
   assert.deepEqual({ ...report, failures: report.failures.toSorted(byId) }, {
     ok: false,
     dryRun: false,
@@ -104,7 +105,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
         reason: "the message is no JSON: nothing here put it there",
       },
     ],
-    left: { waiting: 3, taken: 1 },
+    left: { visible: 3, inFlight: 1 },
   });
   const inputs = (command: string) =>
     calls.filter(({ name }) => name === command).map(({ input }) => input.ReceiptHandle);
@@ -116,7 +117,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
 permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
   const { replayFailures } = await import("../tasks/replay.ts");
   let next = 0;
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     ReceiveMessageCommand: ({ MaxNumberOfMessages }) => ({
       Messages: Array.from({ length: MaxNumberOfMessages as number }, () => ({
         MessageId: String(++next),
@@ -125,7 +126,7 @@ permittedTest("replayFailures() takes no more than --max, and none twice", async
       })),
     }),
   });
-  const report = await replayFailures(STACK, clients, { dryRun: false, max: 13 });
+  const report = await replayFailures(stack, { dryRun: false, max: 13 });
   assert.equal(report.replayed, 13);
   assert.equal(calls.filter(({ name }) => name === "InvokeCommand").length, 13);
   const asked = calls.filter(({ name }) => name === "ReceiveMessageCommand")
@@ -135,7 +136,7 @@ permittedTest("replayFailures() takes no more than --max, and none twice", async
 
 permittedTest("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
   const { replayFailures } = await import("../tasks/replay.ts");
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     ReceiveMessageCommand: [{
       Messages: [{ MessageId: "1", ReceiptHandle: "h", Body: JSON.stringify(EVENT) }],
     }],
@@ -144,7 +145,7 @@ permittedTest("replayFailures() stops, giving all back, when AWS refuses the cal
     },
   });
   await assert.rejects(
-    replayFailures(STACK, clients, { dryRun: false, max: 10 }),
+    replayFailures(stack, { dryRun: false, max: 10 }),
     { name: "AccessDeniedException" },
   );
   assert.ok(calls.some(({ name }) => name === "ChangeMessageVisibilityCommand"));
@@ -173,7 +174,7 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     "in/again.txt": [row("in/again.txt", { etag: "tag-6", event_name: "ObjectCreated:Backfill" })],
   };
   const sent: unknown[] = [];
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     ListObjectVersionsCommand: () => ({
       Versions: [
         version("in/done.txt", "1"),
@@ -204,10 +205,10 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
   });
   const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 1000 };
   const counts = { ok: true, dryRun: false, objects: 5, failures: [], newer: 1 };
-  const dry = await backfillRows(STACK, clients, { ...options, dryRun: true });
+  const dry = await backfillRows(stack, { ...options, dryRun: true });
   assert.deepEqual(dry, { ...counts, dryRun: true, recorded: 2, sent: 3 });
   assert.deepEqual(sent, []);
-  const report = await backfillRows(STACK, clients, options);
+  const report = await backfillRows(stack, options);
   assert.deepEqual(report, { ...counts, recorded: 2, sent: 3 });
   const common = {
     eventName: "ObjectCreated:Backfill",
@@ -220,10 +221,10 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     { ...common, key: "in/again.txt", eTag: "tag-6", versionId: "6" },
   ]);
   assert.equal(calls.some(({ name }) => name === "DeleteItemCommand"), false);
-  const again = await backfillRows(STACK, clients, options);
+  const again = await backfillRows(stack, options);
   assert.deepEqual(again, { ...counts, recorded: 5, sent: 0 });
 
-  await assert.rejects(backfillRows(STACK, clients, { ...options, prefix: "out/" }), {
+  await assert.rejects(backfillRows(stack, { ...options, prefix: "out/" }), {
     name: "UserError",
     message: /^No object below "out\/" is recorded: the stack's filter_prefix is "in\/"$/,
   });
@@ -233,7 +234,7 @@ permittedTest("backfillRows() waits until an object's own event has had its time
   const { backfillRows } = await import("../tasks/backfill.ts");
   const LastModified = new Date(Date.now() - 100);
   let queries = 0;
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     ListObjectVersionsCommand: () => ({
       Versions: [{ Key: "in/a.txt", VersionId: "1", IsLatest: true, ETag: "t", LastModified }],
     }),
@@ -243,7 +244,7 @@ permittedTest("backfillRows() waits until an object's own event has had its time
     }),
   });
   const options = { prefix: "in/a", dryRun: false, concurrency: 1, settleMs: 300 };
-  const { recorded, sent } = await backfillRows(STACK, clients, options);
+  const { recorded, sent } = await backfillRows(stack, options);
   assert.deepEqual({ recorded, sent }, { recorded: 1, sent: 0 });
   assert.equal(calls.some(({ name }) => name === "InvokeCommand"), false);
   assert.ok(Date.now() - LastModified.getTime() >= 300);
@@ -252,7 +253,7 @@ permittedTest("backfillRows() waits until an object's own event has had its time
 permittedTest("backfillRows() tells each object's failure, though they went together", async () => {
   const { backfillRows } = await import("../tasks/backfill.ts");
   const rows = new Set<string>();
-  const { clients } = await fakes({
+  const { stack } = await fakes({
     ListObjectVersionsCommand: () => ({
       Versions: ["a", "b", "c"].map((name) => ({
         Key: `in/${name}.txt`,
@@ -279,7 +280,7 @@ permittedTest("backfillRows() tells each object's failure, though they went toge
     },
   });
   const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 0 };
-  const report = await backfillRows(STACK, clients, options);
+  const report = await backfillRows(stack, options);
   assert.deepEqual(report.failures, [
     { key: "in/b.txt", reason: "E: b is bad" },
     { key: "in/c.txt", reason: "the function reports success, but this version has no row" },
@@ -330,7 +331,7 @@ permittedTest("readLog() follows: every page, late lines, and no line twice", as
     message,
     logStreamName: "s",
   });
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     FilterLogEventsCommand: [
       { events: [line("1", 100_000, "a")], nextToken: "more" },
       { events: [], nextToken: "more still" }, // a page may be empty
@@ -340,7 +341,7 @@ permittedTest("readLog() follows: every page, late lines, and no line twice", as
     ],
   });
   const seen: string[] = [];
-  const lines = readLog(clients.logs, "log", { sinceMs: 90_000, follow: true, pollMs: 1 });
+  const lines = readLog(stack.logs, "log", { sinceMs: 90_000, follow: true, pollMs: 1 });
   for await (const { message } of lines) {
     seen.push(message);
     if (message === "c") break;
@@ -361,13 +362,13 @@ permittedTest("readStatus() names the parts that were removed by other means", a
   const gone = (name: string) => () => {
     throw Object.assign(new Error("gone"), { name });
   };
-  const { clients } = await fakes({
+  const { stack } = await fakes({
     GetBucketNotificationConfigurationCommand: gone("NoSuchBucket"),
     GetFunctionCommand: gone("ResourceNotFoundException"),
     FilterLogEventsCommand: gone("ResourceNotFoundException"),
     GetQueueAttributesCommand: gone("QueueDoesNotExist"),
   });
-  const { ok, problems } = await readStatus(STACK, clients, undefined);
+  const { ok, problems } = await readStatus(stack, undefined);
   assert.equal(ok, false);
   assert.deepEqual(problems.map((problem) => problem.replace(/ (does|is) .*/, "")).sort(), [
     "the bucket uploads",
@@ -375,8 +376,8 @@ permittedTest("readStatus() names the parts that were removed by other means", a
     "the function fn",
     "the function's log or the table",
   ]);
-  const { clients: denied } = await fakes({ GetFunctionCommand: gone("AccessDeniedException") });
-  await assert.rejects(readStatus(STACK, denied, undefined), { name: "AccessDeniedException" });
+  const { stack: denied } = await fakes({ GetFunctionCommand: gone("AccessDeniedException") });
+  await assert.rejects(readStatus(denied, undefined), { name: "AccessDeniedException" });
 });
 
 permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
@@ -384,7 +385,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
   const nowMs = Date.now();
   const processed = (agoMs: number) => new Date(nowMs - agoMs).toISOString();
   const written = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
-  const { clients, calls } = await fakes({
+  const { stack, calls } = await fakes({
     GetBucketNotificationConfigurationCommand: () => ({
       LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
     }),
@@ -421,7 +422,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
       },
     }),
   });
-  const status = await readStatus(STACK, clients, "hash");
+  const status = await readStatus(stack, "hash");
   assert.equal(status.ok, true);
   assert.deepEqual(statusToText(status, nowMs).split("\n"), [
     "bucket         uploads, calls the function",
@@ -434,7 +435,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
     "in/b.txt                   5 s",
     "in/a.txt                  60 s  hi\\u{a}",
     "",
-    "Nothing needs you.",
+    "All is well.",
   ]);
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
   const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
@@ -454,7 +455,7 @@ function byId(a: { messageId: string }, b: { messageId: string }): number {
   return a.messageId < b.messageId ? -1 : 1;
 }
 
-/** All clients as one fake. */
+/** A deployed stack whose clients are one fake. */
 async function fakes(answers: Answers) {
   const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
   const { send, calls } = fakeClient(answers);
@@ -462,5 +463,5 @@ async function fakes(answers: Answers) {
   const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
   const client = { send };
   const clients = { s3: client, lambda: client, sqs: client, logs: client, cloudwatch: client };
-  return { clients: { ...clients, dynamo } as unknown as Clients, calls };
+  return { stack: { ...clients, dynamo, outputs: OUTPUTS } as unknown as Stack, calls };
 }

@@ -44,17 +44,19 @@ Deno.test({
   ignore: !permitted,
   fn: async (t) => {
     // Imported here: the SDK reads the environment, which plain `deno test` may not.
-    const { enterLocal, grantInstanceRole, removeIfThere, rootOf, stopLocal } = await import(
+    const { enterStandIn, grantInstanceRole, rootOf, stopStandIn } = await import(
       "../tasks/stand_in.ts"
     );
+    const { removeIfThere } = await import("../tasks/files.ts");
     const { outputs, pullState } = await import("../tasks/terraform.ts");
-    const { clientsOf } = await import("../tasks.ts");
+    const { connect, targetOf } = await import("../tasks/target.ts");
     const { countVersions, emptyBucket } = await import("../tasks/bucket.ts");
-    const { BACKFILLED } = await import("../tasks/backfill.ts");
+    const { BACKFILLED, queryRows } = await import("../tasks/rows.ts");
     const { replayFailures } = await import("../tasks/replay.ts");
-    const stacks = await import("../tasks/function.ts");
+    const fn = await import("../tasks/function.ts");
     const { readLog } = await import("../tasks/logs.ts");
-    const { forEachParallel, run } = await import("../tasks/shell.ts");
+    const { forEachParallel } = await import("../tasks/parallel.ts");
+    const { run } = await import("../tasks/shell.ts");
     const { corpus } = await import("./corpus.ts");
     const { CloudTrailClient, LookupEventsCommand } = await import("@aws-sdk/client-cloudtrail");
     const cloudwatch = await import("@aws-sdk/client-cloudwatch");
@@ -67,7 +69,7 @@ Deno.test({
     const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
     const clone = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
     const cleanUp = async () => {
-      for (const workspace of [WORKSPACE, "local-killed"]) await stopLocal(workspace);
+      for (const workspace of [WORKSPACE, "local-killed"]) await stopStandIn(workspace);
       await removeIfThere(VARIABLES);
       // Terraform makes a folder for each workspace that it is asked about: this one is empty.
       await Deno.remove(join(ROOT, "terraform.tfstate.d", "stranger")).catch(() => {});
@@ -101,7 +103,7 @@ Deno.test({
           assert.equal(plan.stderr.includes("\u001b[31m"), false);
         }
         const { stderr } = await task(shell, "verify", "--evn", "prod");
-        assert.match(stderr, /Unknown option '--evn'/);
+        assert.match(stderr, /--evn is not an option: did you mean --env\?/);
         assert.deepEqual(await namesIn(states), before);
       });
 
@@ -229,14 +231,18 @@ Deno.test({
         );
       });
 
-      const local = await enterLocal(WORKSPACE, { start: false });
+      const local = await enterStandIn(WORKSPACE, "find");
       assert.ok(local);
       try {
         const stack = await outputs(WORKSPACE);
         assert.ok(stack);
+        const target = targetOf({ env: "test", local: true });
         const Bucket = stack.s3_bucket_name;
         /** What a task would act with: the deployer's. */
-        const deployer = clientsOf({ workspace: WORKSPACE, local }, stack.aws_region);
+        const deployer = connect(
+          { ...target, ca: local.ca, [Symbol.asyncDispose]: () => Promise.resolve() },
+          stack,
+        );
         /** The test's own, of the stand-in's root, whom no policy binds. */
         const root = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, local.ca);
         const clients = {
@@ -247,6 +253,7 @@ Deno.test({
           iam: new iam.IAMClient(root),
           cloudwatch: new cloudwatch.CloudWatchClient(root),
         };
+        const asRoot = { ...clients, outputs: stack };
         const inLocal = { env: { TF_WORKSPACE: WORKSPACE }, quiet: true };
 
         /** Plans with arguments, without a trace, and hands over the resources' changes. */
@@ -273,7 +280,7 @@ Deno.test({
           return Messages[0]?.Body;
         };
 
-        const countParked = async () => (await stacks.countFailures(stack, clients)).waiting;
+        const countParked = async () => (await fn.countFailures(asRoot)).visible;
 
         const rowOf = async (key: string) => {
           const { Item } = await clients.dynamo.send(
@@ -335,7 +342,7 @@ Deno.test({
 
         const FunctionName = stack.lambda_function_name;
 
-        const invoke = (Records: unknown[]) => stacks.invoke(stack, clients, { Records });
+        const invoke = (Records: unknown[]) => fn.invoke(asRoot, { Records });
 
         const invokeLater = async (event: unknown) => {
           const Payload = new TextEncoder().encode(JSON.stringify(event));
@@ -502,7 +509,7 @@ Deno.test({
           assert.equal(status.code, 1, status.stderr);
           const { ok, failureQueue, rows, problems }: Status = JSON.parse(status.stdout);
           assert.equal(ok, false);
-          assert.deepEqual(failureQueue, { waiting: 1, taken: 0 });
+          assert.deepEqual(failureQueue, { visible: 1, inFlight: 0 });
           assert.match(problems.join(), /^1 event in the failure queue: deno task logs says why/);
           assert.equal(rows[0].file_key, "poison/good.txt");
 
@@ -526,7 +533,7 @@ Deno.test({
           const report: ReplayReport = JSON.parse(replay.stdout);
           assert.equal(report.replayed, 0);
           assert.match(report.failures[0].reason, /UndecodableKeyError: Cannot decode .*%zz/);
-          assert.deepEqual(report.left, { waiting: 1, taken: 0 });
+          assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
         });
 
         await t.step("two clones with the same variables live side by side", async () => {
@@ -594,9 +601,9 @@ Deno.test({
               await emptyBucket(deployer.s3, Bucket, { prefix: Key });
             },
             VerifyFiles: put,
-            OperateRows: () => stacks.queryRows(stack, deployer, "any"),
-            OperateFunction: () => stacks.invoke(stack, deployer, { Records: [] }),
-            OperateQueue: () => replayFailures(stack, deployer, { dryRun: true, max: 1 }),
+            OperateRows: () => queryRows(deployer, "any"),
+            OperateFunction: () => fn.invoke(deployer, { Records: [] }),
+            OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
             ReadLog: () =>
               Array.fromAsync(
                 readLog(deployer.logs, stack.log_group_name, { sinceMs: Date.now() }),
@@ -845,7 +852,7 @@ Deno.test({
           const report: ReplayReport = JSON.parse(again.stdout);
           assert.equal(report.failures.length, 1);
           assert.ok(report.replayed < 1000, `${report.replayed} replayed`);
-          assert.deepEqual(report.left, { waiting: 1, taken: 0 });
+          assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
           const timeless = (rows: typeof loaded) =>
             rows.map(({ processed_at: _, ...attributes }) => attributes);
           assert.deepEqual(timeless(await loadedNow()), timeless(loaded));

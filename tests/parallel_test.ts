@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { forEachParallel } from "../tasks/shell.ts";
+import { forEachParallel } from "../tasks/parallel.ts";
 
 Deno.test("forEachParallel() loses no failure, and begins nothing after one", async () => {
   for (const limit of [1, 2, 8]) {

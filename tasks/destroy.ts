@@ -1,0 +1,106 @@
+/** Destroy: says what will be lost, asks, empties the bucket, removes everything, and proves it. */
+
+import { join } from "node:path";
+import { countVersions, emptyBucket } from "./bucket.ts";
+import { temporaryFolder } from "./files.ts";
+import { countRows } from "./rows.ts";
+import { interrupted } from "./signals.ts";
+import { stopStandIn } from "./stand_in.ts";
+import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./target.ts";
+import { confirm, repeat, say, UserError } from "./terminal.ts";
+import * as terraform from "./terraform.ts";
+
+/** Objects and rows are counted no further than this: enough to know what will be lost. */
+const COUNT_LIMIT = 10_000;
+
+/** Removes everything at a target, and its stand-in. @throws {UserError} something is left */
+export async function destroy(target: OpenTarget, { yes }: { yes: boolean }): Promise<void> {
+  const { workspace, local, place } = target;
+  const state = await terraform.pullState(workspace);
+  if (state.resources.length === 0) {
+    if (local) await stopStandIn(workspace);
+    say(`Nothing is deployed ${place}: there is nothing to destroy`);
+    return;
+  }
+  await checkCredentials(target);
+  await terraform.refuseOtherStack(workspace);
+
+  const clients = clientsOf(target, state.region);
+  await sayWhatIsLost(target, clients, state);
+  if (!yes) await confirm("Destroy all of it, for good?");
+
+  const bucket = find(state, "aws_s3_bucket");
+  if (bucket) await emptyWithProgress(clients, String(bucket.id));
+  await removeAndProve(workspace, state);
+  if (local) await stopStandIn(workspace);
+}
+
+async function sayWhatIsLost(
+  { place }: OpenTarget,
+  { s3, dynamo }: Clients,
+  state: terraform.State,
+): Promise<void> {
+  const bucket = find(state, "aws_s3_bucket");
+  const table = find(state, "aws_dynamodb_table");
+  const objects = bucket ? await countVersions(s3, String(bucket.id), COUNT_LIMIT) : 0;
+  const rows = table ? await countRows({ dynamo }, String(table.id), COUNT_LIMIT) : 0;
+  refuseProtected(bucket, objects, table);
+  for (const { address, attributes } of state.resources) {
+    say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
+  }
+  say(
+    `This destroys the ${state.resources.length} resources above ${place}, with ` +
+      `${atLeast(objects)} object versions and ${atLeast(rows)} rows, in ${state.region}.`,
+  );
+}
+
+/** @throws {UserError} what holds data was deployed so that it must not be destroyed */
+function refuseProtected(
+  bucket: Record<string, unknown> | undefined,
+  objects: number,
+  table: Record<string, unknown> | undefined,
+): void {
+  if (bucket?.force_destroy === false && objects > 0) {
+    throw new UserError(
+      `The bucket ${bucket.id} holds objects and is deployed with force_destroy = false: empty it yourself, or deploy with force_destroy = true first`,
+    );
+  }
+  if (table?.deletion_protection_enabled === true) {
+    throw new UserError(
+      `The table ${table.id} is deployed with deletion_protection = true: deploy with false first`,
+    );
+  }
+}
+
+async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
+  let deleted = 0;
+  using _progress = repeat(2000, () => say(`Emptying ${bucket}: ${deleted} versions deleted ...`));
+  const { versions, uploads } = await emptyBucket(s3, bucket, {
+    signal: interrupted,
+    progress: (count) => deleted = count,
+  });
+  say(`Emptied ${bucket}: ${versions} versions and markers, ${uploads} unfinished uploads`);
+}
+
+/** Destroys by Terraform, then asks AWS for each resource of the old state. */
+async function removeAndProve(workspace: string, state: terraform.State): Promise<void> {
+  await using folder = await temporaryFolder();
+  const before = join(folder.path, `before-${workspace}.tfstate`);
+  await Deno.writeTextFile(before, state.text);
+  await terraform.plan(workspace, `${before}.tfplan`, { destroy: true });
+  await terraform.apply(workspace, `${before}.tfplan`);
+  say("Asking AWS for each resource of the old state ...");
+  const left = await terraform.stillThere(workspace, before, state.resources);
+  const total = state.resources.length;
+  console.log(`${total - left.length} of ${total} resources gone`);
+  if (left.length > 0) throw new UserError(`Still there after destroy: ${left.join(", ")}`);
+}
+
+function find({ resources }: terraform.State, type: string): Record<string, unknown> | undefined {
+  return resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
+}
+
+function atLeast(count: number | undefined): string {
+  if (count === undefined) return "an unknown number of";
+  return count >= COUNT_LIMIT ? `${COUNT_LIMIT} or more` : String(count);
+}

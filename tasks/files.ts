@@ -1,0 +1,31 @@
+/** Small helpers for files and folders. */
+
+import { join } from "node:path";
+import { ROOT } from "./shell.ts";
+
+/** A file's text; undefined if it does not exist. */
+export async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Removes a file or a whole folder. */
+export async function removeIfThere(path: string): Promise<void> {
+  try {
+    await Deno.remove(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** A folder in build/ that is removed with all that is in it. */
+export async function temporaryFolder(): Promise<{ path: string } & AsyncDisposable> {
+  const build = join(ROOT, "build");
+  await Deno.mkdir(build, { recursive: true });
+  const path = await Deno.makeTempDir({ dir: build, prefix: "tmp-" });
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}

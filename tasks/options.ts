@@ -1,0 +1,134 @@
+/** The options of the tasks: their names, their meaning, and how their values are read. */
+
+import { parseArgs } from "node:util";
+import { closest, distance } from "fastest-levenshtein";
+import { UserError, visible } from "./terminal.ts";
+
+interface Option<T> {
+  /** How a value looks; an option without one is a switch. */
+  value?: string;
+  says: string;
+  /** @throws {UserError} the text is no such value */
+  read(text: string | undefined): T;
+}
+
+const SWITCH = { read: (text: string | undefined) => text !== undefined };
+
+/** Every option of every task. */
+export const OPTIONS = {
+  env: {
+    value: "NAME",
+    says: "in an environment of its own: workspace NAME, variables of NAME.tfvars",
+    read: (text) => text,
+  } as Option<string | undefined>,
+  local: { says: "on this machine's stand-in, not on AWS", ...SWITCH },
+  yes: { says: "do it without asking", ...SWITCH },
+  json: { says: "print JSON", ...SWITCH },
+  since: {
+    value: "15m",
+    says: "how far back: 90s, 15m (the default), 2h or 7d",
+    read: (text = "15m") => readDuration(text),
+  } as Option<number>,
+  follow: { says: "print new lines as they come, until Ctrl-C", ...SWITCH },
+  "dry-run": { says: "only look; change nothing", ...SWITCH },
+  max: {
+    value: "N",
+    says: "replay no more than N events",
+    read: (text) => readCount("--max", text, Infinity),
+  } as Option<number>,
+  prefix: {
+    value: "P",
+    says: "only keys that begin with P",
+    read: (text = "") => text,
+  } as Option<string>,
+  concurrency: {
+    value: "N",
+    says: "events in flight at once, 8 by default",
+    read: (text) => readCount("--concurrency", text, 8, 100),
+  } as Option<number>,
+};
+
+export type OptionName = keyof typeof OPTIONS;
+
+/** The options' values, as read from the command line. */
+export type Values<Name extends OptionName = OptionName> = {
+  [N in Name]: ReturnType<(typeof OPTIONS)[N]["read"]>;
+};
+
+/** As a usage line shows an option: `[--env NAME]`. */
+export function toUsage(name: OptionName): string {
+  const { value } = OPTIONS[name] as Option<unknown>;
+  return `[--${name}${value === undefined ? "" : ` ${value}`}]`;
+}
+
+/**
+ * Reads a task's options from its arguments.
+ *
+ * @throws {UserError} an option that the task does not have, or a value that it does not take
+ */
+export function parseOptions<Name extends OptionName>(
+  task: string,
+  names: readonly Name[],
+  args: string[],
+): Values<Name> {
+  const isSwitch = (name: Name) => !("value" in OPTIONS[name]);
+  const { tokens } = parseArgs({
+    args,
+    options: Object.fromEntries(
+      names.map((name) => [name, { type: isSwitch(name) ? "boolean" : "string" } as const]),
+    ),
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
+  const texts = new Map<string, string>();
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") continue;
+    if (token.kind === "positional") {
+      throw misused(task, names, `"${visible(token.value)}" is not an option`);
+    }
+    const name = names.find((name) => name === token.name);
+    if (name === undefined || token.rawName !== `--${name}`) {
+      throw misused(task, names, unknown(token.rawName, names));
+    }
+    if (isSwitch(name) ? token.value !== undefined : !token.value) {
+      throw misused(task, names, `--${name} takes ${isSwitch(name) ? "no" : "a"} value`);
+    }
+    texts.set(name, token.value ?? "");
+  }
+  return Object.fromEntries(
+    names.map((name) => [name, OPTIONS[name].read(texts.get(name))]),
+  ) as Values<Name>;
+}
+
+function misused(task: string, names: readonly OptionName[], problem: string): UserError {
+  const takes = names.length === 0 ? "takes no options" : `takes ${names.map(toUsage).join(" ")}`;
+  return new UserError(`${problem}; deno task ${task} ${takes}`);
+}
+
+function unknown(rawName: string, names: readonly OptionName[]): string {
+  const known = names.map((name) => `--${name}`);
+  return `${visible(rawName)} is not an option${suggestion(rawName, known)}`;
+}
+
+/** `: did you mean X?`, if one of the known words is near. */
+export function suggestion(word: string, known: string[]): string {
+  const nearest = known.length > 0 ? closest(word, known) : "";
+  return nearest !== "" && distance(word, nearest) <= 2 ? `: did you mean ${nearest}?` : "";
+}
+
+/** Milliseconds of `90s`, `15m`, `2h` or `7d`. */
+function readDuration(text: string): number {
+  const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+  if (count === undefined) {
+    throw new UserError(`--since must be like 90s, 15m, 2h or 7d, not "${visible(text)}"`);
+  }
+  return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
+}
+
+function readCount(option: string, text: string | undefined, byDefault: number, most = 1e6) {
+  if (text === undefined) return byDefault;
+  const count = Number(text);
+  if (/^\d+$/.test(text) && count >= 1 && count <= most) return count;
+  throw new UserError(`${option} must be a whole number from 1 to ${most}, not "${visible(text)}"`);
+}

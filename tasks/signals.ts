@@ -1,0 +1,65 @@
+/** Ctrl-C: the first one ends the work in order, a second one ends everything at once. */
+
+/** The user pressed Ctrl-C, or the terminal was closed. */
+export class InterruptedError extends Error {
+  override name = "InterruptedError";
+}
+
+const interruption = new AbortController();
+
+/** Aborted at the first Ctrl-C; long work ends then. */
+export const interrupted: AbortSignal = interruption.signal;
+
+/** Programs that run now; each gets one SIGINT at the first Ctrl-C. */
+export const children = new Set<Deno.ChildProcess>();
+
+/** Two signals within this time are one Ctrl-C: `deno task` passes on what the terminal sends too. */
+const SAME_SIGNAL_MS = 1000;
+
+/**
+ * From now on the first SIGINT, SIGTERM or SIGHUP aborts {@link interrupted} and is passed on to
+ * running programs as one SIGINT, after which Terraform saves its state. A second one kills them.
+ */
+export function handleSignals(): void {
+  let firstMs = 0;
+  const onSignal = () => {
+    if (interrupted.aborted && performance.now() - firstMs < SAME_SIGNAL_MS) return;
+    if (interrupted.aborted) {
+      console.error("Stopped at once: work may be left half done. Run the same command again.");
+      for (const child of children) kill(child, "SIGKILL");
+      Deno.exit(130);
+    }
+    firstMs = performance.now();
+    interruption.abort(new InterruptedError("Interrupted"));
+    console.error("\nInterrupted: ending in order (Ctrl-C again to stop at once) ...");
+    for (const child of children) kill(child, "SIGINT");
+  };
+  const signals: Deno.Signal[] = Deno.build.os === "windows"
+    ? ["SIGINT"]
+    : ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
+}
+
+/** Waits `ms`; throws at Ctrl-C. */
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(interrupted.reason);
+    };
+    const timer = setTimeout(() => {
+      interrupted.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
+    if (interrupted.aborted) stop();
+    else interrupted.addEventListener("abort", stop, { once: true });
+  });
+}
+
+function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  try {
+    child.kill(signal);
+  } catch {
+    // It has ended by itself.
+  }
+}

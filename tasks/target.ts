@@ -1,0 +1,207 @@
+/** Where a task acts: on AWS or on the stand-in, in which workspace, and on what is deployed there. */
+
+import { Agent } from "node:https";
+import { join } from "node:path";
+import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
+import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
+import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { LambdaClient } from "@aws-sdk/client-lambda";
+import { S3Client } from "@aws-sdk/client-s3";
+import { SQSClient } from "@aws-sdk/client-sqs";
+import { ROOT } from "./shell.ts";
+import { pause } from "./signals.ts";
+import { enterStandIn, isLocalWorkspace } from "./stand_in.ts";
+import { say, UserError, visible } from "./terminal.ts";
+import * as terraform from "./terraform.ts";
+
+/** How long to wait for a row. On AWS new notifications and permissions take minutes to propagate. */
+const AWS_ROW_DEADLINE_MS = 240_000;
+const LOCAL_ROW_DEADLINE_MS = 30_000;
+
+/** The options `--env` and `--local`. */
+export interface Where {
+  env?: string;
+  local: boolean;
+}
+
+/** What {@link Where} means. */
+export interface Target {
+  /** The Terraform workspace. */
+  workspace: string;
+  local: boolean;
+  /** As a sentence names it: `on AWS in environment prod`. */
+  place: string;
+  /** As a command names it: ` --env prod`. */
+  flags: string;
+  /** How long to wait for the row of an upload. */
+  rowDeadlineMs: number;
+}
+
+/** A target that tasks act on until it is closed. */
+export interface OpenTarget extends Target, AsyncDisposable {
+  /** Certificate of the stand-in (PEM). */
+  ca?: string;
+}
+
+/** How a task opens its target. */
+export interface Opening {
+  /** Whether a stand-in that does not run is started, or is taken for nothing deployed. */
+  standIn: "start" | "find";
+  /** Waits until no other task changes the workspace. */
+  exclusive?: boolean;
+}
+
+export interface Clients {
+  s3: S3Client;
+  dynamo: DynamoDBClient;
+  lambda: LambdaClient;
+  sqs: SQSClient;
+  logs: CloudWatchLogsClient;
+  cloudwatch: CloudWatchClient;
+}
+
+/** What is deployed: its outputs, and clients of its region. */
+export interface Stack extends Clients {
+  outputs: terraform.Outputs;
+}
+
+/** Nothing is deployed where a task should act. */
+export class NothingDeployedError extends UserError {
+  override name = "NothingDeployedError";
+}
+
+/** @throws {UserError} the name cannot be an environment's, or is the stand-in's */
+export function targetOf({ env, local }: Where): Target {
+  if (env !== undefined && !/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(env)) {
+    throw new UserError(
+      `--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "${visible(env)}"`,
+    );
+  }
+  const flags = (local ? " --local" : "") + (env === undefined ? "" : ` --env ${env}`);
+  if (local) {
+    return {
+      workspace: env === undefined ? "local" : `local-${env}`,
+      local,
+      place: "on the stand-in" + (env === undefined ? "" : ` in environment ${env}`),
+      flags,
+      rowDeadlineMs: LOCAL_ROW_DEADLINE_MS,
+    };
+  }
+  if (env === "default") {
+    throw new UserError("'default' is already the default: leave --env out");
+  }
+  if (env !== undefined && isLocalWorkspace(env)) {
+    throw new UserError(
+      `--env ${env} names a stand-in's environment: add --local, or choose another name`,
+    );
+  }
+  return {
+    workspace: env ?? "default",
+    local,
+    place: "on AWS in " + (env === undefined ? "the default workspace" : `environment ${env}`),
+    flags,
+    rowDeadlineMs: AWS_ROW_DEADLINE_MS,
+  };
+}
+
+/**
+ * Makes Terraform ready and, for `--local`, enters the stand-in.
+ *
+ * @throws {NothingDeployedError} there is no stand-in, and none is to be started
+ */
+export async function openTarget(where: Where, opening: Opening): Promise<OpenTarget> {
+  const target = targetOf(where);
+  forgetTerraformArguments();
+  await terraform.init();
+  await using held = new AsyncDisposableStack();
+  if (opening.exclusive) held.use(await lockWorkspace(target.workspace));
+  let ca: string | undefined;
+  if (target.local) {
+    const standIn = await enterStandIn(target.workspace, opening.standIn);
+    if (standIn === undefined) throw nothingDeployed(target);
+    held.defer(standIn.leave);
+    ca = standIn.ca;
+  }
+  const open = held.move();
+  return { ...target, ca, [Symbol.asyncDispose]: () => open.disposeAsync() };
+}
+
+/** Runs `work` on what is deployed. @throws {NothingDeployedError} nothing is */
+export async function withStack(
+  where: Where,
+  work: (stack: Stack, target: OpenTarget) => Promise<void>,
+  { exclusive }: { exclusive?: boolean } = {},
+): Promise<void> {
+  await using target = await openTarget(where, { standIn: "find", exclusive });
+  const outputs = await terraform.outputs(target.workspace);
+  if (outputs === undefined) throw nothingDeployed(target);
+  await checkCredentials(target);
+  await work(connect(target, outputs), target);
+}
+
+/** What is deployed at a target, by its outputs. */
+export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
+  return { ...clientsOf(target, outputs.aws_region), outputs };
+}
+
+export function clientsOf({ ca }: Pick<OpenTarget, "ca">, region: string): Clients {
+  const requestHandler = ca === undefined
+    ? undefined
+    : { httpsAgent: new Agent({ ca, keepAlive: true, maxSockets: 50 }) };
+  const config = { region, requestHandler };
+  return {
+    s3: new S3Client(config),
+    dynamo: new DynamoDBClient(config),
+    // Only throttling fails so often; each try waits longer.
+    lambda: new LambdaClient({ ...config, maxAttempts: 10 }),
+    sqs: new SQSClient(config),
+    logs: new CloudWatchLogsClient(config),
+    cloudwatch: new CloudWatchClient(config),
+  };
+}
+
+/** Asks the SDK's own sources for credentials, without a call to AWS; the stand-in has its own. */
+export async function checkCredentials({ local }: Target): Promise<void> {
+  if (local) return;
+  try {
+    await new S3Client({ region: "us-east-1" }).config.credentials();
+  } catch (error) {
+    throw new UserError(
+      "No AWS credentials found: run this on an EC2 instance with a role, or try it without AWS " +
+        `with --local (${(error as Error).message})`,
+    );
+  }
+}
+
+/** Waits until no other task changes the workspace; the system frees the lock of a killed one. */
+export async function lockWorkspace(workspace: string): Promise<Disposable> {
+  await Deno.mkdir(join(ROOT, "build"), { recursive: true });
+  const path = join(ROOT, "build", `${workspace}.lock`);
+  const file = await Deno.open(path, { create: true, read: true, write: true });
+  for (let tries = 0; !await file.tryLock(true); tries++) {
+    if (tries === 1) { // by now the other one has written who it is
+      const holder = visible((await Deno.readTextFile(path)).trim());
+      say(`Waiting for another task on this environment: ${holder}`);
+    }
+    await pause(500);
+  }
+  await file.truncate();
+  const task = Deno.args.map(visible).join(" ");
+  const holder = `${task}, process ${Deno.pid}, since ${new Date().toISOString()}\n`;
+  await file.write(new TextEncoder().encode(holder));
+  return file;
+}
+
+function forgetTerraformArguments(): void {
+  for (const name of Object.keys(Deno.env.toObject())) {
+    if (!/^TF_CLI_ARGS/.test(name)) continue;
+    say(`The shell's ${name} is not used: it could make Terraform act on something else`);
+    Deno.env.delete(name);
+  }
+}
+
+function nothingDeployed({ place, flags }: Target): NothingDeployedError {
+  return new NothingDeployedError(
+    `Nothing is deployed ${place}: run deno task deploy${flags} first`,
+  );
+}
