@@ -8,7 +8,7 @@ import {
   PutObjectCommand,
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
-import { type Upload } from "../handler.ts";
+import type { Upload } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { bucketNotifies, countFailures, encodeKey, invoke, toEvent } from "./function.ts";
 import { deleteRow, type Item, queryRows } from "./rows.ts";
@@ -16,7 +16,7 @@ import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { plural, say, toTable, visible } from "./terminal.ts";
 
-/** What was seen of one file; `rowAfterMs` from the end of its upload until its row was there. */
+/** What was seen of one file. `rowAfterMs` counts from the end of its upload to its row. */
 export interface FileReport {
   file: string;
   key: string;
@@ -45,7 +45,7 @@ interface Sample {
   multipart?: boolean;
 }
 
-/** A file's row is awaited so long before the next file is uploaded. */
+/** How long to wait for a file's row before the next file is uploaded beside it. */
 const NEXT_FILE_MS = 1000;
 
 const MEGABYTE = 1024 * 1024;
@@ -140,9 +140,9 @@ export function reportToText(report: Report): string {
 }
 
 /**
- * Does each item's work after the last one's, so that no file waits for another's cold start; work
- * that takes longer goes on beside the next. All has ended before this fails: no upload may outlive
- * the tidying up.
+ * Works on one item after another, so that no file waits for another's cold start; slow work goes on
+ * beside the next item's. Waits for all of it before it fails, so that no upload outlives the
+ * clean-up.
  */
 async function oneAfterAnother<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const begun: Promise<R>[] = [];
@@ -155,7 +155,7 @@ async function oneAfterAnother<T, R>(items: T[], work: (item: T) => Promise<R>):
   return await Promise.all(begun);
 }
 
-/** One file: upload, wait, compare. Adds to the report what it finds, and the row to `rows`. */
+/** Uploads one file, waits for its row and compares; adds to the report, and the row to `rows`. */
 async function checkSample(
   stack: Stack,
   sample: Sample,
@@ -172,27 +172,35 @@ async function checkSample(
 
   const items = await waitForRows(stack, report.key, deadlineMs);
   if (items.length === 0) {
-    report.problems.push(
-      `no row after ${Math.round(deadlineMs / 1000)} s: ${await explainMissing(
-        stack,
-        report.key,
-        head,
-      )}`,
-    );
+    const seconds = Math.round(deadlineMs / 1000);
+    const why = await explainMissing(stack, report.key, head);
+    report.problems.push(`no row after ${seconds} s: ${why}`);
     return;
   }
   report.rowAfterMs = Math.round(performance.now() - uploadedMs);
   rows.set(report.key, items[0]);
+  if (items.length !== 1) report.problems.push(`${items.length} rows instead of one`);
+  else report.checks++;
+  checkRow(stack, sample, report, items[0], head, startedAt);
+}
 
+/** Compares a row's attributes with S3's own answer, and counts what passed. */
+function checkRow(
+  { outputs }: Stack,
+  sample: Sample,
+  report: FileReport,
+  row: Item,
+  head: HeadObjectCommandOutput,
+  startedAt: Date,
+): void {
   const check = (passed: boolean, problem: string) => {
     if (passed) report.checks++;
     else report.problems.push(problem);
   };
-  check(items.length === 1, `${items.length} rows instead of one`);
-  const { timestamp, processed_at, sequencer, ...attributes } = items[0];
+  const { timestamp, processed_at, sequencer, ...attributes } = row;
   const expected: Record<string, string | number | undefined> = {
     file_key: report.key,
-    bucket_name: stack.outputs.s3_bucket_name,
+    bucket_name: outputs.s3_bucket_name,
     file_size: head.ContentLength,
     content_type: head.ContentType,
     last_modified: head.LastModified?.toISOString(),
@@ -211,7 +219,7 @@ async function checkSample(
   for (const [name, value] of Object.entries({ timestamp, processed_at })) {
     const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
     const isNear = isTime && Math.abs(Date.parse(value) - startedAt.getTime()) < 86_400_000;
-    check(isNear, `${name} is ${show(value)}, no time of today`);
+    check(isNear, `${name} is ${show(value)}, which is not a time of today`);
   }
   check(/^[0-9A-F]+$/i.test(String(sequencer)), `sequencer is ${show(sequencer)}`);
 }
@@ -243,7 +251,7 @@ async function upload(
   );
 }
 
-/** Looks often at first, then less; the rows of a key, none at the deadline. */
+/** The rows of a key, looked for often at first, then less; none at the deadline. */
 async function waitForRows(
   stack: Stack,
   key: string,
@@ -257,7 +265,7 @@ async function waitForRows(
   }
 }
 
-/** Why a row is missing, as far as a direct invocation with the same event tells. */
+/** Why a row is missing, as far as invoking the function with the same event shows. */
 async function explainMissing(
   stack: Stack,
   key: string,
@@ -265,7 +273,7 @@ async function explainMissing(
 ): Promise<string> {
   const encoded = encodeKey(key);
   if (encoded !== key && (await queryRows(stack, encoded)).length > 0) {
-    return `it stands under the undecoded key ${show(encoded)}`;
+    return `there is a row under the undecoded key ${show(encoded)}`;
   }
   const upload: Upload = {
     bucket: stack.outputs.s3_bucket_name,
@@ -287,12 +295,12 @@ async function explainMissing(
   return "invoked directly, the function reports success, but writes no row";
 }
 
-/** The same events again must change nothing. */
+/** Sends the same events again, which must change nothing. */
 async function checkRepeat(
   stack: Stack,
   rows: Map<string, Item>,
 ): Promise<string[]> {
-  const uploads = [...rows.values()].map(toUpload);
+  const uploads = [...rows.values()].map(uploadOfRow);
   const error = await invoke(stack, toEvent(stack, uploads));
   if (error !== undefined) return [`the same events again make the function fail: ${error}`];
   const problems: string[] = [];
@@ -307,8 +315,8 @@ async function checkRepeat(
   return problems;
 }
 
-/** What the event of a row said. */
-function toUpload(row: Item): Upload {
+/** The upload that a row's event told of. */
+function uploadOfRow(row: Item): Upload {
   return {
     bucket: row.bucket_name as string,
     key: row.file_key as string,

@@ -13,76 +13,92 @@ Deno.test({
   name: "the tasks are the same everywhere (needs permissions: deno task test)",
   ignore: !permitted,
   fn: async (t) => {
-    const { TASKS } = await import("../tasks.ts");
-    const { toUsage } = await import("../tasks/options.ts");
-    const tasks = Object.entries<Task>(TASKS);
-    const read = (name: string) => Deno.readTextFile(new URL(`../${name}`, import.meta.url));
-
-    await t.step("in deno.json, all with one list of permissions", async () => {
-      const { tasks: actual } = JSON.parse(await read("deno.json"));
-      const expected = Object.fromEntries(tasks.map(([name, { does, options }]) => [name, {
-        description: [does, ...options.map(toUsage)].join(" "),
-        command: `deno run ${PERMISSIONS} tasks.ts ${name}`,
-      }]));
-      const help = {
-        description: "Print the tasks and what they do",
-        command: `deno run ${PERMISSIONS} tasks.ts help`,
-      };
-      assert.deepEqual(actual, { ...expected, help });
-    });
-    await t.step("in README's table", async () => {
-      const cells = (await read("README.md")).split("\n")
-        .filter((line) => /^\| `\w+` +\|.*\|.*\|$/.test(line))
-        .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
-        .filter(([name]) => Object.hasOwn(TASKS, name.replaceAll("`", "")));
-      const expected = tasks.map(([name, { does, options }]) => [
-        `\`${name}\``,
-        does,
-        options.map((option) => `\`${toUsage(option).slice(1, -1)}\``).join(" "),
-      ]);
-      assert.deepEqual(cells, expected);
-    });
-    await t.step("in `help`, with and without a task, and -h: exit code 0", async () => {
-      const lists = [await tasksTs(), await tasksTs("help"), await tasksTs("--help")];
-      for (const { code, stdout } of lists) {
-        assert.equal(code, 0);
-        for (const [name, { does }] of tasks) {
-          assert.match(stdout, new RegExp(`^  ${name} +${RegExp.escape(does)}$`, "m"));
-        }
-        assert.ok(stdout.split("\n").every((line) => line.length <= 80), stdout);
-      }
-      for (const [name, { does, options }] of tasks) {
-        const { code, stdout } = await tasksTs(name, "-h");
-        assert.equal(code, 0);
-        assert.ok(stdout.includes(`\n${does}.`), stdout);
-        assert.ok(options.every((option) => stdout.includes(toUsage(option))), stdout);
-      }
-    });
-    await t.step("each says what is true after Ctrl-C", () => {
-      for (const [name, { afterCtrlC }] of tasks) {
+    await t.step("in deno.json, all with one list of permissions", inDenoJson);
+    await t.step("in README's table", inReadme);
+    await t.step("in `help`, with and without a task, and -h: exit code 0", inHelp);
+    await t.step("each says what is true after Ctrl-C", async () => {
+      for (const [name, { afterCtrlC }] of await tasks()) {
         assert.match(afterCtrlC(`deno task ${name}`), /^[a-z].*[^.]$/, name);
       }
     });
-    await t.step("a word that is none of them is refused, with the nearest one", async () => {
-      const cases = [
-        [["verify", "--evn", "prod"], "--evn is not an option: did you mean --env?"],
-        [["verify", "--follow"], "--follow is not an option;"],
-        [["verify", "-e"], "-e is not an option;"],
-        [["verify", "now"], '"now" is not an option;'],
-        [["verify", "--env"], "--env takes a value;"],
-        [["verify", "--json=yes"], "--json takes no value;"],
-        [["logs", "--since", "1y"], '--since must be like 90s, 15m, 2h or 7d, not "1y"'],
-        [["replay", "--max", "0"], '--max must be a whole number from 1 to 1000000, not "0"'],
-        [["deplyo"], '"deplyo" is not a task: did you mean deploy?'],
-      ] as const;
-      for (const [args, sentence] of cases) {
-        const { code, stderr } = await tasksTs(...args);
-        assert.equal(code, 1);
-        assert.ok(stderr.startsWith(sentence), stderr);
-      }
-    });
+    await t.step("a word that is none of them is refused, with the nearest one", refusesOthers);
   },
 });
+
+async function inDenoJson() {
+  const { toUsage } = await import("../tasks/options.ts");
+  const { tasks: actual } = JSON.parse(await read("deno.json"));
+  const expected = Object.fromEntries((await tasks()).map(([name, { does, options }]) => [name, {
+    description: [does, ...options.map(toUsage)].join(" "),
+    command: `deno run ${PERMISSIONS} tasks.ts ${name}`,
+  }]));
+  const help = {
+    description: "Print the tasks and what they do",
+    command: `deno run ${PERMISSIONS} tasks.ts help`,
+  };
+  assert.deepEqual(actual, { ...expected, help });
+}
+
+async function inReadme() {
+  const { toUsage } = await import("../tasks/options.ts");
+  const names = (await tasks()).map(([name]) => `\`${name}\``);
+  const cells = (await read("README.md")).split("\n")
+    .filter((line) => /^\| `\w+` +\|.*\|.*\|$/.test(line))
+    .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
+    .filter(([name]) => names.includes(name));
+  const expected = (await tasks()).map(([name, { does, options }]) => [
+    `\`${name}\``,
+    does,
+    options.map((option) => `\`${toUsage(option).slice(1, -1)}\``).join(" "),
+  ]);
+  assert.deepEqual(cells, expected);
+}
+
+async function inHelp() {
+  const { toUsage } = await import("../tasks/options.ts");
+  const lists = [await tasksTs(), await tasksTs("help"), await tasksTs("--help")];
+  for (const { code, stdout } of lists) {
+    assert.equal(code, 0);
+    for (const [name, { does }] of await tasks()) {
+      assert.match(stdout, new RegExp(`^  ${name} +${RegExp.escape(does)}$`, "m"));
+    }
+    assert.ok(stdout.split("\n").every((line) => line.length <= 80), stdout);
+  }
+  for (const [name, { does, options }] of await tasks()) {
+    const { code, stdout } = await tasksTs(name, "-h");
+    assert.equal(code, 0);
+    assert.ok(stdout.includes(`\n${does}.`), stdout);
+    assert.ok(options.every((option) => stdout.includes(toUsage(option))), stdout);
+  }
+}
+
+async function refusesOthers() {
+  const cases = [
+    [["verify", "--evn", "prod"], "--evn is not an option: did you mean --env?"],
+    [["verify", "--follow"], "--follow is not an option;"],
+    [["verify", "-e"], "-e is not an option;"],
+    [["verify", "now"], '"now" is not an option;'],
+    [["verify", "--env"], "--env takes a value;"],
+    [["verify", "--json=yes"], "--json takes no value;"],
+    [["logs", "--since", "1y"], '--since must be like 90s, 15m, 2h or 7d, not "1y"'],
+    [["replay", "--max", "0"], '--max must be a whole number from 1 to 1000000, not "0"'],
+    [["deplyo"], '"deplyo" is not a task: did you mean deploy?'],
+  ] as const;
+  for (const [args, sentence] of cases) {
+    const { code, stderr } = await tasksTs(...args);
+    assert.equal(code, 1);
+    assert.ok(stderr.startsWith(sentence), stderr);
+  }
+}
+
+async function tasks(): Promise<[string, Task][]> {
+  const { TASKS } = await import("../tasks.ts");
+  return Object.entries<Task>(TASKS);
+}
+
+async function read(name: string): Promise<string> {
+  return await Deno.readTextFile(new URL(`../${name}`, import.meta.url));
+}
 
 /** Runs a task in this process, and returns what it printed. */
 async function tasksTs(...args: string[]) {
