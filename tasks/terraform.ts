@@ -44,19 +44,22 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
 /** A folder of providers has this path in it: https://developer.hashicorp.com/terraform/cli/config/config-file#filesystem_mirror */
 const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
 
+/** The names of outputs.tf. */
+const OUTPUTS = [
+  "s3_bucket_name",
+  "dynamodb_table_name",
+  "failure_queue_url",
+  "log_group_name",
+  "lambda_function_name",
+  "filter_prefix",
+  "filter_suffix",
+  "environment",
+  "account_id",
+  "aws_region",
+] as const;
+
 /** Values of outputs.tf. */
-export interface Outputs {
-  s3_bucket_name: string;
-  dynamodb_table_name: string;
-  failure_queue_url: string;
-  log_group_name: string;
-  lambda_function_name: string;
-  filter_prefix: string;
-  filter_suffix: string;
-  environment: string;
-  account_id: string;
-  aws_region: string;
-}
+export type Outputs = Record<typeof OUTPUTS[number], string>;
 
 /** A resource of a state, with the attributes that its provider keeps. */
 export interface Resource {
@@ -173,14 +176,22 @@ export async function apply(workspace: string, file: string): Promise<void> {
   await terraform(workspace, ["apply", "-input=false", LOCK, file], { output: "show" });
 }
 
-/** The outputs, all of them, or undefined where nothing is deployed. */
+/**
+ * The outputs; undefined if nothing is deployed.
+ *
+ * @throws {UserError} one is missing, as after an apply that was interrupted
+ */
 export async function outputs(workspace: string): Promise<Outputs | undefined> {
   const { stdout } = await terraform(workspace, ["output", "-json"], { quiet: true });
-  const values = parse<Record<string, { value: string }>>(stdout, "terraform output");
-  if (values.lambda_function_name === undefined) return undefined;
-  return Object.fromEntries(
-    Object.entries(values).map(([name, { value }]) => [name, value]),
-  ) as unknown as Outputs;
+  const values = parse<Record<string, { value: unknown }>>(stdout, "terraform output");
+  if (Object.keys(values).length === 0) return undefined;
+  const missing = OUTPUTS.filter((name) => typeof values[name]?.value !== "string");
+  if (missing.length > 0) {
+    throw new UserError(
+      `The deployment is not complete: Terraform has no output ${missing.join(", ")}; deploy again`,
+    );
+  }
+  return Object.fromEntries(OUTPUTS.map((name) => [name, values[name].value])) as Outputs;
 }
 
 /** The workspace's state; empty where nothing is deployed. */
