@@ -11,9 +11,11 @@ import { logToText, readLog } from "./tasks/logs.ts";
 import {
   type OptionName,
   OPTIONS,
-  parseOptions,
+  parseArguments,
   suggestion,
+  type Syntax,
   toUsage,
+  usageOf,
   type Values,
 } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";
@@ -44,15 +46,14 @@ import * as terraform from "./tasks/terraform.ts";
 import { reportToText, verifyStack } from "./tasks/verify.ts";
 
 /** One task, as usage, README and deno.json show it. */
-export interface Task<Name extends OptionName = OptionName> {
+export interface Task<Name extends OptionName = OptionName> extends Syntax<Name> {
   /** What it does, in one sentence. */
   does: string;
-  options: readonly Name[];
   /** What is true after Ctrl-C. `again` is the command as it was typed. */
   afterCtrlC(again: string): string;
   /** Exit code when it could not do its work; 1 by default. */
   failureCode?: number;
-  run(options: Values<Name>): Promise<void>;
+  run(options: Values<Name>, words: string[]): Promise<void>;
 }
 
 const goesOn = (again: string) => `${again} goes on where this ended`;
@@ -281,10 +282,14 @@ export function usage(): string {
 }
 
 /** What `deno task NAME --help` prints. */
-function helpOf(name: string, { does, options }: Task): string {
-  const rows = options.map((option) => [`  ${toUsage(option).slice(1, -1)}`, OPTIONS[option].says]);
+function helpOf(name: string, task: Task): string {
+  const { does, options, words } = task;
+  const rows = [
+    ...(words ? [[`  ${words.usage}`, words.says]] : []),
+    ...options.map((option) => [`  ${toUsage(option).slice(1, -1)}`, OPTIONS[option].says]),
+  ];
   return [
-    `usage: ${["deno task", name, ...options.map(toUsage)].join(" ")}`,
+    `usage: ${["deno task", name, ...usageOf(task)].join(" ")}`,
     "",
     `${does}.`,
     ...(rows.length > 0 ? ["", ...toTable(rows)] : []),
@@ -294,7 +299,8 @@ function helpOf(name: string, { does, options }: Task): string {
 /** Runs the task that the arguments name, and returns the exit code. */
 export async function main([name = "help", ...args]: string[]): Promise<number> {
   const task = Object.hasOwn(TASKS, name) ? TASKS[name as keyof typeof TASKS] : undefined;
-  const asksForHelp = args.some((arg) => arg === "--help" || arg === "-h");
+  const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  const asksForHelp = own.some((arg) => arg === "--help" || arg === "-h");
   if (["help", "--help", "-h"].includes(name) || (task && asksForHelp)) {
     console.log(task ? helpOf(name, task) : usage());
     return 0;
@@ -304,9 +310,9 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
     return 1;
   }
   try {
-    const options = parseOptions(name, task.options, args);
+    const { values, words } = parseArguments(name, task, args);
     handleSignals();
-    await task.run(options);
+    await task.run(values, words);
     return 0;
   } catch (error) {
     if (interrupted.aborted) {

@@ -55,27 +55,51 @@ export type Values<Name extends OptionName = OptionName> = {
   [N in Name]: ReturnType<(typeof OPTIONS)[N]["read"]>;
 };
 
+/** The words that a task takes beside its options, as `KEY` or files. */
+export interface Words {
+  /** As a usage line shows them: `KEY`, `[KEY]` or `[FILE...]`. */
+  usage: string;
+  says: string;
+  least: number;
+  most: number;
+}
+
+/** What a task takes from the command line. */
+export interface Syntax<Name extends OptionName = OptionName> {
+  options: readonly Name[];
+  words?: Words;
+}
+
 /** As a usage line shows an option: `[--env NAME]`. */
 export function toUsage(name: OptionName): string {
   const { value } = OPTIONS[name] as Option<unknown>;
   return `[--${name}${value === undefined ? "" : ` ${value}`}]`;
 }
 
+/** Everything that a task takes, as a usage line shows it. */
+export function usageOf({ options, words }: Syntax): string[] {
+  return [...(words ? [words.usage] : []), ...options.map(toUsage)];
+}
+
 /**
- * Reads a task's options from its arguments.
+ * Reads a task's options and words from its arguments.
  *
  * @throws {UserError} an option that the task does not have, or a value that it does not take
  */
-export function parseOptions<Name extends OptionName>(
+export function parseArguments<Name extends OptionName>(
   task: string,
-  names: readonly Name[],
+  { options, words }: Syntax<Name>,
   args: string[],
-): Values<Name> {
+): { values: Values<Name>; words: string[] } {
+  const misused = (problem: string) => {
+    const takes = usageOf({ options, words }).join(" ") || "no options";
+    return new UserError(`${problem}; deno task ${task} takes ${takes}`);
+  };
   const isSwitch = (name: Name) => !("value" in OPTIONS[name]);
-  const { tokens } = parseArgs({
+  const { tokens, positionals } = parseArgs({
     args,
     options: Object.fromEntries(
-      names.map((name) => [name, { type: isSwitch(name) ? "boolean" : "string" } as const]),
+      options.map((name) => [name, { type: isSwitch(name) ? "boolean" : "string" } as const]),
     ),
     strict: false,
     allowPositionals: true,
@@ -83,32 +107,25 @@ export function parseOptions<Name extends OptionName>(
   });
   const texts = new Map<string, string>();
   for (const token of tokens) {
-    if (token.kind === "option-terminator") continue;
-    if (token.kind === "positional") {
-      throw misused(task, names, `"${visible(token.value)}" is not an option`);
-    }
-    const name = names.find((name) => name === token.name);
+    if (token.kind !== "option") continue;
+    const name = options.find((name) => name === token.name);
     if (name === undefined || token.rawName !== `--${name}`) {
-      throw misused(task, names, unknown(token.rawName, names));
+      const known = options.map((name) => `--${name}`);
+      const { rawName } = token;
+      throw misused(`${visible(rawName)} is not an option${suggestion(rawName, known)}`);
     }
     if (isSwitch(name) ? token.value !== undefined : !token.value) {
-      throw misused(task, names, `--${name} takes ${isSwitch(name) ? "no" : "a"} value`);
+      throw misused(`--${name} takes ${isSwitch(name) ? "no" : "a"} value`);
     }
     texts.set(name, token.value ?? "");
   }
-  return Object.fromEntries(
-    names.map((name) => [name, OPTIONS[name].read(texts.get(name))]),
-  ) as Values<Name>;
-}
-
-function misused(task: string, names: readonly OptionName[], problem: string): UserError {
-  const takes = names.length === 0 ? "takes no options" : `takes ${names.map(toUsage).join(" ")}`;
-  return new UserError(`${problem}; deno task ${task} ${takes}`);
-}
-
-function unknown(rawName: string, names: readonly OptionName[]): string {
-  const known = names.map((name) => `--${name}`);
-  return `${visible(rawName)} is not an option${suggestion(rawName, known)}`;
+  const { least = 0, most = 0 } = words ?? {};
+  if (positionals.length < least) throw misused(`${words!.usage} is missing`);
+  if (positionals.length > most) {
+    throw misused(`"${visible(positionals[most])}" is not an option`);
+  }
+  const values = options.map((name) => [name, OPTIONS[name].read(texts.get(name))]);
+  return { values: Object.fromEntries(values) as Values<Name>, words: positionals };
 }
 
 /** `: did you mean X?`, if one of the known words is near. */

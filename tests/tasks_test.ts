@@ -26,10 +26,10 @@ Deno.test({
 });
 
 async function inDenoJson() {
-  const { toUsage } = await import("../tasks/options.ts");
+  const { usageOf } = await import("../tasks/options.ts");
   const { tasks: actual } = JSON.parse(await read("deno.json"));
-  const expected = Object.fromEntries((await tasks()).map(([name, { does, options }]) => [name, {
-    description: [does, ...options.map(toUsage)].join(" "),
+  const expected = Object.fromEntries((await tasks()).map(([name, task]) => [name, {
+    description: [task.does, ...usageOf(task)].join(" "),
     command: `deno run ${PERMISSIONS} tasks.ts ${name}`,
   }]));
   const help = {
@@ -40,22 +40,22 @@ async function inDenoJson() {
 }
 
 async function inReadme() {
-  const { toUsage } = await import("../tasks/options.ts");
+  const { usageOf } = await import("../tasks/options.ts");
   const names = (await tasks()).map(([name]) => `\`${name}\``);
   const cells = (await read("README.md")).split("\n")
     .filter((line) => /^\| `\w+` +\|.*\|.*\|$/.test(line))
     .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
     .filter(([name]) => names.includes(name));
-  const expected = (await tasks()).map(([name, { does, options }]) => [
+  const expected = (await tasks()).map(([name, task]) => [
     `\`${name}\``,
-    does,
-    options.map((option) => `\`${toUsage(option).slice(1, -1)}\``).join(" "),
+    task.does,
+    usageOf(task).map((part) => `\`${part.replace(/^\[(--.*)\]$/, "$1")}\``).join(" "),
   ]);
   assert.deepEqual(cells, expected);
 }
 
 async function inHelp() {
-  const { toUsage } = await import("../tasks/options.ts");
+  const { usageOf } = await import("../tasks/options.ts");
   const lists = [await tasksTs(), await tasksTs("help"), await tasksTs("--help")];
   for (const { code, stdout } of lists) {
     assert.equal(code, 0);
@@ -64,11 +64,11 @@ async function inHelp() {
     }
     assert.ok(stdout.split("\n").every((line) => line.length <= 80), stdout);
   }
-  for (const [name, { does, options }] of await tasks()) {
+  for (const [name, task] of await tasks()) {
     const { code, stdout } = await tasksTs(name, "-h");
     assert.equal(code, 0);
-    assert.ok(stdout.includes(`\n${does}.`), stdout);
-    assert.ok(options.every((option) => stdout.includes(toUsage(option))), stdout);
+    assert.ok(stdout.includes(`\n${task.does}.`), stdout);
+    assert.ok(stdout.startsWith(["usage: deno task", name, ...usageOf(task)].join(" ")), stdout);
   }
 }
 
