@@ -7,6 +7,7 @@ import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { sha256Of, writeZip, ZIP_URL } from "./tasks/build.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
+import { readRows, toCsvLines, toJsonLines, toTableLines } from "./tasks/list_rows.ts";
 import { logToText, readLog } from "./tasks/logs.ts";
 import {
   type OptionName,
@@ -56,6 +57,10 @@ export interface Task<Name extends OptionName = OptionName> extends Syntax<Name>
   run(options: Values<Name>, words: string[]): Promise<void>;
 }
 
+/** How far back `logs` goes, and how many rows `rows` shows to people, unless it is told. */
+const LOG_SINCE_MS = 15 * 60_000;
+const SHOWN_ROWS = 50;
+
 const goesOn = (again: string) => `${again} goes on where this ended`;
 const unchanged = () => "nothing was changed";
 
@@ -97,6 +102,13 @@ export const TASKS = {
     options: ["env", "local", "json", "since", "follow"],
     afterCtrlC: unchanged,
     run: logsTask,
+  }),
+  rows: task({
+    does: "Print rows of the table, the newest first",
+    words: { usage: "[KEY]", says: "only this key's rows", least: 0, most: 1 },
+    options: ["env", "local", "json", "csv", "since", "prefix", "limit"],
+    afterCtrlC: unchanged,
+    run: rowsTask,
   }),
   replay: task({
     does: "Run the failure queue's events again",
@@ -175,7 +187,7 @@ async function statusTask({ json, ...where }: Values<"env" | "local" | "json">):
 async function logsTask(
   { json, since, follow, ...where }: Values<"env" | "local" | "json" | "since" | "follow">,
 ): Promise<void> {
-  const sinceMs = Date.now() - since;
+  const sinceMs = Date.now() - (since ?? LOG_SINCE_MS);
   await withStack(where, async ({ logs, outputs }) => {
     try {
       for await (const event of readLog(logs, outputs.log_group_name, { sinceMs, follow })) {
@@ -185,6 +197,29 @@ async function logsTask(
     } catch (error) {
       if (!follow || !interrupted.aborted) throw error; // Ctrl-C is how following ends
     }
+  });
+}
+
+async function rowsTask(
+  { json, csv, since, prefix, limit, ...where }: Values<
+    "env" | "local" | "json" | "csv" | "since" | "prefix" | "limit"
+  >,
+  [key]: string[],
+): Promise<void> {
+  if (json && csv) throw new UserError("--json and --csv exclude each other: choose one");
+  if (key !== undefined && prefix !== "") {
+    throw new UserError("KEY and --prefix exclude each other: choose one");
+  }
+  const sinceMs = since === undefined ? undefined : Date.now() - since;
+  const most = limit ?? (json || csv ? Infinity : SHOWN_ROWS);
+  await withStack(where, async (stack) => {
+    const rows = readRows(stack, { key, prefix, sinceMs, limit: most });
+    const lines = json
+      ? toJsonLines(rows)
+      : csv
+      ? toCsvLines(rows)
+      : toTableLines(rows, Date.now());
+    for await (const line of lines) if (!await printLine(line)) return;
   });
 }
 

@@ -24,13 +24,19 @@ export const OPTIONS = {
   local: { says: "on this machine's stand-in, not on AWS", ...SWITCH },
   yes: { says: "do it without asking", ...SWITCH },
   json: { says: "print JSON", ...SWITCH },
+  csv: { says: "print CSV", ...SWITCH },
   since: {
-    value: "15m",
-    says: "how far back: 90s, 15m (the default), 2h or 7d",
-    read: (text = "15m") => readDuration(text),
-  } as Option<number>,
+    value: "1h",
+    says: "how far back: 90s, 15m, 2h or 7d",
+    read: (text) => text === undefined ? undefined : readDuration(text),
+  } as Option<number | undefined>,
   follow: { says: "print new lines as they come, until Ctrl-C", ...SWITCH },
   "dry-run": { says: "only look; change nothing", ...SWITCH },
+  limit: {
+    value: "N",
+    says: "print no more than N rows",
+    read: (text) => text === undefined ? undefined : readCount("--limit", text, Infinity),
+  } as Option<number | undefined>,
   max: {
     value: "N",
     says: "replay no more than N events",

@@ -1,0 +1,220 @@
+/** Rows: prints rows of the table, as a table for people, JSON lines or CSV for programs. */
+
+import {
+  BatchGetItemCommand,
+  DescribeTableCommand,
+  paginateQuery,
+  paginateScan,
+} from "@aws-sdk/client-dynamodb";
+import { type Row, toJsonLine } from "../handler.ts";
+import { parseLine, readLog } from "./logs.ts";
+import { type Item, rowKey, toItem } from "./rows.ts";
+import type { Stack } from "./target.ts";
+import { clip, say, toDuration, toTable, visible } from "./terminal.ts";
+
+/** Which rows: those of a key, those written since a time, or those below a prefix. */
+export interface Wanted {
+  key?: string;
+  prefix: string;
+  /** Milliseconds since 1970. */
+  sinceMs?: number;
+  limit: number;
+}
+
+/** Rows that are held to be sorted; more are printed in the table's own order. */
+const SORTED_ROWS = 1000;
+
+/** Before a scan reads more rows than this, it says what that costs. */
+const CHEAP_ROWS = 100_000;
+
+/** The most keys that BatchGetItem takes. */
+const BATCH_KEYS = 100;
+
+/** A scan reads two pages of 4 KB for one read request unit; its price in us-east-1, July 2025. */
+const SCANNED_BYTES_A_UNIT = 8192;
+const DOLLARS_A_MILLION_UNITS = 0.125;
+
+/** The columns of a CSV file. The type makes sure that none is missing. */
+const COLUMNS = Object.keys(
+  {
+    file_key: true,
+    timestamp: true,
+    bucket_name: true,
+    event_name: true,
+    file_size: true,
+    content_type: true,
+    last_modified: true,
+    processed_at: true,
+    etag: true,
+    version_id: true,
+    sequencer: true,
+    content_preview: true,
+  } satisfies Record<keyof Row, true>,
+);
+
+/** The rows that are wanted: the newest first, but for a scan of more than 1,000. */
+export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  let left = wanted.limit;
+  const rows = wanted.key !== undefined
+    ? rowsOfKey(stack, wanted.key, wanted.sinceMs)
+    : wanted.sinceMs !== undefined
+    ? rowsWrittenSince(stack, wanted.sinceMs, wanted.prefix)
+    : newestFirst(scanRows(stack, wanted.prefix, wanted.limit));
+  for await (const row of rows) {
+    if (left-- <= 0) return;
+    yield row;
+  }
+}
+
+async function* rowsOfKey(
+  { dynamo, outputs }: Stack,
+  key: string,
+  sinceMs = 0,
+): AsyncGenerator<Item> {
+  const pages = paginateQuery({ client: dynamo }, {
+    TableName: outputs.dynamodb_table_name,
+    KeyConditionExpression: "file_key = :key",
+    ExpressionAttributeValues: { ":key": { S: key } },
+    ScanIndexForward: false,
+    ConsistentRead: true,
+  });
+  for await (const { Items = [] } of pages) {
+    yield* Items.map(toItem).filter(({ processed_at }) =>
+      Date.parse(String(processed_at)) >= sinceMs
+    );
+  }
+}
+
+/** The table is ordered by key, so the function's log says which rows were written since. */
+async function* rowsWrittenSince(
+  stack: Stack,
+  sinceMs: number,
+  prefix: string,
+): AsyncGenerator<Item> {
+  const pattern = '{ $.outcome = "written" }';
+  const keys = new Map<string, ReturnType<typeof rowKey>>();
+  const events = readLog(stack.logs, stack.outputs.log_group_name, { sinceMs, pattern });
+  for await (const { message } of events) {
+    const line = parseLine(message);
+    if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
+    const key = rowKey(line);
+    const id = JSON.stringify(key);
+    keys.delete(id); // a row that was written again moves to the end
+    keys.set(id, key);
+  }
+  const newestFirst = [...keys.values()].reverse();
+  for (let start = 0; start < newestFirst.length; start += BATCH_KEYS) {
+    yield* await getRows(stack, newestFirst.slice(start, start + BATCH_KEYS));
+  }
+}
+
+/** The rows of some keys that are still there, in the order of the keys. */
+async function getRows(
+  { dynamo, outputs }: Stack,
+  keys: ReturnType<typeof rowKey>[],
+): Promise<Item[]> {
+  const found = new Map<string, Item>();
+  const table = outputs.dynamodb_table_name;
+  for (let Keys = keys; Keys.length > 0;) {
+    const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
+      new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
+    );
+    for (const item of (Responses[table] ?? []).map(toItem)) {
+      found.set(JSON.stringify(rowKey(item)), item);
+    }
+    Keys = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
+  }
+  return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
+}
+
+async function* scanRows(stack: Stack, prefix: string, limit: number): AsyncGenerator<Item> {
+  const { dynamo, outputs } = stack;
+  const pages = paginateScan({ client: dynamo }, {
+    TableName: outputs.dynamodb_table_name,
+    ...(prefix === "" ? {} : {
+      FilterExpression: "begins_with(file_key, :prefix)",
+      ExpressionAttributeValues: { ":prefix": { S: prefix } },
+    }),
+  });
+  let read = 0;
+  let found = 0;
+  let said = false;
+  for await (const { Items = [], ScannedCount = 0 } of pages) {
+    read += ScannedCount;
+    found += Items.length;
+    yield* Items.map(toItem);
+    if (read < CHEAP_ROWS || said || found >= limit) continue;
+    say(await costOfScan(stack));
+    said = true;
+  }
+}
+
+async function costOfScan({ dynamo, outputs }: Stack): Promise<string> {
+  const TableName = outputs.dynamodb_table_name;
+  const { Table = {} } = await dynamo.send(new DescribeTableCommand({ TableName }));
+  const { ItemCount = 0, TableSizeBytes = 0 } = Table;
+  const units = TableSizeBytes / SCANNED_BYTES_A_UNIT;
+  const dollars = (units / 1e6 * DOLLARS_A_MILLION_UNITS).toFixed(4);
+  return `${CHEAP_ROWS} rows are read. The whole table has about ${ItemCount} rows and ` +
+    `${Math.round(TableSizeBytes / 1e6)} MB: reading it costs about $${dollars} (Ctrl-C stops)`;
+}
+
+/** Sorts rows by when they were written, unless there are too many to hold. */
+async function* newestFirst(rows: AsyncGenerator<Item>): AsyncGenerator<Item> {
+  const held: Item[] = [];
+  for await (const row of rows) {
+    held.push(row);
+    if (held.length <= SORTED_ROWS) continue;
+    say(`More than ${SORTED_ROWS} rows: they come in the table's own order`);
+    yield* held;
+    yield* rows;
+    return;
+  }
+  yield* held.sort((a, b) => a.processed_at < b.processed_at ? 1 : -1);
+}
+
+/** Rows as the lines of JSON. */
+export async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
+  for await (const row of rows) yield toJsonLine(row);
+}
+
+/** Rows as the lines of a CSV file, which end with CRLF: https://www.rfc-editor.org/rfc/rfc4180 */
+export async function* toCsvLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
+  yield COLUMNS.join(",") + "\r";
+  for await (const row of rows) {
+    yield COLUMNS.map((name) => toCell(row[name])).join(",") + "\r";
+  }
+}
+
+/**
+ * A cell of a CSV file. A spreadsheet takes text that begins so for a formula: an apostrophe before
+ * it prevents that. https://owasp.org/www-community/attacks/CSV_Injection
+ */
+function toCell(value: string | number | undefined): string {
+  if (typeof value !== "string") return String(value ?? "");
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Rows as a table for people, with a heading for each thousand. */
+export async function* toTableLines(
+  rows: AsyncIterable<Item>,
+  nowMs: number,
+): AsyncGenerator<string> {
+  let cells: string[][] = [];
+  for await (const row of rows) {
+    cells.push([
+      clip(String(row.file_key), 40),
+      visible(String(row.file_size ?? "")),
+      clip(String(row.content_type ?? ""), 16),
+      toDuration(nowMs - Date.parse(String(row.processed_at))),
+      clip(String(row.content_preview ?? ""), 24),
+    ]);
+    if (cells.length < SORTED_ROWS) continue;
+    yield* toTable([HEADINGS, ...cells], [1, 3]);
+    cells = [];
+  }
+  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], [1, 3]);
+}
+
+const HEADINGS = ["key", "bytes", "type", "age", "preview"];

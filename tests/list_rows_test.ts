@@ -1,0 +1,156 @@
+/** The rows task against fake clients: order, limits, CSV, and what it says of a large table. */
+
+import assert from "node:assert/strict";
+import type { Item } from "../tasks/rows.ts";
+import type { Stack } from "../tasks/target.ts";
+import { type Answers, fakeClient } from "./fixtures.ts";
+
+const permitted = ["env", "sys"].every((name) =>
+  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
+);
+
+function permittedTest(name: string, fn: () => Promise<void>) {
+  Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
+}
+
+const EVERYTHING = { prefix: "", limit: Infinity };
+
+permittedTest(
+  "readRows() of a key asks for the newest first, and reads no more than it prints",
+  async () => {
+    const { readRows } = await import("../tasks/list_rows.ts");
+    const { stack, calls } = await fakeStack({
+      QueryCommand: () => ({ Items: [row("a", 3), row("a", 2)], LastEvaluatedKey: { x: 1 } }),
+    });
+    const rows = await Array.fromAsync(readRows(stack, { key: "a", prefix: "", limit: 3 }));
+    assert.deepEqual(rows.map(({ processed_at }) => processed_at), [at(3), at(2), at(3)]);
+    assert.equal(calls.length, 2);
+    assert.equal(calls[0].input.ScanIndexForward, false);
+  },
+);
+
+permittedTest("readRows() since a time goes by the log, and leaves out what is gone", async () => {
+  const { readRows } = await import("../tasks/list_rows.ts");
+  const line = (file_key: string, minute: number, outcome = "written") => ({
+    message: JSON.stringify({ outcome, file_key, timestamp: at(minute) }),
+  });
+  const { stack, calls } = await fakeStack({
+    FilterLogEventsCommand: [{
+      events: [
+        line("in/old", 1),
+        line("in/gone", 2),
+        line("out/other", 3),
+        line("in/failed", 4, "failed"),
+        line("in/new", 5),
+        line("in/old", 1), // written again
+      ],
+    }],
+    BatchGetItemCommand: [
+      {
+        Responses: { files: [row("in/new", 5)] },
+        UnprocessedKeys: { files: { Keys: [{ file_key: { S: "in/old" } }] } },
+      },
+      { Responses: { files: [row("in/old", 1)] } },
+    ],
+  });
+  const wanted = { sinceMs: 0, prefix: "in/", limit: 10 };
+  const rows = await Array.fromAsync(readRows(stack, wanted));
+  assert.deepEqual(rows.map(({ file_key }) => file_key), ["in/old", "in/new"]);
+  const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
+  const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
+  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/old", "in/new", "in/gone"]);
+});
+
+permittedTest("readRows() sorts a small table, and streams a large one page by page", async () => {
+  const { readRows } = await import("../tasks/list_rows.ts");
+  const small = await fakeStack({ ScanCommand: [{ Items: [row("a", 1), row("b", 3)] }] });
+  const sorted = await Array.fromAsync(readRows(small.stack, EVERYTHING));
+  assert.deepEqual(sorted.map(({ file_key }) => file_key), ["b", "a"]);
+
+  const pages = 150;
+  const page = Array.from({ length: 1000 }, () => row("a", 1));
+  let next = 0;
+  const large = await fakeStack({
+    ScanCommand: () => ({
+      Items: page,
+      ScannedCount: 1000,
+      ...(++next < pages ? { LastEvaluatedKey: { x: 1 } } : {}),
+    }),
+    DescribeTableCommand: [{ Table: { ItemCount: 150_000, TableSizeBytes: 81_920_000 } }],
+  });
+  const said = await saidBy(async () => {
+    let count = 0;
+    for await (const _row of readRows(large.stack, EVERYTHING)) {
+      // Two pages are held before the first row, and one afterwards.
+      assert.ok(next <= Math.floor(count++ / 1000) + 2, `${next} pages read for ${count} rows`);
+    }
+    assert.equal(count, pages * 1000);
+  });
+  assert.deepEqual(said, [
+    "More than 1000 rows: they come in the table's own order",
+    "100000 rows are read. The whole table has about 150000 rows and 82 MB: reading it costs " +
+    "about $0.0013 (Ctrl-C stops)",
+  ]);
+});
+
+permittedTest("toCsvLines() follows RFC 4180, and no cell becomes a formula", async () => {
+  const { toCsvLines } = await import("../tasks/list_rows.ts");
+  const rows: Item[] = [
+    { file_key: 'a "quoted", key', timestamp: "t", file_size: 7, content_preview: "=1+1" },
+    { file_key: "-1", timestamp: "t", content_preview: "two\nlines\r\n" },
+    { file_key: "@x", timestamp: "t", content_preview: "\t+1" },
+  ];
+  assert.deepEqual(await Array.fromAsync(toCsvLines(toStream(rows))), [
+    "file_key,timestamp,bucket_name,event_name,file_size,content_type,last_modified,processed_at," +
+    "etag,version_id,sequencer,content_preview\r",
+    `"a ""quoted"", key",t,,,7,,,,,,,'=1+1\r`,
+    `'-1,t,,,,,,,,,,"two\nlines\r\n"\r`,
+    `'@x,t,,,,,,,,,,'\t+1\r`,
+  ]);
+});
+
+permittedTest("toTableLines() shows nothing that steers a terminal", async () => {
+  const { toTableLines } = await import("../tasks/list_rows.ts");
+  const item = { file_key: "a\u001b[31m", processed_at: at(1), content_preview: "b\u202e" };
+  const lines = await Array.fromAsync(toTableLines(toStream([item]), Date.parse(at(3))));
+  assert.deepEqual(lines, [
+    "key          bytes  type    age  preview",
+    "a\\u{1b}[31m               2 min  b\\u{202e}",
+  ]);
+});
+
+function at(minute: number): string {
+  return new Date(Date.UTC(2026, 0, 2, 3, minute)).toISOString();
+}
+
+function row(file_key: string, minute: number) {
+  return {
+    file_key: { S: file_key },
+    timestamp: { S: at(minute) },
+    processed_at: { S: at(minute) },
+  };
+}
+
+async function* toStream<T>(items: T[]): AsyncGenerator<T> {
+  yield* items;
+}
+
+async function saidBy(work: () => Promise<void>): Promise<string[]> {
+  const { error } = console;
+  const said: string[] = [];
+  try {
+    console.error = (line: string) => said.push(line);
+    await work();
+  } finally {
+    console.error = error;
+  }
+  return said;
+}
+
+async function fakeStack(answers: Answers) {
+  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
+  const { send, calls } = fakeClient(answers);
+  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
+  const outputs = { dynamodb_table_name: "files", log_group_name: "log" };
+  return { stack: { dynamo, logs: { send }, outputs } as unknown as Stack, calls };
+}
