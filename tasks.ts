@@ -8,6 +8,7 @@ import { sha256Of, writeZip, ZIP_URL } from "./tasks/build.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { readRows, toCsvLines, toJsonLines, toTableLines } from "./tasks/list_rows.ts";
+import { runAtTerminal } from "./tasks/local_shell.ts";
 import { logToText, readLog } from "./tasks/logs.ts";
 import {
   type OptionName,
@@ -54,7 +55,10 @@ export interface Task<Name extends OptionName = OptionName> extends Syntax<Name>
   afterCtrlC(again: string): string;
   /** Exit code when it could not do its work; 1 by default. */
   failureCode?: number;
-  run(options: Values<Name>, words: string[]): Promise<void>;
+  /** Leaves Ctrl-C to the program that it runs at the terminal. */
+  interactive?: boolean;
+  /** Its story; a number is the exit code. */
+  run(options: Values<Name>, words: string[]): Promise<void | number>;
 }
 
 /** How far back `logs` goes, and how many rows `rows` shows to people, unless it is told. */
@@ -127,6 +131,14 @@ export const TASKS = {
     options: ["env", "local", "yes"],
     afterCtrlC: goesOn,
     run: destroyTask,
+  }),
+  shell: task({
+    does: "Run a shell, or the command after --, that reaches the stand-in",
+    words: { usage: "[-- COMMAND]", says: "for example: -- aws s3 ls", least: 0, most: Infinity },
+    options: ["env", "local"],
+    afterCtrlC: unchanged,
+    interactive: true,
+    run: shellTask,
   }),
   demo: task({
     does: "Deploy, verify and destroy on this machine, without AWS",
@@ -258,6 +270,22 @@ async function destroyTask({ yes, ...where }: Values<"env" | "local" | "yes">): 
   }
 }
 
+async function shellTask(
+  where: Values<"env" | "local">,
+  command: string[],
+): Promise<number> {
+  if (!where.local) {
+    throw new UserError("shell is for the stand-in: add --local; your own shell reaches AWS");
+  }
+  const shell = Deno.env.get("SHELL") ?? "sh";
+  let code = 0;
+  await withStack(where, async () => {
+    if (command.length === 0) say(`Your shell acts on the stand-in until you leave it: ${shell}`);
+    code = await runAtTerminal(command.length > 0 ? command : [shell]);
+  });
+  return code;
+}
+
 /** Deploy, verify and destroy in one go, on a stand-in of its own that is gone in any case. */
 async function demoTask(): Promise<void> {
   const where = { env: "demo", local: true };
@@ -346,9 +374,8 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
   }
   try {
     const { values, words } = parseArguments(name, task, args);
-    handleSignals();
-    await task.run(values, words);
-    return 0;
+    if (!task.interactive) handleSignals();
+    return await task.run(values, words) ?? 0;
   } catch (error) {
     if (interrupted.aborted) {
       const again = visible(["deno task", name, ...args].join(" "));
