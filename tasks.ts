@@ -21,6 +21,7 @@ import {
   type Values,
 } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";
+import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { run } from "./tasks/shell.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
 import { stopStandIn } from "./tasks/stand_in.ts";
@@ -29,9 +30,7 @@ import {
   connect,
   lockWorkspace,
   NothingDeployedError,
-  type OpenTarget,
   openTarget,
-  type Stack,
   targetOf,
   withStack,
 } from "./tasks/target.ts";
@@ -45,7 +44,7 @@ import {
   visible,
 } from "./tasks/terminal.ts";
 import * as terraform from "./tasks/terraform.ts";
-import { reportToText, verifyStack } from "./tasks/verify.ts";
+import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
 
 /** One task, as usage, README and deno.json show it. */
 export interface Task<Name extends OptionName = OptionName> extends Syntax<Name> {
@@ -90,8 +89,17 @@ export const TASKS = {
   }),
   verify: task({
     does: "Upload real files and check their rows",
-    options: ["env", "local", "json"],
-    afterCtrlC: () => "its own files and rows are removed",
+    words: {
+      usage: "[FILE...]",
+      says: "your files and folders, not its own eight files",
+      least: 0,
+      most: Infinity,
+    },
+    options: ["env", "local", "json", "keep"],
+    afterCtrlC: (again) =>
+      again.includes("--keep")
+        ? "what was uploaded stays"
+        : "what was uploaded is removed, and so are the rows",
     run: verifyTask,
   }),
   status: task({
@@ -177,14 +185,20 @@ async function deployTask({ yes, ...where }: Values<"env" | "local" | "yes">): P
   await deploy(target, { yes, show: "whole" });
 }
 
-async function verifyTask({ json, ...where }: Values<"env" | "local" | "json">): Promise<void> {
-  await withStack(where, (stack, target) => verify(stack, target, json));
-}
-
-async function verify(stack: Stack, target: OpenTarget, json: boolean): Promise<void> {
-  const report = await verifyStack(stack, { deadlineMs: target.rowDeadlineMs });
-  print(report, json, reportToText);
-  if (!report.ok) throw new FindingError("verify failed: see the problems above");
+async function verifyTask(
+  { json, keep, ...where }: Values<"env" | "local" | "json" | "keep">,
+  files: string[],
+): Promise<void> {
+  if (keep && files.length === 0) throw new UserError("--keep is for files that you name");
+  const samples = files.length > 0 ? await readSamples(files) : SAMPLES;
+  await withStack(where, async (stack, { rowDeadlineMs: deadlineMs }) => {
+    const report = await verifyStack(stack, samples, { deadlineMs, keep });
+    if (files.length > 0 && !json) {
+      for (const { row } of report.files) if (row) console.log(`${rowToText(row)}\n`);
+    }
+    print(report, json, reportToText);
+    if (!report.ok) throw new FindingError("verify failed: see the problems above");
+  });
 }
 
 async function statusTask({ json, ...where }: Values<"env" | "local" | "json">): Promise<void> {
@@ -298,7 +312,12 @@ async function demoTask(): Promise<void> {
     await using target = await openTarget(where, { standIn: "start" });
     await deploy(target, { yes: true, show: "brief" });
     const outputs = await terraform.outputs(workspace);
-    await verify(connect(target, outputs!), target, false);
+    const report = await verifyStack(connect(target, outputs!), SAMPLES, {
+      deadlineMs: target.rowDeadlineMs,
+      keep: false,
+    });
+    print(report, false, reportToText);
+    if (!report.ok) throw new FindingError("The demo failed: see the problems above");
     await destroy(target, { yes: true });
     console.log(`The demo took ${Math.round((performance.now() - startMs) / 1000)} s.`);
   } finally {

@@ -24,6 +24,7 @@ export const OPTIONS = {
   local: { says: "on this machine's stand-in, not on AWS", ...SWITCH },
   yes: { says: "do it without asking", ...SWITCH },
   json: { says: "print JSON", ...SWITCH },
+  keep: { says: "leave the files and their rows there", ...SWITCH },
   csv: { says: "print CSV", ...SWITCH },
   since: {
     value: "1h",

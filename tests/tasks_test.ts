@@ -77,7 +77,7 @@ async function refusesOthers() {
     [["verify", "--evn", "prod"], "--evn is not an option: did you mean --env?"],
     [["verify", "--follow"], "--follow is not an option;"],
     [["verify", "-e"], "-e is not an option;"],
-    [["verify", "now"], '"now" is not an option;'],
+    [["build", "now"], '"now" is not an option;'],
     [["verify", "--env"], "--env takes a value;"],
     [["verify", "--json=yes"], "--json takes no value;"],
     [["logs", "--since", "1y"], '--since must be like 90s, 15m, 2h or 7d, not "1y"'],

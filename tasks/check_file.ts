@@ -1,0 +1,152 @@
+/** Verifying one file: uploads it, waits for its row, and compares the row with S3's own answer. */
+
+import { HeadObjectCommand, type HeadObjectCommandOutput } from "@aws-sdk/client-s3";
+import { Upload } from "@aws-sdk/lib-storage";
+import type { Upload as Uploaded } from "../handler.ts";
+import { encodeKey, invoke, toEvent } from "./function.ts";
+import { type Item, queryRows, rowsOfVersion } from "./rows.ts";
+import type { Sample } from "./samples.ts";
+import { pause } from "./signals.ts";
+import type { Stack } from "./target.ts";
+import { repeat, say, visible } from "./terminal.ts";
+
+/** What was seen of one file. `rowAfterMs` counts from the end of its upload to its row. */
+export interface FileReport {
+  file: string;
+  key: string;
+  rowAfterMs?: number;
+  row?: Item;
+  /** How many checks passed. */
+  checks: number;
+  problems: string[];
+}
+
+/** Larger files are uploaded in parts of this size, the least that S3 takes. */
+const PART_BYTES = 5 * 1024 * 1024;
+
+/** Uploads one file under a key, waits for its row and compares. */
+export async function checkFile(
+  stack: Stack,
+  sample: Sample,
+  key: string,
+  deadlineMs: number,
+): Promise<FileReport> {
+  const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
+  const startedAt = new Date();
+  const { uploaded, head } = await upload(stack, sample, key);
+  const uploadedMs = performance.now();
+  const items = await waitForRows(stack, uploaded, deadlineMs);
+  if (items.length === 0) {
+    const seconds = Math.round(deadlineMs / 1000);
+    report.problems.push(`no row after ${seconds} s: ${await explainMissing(stack, uploaded)}`);
+    return report;
+  }
+  report.rowAfterMs = Math.round(performance.now() - uploadedMs);
+  report.row = items[0];
+  if (items.length === 1) report.checks++;
+  else report.problems.push(`${items.length} rows instead of one`);
+  checkRow(report, sample, uploaded.bucket, head, startedAt);
+  return report;
+}
+
+/** Uploads a file and returns what S3 says of it. */
+async function upload(
+  { s3, outputs }: Stack,
+  sample: Sample,
+  Key: string,
+): Promise<{ uploaded: Uploaded; head: HeadObjectCommandOutput }> {
+  const Bucket = outputs.s3_bucket_name;
+  const params = { Bucket, Key, Body: sample.open(), ContentType: sample.type };
+  const upload = new Upload({ client: s3, partSize: PART_BYTES, params });
+  let sent = 0;
+  upload.on("httpUploadProgress", ({ loaded = 0 }) => sent = loaded);
+  using _progress = repeat(2000, () => {
+    const percent = Math.floor(sent / Math.max(1, sample.size) * 100);
+    if (percent < 100) say(`Uploading ${visible(sample.file)}: ${percent} %`);
+  });
+  const { VersionId } = await upload.done();
+  const head = await s3.send(new HeadObjectCommand({ Bucket, Key, VersionId }));
+  const uploaded = {
+    bucket: Bucket,
+    key: Key,
+    timestamp: head.LastModified!.toISOString(),
+    eventName: sample.size > PART_BYTES
+      ? "ObjectCreated:CompleteMultipartUpload"
+      : "ObjectCreated:Put",
+    size: head.ContentLength,
+    etag: head.ETag?.replaceAll('"', ""),
+    versionId: head.VersionId,
+  };
+  return { uploaded, head };
+}
+
+/** The rows of an upload, looked for often at first, then less; none at the deadline. */
+async function waitForRows(stack: Stack, uploaded: Uploaded, deadlineMs: number): Promise<Item[]> {
+  const endMs = performance.now() + deadlineMs;
+  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
+    const items = await rowsOfVersion(stack, uploaded);
+    if (items.length > 0 || performance.now() > endMs) return items;
+    await pause(waitMs);
+  }
+}
+
+/** Compares a row's attributes with S3's own answer, and counts what passed. */
+function checkRow(
+  report: FileReport,
+  sample: Sample,
+  bucket: string,
+  head: HeadObjectCommandOutput,
+  startedAt: Date,
+): void {
+  const check = (passed: boolean, problem: string) => {
+    if (passed) report.checks++;
+    else report.problems.push(problem);
+  };
+  const { timestamp, processed_at, sequencer, ...attributes } = report.row!;
+  const multipart = sample.size > PART_BYTES;
+  const expected: Record<string, string | number | undefined> = {
+    file_key: report.key,
+    bucket_name: bucket,
+    file_size: head.ContentLength,
+    content_type: head.ContentType,
+    last_modified: head.LastModified?.toISOString(),
+    etag: head.ETag?.replaceAll('"', ""),
+    version_id: head.VersionId,
+    event_name: multipart ? "ObjectCreated:CompleteMultipartUpload" : "ObjectCreated:Put",
+    content_preview: sample.preview,
+  };
+  check(head.ContentLength === sample.size, `S3 has ${head.ContentLength} bytes of it`);
+  for (const name of new Set([...Object.keys(expected), ...Object.keys(attributes)])) {
+    check(
+      attributes[name] === expected[name],
+      `${name} is ${show(attributes[name])}, not ${show(expected[name])}`,
+    );
+  }
+  // A day of difference between the clocks still tells a time from nonsense.
+  for (const [name, value] of Object.entries({ timestamp, processed_at })) {
+    const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
+    const isNear = isTime && Math.abs(Date.parse(value) - startedAt.getTime()) < 86_400_000;
+    check(isNear, `${name} is ${show(value)}, which is not a time of today`);
+  }
+  check(/^[0-9A-F]+$/i.test(String(sequencer)), `sequencer is ${show(sequencer)}`);
+}
+
+/** Why a row is missing, as far as invoking the function with the same event shows. */
+async function explainMissing(stack: Stack, uploaded: Uploaded): Promise<string> {
+  const encoded = encodeKey(uploaded.key);
+  const isUndecoded = async () =>
+    encoded !== uploaded.key && (await queryRows(stack, encoded)).length > 0;
+  if (await isUndecoded()) return `there is a row under the undecoded key ${show(encoded)}`;
+  const error = await invoke(stack, toEvent(stack, [uploaded]));
+  if (error !== undefined) return `the function fails: ${error}`;
+  if ((await rowsOfVersion(stack, uploaded)).length > 0) {
+    return "invoked directly, the function writes it: the bucket's event does not reach the function";
+  }
+  if (await isUndecoded()) return `the function writes it under the undecoded key ${show(encoded)}`;
+  return "invoked directly, the function reports success, but writes no row";
+}
+
+function show(value: unknown): string {
+  const json = value === undefined ? "absent" : JSON.stringify(value);
+  return json.length > 100 ? json.slice(0, 100) + "…" : json;
+}
