@@ -1,26 +1,11 @@
 import assert from "node:assert/strict";
-import type { S3Client } from "@aws-sdk/client-s3";
-import { type Answers, fakeClient } from "./fixtures.ts";
-
-const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
-  Deno.permissions.querySync({ name: "sys" }).state === "granted";
-
-function permittedTest(
-  name: string,
-  fn: (t: typeof import("../tasks/bucket.ts")) => Promise<void>,
-) {
-  Deno.test({
-    name: `${name} (needs permissions: deno task test)`,
-    ignore: !permitted,
-    // Imported here: the SDK reads the environment, which plain `deno test` may not.
-    fn: async () => await fn(await import("../tasks/bucket.ts")),
-  });
-}
+import { fakeStack, permittedTest } from "./fixtures.ts";
 
 permittedTest(
   "emptyBucket() decodes keys and markers where the listing says so",
-  async (bucket) => {
-    const { s3, calls } = fakeS3({
+  async () => {
+    const { emptyBucket } = await import("../tasks/bucket.ts");
+    const { stack: { s3 }, calls } = await fakeStack({
       ListObjectVersionsCommand: [
         {
           EncodingType: "url",
@@ -35,7 +20,7 @@ permittedTest(
         { EncodingType: "url", Uploads: [{ Key: "u+p", UploadId: "4" }] },
       ],
     });
-    assert.deepEqual(await bucket.emptyBucket(s3, "b"), { versions: 3, uploads: 1 });
+    assert.deepEqual(await emptyBucket(s3, "b"), { versions: 3, uploads: 1 });
     assert.deepEqual(calls.filter(({ name }) => name !== "ListMultipartUploadsCommand"), [
       { name: "ListObjectVersionsCommand", input: listing({}) },
       { name: "DeleteObjectsCommand", input: deletion([{ Key: "a %", VersionId: "1" }]) },
@@ -52,16 +37,17 @@ permittedTest(
   },
 );
 
-permittedTest("emptyBucket() names the refusals inside a successful answer", async (bucket) => {
+permittedTest("emptyBucket() names the refusals inside a successful answer", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
   const Versions = Array.from({ length: 9 }, (_, i) => ({ Key: `k${i}\u200b`, VersionId: "1" }));
-  const { s3, calls } = fakeS3({
+  const { stack: { s3 }, calls } = await fakeStack({
     ListObjectVersionsCommand: [{ Versions }],
     ListMultipartUploadsCommand: [{ Uploads: [{ Key: "u", UploadId: "1" }] }],
     DeleteObjectsCommand: [
       { Errors: Versions.slice(2).map(({ Key }) => ({ Key, Code: "AccessDenied" })) },
     ],
   });
-  await assert.rejects(bucket.emptyBucket(s3, "b"), {
+  await assert.rejects(emptyBucket(s3, "b"), {
     name: "UserError",
     message: 'S3 refused to delete 7 versions from b: "k2\\u{200b}": AccessDenied; ' +
       '"k3\\u{200b}": AccessDenied; "k4\\u{200b}": AccessDenied; "k5\\u{200b}": AccessDenied; ' +
@@ -71,18 +57,18 @@ permittedTest("emptyBucket() names the refusals inside a successful answer", asy
   assert.equal(calls.at(-1)!.name, "AbortMultipartUploadCommand"); // all else is done
 });
 
-permittedTest("emptyBucket() finds nothing in a bucket that is gone", async (bucket) => {
+permittedTest("emptyBucket() finds nothing in a bucket that is gone", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
   const gone = Object.assign(new Error("gone"), { name: "NoSuchBucket" });
-  const { s3 } = fakeS3({ ListObjectVersionsCommand: [gone] });
-  assert.deepEqual(await bucket.emptyBucket(s3, "b"), { versions: 0, uploads: 0 });
+  const { stack: { s3 } } = await fakeStack({ ListObjectVersionsCommand: [gone] });
+  assert.deepEqual(await emptyBucket(s3, "b"), { versions: 0, uploads: 0 });
   const denied = Object.assign(new Error("no"), { name: "AccessDenied" });
-  await assert.rejects(
-    bucket.emptyBucket(fakeS3({ ListObjectVersionsCommand: [denied] }).s3, "b"),
-    { name: "AccessDenied" },
-  );
+  const { stack: refusing } = await fakeStack({ ListObjectVersionsCommand: [denied] });
+  await assert.rejects(emptyBucket(refusing.s3, "b"), { name: "AccessDenied" });
 });
 
-permittedTest("emptyBucket() has few batches under way, and stops at a signal", async (bucket) => {
+permittedTest("emptyBucket() has few batches under way, and stops at a signal", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
   let underWay = 0;
   let most = 0;
   const pages = Array.from({ length: 40 }, (_, page) => ({
@@ -95,13 +81,16 @@ permittedTest("emptyBucket() has few batches under way, and stops at a signal", 
     underWay--;
     return {};
   };
-  const { s3 } = fakeS3({ ListObjectVersionsCommand: [...pages], DeleteObjectsCommand: slow });
-  assert.equal((await bucket.emptyBucket(s3, "b")).versions, 40_000);
+  const { stack: { s3 } } = await fakeStack({
+    ListObjectVersionsCommand: [...pages],
+    DeleteObjectsCommand: slow,
+  });
+  assert.equal((await emptyBucket(s3, "b")).versions, 40_000);
   assert.ok(most > 1 && most <= 8, `${most} batches at the same time`);
 
-  const { s3: again } = fakeS3({ ListObjectVersionsCommand: [...pages] });
+  const { stack: { s3: again } } = await fakeStack({ ListObjectVersionsCommand: [...pages] });
   const signal = AbortSignal.abort(new Error("stop"));
-  await assert.rejects(bucket.emptyBucket(again, "b", { signal }), /stop/);
+  await assert.rejects(emptyBucket(again, "b", { signal }), /stop/);
 });
 
 function listing(markers: Record<string, string>) {
@@ -110,9 +99,4 @@ function listing(markers: Record<string, string>) {
 
 function deletion(Objects: unknown[]) {
   return { Bucket: "b", Delete: { Objects, Quiet: true } };
-}
-
-function fakeS3(answers: Answers) {
-  const { send, calls } = fakeClient(answers);
-  return { s3: { send } as unknown as S3Client, calls };
 }

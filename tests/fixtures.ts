@@ -1,12 +1,78 @@
-/** A fake of any AWS client, for tests. */
+/**
+ * What the tests share: the gate for permissions, S3 events, and a fake of the AWS clients. Nothing
+ * here imports the SDK before a test runs, as that reads the environment, which plain `deno test`
+ * may not.
+ */
+
+import type { Item } from "../tasks/rows.ts";
+import type { Stack } from "../tasks/target.ts";
+
+/** `deno task test` grants these, plain `deno test` none. */
+export const permitted = (["read", "write", "run", "net", "env", "sys"] as const).every((name) =>
+  Deno.permissions.querySync({ name }).state === "granted"
+);
+
+/** A test that needs permissions: without them it is shown as ignored, its name says why. */
+export function permittedTest(
+  name: string,
+  fn: (t: Deno.TestContext) => void | Promise<void>,
+): void {
+  Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
+}
+
+/** A file of the project, by its path from the top. */
+export function read(path: string): Promise<string> {
+  return Deno.readTextFile(new URL(`../${path}`, import.meta.url));
+}
+
+export const EVENT_TIME = "2026-01-02T03:04:05.678Z";
+
+/** The object of an S3 event record, its key form-encoded. */
+export interface EventObject {
+  key: string;
+  size?: number;
+  eTag?: string;
+  versionId?: string;
+  sequencer?: string;
+}
+
+/** An S3 event record about a new object, with just these fields of it. */
+export function toRecord(bucket: string, object: EventObject, eventTime: string = EVENT_TIME) {
+  return {
+    eventVersion: "2.1",
+    eventSource: "aws:s3",
+    eventTime,
+    eventName: "ObjectCreated:Put",
+    s3: { bucket: { name: bucket }, object },
+  };
+}
+
+/** An S3 event about objects of one size, as of a bucket without versions. */
+export function toEvent(bucket: string, encodedKeys: string[], size: number) {
+  const sequencer = "0055AED6DCD90281E5";
+  return { Records: encodedKeys.map((key) => toRecord(bucket, { key, size, sequencer })) };
+}
 
 type Input = Record<string, unknown>;
 
-/** Of a command: its answers in order and `{}` after them, or a function. An error is thrown. */
+/** By a command's name: its answers in order and `{}` after them, or a function. An error is thrown. */
 export type Answers = Record<string, object[] | ((input: Input) => object | Promise<object>)>;
 
-/** A client that answers each kind of command, by the command's name, and keeps the calls. */
-export function fakeClient(answers: Answers) {
+/** What {@link fakeStack} is said to be. */
+const OUTPUTS = {
+  s3_bucket_name: "uploads",
+  dynamodb_table_name: "files",
+  failure_queue_url: "https://queue",
+  log_group_name: "log",
+  lambda_function_name: "fn",
+  filter_prefix: "in/",
+  filter_suffix: ".txt",
+  aws_region: "eu-central-1",
+};
+
+/** A deployed stack whose clients are one fake, and the calls that this got. */
+export async function fakeStack(answers: Answers) {
+  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
   const calls: { name: string; input: Input }[] = [];
   const send = async (
     command: { constructor: { name: string }; input: Input },
@@ -20,5 +86,16 @@ export function fakeClient(answers: Answers) {
     if (answer instanceof Error) throw answer;
     return answer;
   };
-  return { send, calls };
+  // The SDK's paginator takes nothing but a client of its own class.
+  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
+  const client = { send };
+  const clients = { s3: client, lambda: client, sqs: client, logs: client, cloudwatch: client };
+  return { stack: { ...clients, dynamo, outputs: OUTPUTS } as unknown as Stack, calls };
+}
+
+/** A row of strings as DynamoDB answers it. */
+export function toAttributes(item: Item): Record<string, { S: string }> {
+  return Object.fromEntries(
+    Object.entries(item).map(([name, value]) => [name, { S: String(value) }]),
+  );
 }

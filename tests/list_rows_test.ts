@@ -2,16 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Item } from "../tasks/rows.ts";
-import type { Stack } from "../tasks/target.ts";
-import { type Answers, fakeClient } from "./fixtures.ts";
-
-const permitted = ["env", "sys"].every((name) =>
-  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
-);
-
-function permittedTest(name: string, fn: () => Promise<void>) {
-  Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
-}
+import { fakeStack, permittedTest } from "./fixtures.ts";
 
 const EVERYTHING = { prefix: "", limit: Infinity };
 
@@ -145,12 +136,4 @@ async function saidBy(work: () => Promise<void>): Promise<string[]> {
     console.error = error;
   }
   return said;
-}
-
-async function fakeStack(answers: Answers) {
-  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
-  const { send, calls } = fakeClient(answers);
-  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
-  const outputs = { dynamodb_table_name: "files", log_group_name: "log" };
-  return { stack: { dynamo, logs: { send }, outputs } as unknown as Stack, calls };
 }

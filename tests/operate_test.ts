@@ -1,29 +1,8 @@
 /** The operator's tasks against fake clients: what the stand-in can't be made to answer. */
 
 import assert from "node:assert/strict";
-import { type Answers, fakeClient } from "./fixtures.ts";
 import type { Item } from "../tasks/rows.ts";
-import type { Stack } from "../tasks/target.ts";
-import type { Outputs } from "../tasks/terraform.ts";
-
-const permitted = Deno.permissions.querySync({ name: "env" }).state === "granted" &&
-  Deno.permissions.querySync({ name: "sys" }).state === "granted";
-
-/** A test whose modules import the SDK, which reads the environment; plain `deno test` may not. */
-function permittedTest(name: string, fn: () => Promise<void>) {
-  Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
-}
-
-const OUTPUTS = {
-  s3_bucket_name: "uploads",
-  dynamodb_table_name: "files",
-  failure_queue_url: "https://queue",
-  log_group_name: "log",
-  lambda_function_name: "fn",
-  filter_prefix: "in/",
-  filter_suffix: ".txt",
-  aws_region: "eu-central-1",
-} as Outputs;
+import { fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
 
 const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
 
@@ -70,7 +49,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
     Body: key ? JSON.stringify({ Records: [{ s3: { object: { key } } }] }) : "junk",
   }));
   const again = messages.slice(1).map((m) => ({ ...m, ReceiptHandle: `${m.MessageId}-2` }));
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     ReceiveMessageCommand: [{ Messages: messages }, { Messages: again }],
     GetQueueAttributesCommand: () => ({
       Attributes: {
@@ -117,7 +96,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
 permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
   const { replayFailures } = await import("../tasks/replay.ts");
   let next = 0;
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     ReceiveMessageCommand: ({ MaxNumberOfMessages }) => ({
       Messages: Array.from({ length: MaxNumberOfMessages as number }, () => ({
         MessageId: String(++next),
@@ -136,7 +115,7 @@ permittedTest("replayFailures() takes no more than --max, and none twice", async
 
 permittedTest("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
   const { replayFailures } = await import("../tasks/replay.ts");
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     ReceiveMessageCommand: [{
       Messages: [{ MessageId: "1", ReceiptHandle: "h", Body: JSON.stringify(EVENT) }],
     }],
@@ -174,7 +153,7 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     "in/again.txt": [row("in/again.txt", { etag: "tag-6", event_name: "ObjectCreated:Backfill" })],
   };
   const sent: unknown[] = [];
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     ListObjectVersionsCommand: () => ({
       Versions: [
         version("in/done.txt", "1"),
@@ -234,7 +213,7 @@ permittedTest("backfillRows() waits until an object's own event has had its time
   const { backfillRows } = await import("../tasks/backfill.ts");
   const LastModified = new Date(Date.now() - 100);
   let queries = 0;
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     ListObjectVersionsCommand: () => ({
       Versions: [{ Key: "in/a.txt", VersionId: "1", IsLatest: true, ETag: "t", LastModified }],
     }),
@@ -253,7 +232,7 @@ permittedTest("backfillRows() waits until an object's own event has had its time
 permittedTest("backfillRows() tells each object's failure, though they went together", async () => {
   const { backfillRows } = await import("../tasks/backfill.ts");
   const rows = new Set<string>();
-  const { stack } = await fakes({
+  const { stack } = await fakeStack({
     ListObjectVersionsCommand: () => ({
       Versions: ["a", "b", "c"].map((name) => ({
         Key: `in/${name}.txt`,
@@ -331,7 +310,7 @@ permittedTest("readLog() follows: every page, late lines, and no line twice", as
     message,
     logStreamName: "s",
   });
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     FilterLogEventsCommand: [
       { events: [line("1", 100_000, "a")], nextToken: "more" },
       { events: [], nextToken: "more still" }, // a page may be empty
@@ -362,7 +341,7 @@ permittedTest("readStatus() names the parts that were removed by other means", a
   const gone = (name: string) => () => {
     throw Object.assign(new Error("gone"), { name });
   };
-  const { stack } = await fakes({
+  const { stack } = await fakeStack({
     GetBucketNotificationConfigurationCommand: gone("NoSuchBucket"),
     GetFunctionCommand: gone("ResourceNotFoundException"),
     FilterLogEventsCommand: gone("ResourceNotFoundException"),
@@ -376,7 +355,7 @@ permittedTest("readStatus() names the parts that were removed by other means", a
     "the function fn",
     "the function's log or the table",
   ]);
-  const { stack: denied } = await fakes({ GetFunctionCommand: gone("AccessDeniedException") });
+  const { stack: denied } = await fakeStack({ GetFunctionCommand: gone("AccessDeniedException") });
   await assert.rejects(readStatus(denied, undefined), { name: "AccessDeniedException" });
 });
 
@@ -385,7 +364,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
   const nowMs = Date.now();
   const processed = (agoMs: number) => new Date(nowMs - agoMs).toISOString();
   const written = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
-  const { stack, calls } = await fakes({
+  const { stack, calls } = await fakeStack({
     GetBucketNotificationConfigurationCommand: () => ({
       LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
     }),
@@ -447,21 +426,6 @@ function row(file_key: string, attributes: Record<string, string | undefined>): 
   return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));
 }
 
-function toAttributes(item: Item) {
-  return Object.fromEntries(Object.entries(item).map(([name, value]) => [name, { S: value }]));
-}
-
 function byId(a: { messageId: string }, b: { messageId: string }): number {
   return a.messageId < b.messageId ? -1 : 1;
-}
-
-/** A deployed stack whose clients are one fake. */
-async function fakes(answers: Answers) {
-  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
-  const { send, calls } = fakeClient(answers);
-  // The SDK's paginator takes nothing but its own kind.
-  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
-  const client = { send };
-  const clients = { s3: client, lambda: client, sqs: client, logs: client, cloudwatch: client };
-  return { stack: { ...clients, dynamo, outputs: OUTPUTS } as unknown as Stack, calls };
 }

@@ -2,27 +2,20 @@
 
 import assert from "node:assert/strict";
 import type { Task } from "../tasks.ts";
-
-const permitted = ["env", "sys", "read", "run"].every((name) =>
-  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
-);
+import { permittedTest, read } from "./fixtures.ts";
 
 const PERMISSIONS = "--allow-read --allow-write=. --allow-net --allow-env --allow-sys --allow-run";
 
-Deno.test({
-  name: "the tasks are the same everywhere (needs permissions: deno task test)",
-  ignore: !permitted,
-  fn: async (t) => {
-    await t.step("in deno.json, all with one list of permissions", inDenoJson);
-    await t.step("in README's table", inReadme);
-    await t.step("in `help`, with and without a task, and -h: exit code 0", inHelp);
-    await t.step("each says what is true after Ctrl-C", async () => {
-      for (const [name, { afterCtrlC }] of await tasks()) {
-        assert.match(afterCtrlC(`deno task ${name}`), /^[a-z].*[^.]$/, name);
-      }
-    });
-    await t.step("a word that is none of them is refused, with the nearest one", refusesOthers);
-  },
+permittedTest("the tasks are the same everywhere", async (t) => {
+  await t.step("in deno.json, all with one list of permissions", inDenoJson);
+  await t.step("in README's table", inReadme);
+  await t.step("in `help`, with and without a task, and -h: exit code 0", inHelp);
+  await t.step("each says what is true after Ctrl-C", async () => {
+    for (const [name, { afterCtrlC }] of await tasks()) {
+      assert.match(afterCtrlC(`deno task ${name}`), /^[a-z].*[^.]$/, name);
+    }
+  });
+  await t.step("a word that is none of them is refused, with the nearest one", refusesOthers);
 });
 
 async function inDenoJson() {
@@ -94,10 +87,6 @@ async function refusesOthers() {
 async function tasks(): Promise<[string, Task][]> {
   const { TASKS } = await import("../tasks.ts");
   return Object.entries<Task>(TASKS);
-}
-
-async function read(name: string): Promise<string> {
-  return await Deno.readTextFile(new URL(`../${name}`, import.meta.url));
 }
 
 /** Runs a task in this process, and returns what it printed. */
