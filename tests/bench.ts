@@ -1,6 +1,6 @@
 /**
- * Measures what the function weighs and takes, beside the same handler without its bundle and in
- * the bundle that esbuild makes by default. All three run in the runtime's own Node, by turns,
+ * Measures the function's size, start, CPU and memory, beside the same handler without a bundle and
+ * in the bundle that esbuild makes by default. All three run in the runtime's own Node, in turn,
  * against a stub of S3 and DynamoDB on this machine.
  *
  *   deno task bench          a table; exit code 1 if a target is missed
@@ -11,23 +11,30 @@ import { join } from "node:path";
 import * as esbuild from "esbuild";
 import { unzipSync, zipSync } from "fflate";
 import { build, ENTRY } from "../tasks/build.ts";
-import { FunctionProcess, Stub, type Taken, type Work, writeFunction } from "./function_process.ts";
+import { toEvent } from "./fixtures.ts";
+import {
+  type Environment,
+  FunctionProcess,
+  type Invocation,
+  writeFunction,
+} from "./function_process.ts";
+import { TlsStub } from "./tls_stub.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { interrupted } from "../tasks/signals.ts";
 import { say, toTable } from "../tasks/terminal.ts";
 import { makeTools } from "../tasks/tools.ts";
 
-/** Each figure is the median of so many runs. */
+/** Each figure is the median of this many rounds. */
 const ROUNDS = 15;
 
-/** Time of a call, where a whole lot of them is measured. */
+/** How long each AWS call takes where an event of 500 records is measured. */
 const DELAY_MS = 20;
 
 const VARIANTS = ["bundle", "unbundled", "default bundle"] as const;
 type Variant = typeof VARIANTS[number];
 
-/** What is measured of each run, and what it should be. */
+/** What is measured in each round, and the targets. */
 const FIGURES = {
   zipBytes: { name: "zip", unit: "bytes", most: 100_000 },
   importMs: {
@@ -48,13 +55,13 @@ const FIGURES = {
 interface Figure {
   name: string;
   unit: string;
-  /** The bundle's own figure at most. */
+  /** The target of the bundle's own figure, an upper limit. */
   most?: number;
-  /** Its ratio to another variant's figure at most. */
+  /** Targets of the ratio to another variant's figure, upper limits. */
   mostOf?: Partial<Record<Variant, number>>;
 }
 
-/** What depends on neither bundle is measured of the first variant alone. */
+/** One round's figures of a variant. What bundling does not change is measured on "bundle" only. */
 type Run = Partial<Record<keyof typeof FIGURES, number>>;
 
 export interface Result {
@@ -74,10 +81,10 @@ export async function bench(): Promise<Result[]> {
   return judge(await measure(node, folder.path));
 }
 
-/** Runs all variants by turns, so that whatever else the machine does meets all of them. */
+/** Runs the variants in turn, so that other load on the machine slows all of them alike. */
 async function measure(node: string, parent: string): Promise<Record<Variant, Run[]>> {
   const written = await writeVariants(parent);
-  await using stub = await Stub.start(parent);
+  await using stub = await TlsStub.start(parent);
   const runs: Record<Variant, Run[]> = { "bundle": [], "unbundled": [], "default bundle": [] };
   const env = { NODE_OPTIONS: await nodeOptions() };
   const startMs = performance.now();
@@ -90,68 +97,100 @@ async function measure(node: string, parent: string): Promise<Record<Variant, Ru
   return runs;
 }
 
+type Written = Awaited<ReturnType<typeof writeVariants>>;
+
 async function measureRound(
   node: string,
-  { folders, core }: Awaited<ReturnType<typeof writeVariants>>,
-  stub: Stub,
-  env: Record<string, string>,
+  { folders, core }: Written,
+  stub: TlsStub,
+  nodeEnv: Environment,
 ): Promise<Record<Variant, Run>> {
   const runs = {} as Record<Variant, Run>;
-  const warm = {} as Record<Variant, FunctionProcess>;
-  try {
-    for (const variant of VARIANTS) {
-      interrupted.throwIfAborted();
-      const { folder, zipBytes } = folders[variant];
-      const options = { env: { ...env, WARM_UP: "off" } };
-      await using cold = FunctionProcess.start(node, folder, stub.url, options);
-      const importMs = well(await cold.taken()).ms;
-      const coldMs = importMs + well(await cold.invoke({ key: "first" })).ms;
-      runs[variant] = { zipBytes, importMs, coldMs };
-    }
-    for (const variant of VARIANTS) {
-      const { folder } = folders[variant];
-      warm[variant] = FunctionProcess.start(node, folder, stub.url, { env });
-      well(await warm[variant].taken());
-      runs[variant].firstCpuMs = well(await warm[variant].invoke({ key: "first" })).cpuMs;
-    }
-    const each = (work: Work) =>
-      Promise.all(VARIANTS.map(async (variant) => well(await warm[variant].invoke(work))));
-    await each({ key: "warm", times: 399 });
-    for (const variant of VARIANTS) {
-      interrupted.throwIfAborted();
-      const { cpuMs } = well(await warm[variant].invoke({ key: "event", times: 100 }));
-      runs[variant].eventCpuMs = cpuMs / 100;
-    }
-    const taken = await each({ key: "more", times: 1400 });
-    for (const [i, variant] of VARIANTS.entries()) runs[variant].peakMb = taken[i].peakMb;
-
-    const lambda = warm.bundle;
-    const sizes = [];
-    for (const key of ["small", "large", "large", "small"]) {
-      sizes.push(well(await lambda.invoke({ key, times: 25 })));
-    }
-    const [small1, large1, large2, small2] = sizes;
-    runs.bundle.largeOfSmall = (large1.cpuMs + large2.cpuMs) / (small1.cpuMs + small2.cpuMs);
-    runs.bundle.largePeak = large2.peakMb / small1.peakMb;
-
+  const env = { ...nodeEnv, AWS_ENDPOINT_URL: stub.url };
+  await using processes = new AsyncDisposableStack();
+  for (const variant of VARIANTS) {
     interrupted.throwIfAborted();
-    stub.delayMs = DELAY_MS;
-    well(await lambda.invoke({ key: "open", records: 64 })); // opens its connections
-    runs.bundle.manyWholeMs = well(await lambda.invoke({ key: "many", records: 500 })).ms;
-    await using fake = FunctionProcess.start(node, core, stub.url, { env });
-    well(await fake.taken());
-    well(await fake.invoke({ key: "warm", records: 64 }));
-    runs.bundle.manyMs = well(await fake.invoke({ key: "many", records: 500 })).ms;
-    return runs;
+    const { folder, zipBytes } = folders[variant];
+    const cold = await FunctionProcess.start(node, folder, { ...env, WARM_UP: "off" });
+    await using _ = cold;
+    const importMs = checked(cold.init).ms;
+    const coldMs = importMs + checked(await cold.invoke(eventOf("first"))).ms;
+    runs[variant] = { zipBytes, importMs, coldMs };
+  }
+  const warm = {} as Record<Variant, FunctionProcess>;
+  for (const variant of VARIANTS) {
+    const { folder } = folders[variant];
+    warm[variant] = processes.use(await FunctionProcess.start(node, folder, env));
+    checked(warm[variant].init);
+    runs[variant].firstCpuMs = checked(await warm[variant].invoke(eventOf("first"))).cpuMs;
+  }
+  await measureManyEvents(warm, runs);
+  const fake = processes.use(await FunctionProcess.start(node, core, env));
+  Object.assign(runs.bundle, await measureObjects(warm.bundle));
+  Object.assign(runs.bundle, await measureRecords(warm.bundle, fake, stub));
+  return runs;
+}
+
+/** An event's CPU once the code is compiled, and the memory that 1,900 events leave in use. */
+async function measureManyEvents(
+  warm: Record<Variant, FunctionProcess>,
+  runs: Record<Variant, Run>,
+): Promise<void> {
+  const allVariants = (key: string, times: number) =>
+    Promise.all(
+      VARIANTS.map(async (name) => checked(await warm[name].invoke(eventOf(key), { times }))),
+    );
+  await allVariants("warm", 399);
+  for (const variant of VARIANTS) {
+    interrupted.throwIfAborted();
+    const { cpuMs } = checked(await warm[variant].invoke(eventOf("event"), { times: 100 }));
+    runs[variant].eventCpuMs = cpuMs / 100;
+  }
+  const last = await allVariants("more", 1400);
+  for (const [i, variant] of VARIANTS.entries()) runs[variant].peakMb = last[i].peakMb;
+}
+
+/** What a large object costs, as a ratio to a small one. */
+async function measureObjects(lambda: FunctionProcess): Promise<Run> {
+  const sizes = [];
+  for (const key of ["small", "large", "large", "small"]) {
+    sizes.push(checked(await lambda.invoke(eventOf(key), { times: 25 })));
+  }
+  const [small1, large1, large2, small2] = sizes;
+  return {
+    largeOfSmall: (large1.cpuMs + large2.cpuMs) / (small1.cpuMs + small2.cpuMs),
+    largePeak: large2.peakMb / small1.peakMb,
+  };
+}
+
+/** How long an event of 500 records takes, in the whole function and in its core alone. */
+async function measureRecords(
+  lambda: FunctionProcess,
+  fake: FunctionProcess,
+  stub: TlsStub,
+): Promise<Run> {
+  interrupted.throwIfAborted();
+  stub.delayMs = DELAY_MS;
+  try {
+    checked(await lambda.invoke(eventOf("open", 64))); // opens its connections
+    const manyWholeMs = checked(await lambda.invoke(eventOf("many", 500))).ms;
+    checked(fake.init);
+    checked(await fake.invoke(eventOf("warm", 64)));
+    return { manyWholeMs, manyMs: checked(await fake.invoke(eventOf("many", 500))).ms };
   } finally {
     stub.delayMs = 0;
-    for (const lambda of Object.values(warm)) await lambda[Symbol.asyncDispose]();
   }
 }
 
-/** The core alone, between fakes of S3 and DynamoDB. */
+/** An event of this many objects, whose keys also differ from one invocation to the next. */
+function eventOf(name: string, records = 1) {
+  const keys = Array.from({ length: records }, (_, i) => `${name}-{time}-${i}`);
+  return toEvent("bucket", keys, 4096);
+}
+
+/** The core alone: calls of S3 and DynamoDB are answered in the process, after DELAY_MS. */
 const FAKED = `
-import { handleEvent } from "../handler.ts";
+import { handleEvent } from "./handler.ts";
 const answer = { ContentLength: 2048, ContentType: "text/plain" };
 const bytes = new Uint8Array(2048).fill(97);
 const later = (value) => new Promise((resolve) => setTimeout(resolve, ${DELAY_MS}, value));
@@ -166,7 +205,10 @@ export const handler = (event) =>
   });
 `;
 
-/** The bundle as it is deployed, and the two that it is compared with, with the same entry. */
+/**
+ * Writes the deployed bundle, the two that it is compared with (all with the same lambda.mjs), and
+ * the core alone.
+ */
 async function writeVariants(parent: string) {
   const { zip } = await build();
   const plain = {
@@ -206,18 +248,18 @@ async function writeVariants(parent: string) {
   return { folders, core };
 }
 
-/** As main.tf sets them, so that the figures are those of what is deployed. */
+/** NODE_OPTIONS as main.tf sets them. */
 async function nodeOptions(): Promise<string> {
   const text = await Deno.readTextFile(join(ROOT, "main.tf"));
   return text.match(/NODE_OPTIONS\s*= "(.*)"/)?.[1] ?? "";
 }
 
-function well(taken: Taken): Taken {
-  if (taken.error === undefined) return taken;
-  throw new Error(`Cannot measure the function: it failed with ${taken.error}`);
+function checked(invocation: Invocation): Invocation {
+  if (invocation.error === undefined) return invocation;
+  throw new Error(`Cannot measure the function: it failed with ${invocation.error}`);
 }
 
-/** Medians, each run's ratio to the bundle's, and whether the targets are met. */
+/** The medians, the bundle's ratio to each variant round by round, and whether it meets its targets. */
 function judge(runs: Record<Variant, Run[]>): Result[] {
   return Object.entries<Figure>(FIGURES).map(([key, { name, unit, most, mostOf = {} }]) => {
     const of = (variant: Variant) => runs[variant].map((run) => run[key as keyof Run] ?? NaN);

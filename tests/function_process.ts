@@ -1,153 +1,31 @@
 /**
- * What the bench and its tests share: both services as one stub over TLS, and the function in the
- * runtime's own Node, measured from inside.
+ * Runs the built function in the runtime's own Node, one event at a time, and tells what each took.
+ * This is the tests' only imitation of Lambda's runtime.
  */
 
-import { createServer, type Server } from "node:https";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { run } from "../tasks/shell.ts";
 
-/** The bucket that every event of {@link FunctionProcess} names. */
-const BUCKET = "bucket";
-
-/** Bytes of an object that the stub calls large. */
-export const LARGE_BYTES = 512 * 1024 ** 2;
-
-/** A request, as the stub saw it. */
-export interface Seen {
-  method: string;
-  path: string;
-  /** What DynamoDB is asked to do, and with what. */
-  target?: string;
-  body: string;
-  range?: string;
-  signed: boolean;
-  token?: string;
-  /** Which connection it came by, counted from 1. */
-  connection: number;
-}
-
-/** S3 and DynamoDB, as far as the function calls them. Unsigned requests are refused, as by AWS. */
-export class Stub implements AsyncDisposable {
-  url = "";
-  seen: Seen[] = [];
-  /** TLS connections made so far. */
-  connections = 0;
-  atOnce = 0;
-  mostAtOnce = 0;
-  /** Bytes of objects that were written, be they read or not. */
-  bytesWritten = 0;
-  /** Time that each answer takes. */
-  delayMs = 0;
-  /** Takes requests and never answers. */
-  silent = false;
-  #server: Server;
-
-  private constructor(key: string, cert: string) {
-    const connections = new WeakMap<object, number>();
-    this.#server = createServer({ key, cert, keepAliveTimeout: 60_000 }, (request, response) => {
-      const connection = connections.get(request.socket)!;
-      this.#serve(request, response, connection).catch(() => response.destroy());
-    });
-    this.#server.on("secureConnection", (socket: object) => {
-      connections.set(socket, ++this.connections);
-    });
-  }
-
-  /** Serves on a free port, with a certificate made in `folder`. */
-  static async start(folder: string): Promise<Stub> {
-    const [keyFile, certFile] = [join(folder, "key.pem"), join(folder, "cert.pem")];
-    const args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-    const subject = ["-subj", "/CN=127.0.0.1", "-keyout", keyFile, "-out", certFile];
-    await run("openssl", [...args.split(" "), ...subject], { quiet: true });
-    const stub = new Stub(await Deno.readTextFile(keyFile), await Deno.readTextFile(certFile));
-    await new Promise<void>((resolve) => stub.#server.listen(0, "127.0.0.1", resolve));
-    stub.url = `https://127.0.0.1:${(stub.#server.address() as AddressInfo).port}`;
-    return stub;
-  }
-
-  async #serve(request: IncomingMessage, response: ServerResponse, connection: number) {
-    let body = "";
-    for await (const chunk of request) body += chunk;
-    const { authorization, range } = request.headers;
-    const header = (name: string) => request.headers[name] as string | undefined;
-    const [target, token] = [header("x-amz-target"), header("x-amz-security-token")];
-    const { method, url: path } = request as { method: string; url: string };
-    const signed = authorization !== undefined;
-    this.seen.push({ method, path, target, body, range, signed, token, connection });
-    if (this.silent) return;
-
-    this.mostAtOnce = Math.max(this.mostAtOnce, ++this.atOnce);
-    if (this.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.delayMs));
-    this.atOnce--;
-    if (target !== undefined) {
-      const refusal = '{"__type":"com.amazon.coral.service#MissingAuthenticationTokenException"}';
-      const answer = signed ? "{}" : refusal;
-      response.writeHead(signed ? 200 : 400, { "content-type": "application/x-amz-json-1.0" });
-      response.end(answer);
-    } else if (!signed) {
-      response.writeHead(403, { "content-type": "application/xml" });
-      response.end("<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>");
-    } else await this.#sendObject(path, response);
-  }
-
-  /** `/large` is an object of 512 MB; `/whole` as well, all of which is sent whatever the range. */
-  async #sendObject(path: string, response: ServerResponse) {
-    const headers = { "content-type": "text/plain", etag: '"tag"', "last-modified": LONG_AGO };
-    const chunk = new Uint8Array(2048).fill(97);
-    if (path.includes("/whole")) {
-      response.writeHead(200, { ...headers, "content-length": LARGE_BYTES });
-      const closed = new Promise<void>((resolve) => response.on("close", resolve));
-      for (let sent = 0; sent < LARGE_BYTES && !response.destroyed; sent += chunk.length) {
-        const room = response.write(chunk);
-        this.bytesWritten += chunk.length;
-        const drained = () => new Promise<void>((resolve) => response.once("drain", resolve));
-        if (!room) await Promise.race([drained(), closed]);
-      }
-      return;
-    }
-    const size = path.includes("/large") ? LARGE_BYTES : 4096;
-    response.writeHead(206, {
-      ...headers,
-      "content-length": chunk.length,
-      "content-range": `bytes 0-${chunk.length - 1}/${size}`,
-    });
-    response.end(chunk);
-    this.bytesWritten += chunk.length;
-  }
-
-  async [Symbol.asyncDispose]() {
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-}
-
-const LONG_AGO = "Thu, 01 Jan 1970 00:00:00 GMT";
-
-/** What some work took in the function's process. */
-export interface Taken {
+/** What loading the function or an invocation came to. */
+export interface Invocation {
+  /** The name and message of what was thrown. */
   error?: string;
   ms: number;
   cpuMs: number;
   /** Peak memory of the process so far. */
   peakMb: number;
-  /** Heap that a collection left, under `--expose-gc`. */
+  /** Heap in use after a garbage collection, where Node runs with `--expose-gc`. */
   heapMb?: number;
+  /** The lines that the function logged. */
+  log: string[];
 }
 
-/** What the function is to do: the same event some times, each time for other keys. */
-export interface Work {
-  key: string;
-  records?: number;
-  times?: number;
-}
+/** Begins the runtime's own lines on stdout, between those of the function's log. */
+const MARK = "\u0001";
 
-/** Lambda's runtime, as far as it matters here: loads lambda.mjs, then does what each line says. */
+/** Loads lambda.mjs, then invokes it for each line of stdin. Writes a marked line after each. */
 const RUNTIME = `
 import fs from "node:fs";
-const taken = async (work) => {
+const measured = async (work) => {
   const [startMs, startCpu] = [performance.now(), process.cpuUsage()];
   let error;
   try {
@@ -161,7 +39,7 @@ const taken = async (work) => {
   globalThis.gc?.();
   const heapMb = globalThis.gc && process.memoryUsage().heapUsed / 1024 ** 2;
   const line = JSON.stringify({ error, ms, cpuMs: (user + system) / 1000, peakMb, heapMb });
-  process.stderr.write(line + "\\n");
+  process.stdout.write("${MARK}" + line + "\\n");
 };
 // Linux's own high-water mark: resourceUsage() begins with the parent's, of which this is a fork.
 const peakKb = () => {
@@ -171,30 +49,41 @@ const peakKb = () => {
     return process.resourceUsage().maxRSS;
   }
 };
-const recordOf = (key) => ({
-  eventVersion: "2.1",
-  eventSource: "aws:s3",
-  eventTime: "2026-01-02T03:04:05.678Z",
-  eventName: "ObjectCreated:Put",
-  s3: { bucket: { name: "${BUCKET}" }, object: { key, size: 4096, sequencer: "0055AED6DCD90281E5" } },
-});
-const context = { getRemainingTimeInMillis: () => 60_000 };
 let handler;
-await taken(async () => ({ handler } = await import("./lambda.mjs")));
+await measured(async () => ({ handler } = await import("./lambda.mjs")));
 const { createInterface } = await import("node:readline"); // only now: nothing is loaded in advance
 for await (const line of createInterface({ input: process.stdin })) {
-  const { key, records = 1, times = 1 } = JSON.parse(line);
-  await taken(async () => {
+  const { event, times, remainingMs } = JSON.parse(line);
+  await measured(async () => {
     for (let time = 0; time < times; time++) {
-      const keys = Array.from({ length: records }, (_, i) => key + "-" + time + "-" + i);
-      await handler({ Records: keys.map(recordOf) }, context);
+      const endMs = performance.now() + remainingMs;
+      const context = { getRemainingTimeInMillis: () => endMs - performance.now() };
+      await handler(JSON.parse(event.replaceAll("{time}", time)), context);
     }
   });
 }
 `;
 
-/** The function in a process of the runtime's Node with an environment as Lambda's, and no more. */
+/** A function's environment as Lambda sets it; what is undefined is not set. */
+export type Environment = Record<string, string | undefined>;
+
+const ENVIRONMENT: Environment = {
+  AWS_REGION: "us-east-1",
+  AWS_ACCESS_KEY_ID: "test", // as in Lambda, whose environment holds the role's
+  AWS_SECRET_ACCESS_KEY: "test",
+  AWS_SESSION_TOKEN: "test",
+  BUCKET_NAME: "bucket",
+  TABLE_NAME: "table",
+  // The stub signs for itself. NODE_EXTRA_CA_CERTS would have Node read all certificates of
+  // authorities as it starts, and not at the first connection, as in Lambda.
+  NODE_TLS_REJECT_UNAUTHORIZED: "0",
+  NODE_NO_WARNINGS: "1",
+};
+
+/** The function in a process of its own, as one execution environment of Lambda. */
 export class FunctionProcess implements AsyncDisposable {
+  /** How its loading went, init included. */
+  init!: Invocation;
   #child: Deno.ChildProcess;
   #input: WritableStreamDefaultWriter<Uint8Array>;
   #output: ReadableStreamDefaultReader<string>;
@@ -202,52 +91,53 @@ export class FunctionProcess implements AsyncDisposable {
   private constructor(child: Deno.ChildProcess) {
     this.#child = child;
     this.#input = child.stdin.getWriter();
-    this.#output = toLines(child.stderr).getReader();
+    this.#output = toLines(child.stdout).getReader();
   }
 
-  /** Starts what {@link writeFunction} wrote; {@link taken} then tells of its import. */
-  static start(
+  /** Loads what {@link writeFunction} wrote; `env` adds to a usual environment. */
+  static async start(
     node: string,
     folder: string,
-    endpoint: string,
-    { env = {}, flags = [] }: { env?: Record<string, string>; flags?: string[] } = {},
-  ): FunctionProcess {
-    return new FunctionProcess(
-      new Deno.Command(node, {
-        args: [...flags, join(folder, "runtime.mjs")],
-        cwd: folder,
-        clearEnv: true,
-        env: {
-          AWS_REGION: "us-east-1",
-          AWS_ACCESS_KEY_ID: "test",
-          AWS_SECRET_ACCESS_KEY: "test",
-          AWS_SESSION_TOKEN: "test",
-          AWS_ENDPOINT_URL: endpoint,
-          BUCKET_NAME: BUCKET,
-          TABLE_NAME: "table",
-          // The stub signs for itself. NODE_EXTRA_CA_CERTS would have Node read all certificates of
-          // authorities as it starts, and not at the first connection, as in Lambda.
-          NODE_TLS_REJECT_UNAUTHORIZED: "0",
-          NODE_NO_WARNINGS: "1",
-          ...env,
-        },
-        stdin: "piped",
-        stdout: "null",
-        stderr: "piped",
-      }).spawn(),
-    );
+    env: Environment,
+    flags: string[] = [],
+  ): Promise<FunctionProcess> {
+    const set = Object.entries({ ...ENVIRONMENT, ...env })
+      .filter((entry): entry is [string, string] => entry[1] !== undefined);
+    const child = new Deno.Command(node, {
+      args: [...flags, join(folder, "runtime.mjs")],
+      cwd: folder,
+      clearEnv: true,
+      env: Object.fromEntries(set),
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    const lambda = new FunctionProcess(child);
+    lambda.init = await lambda.#read();
+    return lambda;
   }
 
-  async invoke(work: Work): Promise<Taken> {
-    await this.#input.write(new TextEncoder().encode(JSON.stringify(work) + "\n"));
-    return await this.taken();
+  /**
+   * Invokes the function `times` times, one after another; `{time}` in the event is replaced by
+   * 0, 1 and so on. `remainingMs` is what each invocation has until its timeout.
+   */
+  async invoke(
+    event: unknown,
+    { times = 1, remainingMs = 60_000 } = {},
+  ): Promise<Invocation> {
+    const line = JSON.stringify({ event: JSON.stringify(event), times, remainingMs }) + "\n";
+    await this.#input.write(new TextEncoder().encode(line));
+    return await this.#read();
   }
 
-  /** The next thing that the process tells: first of the import, then of each invocation. */
-  async taken(): Promise<Taken> {
-    const { done, value } = await this.#output.read();
-    if (done) throw new Error("Cannot measure the function: it ended without a word");
-    return JSON.parse(value);
+  async #read(): Promise<Invocation> {
+    const log: string[] = [];
+    while (true) {
+      const { done, value } = await this.#output.read();
+      if (done) throw new Error("Cannot read the function's result: its process ended without one");
+      if (value.startsWith(MARK)) return { ...JSON.parse(value.slice(MARK.length)), log };
+      log.push(value);
+    }
   }
 
   /** Its exit code, after the end of its input; null where something keeps it alive for 5 seconds. */
@@ -271,7 +161,7 @@ export class FunctionProcess implements AsyncDisposable {
   }
 }
 
-/** Writes files and the runtime into a folder of its own inside `parent`, and answers its path. */
+/** Writes files and the runtime into a new folder inside `parent`, and returns its path. */
 export async function writeFunction(
   parent: string,
   name: string,
@@ -287,7 +177,7 @@ export async function writeFunction(
 }
 
 /** Splits a byte stream into lines. */
-export function toLines(stream: ReadableStream<Uint8Array>): ReadableStream<string> {
+function toLines(stream: ReadableStream<Uint8Array>): ReadableStream<string> {
   let rest = "";
   return stream.pipeThrough(new TextDecoderStream()).pipeThrough(
     new TransformStream<string, string>({
