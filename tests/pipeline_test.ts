@@ -721,7 +721,7 @@ Deno.test({
             assert.deepEqual(await previews("copies"), [["0A", "one"]]);
           });
           await t.step(
-            "E4 E5 E10 two versions, in either order, each its own content",
+            "F4 F5 F10 two versions, in either order, each its own content",
             async () => {
               for (const key of ["order", "disorder"]) {
                 const [first, second] = [await putOf(key, "first"), await putOf(key, "second")];

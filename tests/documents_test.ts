@@ -1,0 +1,53 @@
+/** What documents say about the tests. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { permittedTest, read } from "./fixtures.ts";
+
+const ROOT = join(import.meta.dirname!, "..");
+
+permittedTest("every fault of FAULTS.md is named by a test, and no other", async () => {
+  const table = (await read("docs/FAULTS.md")).split("\n")
+    .filter((line) => line.startsWith("|"));
+  const listed = table.map((line) => line.match(/^\| (\d+[a-z]?) +\|/)?.[1])
+    .filter((id) => id !== undefined).map((id) => `F${id}`);
+  assert.ok(listed.length > 0);
+  assert.equal(listed.length, table.length - 2, "a row of FAULTS.md has no number"); // less its head
+  assert.deepEqual(listed.filter((id, i) => listed.indexOf(id) !== i), [], "a number stands twice");
+
+  const tested = new Set<string>();
+  for (const file of await filesOfTests()) {
+    for (const id of faultsNamed(await Deno.readTextFile(file))) tested.add(id);
+  }
+  assert.deepEqual(listed.filter((id) => !tested.has(id)), [], "no test names these");
+  assert.deepEqual([...tested].filter((id) => !listed.includes(id)), [], "FAULTS.md lacks these");
+});
+
+/** The files that `deno test` runs, and the tests' own files that these import. */
+async function filesOfTests(): Promise<Set<string>> {
+  const files = new Set([join(ROOT, "handler_test.ts")]);
+  for await (const { name } of Deno.readDir(import.meta.dirname!)) {
+    if (name.endsWith("_test.ts")) files.add(join(import.meta.dirname!, name));
+  }
+  for (const file of files) { // those added meanwhile included
+    const imports = (await Deno.readTextFile(file)).matchAll(
+      /(?:from|import\()\s*"\.\/(\w+\.ts)"/g,
+    );
+    for (const [, name] of imports) files.add(join(file, "..", name));
+  }
+  return files;
+}
+
+/**
+ * The faults with which names of tests begin, as "F1 F2 what happens": the first argument of a
+ * test or step, a key the field or constant `name` of a table of them, or the first cell of a row.
+ */
+function faultsNamed(source: string): string[] {
+  const asArgument = /(?:Test|\.test|step)\(\s*["`]((?:F\d+[a-z]? )+)/g;
+  const asKey = /^ +"((?:F\d+[a-z]? )+)[^"]*":/gm;
+  const asName = /\bname(?::| =) ["`]((?:F\d+[a-z]? )+)/g;
+  const asFirstCell = /\[\s*"((?:F\d+[a-z]? )+)/g;
+  return [asArgument, asKey, asName, asFirstCell].flatMap((pattern) =>
+    [...source.matchAll(pattern)].flatMap(([, ids]) => ids.trim().split(" "))
+  );
+}
