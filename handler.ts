@@ -1,81 +1,41 @@
 /**
- * The core: an S3 event becomes rows. For each created object: decode the key, read the object's
- * facts and first bytes, build the row, put it. No AWS client, environment or clock in here.
+ * The rules: an S3 event becomes rows. For each created object: decode the key, read the object's
+ * facts and first bytes, build the row, put it. No AWS client, environment or clock in here: the
+ * bundle's entry is function/lambda.ts, as importing the SDK reads the environment, which plain
+ * `deno test` may not.
  */
 
 import { previewOf } from "./function/preview.ts";
+import {
+  MIN_RECORD_MS,
+  type ObjectAnswer,
+  type ObjectFact,
+  readUpload,
+  type SdkError,
+} from "./function/read.ts";
 
 /** Bytes read of any object at most: 500 characters of 4 bytes and a byte order mark fit. */
 export const PREFIX_BYTES = 2048;
 
-/** Records of one event worked on at the same time. */
+/** Records of one event in work at the same time, fewer than the 50 sockets that the SDK opens. */
 const PARALLEL_RECORDS = 32;
 
-/** A record is not started with less time than this left: its calls could not end in order. */
-const MIN_RECORD_MS = 1000;
-
-/** Reads of one object whose body breaks off, the first included. */
-const READ_TRIES = 3;
-
-/** Characters kept of a content type; S3 itself takes 8 KB of headers. */
+/** Characters of a content type that are kept; S3 itself takes 8 KB of headers. */
 const CONTENT_TYPE_LENGTH = 1024;
 
-/** UTF-8 bytes of a key at most, S3's own limit. */
-const KEY_BYTES = 1024;
+/** S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html */
+const MAX_KEY_BYTES = 1024;
+
+/** Characters of any other text taken from an event or put into a message; a version id's limit. */
+const MAX_TEXT_LENGTH = 1024;
 
 /** Failures that the thrown error names; every one has its log line. */
 const NAMED_FAILURES = 20;
 
-/** One created object, as its event record tells it. `timestamp` is ISO 8601 UTC, size in bytes. */
-export interface Upload {
-  bucket: string;
-  key: string;
-  timestamp: string;
-  eventName: string;
-  size?: number;
-  etag?: string;
-  versionId?: string;
-  sequencer?: string;
-}
-
-/** What S3 answers to a HEAD or a ranged GET, by the SDK's names. */
-export interface ObjectAnswer {
-  ContentRange?: string;
-  ContentLength?: number;
-  ContentType?: string;
-  ContentEncoding?: string;
-  LastModified?: Date;
-  ETag?: string;
-}
-
-/** A row of the table; an unknown attribute is absent. */
-export interface Row {
-  file_key: string;
-  timestamp: string;
-  bucket_name: string;
-  event_name: string;
-  processed_at: string;
-  file_size?: number;
-  content_type?: string;
-  last_modified?: string;
-  etag?: string;
-  version_id?: string;
-  sequencer?: string;
-  content_preview?: string;
-}
-
-/** One line of the log: what happened to a record, in the row's own names, never any content. */
-export type LogLine = Partial<Omit<Row, "content_preview">> & {
-  level: "INFO" | "WARN" | "ERROR";
-  outcome: "written" | "unchanged" | "ignored" | "failed" | "test";
-  object?: ObjectFact;
-  duration_ms?: number;
-  error?: string;
-  message?: string;
-};
-
-/** Everything that the core needs of the outside. Rejections carry the SDK's name and status. */
+/** Everything that the rules need of the outside. Rejections carry the SDK's name and status. */
 export interface Outside {
+  /** The function's own bucket; undefined where it is not known. */
+  bucket?: string;
   /** Answer and first {@link PREFIX_BYTES} bytes; a body that breaks is a {@link BrokenBodyError}. */
   getObject(upload: Upload): Promise<ObjectAnswer & { bytes: Uint8Array }>;
   headObject(upload: Upload): Promise<ObjectAnswer>;
@@ -87,47 +47,12 @@ export interface Outside {
   log(line: LogLine): void;
 }
 
-/** The payload has no list of records: not an S3 event. */
-export class NotAnS3EventError extends TypeError {
-  override name = "NotAnS3EventError";
-}
-
-/** A record lacks something that a row needs, or comes from another service. */
-export class InvalidRecordError extends TypeError {
-  override name = "InvalidRecordError";
-}
-
-/** A record of another major version, whose fields may mean something else. */
-export class UnsupportedVersionError extends RangeError {
-  override name = "UnsupportedVersionError";
-}
-
-/** An object key that is not form-encoded UTF-8. */
-export class UndecodableKeyError extends SyntaxError {
-  override name = "UndecodableKeyError";
-}
-
-/** An object's body ended before its announced length. */
-export class BrokenBodyError extends Error {
-  override name = "BrokenBodyError";
-}
-
-/** A call did not end in time, or no time was left to begin. */
-export class OutOfTimeError extends Error {
-  override name = "OutOfTimeError";
-}
-
-/** Some records of an event failed; the others are done. */
-export class RecordsFailedError extends Error {
-  override name = "RecordsFailedError";
-}
-
 /**
- * Writes a row for each object created. To Lambda, returning means done: so any failure is thrown,
- * after every record was tried, and Lambda runs the event again (twice) and then parks it in the
+ * Writes a row for each object created. To Lambda, returning means done, so any failure is thrown
+ * after every record was tried: Lambda runs the event again (twice) and then puts it into the
  * failure queue. Running again is safe: a row is keyed by what the event says and never goes back.
  *
- * @throws {NotAnS3EventError} the payload is something else
+ * @throws {InvalidEventError} the payload is no S3 event
  * @throws {RecordsFailedError} at least one record is not in the table
  */
 export async function handleEvent(event: unknown, outside: Outside): Promise<void> {
@@ -136,7 +61,7 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
     return outside.log({ level: "INFO", outcome: "test", message: "S3 test event" });
   }
   if (!isObject(event) || !Array.isArray(event.Records)) {
-    throw new NotAnS3EventError("Cannot handle the event: it has no list of Records");
+    throw new InvalidEventError("Cannot handle the event: it has no list of Records");
   }
 
   const records: unknown[] = event.Records;
@@ -155,24 +80,26 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
   }
 }
 
-/** Does one record and logs it; answers the sentence of its failure, if it failed. */
+/** Does one record and logs it; returns the sentence of its failure, if it failed. */
 async function handleRecord(record: unknown, outside: Outside): Promise<string | undefined> {
   const startMs = outside.now();
-  const known: Partial<LogLine> = {};
+  let known: Partial<LogLine> = namesOf(record);
   try {
-    const upload = recordToUpload(record);
+    const upload = recordToUpload(record, outside.bucket);
     if (upload === undefined) {
-      const { eventName } = record as { eventName: string };
-      const event_name = clip(eventName);
+      const { event_name } = known;
       outside.log({ level: "WARN", outcome: "ignored", event_name });
       return;
     }
-    Object.assign(known, uploadToAttributes(upload));
+    known = uploadToAttributes(upload);
     if (outside.remainingMs() < MIN_RECORD_MS) {
       throw new OutOfTimeError(`Cannot begin ${quote(upload.key)}: no time left in this run`);
     }
 
-    const { answer, bytes, fact } = await readUpload(upload, outside);
+    const { answer, bytes, fact } = await readUpload(upload, outside)
+      .catch((error) => {
+        throw cannot("read", upload, error);
+      });
     const row = toRow(upload, answer, bytes, new Date(outside.now()).toISOString());
     const outcome = await putRow(row, outside);
 
@@ -187,163 +114,176 @@ async function handleRecord(record: unknown, outside: Outside): Promise<string |
   }
 }
 
+/** One line of the log: what happened to a record, in the row's own names, never any content. */
+export type LogLine = Partial<Omit<Row, "content_preview">> & {
+  level: "INFO" | "WARN" | "ERROR";
+  outcome: "written" | "unchanged" | "ignored" | "failed" | "test";
+  /** The key as the record spells it, where it can't be decoded. */
+  encoded_key?: string;
+  object?: ObjectFact;
+  duration_ms?: number;
+  error?: string;
+  message?: string;
+};
+
+/** The payload, or a record of it, is not what S3 sends, or not about this function's bucket. */
+export class InvalidEventError extends TypeError {
+  override name = "InvalidEventError";
+}
+
+/** A call did not end in time, or no time was left to begin. */
+export class OutOfTimeError extends Error {
+  override name = "OutOfTimeError";
+}
+
+/** Some records of an event failed; the others are done. */
+export class RecordsFailedError extends Error {
+  override name = "RecordsFailedError";
+}
+
+/** One created object, as its event record tells it. `timestamp` is ISO 8601 UTC, size in bytes. */
+export interface Upload {
+  bucket: string;
+  key: string;
+  timestamp: string;
+  eventName: string;
+  size?: number;
+  etag?: string;
+  versionId?: string;
+  sequencer?: string;
+}
+
 /**
- * What a record says of a created object; undefined for another kind of event.
+ * Reads a record of a created object; undefined for another kind of event. `ownBucket` is the one
+ * bucket that events may be about: a row's key does not tell buckets apart.
  *
  * Fields: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+ *
+ * @throws {InvalidEventError} it lacks what a row needs, and names what could be read of it
  */
-export function recordToUpload(record: unknown): Upload | undefined {
+export function recordToUpload(record: unknown, ownBucket?: string): Upload | undefined {
+  const names = namesOf(record);
+  const { bucket_name, event_name, version_id, file_key } = names;
+  const refuse = (why: string) =>
+    new InvalidEventError(`Cannot handle a record: ${why}${inBrackets(names)}`);
   if (!isObject(record) || record.eventSource !== "aws:s3") {
-    throw new InvalidRecordError("Cannot handle a record: its eventSource is not aws:s3");
+    throw refuse("its eventSource is not aws:s3");
   }
   // Within a major version fields are only added.
-  if (typeof record.eventVersion !== "string" || !/^2\.\d+$/.test(record.eventVersion)) {
-    throw new UnsupportedVersionError(
-      `Cannot handle a record: unsupported version ${quote(record.eventVersion)}, only 2.x is`,
-    );
+  if (!/^2\.\d+$/.test(text(record.eventVersion) ?? "")) {
+    throw refuse(`its eventVersion ${quote(record.eventVersion)} is not 2.x`);
   }
-  const eventName = text(record.eventName)?.replace(/^s3:/, "");
-  if (eventName === undefined) {
-    throw new InvalidRecordError("Cannot handle a record: it has no eventName");
-  }
-  if (!eventName.startsWith("ObjectCreated:")) return undefined;
+  if (event_name === undefined) throw refuse("it has no eventName");
+  if (!event_name.startsWith("ObjectCreated:")) return undefined;
 
-  const s3 = isObject(record.s3) ? record.s3 : {};
-  const object = isObject(s3.object) ? s3.object : {};
-  const bucket = isObject(s3.bucket) ? text(s3.bucket.name) : undefined;
-  if (bucket === undefined) {
-    throw new InvalidRecordError("Cannot handle a record: it names no bucket");
+  if (bucket_name === undefined) throw refuse("it names no bucket");
+  if (bucket_name !== (ownBucket ?? bucket_name)) {
+    throw refuse(`its bucket is not this function's, ${quote(ownBucket)}`);
   }
-  if (typeof object.key !== "string" || object.key === "") {
-    throw new InvalidRecordError("Cannot handle a record: it names no object key");
+  if (file_key === undefined) {
+    throw refuse(`its key is not form-encoded UTF-8 of 1 to ${MAX_KEY_BYTES} bytes`);
   }
-  const size = object.size;
+  const { size, eTag, versionId, sequencer } = objectOf(record);
+  if (version_id === undefined && ![undefined, null, "", "null"].includes(versionId as string)) {
+    throw refuse(`its versionId is no text of at most ${MAX_TEXT_LENGTH} characters`);
+  }
+  const timestamp = toTimestamp(record.eventTime);
+  if (timestamp === undefined) {
+    throw refuse(`its eventTime ${quote(record.eventTime)} is no ISO 8601 time with a zone`);
+  }
   return {
-    bucket,
-    key: decodeKey(object.key),
-    timestamp: toTimestamp(record.eventTime),
-    eventName,
-    size: Number.isSafeInteger(size) && size as number >= 0 ? size as number : undefined,
-    etag: unquoted(text(object.eTag)),
-    versionId: text(object.versionId),
-    sequencer: text(object.sequencer),
+    bucket: bucket_name,
+    key: file_key,
+    timestamp,
+    eventName: event_name,
+    size: toSize(size),
+    etag: unquoted(text(eTag)),
+    versionId: version_id,
+    sequencer: text(sequencer),
   };
 }
 
+/** Reads whatever a record names, even where the rest of it is invalid. */
+function namesOf(record: unknown) {
+  const { s3, eventName } = isObject(record) ? record : {};
+  const { key, versionId } = objectOf(record);
+  const file_key = typeof key === "string" ? tryDecodeKey(key) : undefined;
+  return withoutUndefined({
+    bucket_name: isObject(s3) && isObject(s3.bucket) ? text(s3.bucket.name) : undefined,
+    event_name: text(eventName)?.replace(/^s3:/, ""),
+    version_id: versionOf(versionId),
+    file_key,
+    encoded_key: typeof key === "string" && key && !file_key ? clip(key) : undefined,
+  });
+}
+
+/** Names by the log's words, for a message: ` (bucket_name "b", file_key "a.txt")`. */
+function inBrackets(names: object): string {
+  const list = Object.entries(names).map(([name, value]) => `${name} ${quote(value)}`);
+  return list.length > 0 ? ` (${list.join(", ")})` : "";
+}
+
+function objectOf(record: unknown): Record<string, unknown> {
+  const s3 = isObject(record) ? record.s3 : undefined;
+  return isObject(s3) && isObject(s3.object) ? s3.object : {};
+}
+
 /**
- * The object's real key. Events carry it form-encoded: a space is `+`, a plus is `%2B`.
+ * Decodes an object's key. Events carry it form-encoded: a space is `+`, a plus is `%2B`.
  *
- * @throws {UndecodableKeyError} a malformed escape, or no key that S3 can have
+ * @throws {InvalidEventError} a malformed escape, or no key that S3 can have
  */
 export function decodeKey(encoded: string): string {
-  let key: string;
+  const key = tryDecodeKey(encoded);
+  if (key !== undefined) return key;
+  throw new InvalidEventError(
+    `Cannot decode the key ${quote(encoded)}: no form-encoded UTF-8 of 1 to ${MAX_KEY_BYTES} bytes`,
+  );
+}
+
+function tryDecodeKey(encoded: string): string | undefined {
   try {
-    key = decodeURIComponent(encoded.replaceAll("+", " "));
-  } catch {
-    throw new UndecodableKeyError(`Cannot decode the object key ${quote(encoded)}`);
-  }
-  // DynamoDB would store a lone surrogate as another character.
-  if (!key.isWellFormed() || new TextEncoder().encode(key).length > KEY_BYTES) {
-    throw new UndecodableKeyError(
-      `Cannot take the object key ${quote(encoded)}: not UTF-8 of at most ${KEY_BYTES} bytes`,
-    );
-  }
-  return key;
-}
-
-/** What became of the object since its event, where it is no longer as the event says. */
-export type ObjectFact = "gone" | "replaced" | "archived" | "empty";
-
-/**
- * The object's facts and first bytes, in one call (HEAD for an empty object, whose ranged GET is an
- * error). An object that is gone or replaced since leaves only what the event says; one that is
- * archived or empty still answers a HEAD.
- */
-async function readUpload(
-  upload: Upload,
-  outside: Outside,
-): Promise<{ answer?: ObjectAnswer; bytes?: Uint8Array; fact?: ObjectFact }> {
-  let fact: ObjectFact | undefined;
-  if (upload.size !== 0) {
-    try {
-      const answer = await getWithRetry(upload, outside);
-      return { answer, bytes: answer.bytes };
-    } catch (error) {
-      fact = factOf(error);
-      if (fact === undefined) throw cannot("read", upload, error);
-      if (fact === "gone" || fact === "replaced") return { fact };
-    }
-  }
-  try {
-    return { answer: await outside.headObject(upload), fact };
-  } catch (error) {
-    fact = factOf(error);
-    if (fact === undefined) throw cannot("read", upload, error);
-    return { fact };
-  }
-}
-
-/** The SDK repeats a call that fails before its body, but not one whose body breaks: done here. */
-async function getWithRetry(upload: Upload, outside: Outside) {
-  for (let tries = 1;; tries++) {
-    try {
-      return await outside.getObject(upload);
-    } catch (error) {
-      const again = error instanceof BrokenBodyError && tries < READ_TRIES &&
-        outside.remainingMs() >= MIN_RECORD_MS;
-      if (!again) throw error;
-    }
-  }
-}
-
-/** What the SDK's errors carry. */
-interface SdkError {
-  name: string;
-  $metadata?: { httpStatusCode?: number };
-}
-
-/** The fact about the object behind S3's refusal; undefined for an error worth a retry. */
-function factOf(error: unknown): ObjectFact | undefined {
-  const { name, $metadata } = error as Partial<SdkError>;
-  if (name === "InvalidObjectState") return "archived";
-  switch ($metadata?.httpStatusCode) {
-    case 404:
-    case 405: // the version is a delete marker
-      return "gone";
-    case 412: // If-Match: without versioning the bucket holds a newer object by now
-      return "replaced";
-    case 416:
-      return "empty";
+    const key = decodeURIComponent(encoded.replaceAll("+", " "));
+    const bytes = new TextEncoder().encode(key).length;
+    // DynamoDB would store a lone surrogate as another character.
+    return key.isWellFormed() && bytes > 0 && bytes <= MAX_KEY_BYTES ? key : undefined;
+  } catch { // URIError
+    return undefined;
   }
 }
 
 /**
- * The first `limit` bytes of a body, which is closed then if more would come; one that ends there is
- * read to its end, which leaves the connection open for the next call.
- *
- * @throws {BrokenBodyError} it broke or ended before min(limit, announced length): never a shorter text
+ * The id of a version, by which versions are compared. Undefined for an object without versions,
+ * whose id is absent, empty or "null", depending on who tells of it.
  */
-export async function readPrefix(
-  body: AsyncIterable<Uint8Array>,
-  announced: number | undefined,
-  limit = PREFIX_BYTES,
-): Promise<Uint8Array> {
-  const bytes = new Uint8Array(Math.min(limit, announced ?? limit));
-  let length = 0;
-  try {
-    for await (const chunk of body) {
-      const part = chunk.subarray(0, bytes.length - length);
-      bytes.set(part, length);
-      length += part.length;
-      if (length === bytes.length && length !== announced) break; // which closes the body
-    }
-  } catch (error) {
-    throw new BrokenBodyError(`the body broke after ${length} bytes`, { cause: error });
-  }
-  if (announced !== undefined && length < bytes.length) {
-    throw new BrokenBodyError(`the body ended after ${length} of ${bytes.length} bytes`);
-  }
-  return bytes.subarray(0, length);
+export function versionOf(id: unknown): string | undefined {
+  return id === "null" ? undefined : text(id);
+}
+
+/** ISO 8601 UTC with milliseconds, so that one moment has one spelling; undefined for no moment. */
+function toTimestamp(eventTime: unknown): string | undefined {
+  const iso = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/;
+  const [time, day] = text(eventTime)?.match(iso) ?? [];
+  const date = new Date(time ?? NaN);
+  if (Number.isNaN(date.getTime())) return undefined;
+  // Date takes the 30th of February for the 2nd of March.
+  return new Date(day).toISOString().startsWith(day) ? date.toISOString() : undefined;
+}
+
+/** A row of the table; an unknown attribute is absent. */
+export interface Row {
+  file_key: string;
+  timestamp: string;
+  bucket_name: string;
+  event_name: string;
+  processed_at: string;
+  file_size?: number;
+  content_type?: string;
+  last_modified?: string;
+  etag?: string;
+  version_id?: string;
+  sequencer?: string;
+  content_preview?: string;
 }
 
 /** The row of an upload; S3's answer about that very object wins over the event. */
@@ -387,10 +327,9 @@ function uploadToAttributes(upload: Upload): Omit<Row, "processed_at"> {
 }
 
 /** The whole object's size: after the slash of a Content-Range, else the length of the answer. */
-function totalSize(answer: ObjectAnswer): number | undefined {
-  const total = answer.ContentRange?.match(/\/(\d+)$/)?.[1];
-  const size = total === undefined ? answer.ContentLength : Number(total);
-  return Number.isSafeInteger(size) ? size : undefined;
+function totalSize({ ContentRange, ContentLength }: ObjectAnswer): number | undefined {
+  const total = ContentRange?.match(/\/(\d+)$/)?.[1];
+  return toSize(total === undefined ? ContentLength : Number(total));
 }
 
 /** A conditional put, in DynamoDB's own terms but for the table's name. */
@@ -451,19 +390,6 @@ async function forEachParallel<T>(
   await Promise.all(lanes);
 }
 
-/** ISO 8601 UTC with milliseconds, so that one moment has one spelling. */
-function toTimestamp(eventTime: unknown): string {
-  const iso = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/;
-  const valid = typeof eventTime === "string" && iso.test(eventTime);
-  const date = new Date(valid ? eventTime : NaN);
-  if (Number.isNaN(date.getTime())) {
-    throw new InvalidRecordError(
-      `Cannot handle a record: its eventTime ${quote(eventTime)} is no ISO 8601 time with a zone`,
-    );
-  }
-  return date.toISOString();
-}
-
 function cannot(action: string, object: { key: string; bucket: string }, error: unknown): Error {
   return new Error(
     `Cannot ${action} ${quote(object.key)} from ${quote(object.bucket)}: ${describe(error)}`,
@@ -486,18 +412,23 @@ function quote(value: unknown): string {
 }
 
 function clip(text: string): string {
-  return text.length > 1024 ? text.slice(0, 1024).toWellFormed() + "…" : text;
+  return text.length > MAX_TEXT_LENGTH ? text.slice(0, MAX_TEXT_LENGTH).toWellFormed() + "…" : text;
 }
 
-function unquoted(etag: string | undefined): string | undefined {
+/** A tag without the quotes that S3's answers put around it; undefined for none. */
+export function unquoted(etag: string | undefined): string | undefined {
   return etag?.replace(/^"(.*)"$/, "$1") || undefined;
 }
 
-/** A field that a row can hold, else undefined. */
+/** A text that a row can hold, else undefined. */
 function text(value: unknown): string | undefined {
-  const usable = typeof value === "string" && value !== "" && value.length <= 1024 &&
+  const usable = typeof value === "string" && value !== "" && value.length <= MAX_TEXT_LENGTH &&
     value.isWellFormed();
   return usable ? value : undefined;
+}
+
+function toSize(value: unknown): number | undefined {
+  return Number.isSafeInteger(value) && value as number >= 0 ? value as number : undefined;
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {

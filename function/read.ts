@@ -1,0 +1,133 @@
+/**
+ * Reads an object's facts and first bytes, and takes from S3's refusal what it says of the object.
+ * The calls themselves are passed in: they are made in lambda.ts.
+ */
+
+import type { Outside, Upload } from "../handler.ts";
+
+/** Time that must be left to begin or repeat a record's calls: ten times what they usually take. */
+export const MIN_RECORD_MS = 1000;
+
+/** Reads of one object whose body breaks, the first included: as many as the SDK's own attempts. */
+const READ_TRIES = 3;
+
+/** An object's body ended before its announced length. */
+export class BrokenBodyError extends Error {
+  override name = "BrokenBodyError";
+}
+
+/** What S3 answers to a HEAD or a ranged GET, by the SDK's names. */
+export interface ObjectAnswer {
+  ContentRange?: string;
+  ContentLength?: number;
+  ContentType?: string;
+  ContentEncoding?: string;
+  LastModified?: Date;
+  ETag?: string;
+}
+
+/** How the object now differs from what its event said, or why its content can't be read. */
+export type ObjectFact = "gone" | "replaced" | "empty" | "archived" | "customer-encrypted";
+
+/** What S3's code says: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html */
+const FACTS = new Map<string, ObjectFact>([
+  ["NoSuchKey", "gone"],
+  ["NoSuchVersion", "gone"],
+  ["MethodNotAllowed", "gone"], // the version is a delete marker
+  ["PreconditionFailed", "replaced"], // If-Match: without versioning, a newer object is there now
+  ["InvalidRange", "empty"],
+  ["InvalidObjectState", "archived"],
+]);
+
+/** A HEAD is refused with these for a fact, or for another reason: it has no body to tell. */
+const HEAD_FACTS = [400, 404, 405, 412];
+
+/**
+ * Reads the object's facts and first bytes, in one call. A fact that hides the content leaves what
+ * the event says, and what a HEAD says of an archived or empty object.
+ */
+export async function readUpload(
+  upload: Upload,
+  outside: Outside,
+): Promise<{ answer?: ObjectAnswer; bytes?: Uint8Array; fact?: ObjectFact }> {
+  if (upload.size === 0) { // a range of it would be refused
+    const answer = await tryHead(upload, outside);
+    if (answer !== undefined) return { answer };
+  }
+  try {
+    const answer = await getWithRetry(upload, outside);
+    return { answer, bytes: answer.bytes };
+  } catch (error) {
+    const fact = factOf(error);
+    if (fact === undefined) throw error;
+    const hasHead = fact === "archived" || fact === "empty";
+    return { answer: hasHead ? await tryHead(upload, outside) : undefined, fact };
+  }
+}
+
+/** Undefined where only a GET's refusal, which has a body, can tell why. */
+async function tryHead(upload: Upload, outside: Outside): Promise<ObjectAnswer | undefined> {
+  try {
+    return await outside.headObject(upload);
+  } catch (error) {
+    if (HEAD_FACTS.includes((error as SdkError).$metadata?.httpStatusCode ?? 0)) return undefined;
+    throw error;
+  }
+}
+
+/** Gets again when a body breaks: the SDK repeats only calls that fail before their body. */
+async function getWithRetry(upload: Upload, outside: Outside) {
+  for (let tries = 1;; tries++) {
+    try {
+      return await outside.getObject(upload);
+    } catch (error) {
+      const again = error instanceof BrokenBodyError && tries < READ_TRIES &&
+        outside.remainingMs() >= MIN_RECORD_MS;
+      if (!again) throw error;
+    }
+  }
+}
+
+/** What the SDK's errors carry. */
+export interface SdkError extends Error {
+  $metadata?: { httpStatusCode?: number };
+}
+
+/** The fact behind a GET's refusal; undefined for an error worth a retry, a missing bucket's too. */
+function factOf(error: unknown): ObjectFact | undefined {
+  const { name, message } = error as Error;
+  // Of this code only the message tells an object under a key of the customer's own (SSE-C).
+  if (name === "InvalidRequest" && /stored using a form of server side encryption/i.test(message)) {
+    return "customer-encrypted";
+  }
+  return FACTS.get(name);
+}
+
+/**
+ * The first `limit` bytes of a body, which is closed then if more would come; one that ends there is
+ * read to its end, which leaves the connection open for the next call.
+ *
+ * @throws {BrokenBodyError} it broke or ended before min(limit, announced length): never a shorter text
+ */
+export async function readPrefix(
+  body: AsyncIterable<Uint8Array>,
+  announced: number | undefined,
+  limit: number,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(Math.min(limit, announced ?? limit));
+  let length = 0;
+  try {
+    for await (const chunk of body) {
+      const part = chunk.subarray(0, bytes.length - length);
+      bytes.set(part, length);
+      length += part.length;
+      if (length === bytes.length && length !== announced) break; // which closes the body
+    }
+  } catch (error) {
+    throw new BrokenBodyError(`the body broke after ${length} bytes`, { cause: error });
+  }
+  if (announced !== undefined && length < bytes.length) {
+    throw new BrokenBodyError(`the body ended after ${length} of ${bytes.length} bytes`);
+  }
+  return bytes.subarray(0, length);
+}
