@@ -9,8 +9,8 @@ terraform {
   }
 }
 
-# Credentials come from the EC2 instance's role: nothing but the region is set, and that is the one of
-# the state, so that even a destroy with another aws_region finds the stack.
+# Credentials come from the EC2 instance's role. The region is the one that the state keeps, so even a
+# destroy with another aws_region finds the stack.
 provider "aws" {
   region = terraform_data.stack.input.region
 
@@ -28,51 +28,27 @@ data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
 locals {
-  # A named workspace is its environment, so that one state never turns into another environment.
-  environment   = terraform.workspace == "default" ? var.environment : terraform.workspace
-  bucket_prefix = "${var.project_name}-${local.environment}-"
+  # A named workspace is its own environment, so one state never turns into another environment.
+  environment = terraform.workspace == "default" ? var.environment : terraform.workspace
+  name_prefix = "${var.project_name}-${local.environment}-"
 
-  # The bucket's generated name is unique in the world. Every other name derives from it, so two
-  # stacks with the same variables in one account share nothing. 63 characters at most: the
-  # function's and the role's limit is 64, the queue's 80.
-  stack = aws_s3_bucket.uploads.id
+  # Every name comes from this one, which the state keeps: see Identity, below.
+  name = terraform_data.stack.input.name
 
   account_id = data.aws_caller_identity.current.account_id
   zip_path   = "${path.module}/build/lambda.zip"
 }
 
-# What this state was first applied as. Everything depends on it: with another value Terraform would
-# look for the stack elsewhere, or replace its bucket and data, so it is refused before anything.
-resource "terraform_data" "stack" {
-  input = {
-    region = var.aws_region
-    prefix = local.bucket_prefix
-  }
+# --- Bucket: private, encrypted, versioned, TLS only ---
 
-  lifecycle {
-    ignore_changes = [input]
-
-    precondition {
-      condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", local.environment)) && length(local.bucket_prefix) <= 37
-      error_message = "The environment \"${local.environment}\" (var.environment or, in a named workspace, the workspace) must be lower-case letters, digits and inner hyphens, and \"${local.bucket_prefix}\" (project, environment and two hyphens) at most 37 characters; it has ${length(local.bucket_prefix)}."
-    }
-
-    postcondition {
-      condition     = self.input.region == var.aws_region
-      error_message = "This state's stack is in ${self.input.region}, not in ${var.aws_region}. Set aws_region to ${self.input.region}; to move the stack, destroy it there first, or deploy another environment."
-    }
-
-    postcondition {
-      condition     = self.input.prefix == local.bucket_prefix
-      error_message = "This state holds the stack \"${trimsuffix(self.input.prefix, "-")}\", not \"${trimsuffix(local.bucket_prefix, "-")}\", which would replace its bucket and data. Give the other one a state of its own (a workspace: deno task deploy --env NAME), or destroy this stack first."
-    }
-  }
-}
-
-# The bucket: private, encrypted, versioned, TLS only.
 resource "aws_s3_bucket" "uploads" {
-  bucket_prefix = terraform_data.stack.input.prefix
+  bucket        = local.name
   force_destroy = var.force_destroy
+
+  # A new name would replace it and lose its data, so it keeps its own even if the identity is lost.
+  lifecycle {
+    ignore_changes = [bucket]
+  }
 }
 
 resource "aws_s3_bucket_public_access_block" "uploads" {
@@ -104,7 +80,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
   }
 }
 
-# With versions the function reads the very bytes its event is about, however late it runs.
+# With versions the function reads the bytes that its event is about, however late it runs.
 resource "aws_s3_bucket_versioning" "uploads" {
   bucket = aws_s3_bucket.uploads.id
 
@@ -113,7 +89,7 @@ resource "aws_s3_bucket_versioning" "uploads" {
   }
 }
 
-# Bounds what versioning and broken uploads cost; a current object is never expired.
+# Limits what old versions and unfinished uploads cost; a current object never expires.
 resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
   bucket = aws_s3_bucket.uploads.id
 
@@ -163,7 +139,7 @@ resource "aws_s3_bucket_policy" "uploads" {
   bucket = aws_s3_bucket.uploads.id
   policy = data.aws_iam_policy_document.uploads.json
 
-  # S3 refuses two changes of one bucket's access at the same time.
+  # S3 refuses two changes to a bucket's access at the same time.
   depends_on = [aws_s3_bucket_public_access_block.uploads]
 }
 
@@ -172,12 +148,13 @@ resource "aws_s3_bucket_logging" "uploads" {
 
   bucket        = aws_s3_bucket.uploads.id
   target_bucket = var.access_log_bucket
-  target_prefix = "${local.stack}/"
+  target_prefix = "${aws_s3_bucket.uploads.bucket}/"
 }
 
-# The rows: one a created object, found by key and ordered by time.
+# --- Table: a row for each created object, found by key and ordered by time ---
+
 resource "aws_dynamodb_table" "files" {
-  name                        = local.stack
+  name                        = local.name
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "file_key"
   range_key                   = "timestamp"
@@ -197,30 +174,41 @@ resource "aws_dynamodb_table" "files" {
     enabled = var.point_in_time_recovery
   }
 
-  # Without a given key the table is encrypted all the same, with a key that AWS owns.
+  # Without kms_key_arn the table is encrypted too, with a key that AWS owns.
   server_side_encryption {
     enabled     = var.kms_key_arn != null
     kms_key_arn = var.kms_key_arn
   }
+
+  lifecycle {
+    ignore_changes = [name] # as the bucket's
+  }
 }
 
-# Where an event goes that failed three times: nothing is lost in silence.
+# --- Failure queue: keeps the events that failed three times, so none is lost silently ---
+
 resource "aws_sqs_queue" "failures" {
-  name                              = "${local.stack}-failures"
+  name                              = "${local.name}-failures"
   message_retention_seconds         = 1209600
   sqs_managed_sse_enabled           = var.kms_key_arn == null ? true : null
   kms_master_key_id                 = var.kms_key_arn
   kms_data_key_reuse_period_seconds = 300
+
+  lifecycle {
+    ignore_changes = [name] # as the bucket's
+  }
 }
 
-# Owned here so that destroy removes it; the role may not make it again.
+# --- Log: made here so that destroy removes it; the function's role cannot recreate it ---
+
 resource "aws_cloudwatch_log_group" "function" {
-  name              = "/aws/lambda/${local.stack}"
+  name              = "/aws/lambda/${local.name}"
   retention_in_days = var.log_retention_days
   kms_key_id        = var.kms_key_arn
 }
 
-# The function's role: what it needs, where it needs it.
+# --- Role: what the function may do, and on which resources ---
+
 data "aws_iam_policy_document" "trust" {
   statement {
     sid     = "LetLambdaRunIt"
@@ -234,8 +222,8 @@ data "aws_iam_policy_document" "trust" {
 }
 
 resource "aws_iam_role" "function" {
-  name                 = local.stack
-  description          = "Reads uploads in ${local.stack} and writes their metadata"
+  name                 = local.name
+  description          = "Reads uploads in ${local.name} and writes their metadata"
   assume_role_policy   = data.aws_iam_policy_document.trust.json
   permissions_boundary = var.permissions_boundary_arn
 }
@@ -253,7 +241,7 @@ data "aws_iam_policy_document" "function" {
     }
   }
 
-  # Without it S3 answers 403 for an object that is gone, as for one that may not be read.
+  # Without it S3 answers 403 for a missing object, as for a forbidden one.
   statement {
     sid       = "TellGoneFromForbidden"
     actions   = ["s3:ListBucket"]
@@ -284,7 +272,7 @@ data "aws_iam_policy_document" "function" {
     resources = [aws_sqs_queue.failures.arn]
   }
 
-  # S3 and DynamoDB decrypt with it; SQS also asks for a data key to send.
+  # S3 and DynamoDB decrypt with the key; sending to SQS also needs a data key.
   dynamic "statement" {
     for_each = var.kms_key_arn[*]
 
@@ -301,7 +289,7 @@ data "aws_iam_policy_document" "function" {
     }
   }
 
-  # X-Ray knows no narrower resource.
+  # X-Ray has no narrower resource.
   dynamic "statement" {
     for_each = var.tracing_mode == "Active" ? ["*"] : []
 
@@ -319,12 +307,16 @@ resource "aws_iam_role_policy" "function" {
   policy = data.aws_iam_policy_document.function.json
 }
 
+# --- Function: reads an object and writes its row ---
+
 resource "aws_lambda_function" "metadata" {
-  function_name                  = local.stack
-  description                    = "Stores the metadata of each object created in ${local.stack}"
-  role                           = aws_iam_role.function.arn
-  filename                       = local.zip_path
-  source_code_hash               = try(filebase64sha256(local.zip_path), null)
+  function_name    = local.name
+  description      = "Stores the metadata of each object created in ${local.name}"
+  role             = aws_iam_role.function.arn
+  filename         = local.zip_path
+  source_code_hash = try(filebase64sha256(local.zip_path), null)
+  # function/lambda.ts, not handler.ts: importing the AWS SDK reads the environment, and handler.ts is
+  # tested by a plain deno test, which may not.
   handler                        = "lambda.handler"
   runtime                        = var.lambda_runtime
   architectures                  = ["arm64"]
@@ -335,11 +327,11 @@ resource "aws_lambda_function" "metadata" {
 
   environment {
     variables = {
-      BUCKET_NAME = aws_s3_bucket.uploads.id
+      BUCKET_NAME = aws_s3_bucket.uploads.bucket
       TABLE_NAME  = aws_dynamodb_table.files.name
 
-      # In place of the limits that the runtime itself gives V8: young objects have 6 MB and not 24
-      # or more, as no event keeps many. It costs no start-up time that the runtime's flags don't.
+      # Limits V8's space for new objects to 6 MB, where the runtime's own flags allow 24 MB or more:
+      # an event needs little, and the rest would only fill with garbage.
       NODE_OPTIONS = "--max-semi-space-size=2"
     }
   }
@@ -356,11 +348,11 @@ resource "aws_lambda_function" "metadata" {
   lifecycle {
     precondition {
       condition     = fileexists(local.zip_path)
-      error_message = "The function's code build/lambda.zip is not built yet: run deno task build (deno task deploy does it itself)."
+      error_message = "The function's code build/lambda.zip is not built yet: run deno task build (deno task deploy does so itself)."
     }
   }
 
-  # The first event must find every right in place.
+  # The first event must find every permission in place.
   depends_on = [aws_iam_role_policy.function]
 }
 
@@ -375,17 +367,22 @@ resource "aws_lambda_function_event_invoke_config" "metadata" {
     }
   }
 
-  # Lambda checks at creation that the role may send there.
+  # Lambda checks at creation that the role may send to the queue.
   depends_on = [aws_iam_role_policy.function]
 }
 
-# A bucket's ARN names no account: without source_account the next owner of a freed name could call.
+# --- Trigger: the bucket invokes the function for each created object ---
+
 resource "aws_lambda_permission" "uploads" {
-  statement_id   = "AllowUploadsBucket"
-  action         = "lambda:InvokeFunction"
-  function_name  = aws_lambda_function.metadata.function_name
-  principal      = "s3.amazonaws.com"
-  source_arn     = aws_s3_bucket.uploads.arn
+  statement_id  = "AllowUploadsBucket"
+  action        = "lambda:InvokeFunction"
+  function_name = aws_lambda_function.metadata.function_name
+  principal     = "s3.amazonaws.com"
+
+  # Not the attribute arn: unknown while a lost bucket is made again, it would replace the permission.
+  source_arn = "arn:${data.aws_partition.current.partition}:s3:::${aws_s3_bucket.uploads.bucket}"
+
+  # A bucket's ARN names no account: without this the next owner of a freed name could call.
   source_account = local.account_id
 }
 
@@ -397,21 +394,22 @@ resource "aws_s3_bucket_notification" "uploads" {
     lambda_function_arn = aws_lambda_function.metadata.arn
     events              = ["s3:ObjectCreated:*"]
 
-    # S3 compares with the form-encoded key, in which the slash stays.
+    # S3 compares with the form-encoded key, in which a slash stays as it is.
     filter_prefix = var.filter_prefix == "" ? null : replace(urlencode(var.filter_prefix), "%2F", "/")
     filter_suffix = var.filter_suffix == "" ? null : replace(urlencode(var.filter_suffix), "%2F", "/")
   }
 
-  # An upload right after creation is neither refused by Lambda nor lost to a missing destination.
+  # So that an upload right after creation may invoke the function, and has a queue to fail to.
   depends_on = [
     aws_lambda_permission.uploads,
     aws_lambda_function_event_invoke_config.metadata,
   ]
 }
 
-# Each alarm stands for one way in which an upload could go unrecorded.
+# --- Alarms: one for each way in which an upload could go unrecorded ---
+
 resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
-  alarm_name          = "${local.stack}-failures-waiting"
+  alarm_name          = "${local.name}-failures-waiting"
   alarm_description   = "Events that failed three times wait in the failure queue ${aws_sqs_queue.failures.name}"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
@@ -442,7 +440,7 @@ resource "aws_cloudwatch_metric_alarm" "function" {
     }
   }
 
-  alarm_name          = "${local.stack}-${each.key}"
+  alarm_name          = "${local.name}-${each.key}"
   alarm_description   = each.value.description
   namespace           = "AWS/Lambda"
   metric_name         = each.value.metric_name
@@ -455,4 +453,48 @@ resource "aws_cloudwatch_metric_alarm" "function" {
   treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_topic_arn[*]
   ok_actions          = var.alarm_topic_arn[*]
+}
+
+# --- Identity: the stack's name, region and age, which the state keeps ---
+
+# Made at the first apply and the same ever after: a name stays when variables change or another
+# resource is lost. Other values of region or prefix are refused before anything is touched, as
+# Terraform would look for the stack elsewhere.
+resource "terraform_data" "stack" {
+  input = {
+    region  = var.aws_region
+    prefix  = local.name_prefix
+    name    = "${local.name_prefix}${substr(sha256(uuid()), 0, 10)}"
+    created = timestamp()
+  }
+
+  lifecycle {
+    ignore_changes = [input]
+
+    precondition {
+      condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", local.environment))
+      error_message = "The workspace \"${local.environment}\" cannot name an environment: use lower-case letters, digits and inner hyphens."
+    }
+
+    # S3 allows 63 characters. Lambda and IAM allow 64, and SQS 80.
+    precondition {
+      condition     = length(local.name_prefix) <= 53
+      error_message = "The names would begin with \"${local.name_prefix}\", which may be at most 53 characters; it has ${length(local.name_prefix)}. Choose a shorter project_name or environment."
+    }
+
+    postcondition {
+      condition     = self.input.region == var.aws_region
+      error_message = "This state's stack is in ${self.input.region}, not in ${var.aws_region}. Set aws_region to ${self.input.region}, or deploy another environment to ${var.aws_region}: deno task deploy --env NAME."
+    }
+
+    postcondition {
+      condition     = self.input.prefix == local.name_prefix
+      error_message = "This state holds the stack \"${trimsuffix(self.input.prefix, "-")}\", not \"${trimsuffix(local.name_prefix, "-")}\". Set project_name and environment back, or give the other stack a state of its own: deno task deploy --env NAME."
+    }
+
+    postcondition {
+      condition     = can(self.input.name)
+      error_message = "This state was made by an earlier main.tf, whose stacks this one cannot update without replacing the bucket and the table. Run terraform destroy, or deploy another environment: deno task deploy --env NAME."
+    }
+  }
 }

@@ -3,14 +3,29 @@ output "s3_bucket_name" {
   value       = aws_s3_bucket.uploads.id
 }
 
+output "s3_bucket_arn" {
+  description = "ARN of the bucket"
+  value       = aws_s3_bucket.uploads.arn
+}
+
 output "dynamodb_table_name" {
-  description = "Table that holds a row for each created object"
+  description = "Table with a row for each created object"
   value       = aws_dynamodb_table.files.name
 }
 
+output "dynamodb_table_arn" {
+  description = "ARN of the table"
+  value       = aws_dynamodb_table.files.arn
+}
+
 output "failure_queue_url" {
-  description = "Queue of the events that failed three times"
+  description = "URL of the failure queue, which keeps the events that failed three times"
   value       = aws_sqs_queue.failures.url
+}
+
+output "failure_queue_arn" {
+  description = "ARN of the failure queue"
+  value       = aws_sqs_queue.failures.arn
 }
 
 output "log_group_name" {
@@ -21,6 +36,11 @@ output "log_group_name" {
 output "lambda_function_name" {
   description = "Function that writes the rows"
   value       = aws_lambda_function.metadata.function_name
+}
+
+output "lambda_function_arn" {
+  description = "ARN of the function"
+  value       = aws_lambda_function.metadata.arn
 }
 
 output "filter_prefix" {

@@ -11,7 +11,7 @@ variable "aws_region" {
 }
 
 variable "environment" {
-  description = "Environment in the names and tags; a named workspace takes its own name instead. Lower-case letters, digits, inner hyphens"
+  description = "Environment in names and tags; a named workspace uses its own name instead. Lower-case letters, digits, inner hyphens"
   type        = string
   default     = "dev"
   nullable    = false
@@ -23,25 +23,25 @@ variable "environment" {
 }
 
 variable "project_name" {
-  description = "First part of every name. Lower-case letters, digits, inner hyphens; with the environment and two hyphens at most 37 characters"
+  description = "First part of every name. Lower-case letters, digits, inner hyphens; at most 51 characters together with the environment"
   type        = string
   default     = "file-metadata"
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", var.project_name)) && length(var.project_name) <= 34
-    error_message = "project_name must be 1 to 34 lower-case letters, digits and inner hyphens, for example file-metadata (a dot would break TLS to the bucket)."
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", var.project_name)) && length(var.project_name) <= 50
+    error_message = "project_name must be 1 to 50 lower-case letters, digits and inner hyphens, for example file-metadata (a dot would break TLS to the bucket)."
   }
 
-  # S3 reserves these beginnings.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
   validation {
     condition     = !can(regex("^(xn--|sthree-|amzn-s3-demo-)", var.project_name))
-    error_message = "project_name must not begin with xn--, sthree- or amzn-s3-demo-: S3 reserves those bucket names."
+    error_message = "project_name must not begin with xn--, sthree- or amzn-s3-demo-: S3 reserves bucket names that do."
   }
 }
 
 variable "lambda_runtime" {
-  description = "Node runtime of the function; nodejs24.x needs version 6.21 of the aws provider"
+  description = "Node runtime of the function; nodejs24.x needs version 6.21 or later of the aws provider"
   type        = string
   default     = "nodejs22.x"
   nullable    = false
@@ -65,7 +65,7 @@ variable "lambda_memory_mb" {
 }
 
 variable "lambda_timeout_seconds" {
-  description = "Time limit of one run in seconds, 10 to 900; a run stops starting new objects 2 seconds before it"
+  description = "Time limit of one run in seconds, 10 to 900; a run starts no new object in its last 2 seconds"
   type        = number
   default     = 30
   nullable    = false
@@ -77,19 +77,19 @@ variable "lambda_timeout_seconds" {
 }
 
 variable "reserved_concurrency" {
-  description = "Runs at the same time at most, 1 or more, to cap a runaway bill; -1 sets no cap. Young accounts can't reserve any"
+  description = "Most runs at the same time, 1 or more, to cap a runaway bill; -1 for no cap. New accounts can't reserve any"
   type        = number
   default     = -1
   nullable    = false
 
   validation {
     condition     = (var.reserved_concurrency == -1 || var.reserved_concurrency >= 1) && floor(var.reserved_concurrency) == var.reserved_concurrency
-    error_message = "reserved_concurrency must be -1 (no cap) or a whole number from 1: with 0 the function would never run."
+    error_message = "reserved_concurrency must be -1 (no cap) or a whole number of 1 or more: with 0 the function would never run."
   }
 }
 
 variable "tracing_mode" {
-  description = "X-Ray tracing: PassThrough (free) or Active (adds two X-Ray rights and a price per trace)"
+  description = "X-Ray tracing: PassThrough (free) or Active (adds two X-Ray permissions and a price per trace)"
   type        = string
   default     = "PassThrough"
   nullable    = false
@@ -115,58 +115,58 @@ variable "filter_suffix" {
 }
 
 variable "log_retention_days" {
-  description = "Days that the function's log is kept"
+  description = "Days to keep the function's log"
   type        = number
   default     = 14
   nullable    = false
 
   validation {
     condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
-    error_message = "log_retention_days must be a number of days that CloudWatch Logs knows: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
+    error_message = "log_retention_days must be one of the values that CloudWatch Logs allows: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
   }
 }
 
 variable "noncurrent_days" {
-  description = "Days that a replaced or deleted version is kept, 1 or more"
+  description = "Days to keep a replaced or deleted version of an object, 1 or more"
   type        = number
   default     = 30
   nullable    = false
 
   validation {
     condition     = var.noncurrent_days >= 1 && floor(var.noncurrent_days) == var.noncurrent_days
-    error_message = "noncurrent_days must be a whole number from 1."
+    error_message = "noncurrent_days must be a whole number of 1 or more."
   }
 }
 
 variable "force_destroy" {
-  description = "Whether destroy may delete the bucket together with the objects in it"
+  description = "Whether destroy may delete a bucket that still holds objects"
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "point_in_time_recovery" {
-  description = "Whether the table can be restored to any second; AWS keeps a backup for 35 days after the table is deleted"
+  description = "Whether the table can be restored to any second of the last 35 days; AWS keeps a backup for 35 days after the table is deleted"
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "deletion_protection" {
-  description = "Whether AWS refuses to delete the table; destroy then fails until it is switched off"
+  description = "Whether AWS refuses to delete the table; destroy then fails until this is false again"
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "kms_key_arn" {
-  description = "ARN of an existing KMS key for bucket, table, queue, log and environment; null for the keys that AWS owns"
+  description = "ARN of an existing KMS key for the bucket, table, queue, log and function's environment; null for keys that AWS owns"
   type        = string
   default     = null
 
   validation {
     condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
-    error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:REGION:ACCOUNT:key/ID), not an alias or an id."
+    error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:REGION:ACCOUNT:key/ID), not an alias or an ID."
   }
 }
 
@@ -188,7 +188,7 @@ variable "alarm_topic_arn" {
 }
 
 variable "permissions_boundary_arn" {
-  description = "ARN of an existing policy that bounds the function's role; null for none"
+  description = "ARN of an existing policy to be the permissions boundary of the function's role; null for none"
   type        = string
   default     = null
 

@@ -1,9 +1,9 @@
-# Each opt-in at work: one assertion for each check that SECURITY.md says is opt-in, its ids first.
-# The values are those of hardened.tfvars; without them this file is red:
+# The opt-ins at work: each check that docs/SECURITY.md says is opt-in is asserted here, and an
+# assertion's message begins with the ids of its checks. Needs the values of hardened.tfvars:
 #
 #   terraform test -var-file=docs/hardened.tfvars
 #
-# Mocked, as main.tftest.hcl is, which runs with the same command and keeps to the defaults.
+# Mocked, as main.tftest.hcl is; the same command runs that file too, with the defaults.
 
 mock_provider "aws" {
   source = "./tests"
@@ -40,7 +40,7 @@ run "hardened" {
 
   assert {
     condition = var.access_log_bucket != null && jsonencode([for log in aws_s3_bucket_logging.uploads : [log.bucket, log.target_bucket, log.target_prefix]]) == jsonencode([
-      [aws_s3_bucket.uploads.id, var.access_log_bucket, "${aws_s3_bucket.uploads.id}/"],
+      [aws_s3_bucket.uploads.id, var.access_log_bucket, "${aws_s3_bucket.uploads.bucket}/"],
     ])
     error_message = "CKV_AWS_18 S3.9 AVD-AWS-0089: access_log_bucket receives the bucket's access log, under the bucket's name."
   }
@@ -68,7 +68,7 @@ run "hardened" {
 
   assert {
     condition     = var.permissions_boundary_arn != null && aws_iam_role.function.permissions_boundary == var.permissions_boundary_arn
-    error_message = "Role: permissions_boundary_arn bounds the role."
+    error_message = "Role: permissions_boundary_arn is the role's boundary."
   }
 
   assert {
@@ -84,7 +84,7 @@ run "hardened" {
       ]),
       aws_iam_role_policy.function.policy == data.aws_iam_policy_document.function.json,
     ])
-    error_message = "KMS.1 KMS.2: the opt-ins add to the role the use of kms_key_arn through S3, DynamoDB and SQS, and two X-Ray rights, and nothing else."
+    error_message = "KMS.1 KMS.2: the opt-ins add to the role the use of kms_key_arn through S3, DynamoDB and SQS, and two X-Ray permissions, and nothing else."
   }
 
   # The table, the failure queue, the log and the alarms.
@@ -112,7 +112,7 @@ run "hardened" {
 
   assert {
     condition     = aws_cloudwatch_log_group.function.retention_in_days == var.log_retention_days && var.log_retention_days >= 365
-    error_message = "CKV_AWS_338 CloudWatch.16: log_retention_days keeps the function's log for a year at least."
+    error_message = "CKV_AWS_338 CloudWatch.16: log_retention_days keeps the function's log for at least a year."
   }
 
   assert {
@@ -125,6 +125,6 @@ run "hardened" {
       for alarm in concat([aws_cloudwatch_metric_alarm.failures_waiting], values(aws_cloudwatch_metric_alarm.function)) :
       jsonencode([alarm.alarm_actions, alarm.ok_actions]) == jsonencode([[var.alarm_topic_arn], [var.alarm_topic_arn]])
     ])
-    error_message = "CloudWatch.15: every alarm tells alarm_topic_arn when it rises and when it ends."
+    error_message = "CloudWatch.15: every alarm notifies alarm_topic_arn when it begins and when it ends."
   }
 }

@@ -1,11 +1,14 @@
-# What AWS would answer: ARNs in the shape that the provider insists on, and emptiness where a random
-# text would look like a setting.
+# What AWS would answer, where Terraform's random text would not do: ARNs, which the provider checks,
+# and an empty policy.
 mock_data "aws_caller_identity" {
   defaults = { account_id = "123456789012" }
 }
 
 mock_data "aws_partition" {
-  defaults = { dns_suffix = "amazonaws.com" }
+  defaults = {
+    dns_suffix = "amazonaws.com"
+    partition  = "aws"
+  }
 }
 
 mock_resource "aws_s3_bucket" {
