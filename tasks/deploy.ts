@@ -2,8 +2,9 @@
 
 import { join } from "node:path";
 import { temporaryFolder } from "./files.ts";
-import { checkCredentials, type OpenTarget } from "./target.ts";
-import { confirm, say } from "./terminal.ts";
+import { type Loss, lossesOf } from "./losses.ts";
+import { checkCredentials, clientsOf, type OpenTarget, type Target } from "./target.ts";
+import { confirm, say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
 /** Shows what deploy would change. */
@@ -18,7 +19,8 @@ export async function deploy(
 ): Promise<void> {
   await withPlan(target, show, async (plan, file) => {
     if (plan.applyable) {
-      if (!yes) await confirm("Apply this plan?");
+      const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
+      await confirmPlan(await lossesOf(plan, clients), yes, target);
       await terraform.apply(target.workspace, file);
       // On a terminal Terraform has just shown them.
       if (Deno.stdout.isTerminal() && Deno.stderr.isTerminal()) return;
@@ -26,6 +28,35 @@ export async function deploy(
     const outputs = await terraform.outputs(target.workspace);
     for (const [name, value] of Object.entries(outputs ?? {})) console.log(`${name} = ${value}`);
   });
+}
+
+/**
+ * Asks before a plan is applied. `--yes` answers for a plan that loses nothing; what loses data needs
+ * a name to be typed.
+ *
+ * @throws {UserError} the plan is not to be applied
+ */
+export async function confirmPlan(
+  losses: Loss[],
+  yes: boolean,
+  { flags }: Pick<Target, "flags">,
+): Promise<void> {
+  if (losses.length === 0) {
+    if (!yes) await confirm("Apply this plan?");
+    return;
+  }
+  say("This plan deletes data for good:");
+  for (const { address, name, contents } of losses) {
+    say(`  ${address}  ${visible(name)}  ${contents}`);
+  }
+  const [{ name }] = losses;
+  if (yes) {
+    throw new UserError(
+      "Nothing was changed, as --yes alone does not delete data: to lose what is listed above, run " +
+        `deno task deploy${flags} and type ${visible(name)} when asked`,
+    );
+  }
+  await confirm("Apply this plan and lose what is listed above?", name);
 }
 
 /** Plans, then hands the plan's content and file to `use`. */

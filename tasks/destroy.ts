@@ -3,15 +3,13 @@
 import { join } from "node:path";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { temporaryFolder } from "./files.ts";
+import { amount, COUNT_LIMIT } from "./losses.ts";
 import { countRows } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
 import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./target.ts";
 import { confirm, repeat, say, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
-
-/** Objects and rows are counted no further than this: enough to know what will be lost. */
-const COUNT_LIMIT = 10_000;
 
 /** Removes everything at a target, and its stand-in. @throws {UserError} something is left */
 export async function destroy(target: OpenTarget, { yes }: { yes: boolean }): Promise<void> {
@@ -50,7 +48,7 @@ async function sayWhatIsLost(
   }
   say(
     `This destroys the ${state.resources.length} resources above ${place}, with ` +
-      `${atLeast(objects)} object versions and ${atLeast(rows)} rows, in ${state.region}.`,
+      `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
   );
 }
 
@@ -98,9 +96,4 @@ async function removeAndProve(workspace: string, state: terraform.State): Promis
 
 function find({ resources }: terraform.State, type: string): Record<string, unknown> | undefined {
   return resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
-}
-
-function atLeast(count: number | undefined): string {
-  if (count === undefined) return "an unknown number of";
-  return count >= COUNT_LIMIT ? `${COUNT_LIMIT} or more` : String(count);
 }

@@ -1,7 +1,7 @@
 /** Status: what is deployed, on one screen, and whether it needs attention. */
 
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
-import { BatchGetItemCommand } from "@aws-sdk/client-dynamodb";
+import { BatchGetItemCommand, DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { parseLine, readLog } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
@@ -18,6 +18,15 @@ const CANDIDATES = 5 * NEWEST;
 /** How far back the log is searched for rows: at first, and (four times as far each time) at last. */
 const FIRST_LOOK_MS = 15_000;
 const LAST_LOOK_MS = 30 * 86_400_000;
+
+/** What becomes of a part that is gone. */
+const MADE_AGAIN = {
+  "bucket": "makes it again, empty; the rows stay",
+  "function": "makes it again, and backfill records what was uploaded meanwhile",
+  "table": "makes it again, empty, and backfill records what is in the bucket",
+  "failure queue": "makes it again, empty, and backfill records the objects of its events",
+  "log group": "makes it again, empty; the rows stay",
+};
 
 export interface Status {
   ok: boolean;
@@ -45,24 +54,30 @@ export async function readStatus(stack: Stack, builtSha256: string | undefined):
   const problems: string[] = [];
 
   /** Undefined, and a problem, where a part was removed by other means than Terraform. */
-  async function part<T>(name: string, look: Promise<T>): Promise<T | undefined> {
+  async function part<T>(
+    kind: keyof typeof MADE_AGAIN,
+    name: string,
+    look: Promise<T>,
+  ): Promise<T | undefined> {
     try {
       return await look;
     } catch (error) {
       if (!/NotFound|NoSuchBucket|NonExistent|DoesNotExist/.test((error as Error).name)) {
         throw error;
       }
-      problems.push(`the ${name} does not exist any more; deploy makes it again`);
+      problems.push(`the ${kind} ${name} does not exist any more: deploy ${MADE_AGAIN[kind]}`);
     }
   }
 
-  const [notifies, fn, rows, failureQueue, alarms] = await Promise.all([
-    part(`bucket ${outputs.s3_bucket_name}`, bucketNotifies(stack)),
-    part(`function ${outputs.lambda_function_name}`, readFunction(stack, builtSha256)),
-    part("function's log or the table", newestRows(stack)),
-    part(`failure queue ${outputs.failure_queue_url}`, countFailures(stack)),
+  const { s3_bucket_name, dynamodb_table_name: TableName, lambda_function_name } = outputs;
+  const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
+    part("bucket", s3_bucket_name, bucketNotifies(stack)),
+    part("function", lambda_function_name, readFunction(stack, builtSha256)),
+    part("table", TableName, stack.dynamo.send(new DescribeTableCommand({ TableName }))),
+    part("failure queue", outputs.failure_queue_url, countFailures(stack)),
     readAlarms(stack),
   ]);
+  const rows = table && await part("log group", outputs.log_group_name, newestRows(stack));
   if (notifies === false) {
     problems.push(`the bucket ${outputs.s3_bucket_name} does not call the function; deploy again`);
   }

@@ -34,18 +34,18 @@ export function repeat(ms: number, act: () => void): Disposable {
 }
 
 /**
- * Asks as Terraform does; only `yes` goes on.
+ * Asks as Terraform does; only `accepted` goes on.
  *
  * @throws {UserError} the answer was another one, or nobody could answer
  */
-export async function confirm(question: string): Promise<void> {
-  await Deno.stderr.write(new TextEncoder().encode(`${question} Only "yes" is accepted: `));
+export async function confirm(question: string, accepted = "yes"): Promise<void> {
+  await Deno.stderr.write(new TextEncoder().encode(`${question} Only "${accepted}" is accepted: `));
   const buffer = new Uint8Array(1024);
   const stopped = new Promise<never>((_, reject) =>
     interrupted.addEventListener("abort", () => reject(interrupted.reason))
   );
   const length = await Promise.race([Deno.stdin.read(buffer), stopped]);
-  if (new TextDecoder().decode(buffer.subarray(0, length ?? 0)).trim() === "yes") return;
+  if (new TextDecoder().decode(buffer.subarray(0, length ?? 0)).trim() === accepted) return;
   throw new UserError(
     length === null
       ? "\nNobody answered, so nothing was changed: add --yes where there is no terminal"

@@ -47,10 +47,14 @@ const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
 /** The names of outputs.tf. */
 const OUTPUTS = [
   "s3_bucket_name",
+  "s3_bucket_arn",
   "dynamodb_table_name",
+  "dynamodb_table_arn",
   "failure_queue_url",
+  "failure_queue_arn",
   "log_group_name",
   "lambda_function_name",
+  "lambda_function_arn",
   "filter_prefix",
   "filter_suffix",
   "environment",
@@ -74,12 +78,22 @@ export interface State {
   region: string;
 }
 
+/** What a plan would do to a resource. */
+export interface Change {
+  address: string;
+  /** For example `aws_s3_bucket`. */
+  type: string;
+  actions: string[];
+  /** The resource's attributes as they are; empty for a new one. */
+  before: Record<string, unknown>;
+}
+
 /** What a plan would do, and to what. */
 export interface Plan {
   /** Whether applying changes anything, be it an output alone. */
   applyable: boolean;
   /** Actions in the order of the plan, no-ops left out. */
-  changes: { address: string; actions: string[] }[];
+  changes: Change[];
   outputs: Partial<Outputs>;
 }
 
@@ -256,7 +270,11 @@ export async function stillThere(
 
 interface PlanJson {
   applyable?: boolean;
-  resource_changes?: { address: string; change: { actions: string[] } }[];
+  resource_changes?: {
+    address: string;
+    type: string;
+    change: { actions: string[]; before: Record<string, unknown> | null };
+  }[];
   resource_drift?: { address: string; change: { actions: string[] } }[];
   planned_values?: { outputs?: Record<string, { value?: string }> };
 }
@@ -264,12 +282,22 @@ interface PlanJson {
 /** What a plan file holds. */
 export async function readPlan(workspace: string, file: string): Promise<Plan> {
   const { stdout } = await terraform(workspace, ["show", "-json", file], { quiet: true });
+  return parsePlan(stdout);
+}
+
+/** The plan in the JSON of `terraform show`: https://developer.hashicorp.com/terraform/internals/json-format#plan-representation */
+export function parsePlan(json: string): Plan {
   const { applyable = true, resource_changes = [], planned_values } = parse<PlanJson>(
-    stdout,
+    json,
     "terraform show",
   );
   const changes = resource_changes
-    .map(({ address, change }) => ({ address, actions: change.actions }))
+    .map(({ address, type, change: { actions, before } }) => ({
+      address,
+      type,
+      actions,
+      before: before ?? {},
+    }))
     .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
   const values = Object.entries(planned_values?.outputs ?? {});
   return {

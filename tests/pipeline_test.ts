@@ -20,8 +20,8 @@ const ENVIRONMENT = ["--local", "--env", "test"];
 const WORKSPACE = "local-test";
 const VARIABLES = join(ROOT, `${WORKSPACE}.tfvars`);
 
-/** With `-local-test-` 37 characters, the most that are allowed. */
-const LONGEST_PROJECT = "file-metadata-long-enough";
+/** With `-local-test-` 53 characters, the most that are allowed. */
+const LONGEST_PROJECT = "file-metadata-with-the-longest-name-there";
 
 const RESOURCES = 20;
 
@@ -152,7 +152,7 @@ Deno.test({
 
       await t.step("a name too long or a region that is none is refused at plan", async () => {
         const cases = [
-          [`project_name = "${LONGEST_PROJECT}x"`, /at most 37 characters; it has 38\./],
+          [`project_name = "${LONGEST_PROJECT}x"`, /at most 53 characters; it has 54\./],
           ['project_name = "My.Project"', /lower-case letters, digits and inner hyphens/],
           ['aws_region = "eu-nowhere-9"', /AWS has no such region; set aws_region to/],
           ["lambda_memory_mb = 64", /must be a whole number from 128 to 10240/],
@@ -223,7 +223,7 @@ Deno.test({
         assert.equal(deploy.code, 0, deploy.stderr);
         assert.match(
           deploy.stdout,
-          new RegExp(`^s3_bucket_name = ${LONGEST_PROJECT}-local-test-\\d{26}$`, "m"),
+          new RegExp(`^s3_bucket_name = ${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`, "m"),
         );
         assert.match(
           deploy.stderr,
@@ -540,7 +540,7 @@ Deno.test({
           const applied = await other;
           assert.equal(applied.code, 0, applied.stderr);
           const output = await plainTerraform(clone, shell, ["output", "-raw", "s3_bucket_name"]);
-          assert.match(output.stdout, new RegExp(`^${LONGEST_PROJECT}-local-test-\\d{26}$`));
+          assert.match(output.stdout, new RegExp(`^${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`));
           assert.notEqual(output.stdout, Bucket);
 
           const destroyed = await plainTerraform(clone, shell, ["destroy", "-auto-approve"]);

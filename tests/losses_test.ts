@@ -1,0 +1,125 @@
+/** A plan that deletes data is recognised, counted, and not applied by --yes. */
+
+import assert from "node:assert/strict";
+import type { Clients } from "../tasks/target.ts";
+import { type Answers, fakeClient } from "./fixtures.ts";
+
+const permitted = ["env", "sys", "read"].every((name) =>
+  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
+);
+const hint = permitted ? "" : " (needs permissions: deno task test)";
+
+const TABLE = "aws_dynamodb_table.files";
+const BUCKET = "aws_s3_bucket.uploads";
+const QUEUE = "aws_sqs_queue.failures";
+const BEFORE: Record<string, Record<string, string>> = {
+  [TABLE]: { id: "app", name: "app" },
+  [BUCKET]: { id: "app" },
+  [QUEUE]: { id: "https://queue", name: "app-failures" },
+};
+
+const FULL: Answers = {
+  ScanCommand: () => ({ Count: 2 }),
+  ListObjectVersionsCommand: () => ({ Versions: [{ Key: "a", VersionId: "1" }] }),
+  GetQueueAttributesCommand: () => ({
+    Attributes: {
+      ApproximateNumberOfMessages: "3",
+      ApproximateNumberOfMessagesNotVisible: "1",
+      ApproximateNumberOfMessagesDelayed: "0",
+    },
+  }),
+};
+
+const ALL = [
+  { address: TABLE, name: "app", contents: "2 rows" },
+  { address: BUCKET, name: "app", contents: "1 object version" },
+  { address: QUEUE, name: "app-failures", contents: "4 failed events" },
+];
+
+const failing = () => {
+  throw Object.assign(new Error("no"), { name: "AccessDenied" });
+};
+
+const cases = [
+  { name: "a deletion", actions: ["delete"], answers: FULL, expected: ALL },
+  { name: "a replacement", actions: ["delete", "create"], answers: FULL, expected: ALL },
+  { name: "the other order", actions: ["create", "delete"], answers: FULL, expected: ALL },
+  { name: "an update", actions: ["update"], answers: FULL, expected: [] },
+  { name: "making what is gone", actions: ["create"], answers: FULL, expected: [] },
+  {
+    name: "an empty failure queue: no loss, where table and bucket always are",
+    actions: ["delete"],
+    answers: {
+      ScanCommand: () => ({ Count: 0 }),
+      GetQueueAttributesCommand: () => ({ Attributes: { ApproximateNumberOfMessages: "0" } }),
+    },
+    expected: [
+      { address: TABLE, name: "app", contents: "0 rows" },
+      { address: BUCKET, name: "app", contents: "0 object versions" },
+    ],
+  },
+  {
+    name: "counts that cannot be read: unknown, not none",
+    actions: ["delete"],
+    answers: {
+      ScanCommand: failing,
+      ListObjectVersionsCommand: failing,
+      GetQueueAttributesCommand: failing,
+    },
+    expected: [
+      { address: TABLE, name: "app", contents: "an unknown number of rows" },
+      { address: BUCKET, name: "app", contents: "an unknown number of object versions" },
+      { address: QUEUE, name: "app-failures", contents: "an unknown number of failed events" },
+    ],
+  },
+];
+
+Deno.test({
+  name: `lossesOf() names and counts what a plan deletes${hint}`,
+  ignore: !permitted,
+  fn: async (t) => {
+    const { lossesOf } = await import("../tasks/losses.ts");
+    const { parsePlan } = await import("../tasks/terraform.ts");
+    for (const { name, actions, answers, expected } of cases) {
+      await t.step(name, async () => {
+        const plan = parsePlan(planJson(actions));
+        assert.deepEqual(await lossesOf(plan, await clients(answers)), expected);
+      });
+    }
+  },
+});
+
+Deno.test({
+  name: `--yes does not apply a plan that deletes data, and applies others${hint}`,
+  ignore: !permitted,
+  fn: async () => {
+    const { confirmPlan } = await import("../tasks/deploy.ts");
+    const target = { flags: " --local --env a" };
+    await confirmPlan([], true, target);
+    await assert.rejects(confirmPlan(ALL, true, target), {
+      name: "UserError",
+      message: "Nothing was changed, as --yes alone does not delete data: to lose what is listed " +
+        "above, run deno task deploy --local --env a and type app when asked",
+    });
+  },
+});
+
+/** A plan as `terraform show -json` prints it: these actions on what holds data, others beside. */
+function planJson(actions: string[]): string {
+  const changes = Object.entries(BEFORE).map(([address, before]) => ({
+    address,
+    type: address.split(".")[0],
+    change: { actions, before: actions[0] === "create" && actions.length === 1 ? null : before },
+  }));
+  const role = { address: "aws_iam_role.function", type: "aws_iam_role" };
+  const replaced = { actions: ["delete", "create"], before: { id: "app" } };
+  return JSON.stringify({ resource_changes: [{ ...role, change: replaced }, ...changes] });
+}
+
+async function clients(answers: Answers): Promise<Clients> {
+  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
+  const { send } = fakeClient(answers);
+  // The SDK's paginator takes nothing but its own kind.
+  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
+  return { dynamo, s3: { send }, sqs: { send } } as unknown as Clients;
+}
