@@ -7,6 +7,7 @@ import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { sha256Of, writeZip, ZIP_URL } from "./tasks/build.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
+import { toSentence } from "./tasks/failures.ts";
 import { readRows, toCsvLines, toJsonLines, toTableLines } from "./tasks/list_rows.ts";
 import { runAtTerminal } from "./tasks/local_shell.ts";
 import { logToText, readLog } from "./tasks/logs.ts";
@@ -401,15 +402,11 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
       say(`Interrupted: ${task.afterCtrlC(again)}`);
       return 130;
     }
-    if (error instanceof UserError) say(error.message);
-    else if (isAwsError(error)) say(`AWS refused: ${error.name}: ${visible(error.message)}`);
-    else throw error;
+    const sentence = toSentence(error, Deno.env.toObject());
+    if (sentence === undefined) console.error(error);
+    say(sentence ?? `deno task ${name} broke off by a fault of its own, shown above: report it`);
     return error instanceof FindingError ? 1 : task.failureCode ?? 1;
   }
-}
-
-function isAwsError(error: unknown): error is Error {
-  return error instanceof Error && "$metadata" in error;
 }
 
 if (import.meta.main) Deno.exit(await main(Deno.args));

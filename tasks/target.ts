@@ -1,6 +1,5 @@
 /** Where a task acts: on AWS or on the stand-in, in which workspace, and on what is deployed there. */
 
-import { Agent } from "node:https";
 import { join } from "node:path";
 import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
@@ -8,6 +7,8 @@ import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
+import * as credentials from "./credentials.ts";
+import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
 import { pause } from "./signals.ts";
 import { enterStandIn, isLocalWorkspace } from "./stand_in.ts";
@@ -144,11 +145,12 @@ export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
   return { ...clientsOf(target, outputs.aws_region), outputs };
 }
 
-export function clientsOf({ ca }: Pick<OpenTarget, "ca">, region: string): Clients {
-  const requestHandler = ca === undefined
-    ? undefined
-    : { httpsAgent: new Agent({ ca, keepAlive: true, maxSockets: 50 }) };
-  const config = { region, requestHandler };
+export function clientsOf(
+  { local, ca }: Pick<OpenTarget, "local" | "ca">,
+  region: string,
+): Clients {
+  const trusted = local ? ca : readTrusted();
+  const config = { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
   return {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
@@ -160,17 +162,22 @@ export function clientsOf({ ca }: Pick<OpenTarget, "ca">, region: string): Clien
   };
 }
 
-/** Asks the SDK's own sources for credentials, without a call to AWS; the stand-in has its own. */
-export async function checkCredentials({ local }: Target): Promise<void> {
-  if (local) return;
+/** The certificates that AWS_CA_BUNDLE names: Terraform and the aws CLI read it, the SDK does not. */
+function readTrusted(): string | undefined {
+  const path = Deno.env.get("AWS_CA_BUNDLE");
+  if (!path) return undefined;
   try {
-    await new S3Client({ region: "us-east-1" }).config.credentials();
+    return Deno.readTextFileSync(path);
   } catch (error) {
     throw new UserError(
-      "No AWS credentials found: run this on an EC2 instance with a role, or try it without AWS " +
-        `with --local (${(error as Error).message})`,
+      `Cannot read AWS_CA_BUNDLE, ${visible(path)}: ${(error as Error).name}; correct or unset it`,
     );
   }
+}
+
+/** @throws {UserError} there are no credentials for AWS; the stand-in has its own */
+export async function checkCredentials({ local }: Target): Promise<void> {
+  if (!local) await credentials.checkCredentials();
 }
 
 /** Waits until no other task changes the workspace; the system frees the lock of a killed one. */

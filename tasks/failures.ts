@@ -1,0 +1,116 @@
+/** What a failure means to the user: an error, or what Terraform wrote, becomes one sentence. */
+
+import { proxyName } from "./proxy.ts";
+import { UserError, visible } from "./terminal.ts";
+
+type Environment = Record<string, string | undefined>;
+
+/** What went wrong on the way to a server, by the code of Node's error. */
+const NETWORK: [code: RegExp, state: string][] = [
+  [/^ECONNREFUSED$/, "nothing listens there"],
+  [/^(ENOTFOUND|EAI_\w+|ENODATA)$/, "the name is not known"],
+  [/^(ETIMEDOUT|ESOCKETTIMEDOUT|ERR_SOCKET_CONNECTION_TIMEOUT)$/, "no answer in time"],
+  [/^(EHOSTUNREACH|ENETUNREACH|ENETDOWN|EADDRNOTAVAIL)$/, "no route to it"],
+  [/^(ECONNRESET|ECONNABORTED|EPIPE|EPROTO)$/, "the connection was cut"],
+];
+
+const CERTIFICATE =
+  /CERT|^UNABLE_TO_|ERR_TLS|ERR_SSL|certificate|UnknownIssuer|self[- ]signed|x509:/i;
+
+/** What to do about it, by what AWS answers; Terraform writes the same words. */
+export const REFUSALS: [pattern: RegExp, remedy: string][] = [
+  [
+    /ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|security token included/,
+    "AWS does not accept the credentials (any more); get new ones, then run it again",
+  ],
+  [
+    /RequestTimeTooSkewed|SignatureDoesNotMatch|Signature expired|Signature not yet current/,
+    "AWS does not accept the signature; set this machine's clock, then run it again",
+  ],
+  [
+    /not authorized to perform|AccessDenied|UnauthorizedOperation/,
+    "the role of this machine lacks a permission, which is named above; add it, then run it again",
+  ],
+];
+
+/**
+ * The sentence that a task ends with; undefined for an error that only a fault of the task's own
+ * explains.
+ */
+export function toSentence(error: unknown, environment: Environment): string | undefined {
+  if (error instanceof UserError) return error.message;
+  if (!(error instanceof Error)) return undefined;
+  return networkSentence(error, environment) ?? refusalSentence(error);
+}
+
+/** AWS answered, and the answer is no. */
+function refusalSentence(error: Error): string | undefined {
+  const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
+  // The SDK gives $metadata to every error; a status only to what a server answered.
+  if ($metadata?.httpStatusCode === undefined) return undefined;
+  const refusal = `AWS refused: ${visible(error.name)}: ${visible(error.message)}`;
+  const remedy = REFUSALS.find(([pattern]) => pattern.test(`${error.name} ${error.message}`))?.[1];
+  return remedy === undefined
+    ? refusal
+    : `${refusal}\n${remedy[0].toUpperCase()}${remedy.slice(1)}`;
+}
+
+/** Nobody answered, or something between here and AWS did. */
+function networkSentence(error: Error, environment: Environment): string | undefined {
+  const proxy = proxyName(environment);
+  for (const { code = "", message, name, host } of chainOf(error)) {
+    const [, status] = /^Bad response: (\d+)$/.exec(message) ?? []; // hpagent's words
+    if (status !== undefined) return proxyRefusal(proxy ?? "in HTTPS_PROXY", status);
+
+    const place = host === undefined ? "AWS" : visible(host);
+    if (CERTIFICATE.test(code) || (code === "" && /certificate/i.test(message))) {
+      return `The certificate of ${place} is not trusted: ${visible(message)}; ` +
+        "if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE";
+    }
+    const timedOut = name === "TimeoutError" || message === "Proxy timeout";
+    const state = NETWORK.find(([pattern]) => pattern.test(code))?.[1] ??
+      (timedOut ? "no answer in time" : undefined);
+    if (state === undefined) continue;
+    if (proxy !== undefined && (host === undefined || isHost(proxy, host))) {
+      return `Cannot reach AWS through the proxy ${visible(proxy)}: ${state} (${code || name}); ` +
+        "check HTTPS_PROXY and the network";
+    }
+    return `Cannot reach ${place}: ${state} (${code || name}); check the network and the region` +
+      (proxy === undefined ? ", and set HTTPS_PROXY if a proxy is the way out" : ", and NO_PROXY");
+  }
+}
+
+/** A sentence for a proxy's answer to CONNECT. */
+function proxyRefusal(proxy: string, status: string): string {
+  const remedy = status === "407"
+    ? "it asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
+    : status === "403"
+    ? "it does not let this machine through to AWS: have *.amazonaws.com allowed"
+    : "ask those who run it, then run this again";
+  return `The proxy ${visible(proxy)} refused with status ${status}; ${remedy}`;
+}
+
+/** An error, the errors it gathers and the ones that caused it, with what Node tells of each. */
+function* chainOf(
+  error: Error,
+): Generator<{ code?: string; message: string; name: string; host?: string }> {
+  const { name, message, cause } = error;
+  const { code, hostname, host, address, port } = error as unknown as Record<
+    string,
+    string | undefined
+  >;
+  const place = hostname ?? host ?? address;
+  yield {
+    name,
+    message,
+    code: typeof code === "string" ? code : undefined,
+    host: place === undefined ? undefined : place + (port === undefined ? "" : `:${port}`),
+  };
+  const inner = error instanceof AggregateError ? error.errors : [];
+  for (const next of [...inner, cause]) if (next instanceof Error) yield* chainOf(next);
+}
+
+/** Whether it was the proxy that failed; a name that is not known is told without its port. */
+function isHost(proxy: string, host: string): boolean {
+  return proxy === host || proxy.replace(/:\d+$/, "") === host;
+}

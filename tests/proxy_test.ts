@@ -1,0 +1,204 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import { type AddressInfo, connect, type Server } from "node:net";
+import { join } from "node:path";
+import { proxyVariables } from "../tasks/proxy.ts";
+
+const permitted = ["run", "net", "env", "sys", "write"].every((name) =>
+  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
+);
+
+const NEAR = "169.254.169.254,[fd00:ec2::254],localhost,127.0.0.1,[::1]";
+
+Deno.test("proxyVariables() gives every program the same proxy, in both spellings", () => {
+  const cases: [Record<string, string>, Record<string, string>][] = [
+    [{}, {}],
+    [{ NO_PROXY: "a.b" }, {}],
+    [{ HTTPS_PROXY: "" }, {}],
+    [{ https_proxy: "proxy:3128" }, { HTTPS_PROXY: "http://proxy:3128", NO_PROXY: NEAR }],
+    [{ HTTPS_PROXY: "http://upper", https_proxy: "http://lower" }, {
+      HTTPS_PROXY: "http://upper",
+      NO_PROXY: NEAR,
+    }],
+    [{ http_proxy: "http://p", no_proxy: "corp.com, .b.c *.d 10.0.0.0/8" }, {
+      HTTP_PROXY: "http://p",
+      NO_PROXY: `corp.com,.corp.com,.b.c,*.d,10.0.0.0/8,${NEAR}`,
+    }],
+  ];
+  for (const [environment, expected] of cases) {
+    const both = Object.entries(expected).flatMap(([name, value]) => [
+      [name, value],
+      [name.toLowerCase(), value],
+    ]);
+    assert.deepEqual(proxyVariables(environment), Object.fromEntries(both));
+  }
+});
+
+Deno.test({
+  name: "the clients reach AWS through a proxy alone (needs permissions: deno task test)",
+  ignore: !permitted,
+  fn: async (t) => {
+    // Imported here: the SDK reads the environment, which plain `deno test` may not.
+    const { clientsOf } = await import("../tasks/target.ts");
+    const { toSentence } = await import("../tasks/failures.ts");
+    const { ListBucketsCommand } = await import("@aws-sdk/client-s3");
+    await using aws = await startAws();
+    await using proxy = await startProxy(aws.port);
+    await using metadata = startMetadata();
+    const environment = {
+      AWS_CA_BUNDLE: aws.certificate,
+      AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
+      HTTPS_PROXY: `http://us%40er:pass@127.0.0.1:${proxy.port}`,
+      HTTP_PROXY: `http://127.0.0.1:${proxy.port}`,
+      // What the tasks make of NO_PROXY=ec2.internal.
+      NO_PROXY: "ec2.internal,.ec2.internal",
+    };
+    /** Asks S3, in an environment, for its buckets; returns the sentence of a failure. */
+    const listBuckets = async (changes: Record<string, string> = {}) => {
+      using _environment = replaceEnvironment({ ...environment, ...changes });
+      const { s3 } = clientsOf({ local: false }, "us-east-1");
+      try {
+        await s3.send(new ListBucketsCommand({}));
+        return "ok";
+      } catch (error) {
+        return toSentence(error, Deno.env.toObject());
+      } finally {
+        s3.destroy();
+      }
+    };
+
+    await t.step("with its name and password, the metadata service exempt", async () => {
+      assert.equal(await listBuckets(), "ok");
+      assert.deepEqual(proxy.asked, ["s3.us-east-1.amazonaws.com:443 us@er:pass"]);
+      assert.equal(metadata.asked(), true);
+    });
+    await t.step("not for a host of NO_PROXY", async () => {
+      proxy.asked.length = 0;
+      const sentence = await listBuckets({
+        NO_PROXY: ".ec2.internal,.nowhere.invalid",
+        AWS_ENDPOINT_URL: "https://s3.nowhere.invalid",
+      });
+      assert.match(
+        sentence!,
+        /^Cannot reach s3.nowhere.invalid: the name is not known .*NO_PROXY$/,
+      );
+      assert.deepEqual(proxy.asked, []);
+    });
+    await t.step("what the proxy refuses is not called AWS's refusal", async () => {
+      for (const status of [407, 403, 502]) {
+        proxy.status = status;
+        const sentence = await listBuckets();
+        assert.match(
+          sentence!,
+          new RegExp(`^The proxy 127.0.0.1:\\d+ refused with status ${status}`),
+        );
+      }
+    });
+    await t.step("a proxy that does not run is named", async () => {
+      const sentence = await listBuckets({ HTTPS_PROXY: "http://127.0.0.1:1" });
+      assert.match(sentence!, /^Cannot reach AWS through the proxy 127.0.0.1:1: nothing listens/);
+    });
+    await t.step("one that is no HTTP proxy is refused, its password hidden", async () => {
+      await assert.rejects(
+        listBuckets({ HTTPS_PROXY: "socks5://me:secret@127.0.0.1:1" }),
+        /^UserError: HTTPS_PROXY is "socks5:\/\/127.0.0.1:1", which is no HTTP proxy: write http/,
+      );
+    });
+  },
+});
+
+/** A server that S3's clients take for S3, with a certificate of its own. */
+async function startAws() {
+  const folder = await Deno.makeTempDir();
+  const [key, certificate] = ["key.pem", "certificate.pem"].map((name) => join(folder, name));
+  const request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"];
+  const names = ["-addext", "subjectAltName=DNS:s3.us-east-1.amazonaws.com"];
+  const args = [...request, ...names, "-keyout", key, "-out", certificate];
+  const { success } = await new Deno.Command("openssl", { args, stderr: "null" }).output();
+  assert.ok(success);
+  const options = { key: await Deno.readTextFile(key), cert: await Deno.readTextFile(certificate) };
+  const server = createTlsServer(options, (_request, response) => {
+    response.end("<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>");
+  });
+  const port = await listen(server);
+  return {
+    port,
+    certificate,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await close(server);
+      await Deno.remove(folder, { recursive: true });
+    },
+  };
+}
+
+/** A CONNECT proxy, through which every host is one port of this machine. */
+async function startProxy(targetPort: number) {
+  const asked: string[] = [];
+  const state = { status: 200 };
+  const server = createServer((_request, response) => {
+    asked.push("plain HTTP");
+    response.writeHead(500).end();
+  });
+  server.on("connect", ({ url, headers }, socket) => {
+    const login = headers["proxy-authorization"]?.replace("Basic ", "") ?? "";
+    asked.push(`${url} ${atob(login)}`);
+    if (state.status !== 200) {
+      socket.end(`HTTP/1.1 ${state.status} No\r\nContent-Length: 2\r\n\r\nno`);
+      return;
+    }
+    const target = connect(targetPort, "127.0.0.1", () => {
+      socket.write("HTTP/1.1 200 OK\r\n\r\n");
+      target.pipe(socket).pipe(target);
+    });
+    for (const end of [socket, target]) {
+      end.on("error", () => [socket, target].map((s) => s.destroy()));
+    }
+  });
+  const port = await listen(server);
+  return Object.assign(state, { port, asked, [Symbol.asyncDispose]: () => close(server) });
+}
+
+/** A metadata service with credentials that a stand-in for S3 does not check. */
+function startMetadata() {
+  let asked = false;
+  const server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    ({ url, method }) => {
+      asked = true;
+      if (method === "PUT") return new Response("token");
+      if (url.endsWith("/security-credentials/")) return new Response("role");
+      const [AccessKeyId, SecretAccessKey, Token] = ["ASIATEST", "x", "x"];
+      const Expiration = "2099-01-01T00:00:00Z";
+      return Response.json({ Code: "Success", AccessKeyId, SecretAccessKey, Token, Expiration });
+    },
+  );
+  return {
+    url: `http://127.0.0.1:${server.addr.port}`,
+    asked: () => asked,
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+}
+
+/** Replaces the variables of AWS and of proxies until disposed. */
+function replaceEnvironment(environment: Record<string, string>): Disposable {
+  const before = Deno.env.toObject();
+  const restore = (to: Record<string, string>) => {
+    for (const name of Object.keys(Deno.env.toObject())) {
+      if (/^AWS_|_PROXY$/i.test(name)) Deno.env.delete(name);
+    }
+    for (const [name, value] of Object.entries(to)) Deno.env.set(name, value);
+  };
+  restore(environment);
+  return { [Symbol.dispose]: () => restore(before) };
+}
+
+async function listen(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return (server.address() as AddressInfo).port;
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => server.close(() => resolve()));
+}
