@@ -46,7 +46,7 @@ function faultsNamed(source: string): string[] {
   const asArgument = /(?:Test|\.test|step)\(\s*["`]((?:F\d+[a-z]? )+)/g;
   const asKey = /^ +"((?:F\d+[a-z]? )+)[^"]*":/gm;
   const asName = /\bname(?::| =) ["`]((?:F\d+[a-z]? )+)/g;
-  const asFirstCell = /\[\s*"((?:F\d+[a-z]? )+)/g;
+  const asFirstCell = /\[\s*["`]((?:F\d+[a-z]? )+)/g;
   return [asArgument, asKey, asName, asFirstCell].flatMap((pattern) =>
     [...source.matchAll(pattern)].flatMap(([, ids]) => ids.trim().split(" "))
   );

@@ -1,13 +1,7 @@
 /** A plan that deletes data is recognised, counted, and not applied by --yes. */
 
 import assert from "node:assert/strict";
-import type { Clients } from "../tasks/target.ts";
-import { type Answers, fakeClient } from "./fixtures.ts";
-
-const permitted = ["env", "sys", "read"].every((name) =>
-  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
-);
-const hint = permitted ? "" : " (needs permissions: deno task test)";
+import { type Answers, fakeStack, permittedTest } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
 const BUCKET = "aws_s3_bucket.uploads";
@@ -74,34 +68,26 @@ const cases = [
   },
 ];
 
-Deno.test({
-  name: `lossesOf() names and counts what a plan deletes${hint}`,
-  ignore: !permitted,
-  fn: async (t) => {
-    const { lossesOf } = await import("../tasks/losses.ts");
-    const { parsePlan } = await import("../tasks/terraform.ts");
-    for (const { name, actions, answers, expected } of cases) {
-      await t.step(name, async () => {
-        const plan = parsePlan(planJson(actions));
-        assert.deepEqual(await lossesOf(plan, await clients(answers)), expected);
-      });
-    }
-  },
+permittedTest("lossesOf() names and counts what a plan deletes", async (t) => {
+  const { lossesOf } = await import("../tasks/losses.ts");
+  const { parsePlan } = await import("../tasks/terraform.ts");
+  for (const { name, actions, answers, expected } of cases) {
+    await t.step(name, async () => {
+      const plan = parsePlan(planJson(actions));
+      assert.deepEqual(await lossesOf(plan, (await fakeStack(answers)).stack), expected);
+    });
+  }
 });
 
-Deno.test({
-  name: `--yes does not apply a plan that deletes data, and applies others${hint}`,
-  ignore: !permitted,
-  fn: async () => {
-    const { confirmPlan } = await import("../tasks/deploy.ts");
-    const target = { flags: " --local --env a" };
-    await confirmPlan([], true, target);
-    await assert.rejects(confirmPlan(ALL, true, target), {
-      name: "UserError",
-      message: "Nothing was changed, as --yes alone does not delete data: to lose what is listed " +
-        "above, run deno task deploy --local --env a and type app when asked",
-    });
-  },
+permittedTest("--yes does not apply a plan that deletes data, and applies others", async () => {
+  const { confirmPlan } = await import("../tasks/deploy.ts");
+  const target = { flags: " --local --env a" };
+  await confirmPlan([], true, target);
+  await assert.rejects(confirmPlan(ALL, true, target), {
+    name: "UserError",
+    message: "Nothing was changed, as --yes alone does not delete data: to lose what is listed " +
+      "above, run deno task deploy --local --env a and type app when asked",
+  });
 });
 
 /** A plan as `terraform show -json` prints it: these actions on what holds data, others beside. */
@@ -114,12 +100,4 @@ function planJson(actions: string[]): string {
   const role = { address: "aws_iam_role.function", type: "aws_iam_role" };
   const replaced = { actions: ["delete", "create"], before: { id: "app" } };
   return JSON.stringify({ resource_changes: [{ ...role, change: replaced }, ...changes] });
-}
-
-async function clients(answers: Answers): Promise<Clients> {
-  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
-  const { send } = fakeClient(answers);
-  // The SDK's paginator takes nothing but its own kind.
-  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
-  return { dynamo, s3: { send }, sqs: { send } } as unknown as Clients;
 }
