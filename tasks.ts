@@ -25,13 +25,15 @@ import { replayFailures, replayToText } from "./tasks/replay.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { run } from "./tasks/shell.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
-import { stopStandIn } from "./tasks/stand_in.ts";
+import { stopStandIn, stopStandIns } from "./tasks/stand_in.ts";
 import { readStatus, statusToText } from "./tasks/status.ts";
 import {
   connect,
+  DEMO,
   lockWorkspace,
   NothingDeployedError,
   openTarget,
+  readyTerraform,
   targetOf,
   withStack,
 } from "./tasks/target.ts";
@@ -45,6 +47,8 @@ import {
   visible,
 } from "./tasks/terminal.ts";
 import * as terraform from "./tasks/terraform.ts";
+import { requirePrograms } from "./tasks/tools.ts";
+import { writeDefaults } from "./tasks/variables.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
 
 /** One task, as usage, README and deno.json show it. */
@@ -64,6 +68,9 @@ export interface Task<Name extends OptionName = OptionName> extends Syntax<Name>
 /** How far back `logs` goes, and how many rows `rows` shows to people, unless it is told. */
 const LOG_SINCE_MS = 15 * 60_000;
 const SHOWN_ROWS = 50;
+
+/** The tests' stand-ins are in workspaces that begin so. */
+const TEST_WORKSPACES = "local-test";
 
 const goesOn = (again: string) => `${again} goes on where this ended`;
 const unchanged = () => "nothing was changed";
@@ -303,14 +310,13 @@ async function shellTask(
 
 /** Deploy, verify and destroy in one go, on a stand-in of its own that is gone in any case. */
 async function demoTask(): Promise<void> {
-  const where = { env: "demo", local: true };
-  const { workspace } = targetOf(where);
+  const { workspace } = DEMO;
   const startMs = performance.now();
   await buildTask();
   using _lock = await lockWorkspace(workspace);
   try {
     await stopStandIn(workspace); // of a demo that was killed
-    await using target = await openTarget(where, { standIn: "start" });
+    await using target = await openTarget(DEMO, { standIn: "start" });
     await deploy(target, { yes: true, show: "brief" });
     const outputs = await terraform.outputs(workspace);
     const report = await verifyStack(connect(target, outputs!), SAMPLES, {
@@ -337,16 +343,21 @@ async function benchTask({ json }: Values<"json">): Promise<void> {
 /** Every check: the first failure ends it. */
 async function testTask(): Promise<void> {
   const deno = (args: string[]) => run(Deno.execPath(), args);
-  await terraform.init();
-  await deno(["fmt", "--check"]);
-  await deno(["lint"]);
-  await deno(["check"]);
-  await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
-  await run("terraform", ["validate"]);
-  await buildTask();
-  const inDefault = { env: { TF_WORKSPACE: "default" } };
-  await run("terraform", ["test", "-var-file=docs/hardened.tfvars"], inDefault);
-  await deno(["test", "--allow-all"]);
+  await requirePrograms({ standIn: true });
+  await readyTerraform(TEST_WORKSPACES);
+  try {
+    await deno(["fmt", "--check"]);
+    await deno(["lint"]);
+    await deno(["check"]);
+    await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
+    await run("terraform", ["validate"]);
+    await buildTask();
+    const files = [await writeDefaults(), "docs/hardened.tfvars"].map((f) => `-var-file=${f}`);
+    await run("terraform", ["test", ...files], { env: { TF_WORKSPACE: "default" } });
+    await deno(["test", "--allow-all"]);
+  } finally {
+    await stopStandIns(TEST_WORKSPACES);
+  }
 }
 
 /** Gives a task's story exactly the options that the task names. */

@@ -22,6 +22,16 @@ export async function removeIfThere(path: string): Promise<void> {
   }
 }
 
+/** The names in a folder, in order; none if it does not exist. */
+export async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
 /** A folder in build/ that is removed with all that is in it. */
 export async function temporaryFolder(): Promise<{ path: string } & AsyncDisposable> {
   const build = join(ROOT, "build");

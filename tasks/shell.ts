@@ -1,8 +1,8 @@
 /** Running programs: echoes each command, passes Ctrl-C on, and explains failures. */
 
 import { fileURLToPath } from "node:url";
-import { children, interrupted } from "./signals.ts";
-import { say, UserError } from "./terminal.ts";
+import { children, endGroup, interrupted } from "./signals.ts";
+import { say, UserError, visible } from "./terminal.ts";
 
 /** The project's folder, wherever the shell stands. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -10,6 +10,8 @@ export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 export interface RunOptions {
   /** Added to this process's environment. */
   env?: Record<string, string>;
+  /** `env` is all that it gets. */
+  clearEnv?: boolean;
   /** What standard output becomes: shown on stderr (the default), or returned alone. */
   output?: "show" | "return";
   /** Nothing is shown; standard error is in the thrown error. */
@@ -18,8 +20,6 @@ export interface RunOptions {
   accept?: number[];
   /** How to get the program, where it is missing. */
   install?: string;
-  /** Runs even after Ctrl-C: for cleaning up. */
-  always?: boolean;
 }
 
 export interface Ran {
@@ -41,7 +41,7 @@ export class RunError extends UserError {
  * @throws {RunError} it ended with another code than accepted
  */
 export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
-  if (!options.always) interrupted.throwIfAborted();
+  interrupted.throwIfAborted();
   const name = command.split(/[\\/]/).at(-1)!;
   if (!options.quiet) say(`$ ${[name, ...args].map(shellWord).join(" ")}`);
 
@@ -50,14 +50,15 @@ export async function run(command: string, args: string[], options: RunOptions =
   try {
     const show = (chunk: Uint8Array) => void Deno.stderr.writeSync(chunk);
     const [status, stdout, stderr] = await Promise.all([
-      child.status,
+      endOf(child),
       collect(child.stdout, options.output === "return" || options.quiet ? undefined : show),
       collect(child.stderr, options.quiet ? undefined : show),
     ]);
-    if (!options.always) interrupted.throwIfAborted();
+    interrupted.throwIfAborted();
     if (!(options.accept ?? [0]).includes(status.code)) {
       const call = [name, ...args.slice(0, 1)].join(" ");
-      throw new RunError(`${call} failed with exit code ${status.code}`, status.code, stderr);
+      const why = explainExit(name, status.code, options.quiet ? stderr : undefined);
+      throw new RunError(`${call} failed with exit code ${status.code}${why}`, status.code, stderr);
     }
     return { stdout };
   } finally {
@@ -69,13 +70,14 @@ function spawn(
   command: string,
   args: string[],
   name: string,
-  { env, install }: RunOptions,
+  { env, clearEnv, install }: RunOptions,
 ): Deno.ChildProcess {
   try {
     return new Deno.Command(command, {
       args,
       cwd: ROOT,
       env,
+      clearEnv,
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
@@ -86,6 +88,27 @@ function spawn(
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new UserError(`${name} is not installed: ${install ?? "install it first"}`);
   }
+}
+
+/** A shell's, and so a shim's, exit codes for a program that it can't run, or can't find. */
+export const CANNOT_RUN = [126, 127];
+
+/** The rest of the sentence on a failure; what was shown already is not repeated. */
+function explainExit(name: string, code: number, stderr: string | undefined): string {
+  const last = visible(stderr?.trim().split("\n").at(-1) ?? "");
+  if (CANNOT_RUN.includes(code)) {
+    return `: what PATH has as ${name} starts no program${last && ` ("${last}")`}; if it is a ` +
+      `version manager's (tfenv, asdf, mise, pyenv), choose a version there, then try ${name} --version`;
+  }
+  if (stderr === undefined) return ", see above";
+  return last && `: ${last}`;
+}
+
+/** Waits until a program ends; after Ctrl-C also for what it started, which may hold its output. */
+async function endOf(child: Deno.ChildProcess): Promise<Deno.CommandStatus> {
+  const status = await child.status;
+  if (interrupted.aborted) await endGroup(child.pid);
+  return status;
 }
 
 async function collect(

@@ -56,6 +56,29 @@ export function pause(ms: number): Promise<void> {
   });
 }
 
+/**
+ * Ends what a program that was interrupted has left in its process group: asks, waits, and after
+ * 10 seconds kills.
+ */
+export async function endGroup(pid: number): Promise<void> {
+  if (Deno.build.os === "windows") return;
+  signalGroup(pid, "SIGTERM");
+  for (let tries = 0; tries < 100 && signalGroup(pid, "SIGCONT"); tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  signalGroup(pid, "SIGKILL");
+}
+
+/** Signals a process group by its leader's id; false if there is none. */
+export function signalGroup(pid: number, signal: Deno.Signal): boolean {
+  try {
+    Deno.kill(-pid, signal);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
   try {
     child.kill(signal);

@@ -15,14 +15,13 @@ import {
   PutRolePolicyCommand,
 } from "@aws-sdk/client-iam";
 import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
-import { readText, removeIfThere } from "./files.ts";
-import { ROOT, run } from "./shell.ts";
-import { pause } from "./signals.ts";
+import { standInEnvironment, withoutAws } from "./environment.ts";
+import { namesIn, readText, removeIfThere } from "./files.ts";
+import { ROOT } from "./shell.ts";
+import { pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
 import { LOCAL_FOLDER, makeTools } from "./tools.ts";
-
-/** The region that the stand-in plays. */
-const LOCAL_REGION = "us-east-1";
+import { LOCAL_REGION } from "./variables.ts";
 
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
@@ -68,10 +67,6 @@ type Places = ReturnType<typeof placesOf>;
 
 const START_DEADLINE_MS = 60_000;
 
-/** Variables that a local run keeps of the shell's: no profile, endpoint, proxy or region. */
-const KEPT_VARIABLES =
-  /^(PATH|LANG|LC_\w+|TERM|USER|LOGNAME|SHELL|TZ|NO_COLOR|CI|SYSTEMROOT|COMSPEC|PATHEXT|WINDIR|DENO_\w+)$/i;
-
 interface Running {
   pid: number;
   port: number;
@@ -113,15 +108,17 @@ export async function enterStandIn(
 export async function stopStandIn(workspace: string): Promise<void> {
   const places = placesOf(workspace);
   const running = await readRunning(places);
-  if (running !== undefined) await end(running.pid);
+  if (running !== undefined) await end(places, running);
   await removeIfThere(places.folder);
   await removeIfThere(places.state);
   await Deno.remove(dirname(places.state)).catch(() => {}); // fails unless it was the last
 }
 
-/** Whether a workspace is the stand-in's: `local` and whatever begins with `local-`. */
-export function isLocalWorkspace(workspace: string): boolean {
-  return /^local(-|$)/.test(workspace);
+/** Ends every stand-in whose workspace begins so. */
+export async function stopStandIns(beginning: string): Promise<void> {
+  for (const workspace of await namesIn(LOCAL_FOLDER)) {
+    if (workspace.startsWith(beginning)) await stopStandIn(workspace);
+  }
 }
 
 /** Starts the stand-in apart from this process, and waits until it answers. */
@@ -135,33 +132,7 @@ async function start(
   }
   const port = freePort();
   say(`Starting the local stand-in on https://127.0.0.1:${port}`);
-  const log = openSync(places.log, "w", 0o600);
-  const child = spawn(tools.python, ["-m", "ministack"], {
-    cwd: places.folder,
-    detached: true,
-    stdio: ["ignore", log, log],
-    env: {
-      ...keptEnvironment(),
-      PATH: [dirname(tools.node), Deno.env.get("PATH") ?? ""].join(delimiter),
-      HOME: places.home,
-      TMPDIR: places.tmp,
-      BIND_HOST: "127.0.0.1",
-      GATEWAY_PORT: String(port),
-      USE_SSL: "1",
-      AUTH: "true",
-      MINISTACK_ACCOUNT_ID: ACCOUNT_ID,
-      MINISTACK_REGION: LOCAL_REGION,
-      // It would also listen on other ports.
-      SFTP_ENABLED: "0",
-      IOT_MTLS_ENABLED: "0",
-      // Without a bound it starts a process for each waiting event. It counts a throttled event as a
-      // failed try (AWS does not), so tries are 8 and 16 s apart: by then a burst of 1,000 is over.
-      LAMBDA_ACCOUNT_CONCURRENCY: "12",
-      LAMBDA_ASYNC_RETRY_BASE_SECONDS: "8",
-    },
-  });
-  child.unref();
-  closeSync(log);
+  const child = launch(places, tools, port);
   const running = { pid: child.pid!, port };
   await Deno.writeTextFile(places.running, JSON.stringify(running));
   try {
@@ -169,16 +140,61 @@ async function start(
     while (!await answers(places, running)) {
       if (child.exitCode !== null || Date.now() > deadlineMs) {
         const tail = (await readText(places.log) ?? "").trimEnd().split("\n").slice(-5).join("\n");
-        throw new UserError(`The local stand-in did not start; the end of its log:\n${tail}`);
+        throw new UserError(`${tail}\nThe local stand-in did not start; its log ends as above`);
       }
       await pause(100);
     }
     return running;
   } catch (error) {
-    await end(running.pid);
+    // It may not have taken its lock yet, but it is this process's child, whose id nobody else has.
+    if (child.exitCode === null) signalGroup(running.pid, "SIGTERM");
+    await end(places, running);
     await removeIfThere(places.running);
     throw error;
   }
+}
+
+/**
+ * Starts MiniStack in a process group of its own, with its log locked: the system frees the lock when
+ * the last process of the group has ended, and until then no other group can get its id.
+ */
+function launch(places: Places, { python, node }: { python: string; node: string }, port: number) {
+  const program = "import fcntl, runpy; fcntl.flock(1, fcntl.LOCK_EX); " +
+    "runpy.run_module('ministack', run_name='__main__', alter_sys=True)";
+  const log = openSync(places.log, "w", 0o600);
+  try {
+    const child = spawn(python, ["-c", program], {
+      cwd: places.folder,
+      detached: true,
+      stdio: ["ignore", log, log],
+      env: { ...standInEnvironment(Deno.env.toObject()), ...settings(places, node, port) },
+    });
+    child.unref();
+    return child;
+  } finally {
+    closeSync(log);
+  }
+}
+
+function settings(places: Places, node: string, port: number): Record<string, string> {
+  return {
+    PATH: [dirname(node), Deno.env.get("PATH") ?? ""].join(delimiter),
+    HOME: places.home,
+    TMPDIR: places.tmp,
+    BIND_HOST: "127.0.0.1",
+    GATEWAY_PORT: String(port),
+    USE_SSL: "1",
+    AUTH: "true",
+    MINISTACK_ACCOUNT_ID: ACCOUNT_ID,
+    MINISTACK_REGION: LOCAL_REGION,
+    // It would also listen on other ports.
+    SFTP_ENABLED: "0",
+    IOT_MTLS_ENABLED: "0",
+    // Without a bound it starts a process for each waiting event. It counts a throttled event as a
+    // failed try (AWS does not), so tries are 8 and 16 s apart: by then a burst of 1,000 is over.
+    LAMBDA_ACCOUNT_CONCURRENCY: "12",
+    LAMBDA_ASYNC_RETRY_BASE_SECONDS: "8",
+  };
 }
 
 /** The workspace's stand-in, if it runs and answers; one that does not answer is cleared away. */
@@ -189,7 +205,7 @@ async function findRunning(places: Places): Promise<Running | undefined> {
     if (await answers(places, running)) return running;
   }
   say("The local stand-in was killed or does not answer: it is cleared away");
-  await end(running.pid);
+  await end(places, running);
   await removeIfThere(places.folder);
   return undefined;
 }
@@ -218,22 +234,29 @@ async function answers(places: Places, { port }: Running): Promise<boolean> {
   });
 }
 
-/** Ends the stand-in and the Node processes it started; another program with its id is left alone. */
-async function end(pid: number): Promise<void> {
-  const quiet = { quiet: true, always: true };
-  const isRunning = async () => {
-    const ps = await run("ps", ["-o", "command=", "-p", String(pid)], { ...quiet, accept: [0, 1] });
-    return ps.stdout.includes("ministack");
-  };
-  for (const signal of ["TERM", "KILL"]) {
-    if (!await isRunning()) return;
-    // Its process group. Not Deno.kill: that takes the right to run everything.
-    await run("kill", ["-s", signal, "--", `-${pid}`], { ...quiet, accept: [0, 1] });
-    for (let tries = 0; tries < 50 && await isRunning(); tries++) {
+/** Ends the stand-in and the Node processes it started; a stranger with its id is left alone. */
+async function end(places: Places, { pid }: Running): Promise<void> {
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    if (!await isAlive(places)) return;
+    signalGroup(pid, signal);
+    for (let tries = 0; tries < 50 && await isAlive(places); tries++) {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
-  if (await isRunning()) throw new UserError(`The stand-in, process ${pid}, does not end: kill it`);
+  if (await isAlive(places)) {
+    throw new UserError(`The stand-in, process ${pid}, does not end: end it, then run this again`);
+  }
+}
+
+/** Whether a process of the stand-in still holds the lock that {@link launch} speaks of. */
+async function isAlive({ log }: Places): Promise<boolean> {
+  try {
+    using file = await Deno.open(log);
+    return !await file.tryLock(false);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 /** Replaces the environment of this process, which its children inherit. */
@@ -242,9 +265,7 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
   const endpoint = `https://127.0.0.1:${port}`;
   const metadata = serveMetadata(() => assumeInstanceRole(endpoint, ca));
   const environment = {
-    ...keptEnvironment(),
-    HOME: places.home,
-    TMPDIR: places.tmp,
+    ...withoutAws(Deno.env.toObject()),
     AWS_ENDPOINT_URL: endpoint,
     AWS_CA_BUNDLE: places.certificate,
     AWS_REGION: LOCAL_REGION,
@@ -255,7 +276,6 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
     NO_PROXY: "127.0.0.1",
     no_proxy: "127.0.0.1",
     TF_VAR_aws_region: LOCAL_REGION,
-    CHECKPOINT_DISABLE: "1",
   };
   for (const name of Object.keys(Deno.env.toObject())) Deno.env.delete(name);
   for (const [name, value] of Object.entries(environment)) Deno.env.set(name, value);
@@ -382,11 +402,6 @@ async function forgetState({ state }: Places): Promise<void> {
     say("The stand-in is gone, and the local stack with it: its Terraform state is removed");
   }
   await removeIfThere(state);
-}
-
-function keptEnvironment(): Record<string, string> {
-  const all = Object.entries(Deno.env.toObject());
-  return Object.fromEntries(all.filter(([name]) => KEPT_VARIABLES.test(name)));
 }
 
 /** A port of 127.0.0.1 on which nothing listens now. */

@@ -11,9 +11,12 @@ import * as credentials from "./credentials.ts";
 import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
 import { pause } from "./signals.ts";
-import { enterStandIn, isLocalWorkspace } from "./stand_in.ts";
+import { changesForTerraform } from "./environment.ts";
+import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
+import { requirePrograms } from "./tools.ts";
+import { isLocalWorkspace } from "./variables.ts";
 
 /** How long to wait for a row. On AWS new notifications and permissions take minutes to propagate. */
 const AWS_ROW_DEADLINE_MS = 240_000;
@@ -105,16 +108,20 @@ export function targetOf({ env, local }: Where): Target {
   };
 }
 
+/** Where the demo acts: no --env can name this workspace, so it takes nothing of the user's. */
+export const DEMO: Target = { ...targetOf({ env: "demo", local: true }), workspace: "local--demo" };
+
 /**
  * Makes Terraform ready and, for `--local`, enters the stand-in.
  *
  * @throws {NothingDeployedError} there is no stand-in, and none is to be started
  */
-export async function openTarget(where: Where, opening: Opening): Promise<OpenTarget> {
-  const target = targetOf(where);
-  forgetTerraformArguments();
-  await terraform.init();
+export async function openTarget(where: Where | Target, opening: Opening): Promise<OpenTarget> {
+  const target = "workspace" in where ? where : targetOf(where);
+  await requirePrograms({ standIn: target.local && opening.standIn === "start" });
   await using held = new AsyncDisposableStack();
+  held.use(await leaveNoEmptyState(target.workspace));
+  await readyTerraform(target.workspace);
   if (opening.exclusive) held.use(await lockWorkspace(target.workspace));
   let ca: string | undefined;
   if (target.local) {
@@ -125,6 +132,29 @@ export async function openTarget(where: Where, opening: Opening): Promise<OpenTa
   }
   const open = held.move();
   return { ...target, ca, [Symbol.asyncDispose]: () => open.disposeAsync() };
+}
+
+/** Takes from this process's environment what could mislead Terraform, and initialises the folder. */
+export async function readyTerraform(workspace: string): Promise<void> {
+  const { set, unset, says } = changesForTerraform(Deno.env.toObject(), workspace);
+  says.forEach(say);
+  for (const name of unset) Deno.env.delete(name);
+  for (const [name, value] of Object.entries(set)) Deno.env.set(name, value);
+  await Deno.mkdir(join(ROOT, "build"), { recursive: true });
+  await terraform.init();
+}
+
+/** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */
+async function leaveNoEmptyState(workspace: string): Promise<AsyncDisposable> {
+  const all = join(ROOT, "terraform.tfstate.d");
+  const own = join(all, workspace);
+  const existed = await Deno.stat(own).then(() => true, () => false);
+  return {
+    async [Symbol.asyncDispose]() {
+      if (existed) return;
+      for (const folder of [own, all]) await Deno.remove(folder).catch(() => {}); // is not empty
+    },
+  };
 }
 
 /** Runs `work` on what is deployed. @throws {NothingDeployedError} nothing is */
@@ -197,14 +227,6 @@ export async function lockWorkspace(workspace: string): Promise<Disposable> {
   const holder = `${task}, process ${Deno.pid}, since ${new Date().toISOString()}\n`;
   await file.write(new TextEncoder().encode(holder));
   return file;
-}
-
-function forgetTerraformArguments(): void {
-  for (const name of Object.keys(Deno.env.toObject())) {
-    if (!/^TF_CLI_ARGS/.test(name)) continue;
-    say(`The shell's ${name} is not used: it could make Terraform act on something else`);
-    Deno.env.delete(name);
-  }
 }
 
 function nothingDeployed({ place, flags }: Target): NothingDeployedError {

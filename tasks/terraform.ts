@@ -1,45 +1,15 @@
 /** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
 
 import { join } from "node:path";
-import { type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
+import { CANNOT_RUN, type Ran, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
+import { explainFailure } from "./terraform_errors.ts";
+import { variableSources } from "./variables.ts";
 
 const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
 
 /** Another Terraform at work on the same state is waited for. */
 const LOCK = "-lock-timeout=120s";
-
-/** What to do about failures that Terraform tells at length, by what it writes. */
-const REMEDIES: [pattern: RegExp, remedy: string][] = [
-  [
-    /No valid credential sources|failed to refresh cached credentials|no EC2 IMDS role found/,
-    "no AWS credentials were found; run it on an EC2 instance with a role",
-  ],
-  [
-    /ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|security token included/,
-    "AWS does not accept the credentials (any more); get new ones, then run it again",
-  ],
-  [
-    /invalid AWS Region/i,
-    "AWS has no such region; set aws_region to one that it has, for example eu-central-1",
-  ],
-  [
-    /Error acquiring the state lock/,
-    "another Terraform works on this state, as shown above; wait for it (if it was killed, terraform force-unlock ID)",
-  ],
-  [
-    /Saved plan is stale/,
-    "the state changed since the plan was shown; run it again",
-  ],
-  [
-    /not authorized to perform|AccessDenied|UnauthorizedOperation/,
-    "the role of this machine lacks a right, which is named above; add it, then run it again",
-  ],
-  [
-    /no such host|i\/o timeout|connection refused|no route to host/,
-    "AWS can't be reached; check the network, and that aws_region exists",
-  ],
-];
 
 /** A folder of providers has this path in it: https://developer.hashicorp.com/terraform/cli/config/config-file#filesystem_mirror */
 const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
@@ -110,7 +80,7 @@ export async function init(): Promise<void> {
     await run("terraform", ["output", "-json"], quiet);
     return;
   } catch (error) {
-    if (!(error instanceof RunError)) throw error;
+    if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
   }
   const args = ["init", "-no-color", "-input=false"];
   try {
@@ -119,8 +89,9 @@ export async function init(): Promise<void> {
     if (!(failure instanceof RunError)) throw failure;
     const mirror = await findMirror();
     if (mirror === undefined) {
+      const sentence = explainFailure("init", failure.code, failure.stderr);
       throw new UserError(
-        `${failure.stderr.trim()}\n${failure.message}, see above; is the registry reachable?`,
+        `${failure.stderr.trim()}\n${sentence}; is the registry reachable, perhaps through HTTPS_PROXY?`,
       );
     }
     say(`Terraform's own way failed; now with the folder of providers ${mirror}`);
@@ -159,13 +130,15 @@ export async function plan(
   options: { destroy?: boolean; show?: boolean } = {},
 ): Promise<void> {
   const goal = options.destroy ? ["-destroy"] : [];
+  const variables = await variableSources(workspace);
+  say(variables.says);
   const args = [
     "plan",
     "-input=false",
     LOCK,
     `-out=${file}`,
     ...goal,
-    ...await variableArgs(workspace),
+    ...variables.args,
   ];
   await terraform(workspace, args, { output: options.show ? "show" : "return" });
 }
@@ -176,7 +149,8 @@ export async function plan(
  */
 export async function refuseOtherStack(workspace: string): Promise<void> {
   const guard = ["-refresh=false", "-target=terraform_data.stack"];
-  const args = ["plan", "-input=false", LOCK, ...guard, ...await variableArgs(workspace)];
+  const variables = await variableSources(workspace);
+  const args = ["plan", "-input=false", LOCK, ...guard, ...variables.args];
   try {
     await terraform(workspace, args, { quiet: true });
   } catch (error) {
@@ -250,7 +224,7 @@ export async function stillThere(
   resources: Resource[],
 ): Promise<string[]> {
   const planFile = `${stateFile}.proof`;
-  const variables = await variableArgs(workspace);
+  const variables = await variableSources(workspace);
   await terraform(workspace, [
     "plan",
     "-refresh-only",
@@ -258,7 +232,7 @@ export async function stillThere(
     "-lock=false",
     `-state=${stateFile}`,
     `-out=${planFile}`,
-    ...variables,
+    ...variables.args,
   ], { quiet: true });
   const { stdout } = await terraform(workspace, ["show", "-json", planFile], { quiet: true });
   const { resource_drift = [] } = parse<PlanJson>(stdout, "terraform show");
@@ -307,13 +281,6 @@ export function parsePlan(json: string): Plan {
   };
 }
 
-/** An environment may have variables of its own, in ENVIRONMENT.tfvars. */
-async function variableArgs(workspace: string): Promise<string[]> {
-  const file = `${workspace}.tfvars`;
-  const exists = await Deno.stat(join(ROOT, file)).then(() => true, () => false);
-  return exists ? [`-var-file=${file}`] : [];
-}
-
 async function terraform(
   workspace: string,
   args: string[],
@@ -330,11 +297,8 @@ async function terraform(
       env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...options.env },
     });
   } catch (error) {
-    if (!(error instanceof RunError)) throw error;
-    // Terraform wraps its messages anywhere.
-    const text = error.stderr.replace(/[\s│|]+/g, " ");
-    const remedy = REMEDIES.find(([pattern]) => pattern.test(text))?.[1];
-    const message = remedy ? `terraform ${command} failed: ${remedy}` : error.message;
+    if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
+    const message = explainFailure(command, error.code, error.stderr);
     throw new RunError(message, error.code, error.stderr);
   }
 }

@@ -4,10 +4,7 @@ import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, connect, type Server } from "node:net";
 import { join } from "node:path";
 import { proxyVariables } from "../tasks/proxy.ts";
-
-const permitted = ["run", "net", "env", "sys", "write"].every((name) =>
-  Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state === "granted"
-);
+import { permittedTest } from "./fixtures.ts";
 
 const NEAR = "169.254.169.254,[fd00:ec2::254],localhost,127.0.0.1,[::1]";
 
@@ -35,77 +32,73 @@ Deno.test("proxyVariables() gives every program the same proxy, in both spelling
   }
 });
 
-Deno.test({
-  name: "the clients reach AWS through a proxy alone (needs permissions: deno task test)",
-  ignore: !permitted,
-  fn: async (t) => {
-    // Imported here: the SDK reads the environment, which plain `deno test` may not.
-    const { clientsOf } = await import("../tasks/target.ts");
-    const { toSentence } = await import("../tasks/failures.ts");
-    const { ListBucketsCommand } = await import("@aws-sdk/client-s3");
-    await using aws = await startAws();
-    await using proxy = await startProxy(aws.port);
-    await using metadata = startMetadata();
-    const environment = {
-      AWS_CA_BUNDLE: aws.certificate,
-      AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
-      HTTPS_PROXY: `http://us%40er:pass@127.0.0.1:${proxy.port}`,
-      HTTP_PROXY: `http://127.0.0.1:${proxy.port}`,
-      // What the tasks make of NO_PROXY=ec2.internal.
-      NO_PROXY: "ec2.internal,.ec2.internal",
-    };
-    /** Asks S3, in an environment, for its buckets; returns the sentence of a failure. */
-    const listBuckets = async (changes: Record<string, string> = {}) => {
-      using _environment = replaceEnvironment({ ...environment, ...changes });
-      const { s3 } = clientsOf({ local: false }, "us-east-1");
-      try {
-        await s3.send(new ListBucketsCommand({}));
-        return "ok";
-      } catch (error) {
-        return toSentence(error, Deno.env.toObject());
-      } finally {
-        s3.destroy();
-      }
-    };
+permittedTest("the clients reach AWS through a proxy alone", async (t) => {
+  // Imported here: the SDK reads the environment, which plain `deno test` may not.
+  const { clientsOf } = await import("../tasks/target.ts");
+  const { toSentence } = await import("../tasks/failures.ts");
+  const { ListBucketsCommand } = await import("@aws-sdk/client-s3");
+  await using aws = await startAws();
+  await using proxy = await startProxy(aws.port);
+  await using metadata = startMetadata();
+  const environment = {
+    AWS_CA_BUNDLE: aws.certificate,
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
+    HTTPS_PROXY: `http://us%40er:pass@127.0.0.1:${proxy.port}`,
+    HTTP_PROXY: `http://127.0.0.1:${proxy.port}`,
+    // What the tasks make of NO_PROXY=ec2.internal.
+    NO_PROXY: "ec2.internal,.ec2.internal",
+  };
+  /** Asks S3, in an environment, for its buckets; returns the sentence of a failure. */
+  const listBuckets = async (changes: Record<string, string> = {}) => {
+    using _environment = replaceEnvironment({ ...environment, ...changes });
+    const { s3 } = clientsOf({ local: false }, "us-east-1");
+    try {
+      await s3.send(new ListBucketsCommand({}));
+      return "ok";
+    } catch (error) {
+      return toSentence(error, Deno.env.toObject());
+    } finally {
+      s3.destroy();
+    }
+  };
 
-    await t.step("with its name and password, the metadata service exempt", async () => {
-      assert.equal(await listBuckets(), "ok");
-      assert.deepEqual(proxy.asked, ["s3.us-east-1.amazonaws.com:443 us@er:pass"]);
-      assert.equal(metadata.asked(), true);
+  await t.step("with its name and password, the metadata service exempt", async () => {
+    assert.equal(await listBuckets(), "ok");
+    assert.deepEqual(proxy.asked, ["s3.us-east-1.amazonaws.com:443 us@er:pass"]);
+    assert.equal(metadata.asked(), true);
+  });
+  await t.step("not for a host of NO_PROXY", async () => {
+    proxy.asked.length = 0;
+    const sentence = await listBuckets({
+      NO_PROXY: ".ec2.internal,.nowhere.invalid",
+      AWS_ENDPOINT_URL: "https://s3.nowhere.invalid",
     });
-    await t.step("not for a host of NO_PROXY", async () => {
-      proxy.asked.length = 0;
-      const sentence = await listBuckets({
-        NO_PROXY: ".ec2.internal,.nowhere.invalid",
-        AWS_ENDPOINT_URL: "https://s3.nowhere.invalid",
-      });
+    assert.match(
+      sentence!,
+      /^Cannot reach s3.nowhere.invalid: the name is not known .*NO_PROXY$/,
+    );
+    assert.deepEqual(proxy.asked, []);
+  });
+  await t.step("what the proxy refuses is not called AWS's refusal", async () => {
+    for (const status of [407, 403, 502]) {
+      proxy.status = status;
+      const sentence = await listBuckets();
       assert.match(
         sentence!,
-        /^Cannot reach s3.nowhere.invalid: the name is not known .*NO_PROXY$/,
+        new RegExp(`^The proxy 127.0.0.1:\\d+ refused with status ${status}`),
       );
-      assert.deepEqual(proxy.asked, []);
-    });
-    await t.step("what the proxy refuses is not called AWS's refusal", async () => {
-      for (const status of [407, 403, 502]) {
-        proxy.status = status;
-        const sentence = await listBuckets();
-        assert.match(
-          sentence!,
-          new RegExp(`^The proxy 127.0.0.1:\\d+ refused with status ${status}`),
-        );
-      }
-    });
-    await t.step("a proxy that does not run is named", async () => {
-      const sentence = await listBuckets({ HTTPS_PROXY: "http://127.0.0.1:1" });
-      assert.match(sentence!, /^Cannot reach AWS through the proxy 127.0.0.1:1: nothing listens/);
-    });
-    await t.step("one that is no HTTP proxy is refused, its password hidden", async () => {
-      await assert.rejects(
-        listBuckets({ HTTPS_PROXY: "socks5://me:secret@127.0.0.1:1" }),
-        /^UserError: HTTPS_PROXY is "socks5:\/\/127.0.0.1:1", which is no HTTP proxy: write http/,
-      );
-    });
-  },
+    }
+  });
+  await t.step("a proxy that does not run is named", async () => {
+    const sentence = await listBuckets({ HTTPS_PROXY: "http://127.0.0.1:1" });
+    assert.match(sentence!, /^Cannot reach AWS through the proxy 127.0.0.1:1: nothing listens/);
+  });
+  await t.step("one that is no HTTP proxy is refused, its password hidden", async () => {
+    await assert.rejects(
+      listBuckets({ HTTPS_PROXY: "socks5://me:secret@127.0.0.1:1" }),
+      /^UserError: HTTPS_PROXY is "socks5:\/\/127.0.0.1:1", which is no HTTP proxy: write http/,
+    );
+  });
 });
 
 /** A server that S3's clients take for S3, with a certificate of its own. */

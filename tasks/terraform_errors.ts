@@ -1,0 +1,77 @@
+/** What Terraform writes when it fails, told in one sentence. */
+
+import { stripVTControlCharacters } from "node:util";
+import { REFUSALS } from "./failures.ts";
+
+/** What to do about failures that Terraform tells at length, by what it writes. */
+const REMEDIES: [pattern: RegExp, remedy: string][] = [
+  [
+    /No valid credential sources|failed to refresh cached credentials|no EC2 IMDS role found/,
+    "no AWS credentials were found; run it on an EC2 instance with a role",
+  ],
+  [
+    /invalid AWS Region/i,
+    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, get a newer provider with terraform init -upgrade",
+  ],
+  [
+    /Error acquiring the state lock/,
+    "another Terraform works on this state, as shown above; wait for it (if it was killed, terraform force-unlock ID)",
+  ],
+  [
+    /Saved plan is stale/,
+    "the state changed since the plan was shown; run it again",
+  ],
+  ...REFUSALS,
+  [
+    /Proxy Authentication Required/i,
+    "the proxy asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
+  ],
+  [
+    /proxyconnect/,
+    "the proxy of HTTPS_PROXY can't be reached; check it and the network",
+  ],
+  [
+    /x509:|certificate signed by unknown authority/,
+    "a certificate is not trusted; if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE",
+  ],
+  [
+    /no such host|i\/o timeout|connection refused|no route to host|network is unreachable/,
+    "AWS can't be reached; check the network, the region and HTTPS_PROXY",
+  ],
+];
+
+/** Lines of Terraform's log, which TF_LOG puts among the errors: text, its continuation, or JSON. */
+const LOG_LINE = /^(\d{4}-\d\d-\d\dT\S+ \[\w+\]| {2}\| |\{"@)/;
+
+const MOST_CHARACTERS = 400;
+
+/** The sentence to end with, when `terraform COMMAND` has failed. */
+export function explainFailure(command: string, code: number, stderr: string): string {
+  const errors = errorsOf(stderr);
+  // Terraform wraps its messages anywhere.
+  const text = errors.join("\n").replace(/\s+/g, " ");
+  const remedy = REMEDIES.find(([pattern]) => pattern.test(text))?.[1];
+  if (remedy !== undefined) return `terraform ${command} failed: ${remedy}`;
+  if (errors.length === 0) return `terraform ${command} failed with exit code ${code}, see above`;
+  const more = errors.length === 1 ? "" : ` (and ${errors.length - 1} more above)`;
+  return `terraform ${command} failed: ${summaryOf(errors[0])}${more}`;
+}
+
+/** Terraform's errors, each from its word "Error:" on; no warnings, no log, no frames. */
+function errorsOf(stderr: string): string[] {
+  const lines = stripVTControlCharacters(stderr).split(/\r?\n/)
+    .filter((line) => !LOG_LINE.test(line))
+    .map((line) => line.replace(/^[╷│╵] ?/, ""));
+  return `\n${lines.join("\n")}`.split(/\n(?=Error: |Warning: )/)
+    .filter((part) => part.startsWith("Error: "))
+    .map((part) => part.slice("Error: ".length).trim());
+}
+
+/** An error's first line and, after the place that it names, the paragraph that says why. */
+function summaryOf(error: string): string {
+  const [summary, ...paragraphs] = error.split(/\n\s*\n/);
+  const why = paragraphs.find((paragraph) => /^\S/.test(paragraph));
+  const text = [summary, why].filter((part) => part !== undefined)
+    .map((part) => part.replace(/\s+/g, " ").trim()).join(": ");
+  return text.length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}…` : text;
+}

@@ -1,0 +1,166 @@
+/** The tasks in shells and on machines that are not like the one they were written on. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { namesIn } from "../tasks/files.ts";
+import { permittedTest } from "./fixtures.ts";
+
+const ROOT = join(import.meta.dirname!, "..");
+
+/** An environment that nobody has, where nothing is deployed. */
+const NOWHERE = ["--env", "never-deployed"];
+
+permittedTest("a task ends with the sentence that helps, on any machine", async (t) => {
+  const bin = await Deno.makeTempDir();
+  const terraform = await which("terraform");
+  const inPath = (folder: string) => ({ PATH: `${folder}:${Deno.env.get("PATH")}` });
+  const writeProgram = (name: string, text: string) =>
+    Deno.writeTextFile(join(bin, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+
+  try {
+    await t.step("libraries' paths in the environment (CUDA, conda, Nix)", async () => {
+      for (const name of ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"]) {
+        const { code, last } = await runTask(["status", ...NOWHERE], { [name]: "/nowhere" });
+        assert.equal(code, 2);
+        assert.match(last, /^Nothing is deployed on AWS in environment never-deployed: run deno /);
+      }
+    });
+
+    await t.step(
+      "programs that are missing are named at once, before anything starts",
+      async () => {
+        const { code, last } = await runTask(["deploy", "--local", ...NOWHERE], { PATH: bin });
+        assert.equal(code, 1);
+        assert.match(
+          last,
+          /^Not installed: terraform, openssl(, python3)?\. Install Terraform 1\.9 /,
+        );
+        assert.match(last, /; openssl, the package of that name/);
+        assert.equal((await namesIn(join(ROOT, ".local"))).includes("local-never-deployed"), false);
+      },
+    );
+
+    await t.step("a shim that finds no version is explained", async () => {
+      for (const code of [126, 127]) {
+        await writeProgram("terraform", `echo "No version is set" >&2; exit ${code}`);
+        const { last } = await runTask(["status", ...NOWHERE], inPath(bin));
+        assert.match(
+          last,
+          /^terraform output failed with exit code 12[67]: .* \("No version is set"\); if it is a version manager's \(tfenv, asdf, mise, pyenv\), choose/,
+        );
+      }
+    });
+
+    await t.step("TF_WORKSPACE and TF_CLI_ARGS are not used, from the first call on", async () => {
+      // Tells each call's arguments and what it was given.
+      const calls = join(bin, "calls");
+      const tell =
+        `echo "$1 $TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $CHECKPOINT_DISABLE" >>${calls}`;
+      await writeProgram("terraform", `${tell}\nexec ${terraform} "$@"`);
+      const { stderr } = await runTask(["status", ...NOWHERE], {
+        ...inPath(bin),
+        TF_WORKSPACE: "prod",
+        TF_CLI_ARGS: "-no-such-option",
+        TF_DATA_DIR: join(ROOT, ".terraform"),
+      });
+      assert.match(stderr, /^The shell's TF_WORKSPACE, prod, is not used: .* never-deployed;/m);
+      assert.match(stderr, /^The shell's TF_CLI_ARGS is not used/m);
+      const data = join(ROOT, ".terraform");
+      assert.deepEqual((await Deno.readTextFile(calls)).split("\n"), [
+        `output default  ${data} 1`,
+        `output never-deployed  ${data} 1`,
+        "",
+      ]);
+    });
+
+    await t.step("a log of Terraform's is not taken for the cause", async () => {
+      const plan = ["plan", ...NOWHERE];
+      const { last, stderr } = await runTask(plan, { ...withoutCredentials(), TF_LOG: "trace" });
+      assert.match(last, /^No AWS credentials found: run this on an EC2 instance/);
+      assert.match(stderr, /^The log that TF_LOG asks for goes to build\/terraform\.log$/m);
+      assert.doesNotMatch(stderr, /\[TRACE\]/);
+    });
+
+    await t.step("a refused task leaves no folder of an environment", async () => {
+      const names = await namesIn(join(ROOT, "terraform.tfstate.d"));
+      assert.equal(names.includes("never-deployed"), false);
+    });
+  } finally {
+    await Deno.remove(bin, { recursive: true });
+    await Deno.remove(join(ROOT, "build", "terraform.log")).catch(() => {});
+  }
+});
+
+permittedTest("Ctrl-C ends what a program leaves behind, too", async () => {
+  const shell = new URL("../tasks/shell.ts", import.meta.url);
+  const signals = new URL("../tasks/signals.ts", import.meta.url);
+  // A background job of sh ignores SIGINT, and holds the output open.
+  const program = `
+    import { run } from "${shell}";
+    import { handleSignals } from "${signals}";
+    handleSignals();
+    await run("sh", ["-c", "sleep 300 & echo job $!; wait"]).catch((error) => console.error(error.name));`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["eval", program],
+    cwd: ROOT,
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  let stderr = "";
+  let job = 0;
+  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+    stderr += text;
+    if (job > 0) continue;
+    job = Number(/^job (\d+)$/m.exec(stderr)?.[1] ?? 0);
+    if (job > 0) child.kill("SIGINT");
+  }
+  assert.match(stderr, /InterruptedError/);
+  await child.status;
+  assert.equal(await isRunning(job), false);
+});
+
+interface Ended {
+  code: number;
+  stderr: string;
+  /** The last line of stderr. */
+  last: string;
+}
+
+/** Runs a task with the permissions of deno.json and some variables of its own. */
+async function runTask(words: string[], env: Record<string, string>): Promise<Ended> {
+  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
+  const [, ...command] = tasks[words[0]].command.split(" ");
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...command, ...words.slice(1)],
+    cwd: ROOT,
+    env,
+    stdin: "null",
+  });
+  const { code, stderr } = await child.output();
+  const text = new TextDecoder().decode(stderr);
+  return { code, stderr: text, last: text.trimEnd().split("\n").at(-1)! };
+}
+
+/** The variables that keep the SDK's sources of credentials away. */
+function withoutCredentials(): Record<string, string> {
+  return {
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://127.0.0.1:1",
+    AWS_CONFIG_FILE: "/nowhere",
+    AWS_SHARED_CREDENTIALS_FILE: "/nowhere",
+  };
+}
+
+async function which(name: string): Promise<string> {
+  for (const folder of Deno.env.get("PATH")!.split(":")) {
+    const path = join(folder, name);
+    if (await Deno.stat(path).then(() => true, () => false)) return path;
+  }
+  throw new Error(`${name} is not installed`);
+}
+
+/** Whether a process runs; one that has ended and waits for its parent does not. */
+async function isRunning(pid: number): Promise<boolean> {
+  const { stdout } = await new Deno.Command("ps", { args: ["-o", "stat=", "-p", `${pid}`] })
+    .output();
+  return /^[^Z]/.test(new TextDecoder().decode(stdout).trim());
+}

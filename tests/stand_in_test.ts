@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { permittedTest } from "./fixtures.ts";
+
+const LOCAL = join(import.meta.dirname!, "..", ".local");
+const WORKSPACE = "local-test-end";
+
+permittedTest("a stand-in is known by its lock, without ps and kill", async (t) => {
+  // Imported here: the SDK reads the environment, which plain `deno test` may not.
+  const { stopStandIn, stopStandIns } = await import("../tasks/stand_in.ts");
+  const folder = join(LOCAL, WORKSPACE);
+  const prepare = async (pid: number) => {
+    await Deno.mkdir(folder, { recursive: true });
+    await Deno.writeTextFile(join(folder, "running.json"), JSON.stringify({ pid, port: 1 }));
+    await Deno.writeTextFile(join(folder, "ministack.log"), "");
+  };
+  const path = Deno.env.get("PATH")!;
+  using _path = { [Symbol.dispose]: () => Deno.env.set("PATH", path) };
+
+  await t.step("one that runs is ended whole, whatever it is called", async () => {
+    // As `launch` does; the leader ends at once, and its child has the lock on.
+    const program = `import fcntl, os, sys, time
+log = open(sys.argv[1])
+fcntl.flock(log, fcntl.LOCK_EX)
+if os.fork(): os._exit(0)
+os.write(1, b"locked")
+time.sleep(300)`;
+    await prepare(2);
+    const child = new Deno.Command("python3", {
+      args: ["-c", program, join(folder, "ministack.log")],
+      detached: true,
+      stdout: "piped",
+    }).spawn();
+    await prepare(child.pid);
+    const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    assert.deepEqual(await output.read(), { value: "locked", done: false });
+    Deno.env.set("PATH", "/nowhere");
+    await stopStandIns("local-test-");
+    assert.equal((await output.read()).done, true); // it has ended
+    await child.status;
+    await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
+  });
+
+  await t.step("a stranger that got its id is left alone", async () => {
+    Deno.env.set("PATH", path);
+    const stranger = new Deno.Command("sleep", { args: ["300"], detached: true }).spawn();
+    try {
+      await prepare(stranger.pid);
+      await stopStandIn(WORKSPACE);
+      await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
+      stranger.kill("SIGCONT"); // throws if it has ended
+    } finally {
+      stranger.kill("SIGKILL");
+      assert.equal((await stranger.status).signal, "SIGKILL");
+    }
+  });
+});
