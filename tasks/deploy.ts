@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { temporaryFolder } from "./files.ts";
+import { adoptLeftovers, sayLeftovers } from "./leftovers.ts";
 import { type Loss, lossesOf } from "./losses.ts";
 import { checkCredentials, clientsOf, type OpenTarget, type Target } from "./target.ts";
 import { confirm, say, UserError, visible } from "./terminal.ts";
@@ -9,7 +10,7 @@ import * as terraform from "./terraform.ts";
 
 /** Shows what deploy would change. */
 export async function plan(target: OpenTarget): Promise<void> {
-  await withPlan(target, "whole", () => Promise.resolve());
+  await withPlan(target, "whole", sayLeftovers, () => Promise.resolve());
 }
 
 /** Creates or updates everything, and prints the outputs. A brief plan is its counts alone. */
@@ -17,7 +18,7 @@ export async function deploy(
   target: OpenTarget,
   { yes, show }: { yes: boolean; show: "whole" | "brief" },
 ): Promise<void> {
-  await withPlan(target, show, async (plan, file) => {
+  await withPlan(target, show, adoptLeftovers, async (plan, file) => {
     if (plan.applyable) {
       const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
       await confirmPlan(await lossesOf(plan, clients), yes, target);
@@ -59,13 +60,15 @@ export async function confirmPlan(
   await confirm("Apply this plan and lose what is listed above?", name);
 }
 
-/** Plans, then hands the plan's content and file to `use`. */
+/** Plans once `prepare` is done, then hands the plan's content and file to `use`. */
 async function withPlan(
   target: OpenTarget,
   show: "whole" | "brief",
+  prepare: (target: OpenTarget) => Promise<void>,
   use: (plan: terraform.Plan, file: string) => Promise<void>,
 ): Promise<void> {
   await checkCredentials(target);
+  await prepare(target);
   const { workspace } = target;
   await using folder = await temporaryFolder();
   const file = join(folder.path, `${workspace}.tfplan`);

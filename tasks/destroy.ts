@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { temporaryFolder } from "./files.ts";
+import { findNamed, type Found, importAll } from "./leftovers.ts";
 import { amount, COUNT_LIMIT } from "./losses.ts";
 import { countRows } from "./rows.ts";
 import { interrupted } from "./signals.ts";
@@ -14,23 +15,34 @@ import * as terraform from "./terraform.ts";
 /** Removes everything at a target, and its stand-in. @throws {UserError} something is left */
 export async function destroy(target: OpenTarget, { yes }: { yes: boolean }): Promise<void> {
   const { workspace, local, place } = target;
-  const state = await terraform.pullState(workspace);
+  const state = await completeState(target);
   if (state.resources.length === 0) {
     if (local) await stopStandIn(workspace);
     say(`Nothing is deployed ${place}: there is nothing to destroy`);
     return;
   }
-  await checkCredentials(target);
-  await terraform.refuseOtherStack(workspace);
-
   const clients = clientsOf(target, state.region);
   await sayWhatIsLost(target, clients, state);
   if (!yes) await confirm("Destroy all of it, for good?");
 
   const bucket = find(state, "aws_s3_bucket");
   if (bucket) await emptyWithProgress(clients, String(bucket.id));
-  await removeAndProve(workspace, state);
+  await removeAndProve(workspace, state, clients);
   if (local) await stopStandIn(workspace);
+}
+
+/** The state, once it holds all that bears the stack's name. */
+async function completeState(target: OpenTarget): Promise<terraform.State> {
+  const { workspace } = target;
+  const state = await terraform.pullState(workspace);
+  if (state.name === undefined && state.resources.length === 0) return state;
+  await checkCredentials(target);
+  await terraform.refuseOtherStack(workspace); // and a state without a name
+  // Asks for all of them, as the proof will: a missing permission shows before anything is removed.
+  const found = await findNamed(clientsOf(target, state.region), state.name!);
+  const leftovers = without(state, found);
+  await importAll(workspace, leftovers);
+  return leftovers.length === 0 ? state : await terraform.pullState(workspace);
 }
 
 async function sayWhatIsLost(
@@ -80,18 +92,29 @@ async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void>
   say(`Emptied ${bucket}: ${versions} versions and markers, ${uploads} unfinished uploads`);
 }
 
-/** Destroys by Terraform, then asks AWS for each resource of the old state. */
-async function removeAndProve(workspace: string, state: terraform.State): Promise<void> {
+/** Destroys by Terraform, then asks AWS for each resource of the old state and for each name. */
+async function removeAndProve(
+  workspace: string,
+  state: terraform.State,
+  clients: Clients,
+): Promise<void> {
   await using folder = await temporaryFolder();
   const before = join(folder.path, `before-${workspace}.tfstate`);
   await Deno.writeTextFile(before, state.text);
   await terraform.plan(workspace, `${before}.tfplan`, { destroy: true });
   await terraform.apply(workspace, `${before}.tfplan`);
-  say("Asking AWS for each resource of the old state ...");
-  const left = await terraform.stillThere(workspace, before, state.resources);
-  const total = state.resources.length;
+  say(`Asking AWS for each resource of the old state, and for all that is named ${state.name} ...`);
+  const known = await terraform.stillThere(workspace, before, state.resources);
+  const unknown = without(state, await findNamed(clients, state.name!));
+  const left = [...known, ...unknown.map(({ address, id }) => `${address} (${id})`)];
+  const total = state.resources.length + unknown.length;
   console.log(`${total - left.length} of ${total} resources gone`);
   if (left.length > 0) throw new UserError(`Still there after destroy: ${left.join(", ")}`);
+}
+
+/** Of what was found in AWS, what the state lacks. */
+function without({ resources }: terraform.State, found: Found[]): Found[] {
+  return found.filter(({ address }) => !resources.some((known) => known.address === address));
 }
 
 function find({ resources }: terraform.State, type: string): Record<string, unknown> | undefined {

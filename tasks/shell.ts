@@ -124,6 +124,7 @@ async function collect(
   return text + decoder.decode();
 }
 
-function shellWord(word: string): string {
+/** A word as a shell takes it, quoted where it must be. */
+export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

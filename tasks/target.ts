@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { IAMClient } from "@aws-sdk/client-iam";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
+import { STSClient } from "@aws-sdk/client-sts";
 import * as credentials from "./credentials.ts";
 import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
@@ -62,6 +64,8 @@ export interface Clients {
   sqs: SQSClient;
   logs: CloudWatchLogsClient;
   cloudwatch: CloudWatchClient;
+  iam: IAMClient;
+  sts: STSClient;
 }
 
 /** What is deployed: its outputs, and clients of its region. */
@@ -189,6 +193,8 @@ export function clientsOf(
     sqs: new SQSClient(config),
     logs: new CloudWatchLogsClient(config),
     cloudwatch: new CloudWatchClient(config),
+    iam: new IAMClient(config),
+    sts: new STSClient(config),
   };
 }
 

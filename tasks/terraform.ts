@@ -39,11 +39,15 @@ export type Outputs = Record<typeof OUTPUTS[number], string>;
 export interface Resource {
   address: string;
   attributes: Record<string, unknown>;
+  /** Terraform did not see the end of its creation, and would replace it. */
+  tainted: boolean;
 }
 
 /** A state as text, its resources in AWS, and the region that they are in. */
 export interface State {
   text: string;
+  /** The stack's; undefined until the first apply, before which nothing exists in AWS. */
+  name?: string;
   resources: Resource[];
   region: string;
 }
@@ -164,6 +168,29 @@ export async function apply(workspace: string, file: string): Promise<void> {
   await terraform(workspace, ["apply", "-input=false", LOCK, file], { output: "show" });
 }
 
+/** Takes what exists in AWS into the state. */
+export async function importResource(
+  workspace: string,
+  address: string,
+  id: string,
+): Promise<void> {
+  await terraform(workspace, await importArgs(workspace, address, id));
+}
+
+/** The words after `terraform` that take what exists in AWS into the state. */
+export async function importArgs(
+  workspace: string,
+  address: string,
+  id: string,
+): Promise<string[]> {
+  return ["import", "-input=false", LOCK, ...await variableArgs(workspace), address, id];
+}
+
+/** Keeps a resource that Terraform would replace, as it did not see the end of its creation. */
+export async function untaint(workspace: string, address: string): Promise<void> {
+  await terraform(workspace, ["untaint", LOCK, address]);
+}
+
 /**
  * The outputs; undefined if nothing is deployed.
  *
@@ -191,19 +218,23 @@ export async function pullState(workspace: string): Promise<State> {
     "terraform state pull",
   );
   const stack = all.find(({ type, name }) => type === "terraform_data" && name === "stack");
-  const input = stack?.instances[0]?.attributes.input as { value: { region: string } } | undefined;
+  const input = stack?.instances[0]?.attributes.input as
+    | { value: { region: string; name: string } }
+    | undefined;
   // terraform_data lives in the state alone: AWS has nothing of it.
   const isInAws = ({ mode, provider }: StateResource) =>
     mode === "managed" && !provider.includes("terraform.io/builtin/");
   const resources = all.filter(isInAws).flatMap(
     ({ type, name, instances }) =>
-      instances.map(({ index_key, attributes }) => ({
+      instances.map(({ index_key, attributes, status }) => ({
         address: `${type}.${name}` +
           (index_key === undefined ? "" : `[${JSON.stringify(index_key)}]`),
         attributes,
+        tainted: status === "tainted",
       })),
   );
-  return { text, resources, region: input?.value.region ?? "us-east-1" };
+  const { name, region = "us-east-1" } = input?.value ?? {};
+  return { text, name, resources, region };
 }
 
 interface StateResource {
@@ -211,7 +242,11 @@ interface StateResource {
   provider: string;
   type: string;
   name: string;
-  instances: { index_key?: string | number; attributes: Record<string, unknown> }[];
+  instances: {
+    index_key?: string | number;
+    attributes: Record<string, unknown>;
+    status?: "tainted";
+  }[];
 }
 
 /**

@@ -89,7 +89,8 @@ export async function fakeStack(answers: Answers) {
   // The SDK's paginator takes nothing but a client of its own class.
   const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
   const client = { send };
-  const clients = { s3: client, lambda: client, sqs: client, logs: client, cloudwatch: client };
+  const names = ["s3", "lambda", "sqs", "logs", "cloudwatch", "iam", "sts"];
+  const clients = Object.fromEntries(names.map((name) => [name, client]));
   return { stack: { ...clients, dynamo, outputs: OUTPUTS } as unknown as Stack, calls };
 }
 

@@ -1,0 +1,201 @@
+/**
+ * Leftovers of an interrupted apply. Ctrl-C makes Terraform cancel the requests that are on their
+ * way; AWS carries them out all the same, and the state knows nothing of it. Names are unique to a
+ * stack, so whatever bears the stack's name belongs to the stack, whatever the state says.
+ */
+
+import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
+import { DescribeLogGroupsCommand } from "@aws-sdk/client-cloudwatch-logs";
+import {
+  DescribeTableCommand,
+  waitUntilTableExists,
+  waitUntilTableNotExists,
+} from "@aws-sdk/client-dynamodb";
+import { GetRoleCommand } from "@aws-sdk/client-iam";
+import { GetFunctionCommand, GetPolicyCommand } from "@aws-sdk/client-lambda";
+import { HeadBucketCommand } from "@aws-sdk/client-s3";
+import { GetQueueUrlCommand } from "@aws-sdk/client-sqs";
+import { GetCallerIdentityCommand } from "@aws-sdk/client-sts";
+import { shellWord } from "./shell.ts";
+import { interrupted } from "./signals.ts";
+import { type Clients, clientsOf, type OpenTarget } from "./target.ts";
+import { say } from "./terminal.ts";
+import * as terraform from "./terraform.ts";
+
+/** A resource that bears the stack's name. */
+export interface Named {
+  address: string;
+  /** Its name, in which NAME stands for the stack's. */
+  name: string;
+  /** Whether it is never replaced to finish its creation. */
+  holdsData?: true;
+  /** Its id for `terraform import`; undefined if AWS has no such thing. */
+  find(clients: Clients, name: string): Promise<string | undefined>;
+}
+
+/** A resource that exists in AWS, with its id for `terraform import`. */
+export interface Found {
+  address: string;
+  id: string;
+}
+
+/**
+ * Every resource of main.tf that has a name of its own, in an order in which they can be imported.
+ * The others are settings of these: they go with them, and AWS takes the same setting twice.
+ */
+export const NAMED: Named[] = [
+  { address: "aws_s3_bucket.uploads", name: "NAME", holdsData: true, find: findBucket },
+  { address: "aws_dynamodb_table.files", name: "NAME", holdsData: true, find: findTable },
+  { address: "aws_sqs_queue.failures", name: "NAME-failures", holdsData: true, find: findQueue },
+  { address: "aws_cloudwatch_log_group.function", name: "/aws/lambda/NAME", find: findLogGroup },
+  { address: "aws_iam_role.function", name: "NAME", find: findRole },
+  { address: "aws_lambda_function.metadata", name: "NAME", find: findFunction },
+  // AWS refuses the same permission twice.
+  {
+    address: "aws_lambda_permission.uploads",
+    name: "NAME/AllowUploadsBucket",
+    find: findPermission,
+  },
+  {
+    address: "aws_cloudwatch_metric_alarm.failures_waiting",
+    name: "NAME-failures-waiting",
+    find: findAlarm,
+  },
+  ...["errors", "undelivered-failures", "dropped-events"].map((key) => ({
+    address: `aws_cloudwatch_metric_alarm.function["${key}"]`,
+    name: `NAME-${key}`,
+    find: findAlarm,
+  })),
+];
+
+/** By these names of errors AWS says that a thing does not exist. */
+const MISSING = [
+  "NotFound",
+  "NoSuchEntityException",
+  "QueueDoesNotExist",
+  "ResourceNotFoundException",
+];
+
+/** Seconds that a table may take to be made or deleted. */
+const TABLE_SECONDS = 300;
+
+/** Finds, of the named resources, those that exist in AWS. */
+export async function findNamed(
+  clients: Clients,
+  stackName: string,
+  named: Named[] = NAMED,
+): Promise<Found[]> {
+  const found = await Promise.all(named.map(async ({ address, name, find }) => {
+    const id = await find(clients, name.replace("NAME", stackName)).catch((error) => {
+      if (!MISSING.includes(error.name)) throw error;
+    });
+    return id === undefined ? [] : [{ address, id }];
+  }));
+  return found.flat();
+}
+
+/** Says what AWS has and the state lacks, with the lines that import it. */
+export async function sayLeftovers(target: OpenTarget): Promise<void> {
+  const leftovers = await findLeftovers(target, await terraform.pullState(target.workspace));
+  if (leftovers.length === 0) return;
+  say("In AWS, but not in the state, as after an interrupted apply. deploy does this first:");
+  for (const { address, id } of leftovers) {
+    const words = await terraform.importArgs(target.workspace, address, id);
+    say(`  TF_WORKSPACE=${target.workspace} terraform ${words.map(shellWord).join(" ")}`);
+  }
+}
+
+/**
+ * Makes the state whole after an interrupted apply: imports what AWS has and it lacks, and keeps what
+ * holds data although Terraform did not see the end of its creation (it would replace it).
+ */
+export async function adoptLeftovers(target: OpenTarget): Promise<void> {
+  const { workspace } = target;
+  const state = await terraform.pullState(workspace);
+  await importAll(workspace, await findLeftovers(target, state));
+  for (const { address, tainted } of state.resources) {
+    const { holdsData } = NAMED.find((named) => named.address === address) ?? {};
+    if (tainted && holdsData) await terraform.untaint(workspace, address);
+  }
+}
+
+/** Imports what AWS has and the state lacks. */
+export async function importAll(workspace: string, leftovers: Found[]): Promise<void> {
+  for (const { address, id } of leftovers) {
+    say(`${id} is in AWS, but not in the state, as after an interrupted apply: it is imported`);
+    await terraform.importResource(workspace, address, id);
+  }
+}
+
+async function findLeftovers(target: OpenTarget, state: terraform.State): Promise<Found[]> {
+  if (state.name === undefined) return []; // nothing is made before the stack has its name
+  const known = new Set(state.resources.map(({ address }) => address));
+  const unknown = NAMED.filter(({ address }) => !known.has(address));
+  return await findNamed(clientsOf(target, state.region), state.name, unknown);
+}
+
+/** A bucket of another account that took the name is none of the stack's: S3 answers 403. */
+async function findBucket({ s3, sts }: Clients, name: string): Promise<string | undefined> {
+  const { Account } = await sts.send(new GetCallerIdentityCommand({}));
+  try {
+    await s3.send(new HeadBucketCommand({ Bucket: name, ExpectedBucketOwner: Account }));
+    return name;
+  } catch (error) {
+    const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
+    // 301: it is in another region, where this stack has nothing.
+    if ([301, 403].includes($metadata?.httpStatusCode ?? 0)) return undefined;
+    throw error;
+  }
+}
+
+async function findTable({ dynamo }: Clients, name: string): Promise<string | undefined> {
+  const { Table } = await dynamo.send(new DescribeTableCommand({ TableName: name }));
+  const waiting = {
+    client: dynamo,
+    maxWaitTime: TABLE_SECONDS,
+    minDelay: 1,
+    maxDelay: 5,
+    abortSignal: interrupted,
+  };
+  if (Table?.TableStatus === "DELETING") {
+    await waitUntilTableNotExists(waiting, { TableName: name });
+    return undefined;
+  }
+  if (Table?.TableStatus === "CREATING") await waitUntilTableExists(waiting, { TableName: name });
+  return name;
+}
+
+async function findQueue({ sqs }: Clients, name: string): Promise<string | undefined> {
+  return (await sqs.send(new GetQueueUrlCommand({ QueueName: name }))).QueueUrl;
+}
+
+async function findLogGroup({ logs }: Clients, name: string): Promise<string | undefined> {
+  // The first group that begins with a name is the one of that very name.
+  const { logGroups = [] } = await logs.send(
+    new DescribeLogGroupsCommand({ logGroupNamePrefix: name }),
+  );
+  return logGroups.some(({ logGroupName }) => logGroupName === name) ? name : undefined;
+}
+
+async function findRole({ iam }: Clients, name: string): Promise<string | undefined> {
+  return (await iam.send(new GetRoleCommand({ RoleName: name }))).Role?.RoleName;
+}
+
+async function findFunction({ lambda }: Clients, name: string): Promise<string | undefined> {
+  const { Configuration } = await lambda.send(new GetFunctionCommand({ FunctionName: name }));
+  return Configuration?.FunctionName;
+}
+
+async function findPermission({ lambda }: Clients, name: string): Promise<string | undefined> {
+  const [FunctionName, statementId] = name.split("/");
+  const { Policy = "{}" } = await lambda.send(new GetPolicyCommand({ FunctionName }));
+  const { Statement = [] } = JSON.parse(Policy) as { Statement?: { Sid: string }[] };
+  return Statement.some(({ Sid }) => Sid === statementId) ? name : undefined;
+}
+
+async function findAlarm({ cloudwatch }: Clients, name: string): Promise<string | undefined> {
+  const { MetricAlarms = [] } = await cloudwatch.send(
+    new DescribeAlarmsCommand({ AlarmNames: [name] }),
+  );
+  return MetricAlarms.find(({ AlarmName }) => AlarmName === name)?.AlarmName;
+}
