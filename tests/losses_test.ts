@@ -73,8 +73,8 @@ permittedTest("lossesOf() names and counts what a plan deletes", async (t) => {
   const { parsePlan } = await import("../tasks/terraform.ts");
   for (const { name, actions, answers, expected } of cases) {
     await t.step(name, async () => {
-      const plan = parsePlan(planJson(actions));
-      assert.deepEqual(await lossesOf(plan, (await fakeStack(answers)).stack), expected);
+      const { stack } = await fakeStack(answers);
+      assert.deepEqual(await lossesOf(parsePlan(planJson(actions)), stack), expected);
     });
   }
 });
