@@ -58,6 +58,7 @@ Deno.test({
     const { forEachParallel } = await import("../tasks/parallel.ts");
     const { run } = await import("../tasks/shell.ts");
     const { corpus } = await import("./corpus.ts");
+    const { bucketTakesNothingAlong, yesDeletesNoData } = await import("./steps_identity.ts");
     const { CloudTrailClient, LookupEventsCommand } = await import("@aws-sdk/client-cloudtrail");
     const cloudwatch = await import("@aws-sdk/client-cloudwatch");
     const iam = await import("@aws-sdk/client-iam");
@@ -543,9 +544,14 @@ Deno.test({
           assert.match(output.stdout, new RegExp(`^${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`));
           assert.notEqual(output.stdout, Bucket);
 
+          const planned = () => plainTerraform(clone, shell, ["plan", "-input=false"]);
+          const gone = await bucketTakesNothingAlong(clients.s3, output.stdout, planned);
           const destroyed = await plainTerraform(clone, shell, ["destroy", "-auto-approve"]);
           assert.equal(destroyed.code, 0, destroyed.stderr);
-          assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 1} destroyed`));
+          assert.match(
+            destroyed.stdout,
+            new RegExp(`Resources: ${RESOURCES + 1 - gone} destroyed`),
+          );
           assert.ok(await parkedMessage());
           assert.ok(await rowOf("poison/good.txt"));
         });
@@ -997,6 +1003,14 @@ Deno.test({
           assert.match(
             verify.stdout,
             /WRONG: plain.txt: no row after 30 s: invoked directly, the function/,
+          );
+        });
+
+        await t.step("--yes does not replace a table and a queue that hold data", async () => {
+          await yesDeletesNoData(
+            asRoot,
+            (args) => run("terraform", args, inLocal),
+            () => task(shell, "deploy", ...ENVIRONMENT, "--yes"),
           );
         });
 
