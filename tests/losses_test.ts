@@ -90,6 +90,42 @@ permittedTest("--yes does not apply a plan that deletes data, and applies others
   });
 });
 
+permittedTest(
+  "a plan that deletes data is applied when its name is typed, not for yes",
+  async () => {
+    assert.deepEqual(await answered("yes"), {
+      code: 1,
+      last: "Not confirmed, so nothing was changed",
+    });
+    assert.equal((await answered("app")).code, 0);
+  },
+);
+
+/** Answers confirmPlan() on standard input, as a person does. */
+async function answered(answer: string): Promise<{ code: number; last: string }> {
+  const program = `
+    import { confirmPlan } from "./tasks/deploy.ts";
+    try {
+      await confirmPlan(${JSON.stringify(ALL)}, false, { flags: "" });
+      Deno.exit(0);
+    } catch (error) {
+      console.error("\\n" + error.message);
+      Deno.exit(1);
+    }`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--ext=ts", program],
+    cwd: new URL("..", import.meta.url),
+    stdin: "piped",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(answer + "\n"));
+  await writer.close();
+  const { code, stderr } = await child.output();
+  return { code, last: new TextDecoder().decode(stderr).trimEnd().split("\n").at(-1)! };
+}
+
 /** A plan as `terraform show -json` prints it: these actions on what holds data, others beside. */
 function planJson(actions: string[]): string {
   const changes = Object.entries(BEFORE).map(([address, before]) => ({
