@@ -183,7 +183,8 @@ export async function importArgs(
   address: string,
   id: string,
 ): Promise<string[]> {
-  return ["import", "-input=false", LOCK, ...await variableArgs(workspace), address, id];
+  const { args } = await variableSources(workspace);
+  return ["import", "-input=false", LOCK, ...args, address, id];
 }
 
 /** Keeps a resource that Terraform would replace, as it did not see the end of its creation. */
