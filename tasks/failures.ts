@@ -48,7 +48,11 @@ function refusalSentence(error: Error): string | undefined {
   const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
   // The SDK gives $metadata to every error; a status only to what a server answered.
   if ($metadata?.httpStatusCode === undefined) return undefined;
-  const refusal = `AWS refused: ${visible(error.name)}: ${visible(error.message)}`;
+  // An answer to HEAD has no body, so the SDK finds no reason in it.
+  const reason = error.message === "UnknownError"
+    ? `HTTP ${$metadata.httpStatusCode}, without a reason`
+    : `${visible(error.name)}: ${visible(error.message)}`;
+  const refusal = `AWS refused: ${reason}`;
   const remedy = REFUSALS.find(([pattern]) => pattern.test(`${error.name} ${error.message}`))?.[1];
   return remedy === undefined
     ? refusal

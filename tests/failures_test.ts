@@ -87,6 +87,11 @@ Deno.test("toSentence() tells who refused: the network, a proxy, or AWS itself",
       {},
       /\nThe role of this machine lacks a permission, which is named above; /,
     ],
+    [
+      sdkError("UnknownError", { name: "Unknown", $metadata: { httpStatusCode: 403 } }),
+      {},
+      /^AWS refused: HTTP 403, without a reason$/,
+    ],
     [new UserError("as it is"), {}, /^as it is$/],
   ];
   for (const [error, environment, sentence] of cases) {

@@ -155,7 +155,10 @@ Deno.test({
         const cases = [
           [`project_name = "${LONGEST_PROJECT}x"`, /at most 53 characters; it has 54\./],
           ['project_name = "My.Project"', /lower-case letters, digits and inner hyphens/],
-          ['aws_region = "eu-nowhere-9"', /AWS has no such region; set aws_region to/],
+          [
+            'aws_region = "eu-nowhere-9"',
+            /knows no such region; correct aws_region .*terraform init -upgrade/,
+          ],
           ["lambda_memory_mb = 64", /must be a whole number from 128 to 10240/],
         ] as const;
         for (const [variables, sentence] of cases) {
