@@ -5,7 +5,7 @@
  * `deno test` may not.
  */
 
-import { previewOf } from "./function/preview.ts";
+import { PREVIEW_CHARACTERS, previewOf } from "./function/preview.ts";
 import {
   MIN_RECORD_MS,
   type ObjectAnswer,
@@ -14,8 +14,8 @@ import {
   type SdkError,
 } from "./function/read.ts";
 
-/** Bytes read of any object at most: 500 characters of 4 bytes and a byte order mark fit. */
-export const PREFIX_BYTES = 2048;
+/** Bytes read of any object at most: a byte order mark and a preview of 4-byte characters, in KB. */
+export const PREFIX_BYTES = 1024 * Math.ceil((3 + 4 * PREVIEW_CHARACTERS) / 1024);
 
 /** Records of one event in work at the same time, fewer than the 50 sockets that the SDK opens. */
 const PARALLEL_RECORDS = 32;

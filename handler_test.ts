@@ -6,7 +6,6 @@ import {
   type LogLine,
   OutOfTimeError,
   type Outside,
-  PREFIX_BYTES,
   type Put,
   recordToUpload,
   type Row,
@@ -17,7 +16,6 @@ import {
   type Upload,
   versionOf,
 } from "./handler.ts";
-import { previewOf } from "./function/preview.ts";
 import { BrokenBodyError, type ObjectAnswer, readPrefix } from "./function/read.ts";
 
 /** What S3 says of an object under a key of the customer's own. */
@@ -720,140 +718,6 @@ Deno.test("F64 readPrefix() never gives less than was announced", async (t) => {
       ]);
     });
   }
-});
-
-Deno.test("previewOf() decides by type, by charset and by the bytes", async (t) => {
-  const utf8 = (text: string) => new TextEncoder().encode(text);
-  const latin1 = Uint8Array.of(0x63, 0xe9);
-  const pdf = utf8("%PDF-1.7\n");
-  const gzip = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0);
-  const cases: [name: string, type: string | undefined, bytes: Uint8Array, preview?: string][] = [
-    ["plain text", "text/plain", utf8("a"), "a"],
-    ["F52 case and spaces", "TEXT/PLAIN ; Charset=UTF-8", utf8("é"), "é"],
-    [
-      "F54 markup is stored as it is",
-      "text/html",
-      utf8("<script>1</script>"),
-      "<script>1</script>",
-    ],
-    ["F54 a formula is stored as it is", "text/csv", utf8("=1+1"), "=1+1"],
-    ["F51 json", "application/json", utf8("{}"), "{}"],
-    ["F51 xml", "application/xml", utf8("<a/>"), "<a/>"],
-    ["F51 +json", "application/problem+json", utf8("{}"), "{}"],
-    ["+xml", "application/atom+xml", utf8("<a/>"), "<a/>"],
-    ["yaml", "application/yaml", utf8("a: 1"), "a: 1"],
-    ["x-yaml", "application/x-yaml", utf8("a: 1"), "a: 1"],
-    ["ndjson", "application/x-ndjson", utf8("{}\n{}"), "{}\n{}"],
-    ["javascript", "application/javascript", utf8("1"), "1"],
-    ["sql", "application/sql", utf8("SELECT 1"), "SELECT 1"],
-    ["csv", "application/csv", utf8("a,b"), "a,b"],
-    ["F51 svg", "image/svg+xml", utf8("<svg/>"), "<svg/>"],
-    ["F53 no type, text", undefined, utf8("a,ü\r\n\t\f"), "a,ü\r\n\t\f"],
-    ["F53 empty type, text", "", utf8("a"), "a"],
-    ["F53 octet-stream, text", "application/octet-stream", utf8("a"), "a"],
-    ["F53 binary/octet-stream, text", "binary/octet-stream", utf8("a"), "a"],
-    ["F53 nonsense type, text", "nonsense", utf8("a"), "a"],
-    ["octet-stream, a byte order mark", "application/octet-stream", utf8("\ufeffa"), "a"],
-    ["octet-stream, not UTF-8", "application/octet-stream", latin1],
-    ["F53 octet-stream, a control character", "application/octet-stream", utf8("a\x01")],
-    ["octet-stream, a C1 control character", "application/octet-stream", utf8("a\x85")],
-    ["F53 no type, NUL", undefined, utf8("a\0")],
-    ["no type, gzip", undefined, gzip],
-    ["no type, cut character at its end", undefined, utf8("é").slice(0, 1)],
-    ["F53a png, whatever the bytes", "image/png", utf8("text")],
-    ["F53a audio", "audio/mpeg", utf8("text")],
-    ["F53a video", "video/mp4", utf8("text")],
-    ["F53a font", "font/woff2", utf8("text")],
-    ["F53a pdf", "application/pdf", pdf],
-    ["F53a zip", "application/zip", utf8("text")],
-    ["x-gzip", "application/x-gzip", utf8("text")],
-    ["tar", "application/x-tar", utf8("text")],
-    ["F50 text with NUL", "text/plain", utf8("a\0b")],
-    ["F45 invalid UTF-8 in text", "text/plain", latin1, "c\ufffd"],
-    ["F48 latin 1", "text/plain; charset=iso-8859-1", latin1, "cé"],
-    ["quoted charset", 'text/plain; charset="ISO-8859-1"', latin1, "cé"],
-    ["F49 unknown charset", "text/plain; charset=bogus", utf8("é"), "é"],
-    ["F49 unclosed quote", 'text/plain; charset="utf-8', utf8("é"), "é"],
-    ["F49 a charset of 10 kB", `text/plain; charset=${"x".repeat(10_000)}`, utf8("é"), "é"],
-    ["a charset that only encodes", "text/plain; charset=replacement", utf8("a"), "a"],
-    ["F46 UTF-8 mark wins over charset", "text/plain; charset=iso-8859-1", utf8("\ufeffé"), "é"],
-    [
-      "F47 UTF-16LE mark",
-      "text/plain",
-      Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x3d, 0xd8, 0, 0xde),
-      "a😀",
-    ],
-    ["F47 UTF-16BE mark", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
-    ["F47 UTF-16LE, odd", "text/plain", Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x62), "a\ufffd"],
-    ["UTF-16 without mark", "text/plain", Uint8Array.of(0x61, 0)],
-    ["nothing", "text/plain", new Uint8Array()],
-    ["only a mark", "text/plain", utf8("\ufeff")],
-  ];
-  for (const [name, contentType, bytes, preview] of cases) {
-    await t.step(
-      name,
-      () => assert.equal(previewOf(bytes, { contentType, complete: true }), preview),
-    );
-  }
-});
-
-Deno.test("F55 F56 previewOf() looks into no compressed object", () => {
-  const bytes = new TextEncoder().encode("text");
-  const preview = (contentEncoding: string) =>
-    previewOf(bytes, { contentType: "text/plain", contentEncoding, complete: true });
-  for (const coding of ["gzip", "GZIP", "br", "aws-chunked, gzip", "zstd,identity", "what"]) {
-    assert.equal(preview(coding), undefined, coding);
-  }
-  for (const coding of ["", "identity", "aws-chunked", "AWS-Chunked, Identity"]) {
-    assert.equal(preview(coding), "text", coding);
-  }
-});
-
-Deno.test("F38 F43 previewOf() takes 500 characters, none of them half", () => {
-  const options = { contentType: "text/plain", complete: true };
-  for (const [length, expected] of [[1, 1], [499, 499], [500, 500], [501, 500]]) {
-    const bytes = new TextEncoder().encode("a".repeat(length));
-    assert.equal(previewOf(bytes, options), "a".repeat(expected));
-  }
-  const bytes = new TextEncoder().encode("a".repeat(499) + "😀b");
-  assert.equal(previewOf(bytes, options), "a".repeat(499) + "😀");
-});
-
-Deno.test("F42 F43 F44 previewOf() is a well-formed beginning of the text, wherever the bytes are cut", () => {
-  const text = fc.string({ unit: "binary", minLength: 1, maxLength: 1000 });
-  fc.assert(fc.property(text, fc.nat(PREFIX_BYTES), (text, cut) => {
-    const all = new TextEncoder().encode(text);
-    const bytes = all.slice(0, cut);
-    const preview = previewOf(bytes, { contentType: "text/plain", complete: cut >= all.length }) ??
-      "";
-    assert.ok(preview.isWellFormed());
-    assert.ok(Array.from(preview).length <= 500);
-    assert.ok(text.replace(/^\ufeff/, "").startsWith(preview));
-  }));
-});
-
-Deno.test("F45 F49 F50 previewOf() takes any bytes, type and encoding without a throw or a NUL", () => {
-  const type = fc.oneof(
-    fc.string(),
-    fc.constantFrom(
-      "text/plain",
-      "application/json",
-      "text/plain; charset=utf-16",
-      "image/png",
-      "",
-    ),
-    fc.string().map((charset) => `text/plain; charset=${charset}`),
-  );
-  const any = fc.record({
-    contentType: fc.option(type, { nil: undefined }),
-    contentEncoding: fc.option(fc.constantFrom("", "gzip"), { nil: undefined }),
-    complete: fc.boolean(),
-  });
-  fc.assert(fc.property(fc.uint8Array({ maxLength: PREFIX_BYTES }), any, (bytes, options) => {
-    const preview = previewOf(bytes, options) ?? "a";
-    assert.ok(preview.isWellFormed() && preview !== "" && !preview.includes("\0"));
-    assert.ok(Array.from(preview).length <= 500);
-  }));
 });
 
 Deno.test("F79 the log has one JSON line a record, with the key and without the content", async () => {

@@ -1,5 +1,8 @@
 /** The first characters of an object, if it is text. */
 
+import { decode, toBinary } from "./charset.ts";
+import { declaredEncoding } from "./declared.ts";
+
 /** Characters (code points) of a preview at most. */
 export const PREVIEW_CHARACTERS = 500;
 
@@ -11,67 +14,81 @@ const TEXT_TYPES =
 const BINARY_TYPES =
   /^((image|audio|video|font)\/.+|application\/((x-)?(pdf|zip|gzip|bzip2?|7z-compressed|rar(-compressed)?|tar|gtar|xz|zstd|compress|java-archive|zip-compressed|iso9660-image)|vnd\.rar|vnd\.ms-fontobject|font-.+|epub\+zip))$/;
 
-/** Control characters that text does not hold: all but tab, line feed, form feed, return. */
+/** Media types that text files get by their names: `.ts` is a video to some, and TypeScript. */
+const UNSURE_TYPES = /^(video\/mp2t|audio\/((x-)?mpegurl|x-scpls))$/;
+
+/** Signatures of what is no text, although its first 2 KB may hold no NUL: whatever its type says. */
+const SIGNATURES = [
+  "SIMPLE  =", // FITS
+  "NITF0",
+  "NSIF0",
+  "!<arch>\n", // ar: libraries, Debian packages
+  "!<thin>\n",
+  "GIF87a",
+  "GIF89a",
+  "\x1f\x8b", // gzip
+  "\x1f\x9d", // compress
+  "\x28\xb5\x2f\xfd", // Zstandard
+  "\x04\x22\x4d\x18", // LZ4
+  /^(\xef\xbb\xbf)?\s*%PDF-\d/,
+  /^BZh\d1AY&SY/,
+  /^P[1-6]\s+(#.*\n\s*)*\d+\s+\d+\s/, // Netpbm
+];
+
+/** Content codings that hide the text: IANA's, and others in use. */
+const COMPRESSION =
+  /^((x-)?(gzip|compress|bzip2?|snappy(-framed)?|lz4|lzma|xz|zstd|brotli)|aes128gcm|br|bz2|dcb|dcz|deflate|exi|gz|pack200-gzip|zip|zst)$/;
+
+/** Content codings that say nothing; `aws-chunked` is only how the upload was sent. */
+const NO_CODING = ["", "identity", "aws-chunked"];
+
+/** Control characters that file(1) finds in no text; it takes bell, backspace and escape for text. */
 // deno-lint-ignore no-control-regex
-const CONTROL = /[\u0000-\u0008\u000b\u000e-\u001f\u007f-\u009f]/;
+const CONTROL = /[\u0000-\u0006\u000e-\u001a\u001c-\u001f\u007f]/;
+
+/** How DOS ends a text. */
+// deno-lint-ignore no-control-regex
+const FINAL_CTRL_Z = /\u001a+$/;
 
 /**
  * The preview of an object's first bytes; undefined where it is no text or has none.
  *
- * A text type is decoded by its byte order mark, else its charset, else as UTF-8, bad bytes as
- * U+FFFD. For any type that is neither text nor media the bytes decide: only valid UTF-8 without
- * control characters is text. `complete` says that the bytes are the whole object, so that a
- * character cut at the end is a fault of the object and not of the reading.
+ * A text type is decoded, bad bytes as U+FFFD. For any type that is neither text nor media, or under
+ * a content encoding that is unknown, the bytes decide: they are text if none of them is bad in
+ * their encoding, and none a control character. `complete` says that the bytes are the whole object,
+ * so that a character cut at the end is a fault of the object and not of the reading.
  */
 export function previewOf(
   bytes: Uint8Array,
   options: { contentType?: string; contentEncoding?: string; complete: boolean },
 ): string | undefined {
-  if (bytes.length === 0 || isCompressed(options.contentEncoding)) return undefined;
+  const { complete, contentEncoding = "" } = options;
   const contentType = (options.contentType ?? "").slice(0, 1024);
   const type = contentType.split(";", 1)[0].trim().toLowerCase();
-  if (BINARY_TYPES.test(type) && type !== "image/svg+xml") return undefined;
+  const codings = contentEncoding.toLowerCase().split(",").map((coding) => coding.trim());
+  if (codings.some((coding) => COMPRESSION.test(coding))) return undefined;
+  if (BINARY_TYPES.test(type) && !TEXT_TYPES.test(type) && !UNSURE_TYPES.test(type)) return;
+  if (hasSignature(toBinary(bytes))) return undefined;
 
-  const stream = !options.complete;
-  if (TEXT_TYPES.test(type)) {
-    const text = decoder(bytes, contentType).decode(bytes, { stream });
-    return text.includes("\0") ? undefined : firstCharacters(text);
-  }
-  try {
-    const utf8 = new TextDecoder("utf-8", { fatal: true });
-    const text = utf8.decode(bytes, { stream });
-    return CONTROL.test(text) ? undefined : firstCharacters(text);
-  } catch {
-    return undefined;
-  }
+  const trusted = TEXT_TYPES.test(type) && codings.every((coding) => NO_CODING.includes(coding));
+  const encoding = declaredEncoding(bytes, contentType);
+  const text = decode(bytes, encoding, { stream: !complete, fatal: !trusted });
+  if (!text || text.includes("\0")) return undefined;
+  if (!trusted && CONTROL.test(complete ? text.replace(FINAL_CTRL_Z, "") : text)) return undefined;
+  return firstCharacters(text);
 }
 
-/** `aws-chunked` only says how the upload was sent; anything else hides the text. */
-function isCompressed(contentEncoding = ""): boolean {
-  return contentEncoding.toLowerCase().split(",").some((coding) =>
-    !["", "identity", "aws-chunked"].includes(coding.trim())
+function hasSignature(head: string): boolean {
+  return SIGNATURES.some((signature) =>
+    typeof signature === "string" ? head.startsWith(signature) : signature.test(head)
   );
 }
 
-/** By byte order mark, charset parameter, or UTF-8 for an unknown charset. */
-function decoder(bytes: Uint8Array, contentType: string): TextDecoder {
-  const [first, second, third] = bytes;
-  if (first === 0xef && second === 0xbb && third === 0xbf) return new TextDecoder();
-  if (first === 0xff && second === 0xfe) return new TextDecoder("utf-16le");
-  if (first === 0xfe && second === 0xff) return new TextDecoder("utf-16be");
-  const charset = contentType.match(/;\s*charset\s*=\s*"?([^";\s]+)/i)?.[1];
-  try {
-    return new TextDecoder(charset);
-  } catch { // RangeError: an unknown label
-    return new TextDecoder();
-  }
-}
-
 /** Whole code points only: half a surrogate pair is no character. */
-function firstCharacters(text: string): string | undefined {
+function firstCharacters(text: string): string {
   let end = 0;
   for (let count = 0; count < PREVIEW_CHARACTERS && end < text.length; count++) {
     end += text.codePointAt(end)! > 0xffff ? 2 : 1;
   }
-  return text.slice(0, end) || undefined;
+  return text.slice(0, end);
 }

