@@ -11,19 +11,18 @@ export const BUCKET = "faults";
 const TABLE = "faults";
 
 /** Limits of the function under test; the call's is the default. */
-export const ATTEMPT_TIMEOUT_MS = 400;
+export const ATTEMPT_TIMEOUT_MS = 1000;
 export const CALL_TIMEOUT_MS = 8000;
 
 export type Setup = Awaited<ReturnType<typeof startSetup>>;
 
-/** Starts the servers; all ends when the setup is disposed of. */
-export async function startSetup() {
+/** Starts the servers, which end with `resources`, as the functions do. */
+export async function startSetup(resources: AsyncDisposableStack) {
   const { freePort } = await import("../tasks/stand_in.ts");
   const { makeTools } = await import("../tasks/tools.ts");
   const { build } = await import("../tasks/build.ts");
   const tools = await makeTools();
   const parent = await Deno.makeTempDir();
-  await using resources = new AsyncDisposableStack();
   resources.defer(() => Deno.remove(parent, { recursive: true }));
   const [standInPort, proxyPort] = [freePort(), freePort()];
   const standIn = `http://127.0.0.1:${standInPort}`;
@@ -56,9 +55,7 @@ export async function startSetup() {
     );
   const store = await openStore(standIn);
   resources.defer(store.close);
-  const owned = resources.move();
-  const dispose = () => owned.disposeAsync();
-  return { standIn, proxy, startFunction, ...store, [Symbol.asyncDispose]: dispose };
+  return { standIn, proxy, startFunction, ...store };
 }
 
 function startPython(

@@ -93,7 +93,8 @@ const CASES: [
 ];
 
 permittedTest("the bundle under faults", async (t) => {
-  await using setup = await startSetup();
+  await using resources = new AsyncDisposableStack();
+  const setup = await startSetup(resources);
   const lambda = await setup.startFunction({ AWS_ENDPOINT_URL: setup.proxy });
   await lambda.invoke(eventOf(["cold"])); // takes the cold start's own time
   for (const [index, testCase] of CASES.entries()) {
