@@ -103,7 +103,8 @@ async function openStore(endpoint: string) {
     }),
   );
   return {
-    async putObject(Key: string, Body: string) {
+    async putObject(Key: string, text: string) {
+      const Body = new TextEncoder().encode(text); // the client warns of an empty text
       const ContentType = "text/plain; charset=utf-8";
       await s3.send(new PutObjectCommand({ Bucket: BUCKET, Key, Body, ContentType }));
     },
