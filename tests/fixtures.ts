@@ -12,12 +12,13 @@ export const permitted = (["read", "write", "run", "net", "env", "sys"] as const
   Deno.permissions.querySync({ name }).state === "granted"
 );
 
-/** A test that needs permissions: without them it is shown as ignored, its name says why. */
+/** A test that needs permissions: without them it is ignored, and its name says why. */
 export function permittedTest(
   name: string,
   fn: (t: Deno.TestContext) => void | Promise<void>,
 ): void {
-  Deno.test({ name: `${name} (needs permissions: deno task test)`, ignore: !permitted, fn });
+  const hint = permitted ? "" : " (needs permissions: deno task test)";
+  Deno.test({ name: name + hint, ignore: !permitted, fn });
 }
 
 /** A file of the project, by its path from the top. */

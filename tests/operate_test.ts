@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Item } from "../tasks/rows.ts";
-import { fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import { type Answers, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
 
 const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
 
@@ -51,12 +51,7 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
   const again = messages.slice(1).map((m) => ({ ...m, ReceiptHandle: `${m.MessageId}-2` }));
   const { stack, calls } = await fakeStack({
     ReceiveMessageCommand: [{ Messages: messages }, { Messages: again }],
-    GetQueueAttributesCommand: () => ({
-      Attributes: {
-        ApproximateNumberOfMessages: "3",
-        ApproximateNumberOfMessagesNotVisible: "1",
-      },
-    }),
+    GetQueueAttributesCommand: () => queueAnswer(3, 1),
     InvokeCommand: ({ Payload }) => {
       const text = new TextDecoder().decode(Payload as Uint8Array);
       if (text.includes("bad")) {
@@ -132,41 +127,10 @@ permittedTest("replayFailures() stops, giving all back, when AWS refuses the cal
 
 permittedTest("backfillRows() sends what has no row of its version, as S3 would", async () => {
   const { backfillRows } = await import("../tasks/backfill.ts");
-  const old = new Date("2026-01-02T03:04:05.000Z");
-  const version = (Key: string, VersionId: string, more: object = {}) => ({
-    Key,
-    VersionId,
-    IsLatest: true,
-    ETag: `"tag-${VersionId}"`,
-    Size: 7,
-    LastModified: old,
-    ...more,
-  });
-  const table: Record<string, Item[]> = {
-    "in/done.txt": [row("in/done.txt", { version_id: "1" })],
-    // The row of the version before, of the very same content.
-    "in/newer.txt": [row("in/newer.txt", { version_id: "0", etag: "tag-2" })],
-    // Recorded before the bucket had versions.
-    "in/unversioned.txt": [row("in/unversioned.txt", { etag: "tag-null" })],
-    "in/%20 +.txt": [row("in/%20 +.txt", { etag: "the-one-before" })],
-    // The same content again, since there are versions; the row of the first one stays.
-    "in/again.txt": [row("in/again.txt", { etag: "tag-6", event_name: "ObjectCreated:Backfill" })],
-  };
+  const table = recordedRows();
   const sent: unknown[] = [];
   const { stack, calls } = await fakeStack({
-    ListObjectVersionsCommand: () => ({
-      Versions: [
-        version("in/done.txt", "1"),
-        version("in/newer.txt", "2"),
-        version("in/newer.txt", "0", { IsLatest: false }),
-        version("in/unversioned.txt", "null"),
-        version("in/%20 +.txt", "null", { ETag: '"other"' }),
-        version("in/again.txt", "6"),
-        version("in/wrong.csv", "3"),
-        version("in/meanwhile.txt", "4", { LastModified: new Date(Date.now() + 60_000) }),
-      ],
-      DeleteMarkers: [{ Key: "in/deleted.txt", VersionId: "5", IsLatest: true, LastModified: old }],
-    }),
+    ListObjectVersionsCommand: listedVersions,
     QueryCommand: ({ ExpressionAttributeValues }) => {
       const key = (ExpressionAttributeValues as { ":key": { S: string } })[":key"].S;
       return { Items: (table[key] ?? []).map(toAttributes) };
@@ -363,45 +327,7 @@ permittedTest("readStatus() names the parts that were removed by other means", a
 permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
   const { readStatus, statusToText } = await import("../tasks/status.ts");
   const nowMs = Date.now();
-  const processed = (agoMs: number) => new Date(nowMs - agoMs).toISOString();
-  const written = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
-  const { stack, calls } = await fakeStack({
-    GetBucketNotificationConfigurationCommand: () => ({
-      LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
-    }),
-    GetFunctionCommand: () => ({
-      Configuration: {
-        State: "Active",
-        LastModified: processed(3 * 3_600_000),
-        Runtime: "nodejs22.x",
-        CodeSha256: "hash",
-      },
-    }),
-    GetQueueAttributesCommand: () => ({
-      Attributes: {
-        ApproximateNumberOfMessages: "0",
-        ApproximateNumberOfMessagesNotVisible: "0",
-      },
-    }),
-    FilterLogEventsCommand: ({ startTime }) => ({
-      // An old line, and one of a row that is gone by now; more than one look is needed.
-      events: nowMs - Number(startTime) < 3_600_000 ? [] : [
-        { message: JSON.stringify(written) },
-        { message: JSON.stringify({ ...written, file_key: "in/gone.txt" }) },
-        { message: JSON.stringify({ ...written, outcome: "failed", file_key: "in/failed.txt" }) },
-      ],
-    }),
-    BatchGetItemCommand: () => ({
-      Responses: {
-        files: [
-          toAttributes(
-            row("in/a.txt", { processed_at: processed(60_000), content_preview: "hi\n" }),
-          ),
-          toAttributes(row("in/b.txt", { processed_at: processed(5000) })),
-        ],
-      },
-    }),
-  });
+  const { stack, calls } = await fakeStack(soundAnswers(nowMs));
   const status = await readStatus(stack, "hash");
   assert.equal(status.ok, true);
   assert.deepEqual(statusToText(status, nowMs).split("\n"), [
@@ -421,6 +347,94 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
   const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
   assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/a.txt", "in/gone.txt"]);
 });
+
+/** A bucket's listing: each object is in another state. */
+function listedVersions() {
+  const old = new Date("2026-01-02T03:04:05.000Z");
+  const version = (Key: string, VersionId: string, more: object = {}) => ({
+    Key,
+    VersionId,
+    IsLatest: true,
+    ETag: `"tag-${VersionId}"`,
+    Size: 7,
+    LastModified: old,
+    ...more,
+  });
+  return {
+    Versions: [
+      version("in/done.txt", "1"),
+      version("in/newer.txt", "2"),
+      version("in/newer.txt", "0", { IsLatest: false }),
+      version("in/unversioned.txt", "null"),
+      version("in/%20 +.txt", "null", { ETag: '"other"' }),
+      version("in/again.txt", "6"),
+      version("in/wrong.csv", "3"),
+      version("in/meanwhile.txt", "4", { LastModified: new Date(Date.now() + 60_000) }),
+    ],
+    DeleteMarkers: [{ Key: "in/deleted.txt", VersionId: "5", IsLatest: true, LastModified: old }],
+  };
+}
+
+/** The rows that some of {@link listedVersions} have. */
+function recordedRows(): Record<string, Item[]> {
+  return {
+    "in/done.txt": [row("in/done.txt", { version_id: "1" })],
+    // The row of the version before, of the very same content.
+    "in/newer.txt": [row("in/newer.txt", { version_id: "0", etag: "tag-2" })],
+    // Recorded before the bucket had versions.
+    "in/unversioned.txt": [row("in/unversioned.txt", { etag: "tag-null" })],
+    "in/%20 +.txt": [row("in/%20 +.txt", { etag: "the-one-before" })],
+    // The same content again, since there are versions; the row of the first one stays.
+    "in/again.txt": [row("in/again.txt", { etag: "tag-6", event_name: "ObjectCreated:Backfill" })],
+  };
+}
+
+function queueAnswer(visible: number, inFlight: number) {
+  return {
+    Attributes: {
+      ApproximateNumberOfMessages: String(visible),
+      ApproximateNumberOfMessagesNotVisible: String(inFlight),
+    },
+  };
+}
+
+/** What AWS answers of a stack that is in order. */
+function soundAnswers(nowMs: number): Answers {
+  const processed = (agoMs: number) => new Date(nowMs - agoMs).toISOString();
+  const written = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
+  return {
+    GetBucketNotificationConfigurationCommand: () => ({
+      LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
+    }),
+    GetFunctionCommand: () => ({
+      Configuration: {
+        State: "Active",
+        LastModified: processed(3 * 3_600_000),
+        Runtime: "nodejs22.x",
+        CodeSha256: "hash",
+      },
+    }),
+    GetQueueAttributesCommand: () => queueAnswer(0, 0),
+    FilterLogEventsCommand: ({ startTime }) => ({
+      // An old line, and one of a row that is gone by now; more than one look is needed.
+      events: nowMs - Number(startTime) < 3_600_000 ? [] : [
+        { message: JSON.stringify(written) },
+        { message: JSON.stringify({ ...written, file_key: "in/gone.txt" }) },
+        { message: JSON.stringify({ ...written, outcome: "failed", file_key: "in/failed.txt" }) },
+      ],
+    }),
+    BatchGetItemCommand: () => ({
+      Responses: {
+        files: [
+          toAttributes(
+            row("in/a.txt", { processed_at: processed(60_000), content_preview: "hi\n" }),
+          ),
+          toAttributes(row("in/b.txt", { processed_at: processed(5000) })),
+        ],
+      },
+    }),
+  };
+}
 
 function row(file_key: string, attributes: Record<string, string | undefined>): Item {
   const timestamp = "2026-01-02T03:04:05.000Z";
