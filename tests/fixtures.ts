@@ -71,7 +71,7 @@ const OUTPUTS = {
   aws_region: "eu-central-1",
 };
 
-/** A deployed stack whose clients are one fake, and the calls that this got. */
+/** A deployed stack whose clients are one fake, and the calls that this got. S3 has the local time. */
 export async function fakeStack(answers: Answers) {
   const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
   const calls: { name: string; input: Input }[] = [];
@@ -82,7 +82,7 @@ export async function fakeStack(answers: Answers) {
     abortSignal?.throwIfAborted();
     const { name } = command.constructor;
     calls.push({ name, input: command.input });
-    const given = answers[name];
+    const given = answers[name] ?? (name === "HeadBucketCommand" ? [dated(new Date())] : []);
     const answer = typeof given === "function" ? await given(command.input) : given?.shift() ?? {};
     if (answer instanceof Error) throw answer;
     return answer;
@@ -93,6 +93,11 @@ export async function fakeStack(answers: Answers) {
   const names = ["s3", "lambda", "sqs", "logs", "cloudwatch", "iam", "sts"];
   const clients = Object.fromEntries(names.map((name) => [name, client]));
   return { stack: { ...clients, dynamo, outputs: OUTPUTS } as unknown as Stack, calls };
+}
+
+/** An answer of S3's at a time. */
+export function dated(time: Date): object {
+  return { $metadata: { date: time.toUTCString() } };
 }
 
 /** A row of strings as DynamoDB answers it. */
