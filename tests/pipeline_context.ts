@@ -1,0 +1,287 @@
+/** What the steps of the end-to-end test share: the stack that they act on, and how they act. */
+
+import assert from "node:assert/strict";
+import type { IncomingMessage } from "node:http";
+import { request } from "node:https";
+import { join } from "node:path";
+import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
+import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
+import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
+import { IAMClient } from "@aws-sdk/client-iam";
+import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
+import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
+import { countFailures, invoke } from "../tasks/function.ts";
+import { type Item, toItem } from "../tasks/rows.ts";
+import { ROOT, run } from "../tasks/shell.ts";
+import { rootOf } from "../tasks/stand_in.ts";
+import { connect, type Stack, targetOf } from "../tasks/target.ts";
+import { outputs } from "../tasks/terraform.ts";
+import { type EventObject, toRecord } from "./fixtures.ts";
+
+/** The workspace of the test's own. */
+export const ENVIRONMENT = ["--local", "--env", "test"];
+export const WORKSPACE = "local-test";
+
+/** The workspace of a stand-in that is killed. */
+export const KILLED_WORKSPACE = "local-killed";
+
+/** The test's own variables. */
+export const VARIABLES = join(ROOT, `${WORKSPACE}.tfvars`);
+
+/** With `-local-test-` 53 characters, the most that are allowed. */
+export const LONGEST_PROJECT = "file-metadata-with-the-longest-name-there";
+
+/** Resources in the state; the plan has one more, the guard of names and regions. */
+export const RESOURCES = 20;
+
+/** What there is before anything is deployed. */
+export interface Pipeline {
+  /** The environment in which the test was started. */
+  shell: Record<string, string>;
+  /** The same with settings that must not get in. */
+  hostileShell: Record<string, string>;
+  /** A folder for another clone of the project. */
+  clone: string;
+  /** Command lines of stand-ins that run from the project's folder. */
+  standIns(): Promise<string[]>;
+  standInsBefore: string[];
+}
+
+/** What there is once the stack is deployed. */
+export interface Deployed extends Pipeline {
+  /** The stack as tasks act on it: as the deployer, whom deployer_policy.json binds. */
+  deployer: Stack;
+  /** The same as the stand-in's root, whom no policy binds. */
+  root: Stack & { iam: IAMClient };
+  bucket: string;
+  /** Certificate of the stand-in (PEM). */
+  ca: string;
+  /** The apply of the other clone, which goes on beside the first steps. */
+  otherApply: Promise<Ended>;
+  /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */
+  loaded: Item[];
+}
+
+/** Steps of one subject by their names, in the order in which they run. */
+export type Steps<Context> = Record<
+  string,
+  (context: Context, t: Deno.TestContext) => void | Promise<void>
+>;
+
+/** What is deployed; starts to record the calls to it, and to deploy it from the other clone. */
+export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Deployed> {
+  const found = await outputs(WORKSPACE);
+  assert.ok(found);
+  const target = targetOf({ env: "test", local: true });
+  const close = () => Promise.resolve();
+  const deployer = connect({ ...target, ca, [Symbol.asyncDispose]: close }, found);
+  const config = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca);
+  const root = {
+    outputs: found,
+    s3: new S3Client(config),
+    dynamo: new DynamoDBClient(config),
+    lambda: new LambdaClient(config),
+    sqs: new SQSClient(config),
+    logs: new CloudWatchLogsClient(config),
+    cloudwatch: new CloudWatchClient(config),
+    iam: new IAMClient(config),
+  };
+  const settings = { "cloudtrail._recording_enabled": true };
+  await post(ca, `${config.endpoint}/_ministack/config`, settings);
+  const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
+  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca, otherApply, loaded: [] };
+}
+
+export interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a task in the test's environment. */
+export function task(env: Record<string, string>, name: string, ...args: string[]): Promise<Ended> {
+  return taskIn(ROOT, env, name, ...ENVIRONMENT, ...args);
+}
+
+/** Runs a task of the clone in a folder, started from elsewhere. */
+export function taskIn(
+  folder: string,
+  env: Record<string, string>,
+  ...args: string[]
+): Promise<Ended> {
+  const words = ["task", "--quiet", "--config", join(folder, "deno.json"), ...args];
+  return ended(Deno.execPath(), words, "/", env);
+}
+
+/** Runs a task, with the permissions of deno.json, and sends SIGINT once stderr has the pattern. */
+export async function interruptedTask(
+  env: Record<string, string>,
+  pattern: RegExp,
+  name: string,
+  ...args: string[]
+): Promise<{ code: number; stderr: string }> {
+  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
+  const [, ...words] = tasks[name].command.split(" ");
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...words, ...ENVIRONMENT, ...args],
+    cwd: ROOT,
+    env,
+    clearEnv: true,
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  let stderr = "";
+  let sent = false;
+  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+    stderr += text;
+    if (!sent && pattern.test(stderr)) {
+      child.kill("SIGINT");
+      sent = true;
+    }
+  }
+  assert.ok(sent, `never came to ${pattern}: ${stderr}`);
+  return { code: (await child.status).code, stderr };
+}
+
+/** Plain Terraform in the other clone, in the stand-in's environment that this process is in. */
+export async function plainTerraform({ clone, shell }: Pipeline, args: string[]): Promise<Ended> {
+  const env = { ...Deno.env.toObject(), TF_WORKSPACE: WORKSPACE };
+  if (args[0] === "apply") {
+    // As a user would: the provider comes from where this clone has it.
+    const providers = await Deno.realPath(join(ROOT, ".terraform", "providers"));
+    const init = ["init", "-no-color", "-input=false", `-plugin-dir=${providers}`];
+    const { code, stderr } = await ended("terraform", init, clone, shell);
+    assert.equal(code, 0, stderr);
+  }
+  const [command, ...rest] = args;
+  const variables = command === "output" ? [] : [`-var=project_name=${LONGEST_PROJECT}`];
+  return await ended("terraform", [command, "-no-color", ...variables, ...rest], clone, env);
+}
+
+/** Options of Terraform in the project's folder and the test's workspace. */
+export const IN_WORKSPACE = { env: { TF_WORKSPACE: WORKSPACE }, quiet: true };
+
+async function ended(
+  command: string,
+  args: string[],
+  cwd: string,
+  env: Record<string, string>,
+): Promise<Ended> {
+  const child = new Deno.Command(command, { args, cwd, env, clearEnv: true, stdin: "null" });
+  const { code, stdout, stderr } = await child.output();
+  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: decode(stdout), stderr: decode(stderr) };
+}
+
+/** Uploads a text, and returns what its event says of it. */
+export async function upload({ root, bucket }: Deployed, Key: string, Body: string) {
+  const bytes = new TextEncoder().encode(Body); // the client warns of an empty text
+  const object = { Bucket: bucket, Key, Body: bytes, ContentType: "text/plain" };
+  const { VersionId, ETag } = await root.s3.send(new PutObjectCommand(object));
+  return { versionId: VersionId, eTag: ETag!.replaceAll('"', "") };
+}
+
+/** Invokes the function with records, and returns its error. */
+export function invokeWith({ root }: Deployed, Records: unknown[]): Promise<string | undefined> {
+  return invoke(root, { Records });
+}
+
+/** Sends the function an event as S3 does, and does not wait. */
+export async function invokeLater({ root }: Deployed, event: unknown): Promise<void> {
+  const FunctionName = root.outputs.lambda_function_name;
+  const Payload = new TextEncoder().encode(JSON.stringify(event));
+  await root.lambda.send(new InvokeCommand({ FunctionName, InvocationType: "Event", Payload }));
+}
+
+/** An S3 event record of the stack's bucket. */
+export function recordOf({ bucket }: Deployed, object: EventObject, eventTime?: string) {
+  return toRecord(bucket, object, eventTime);
+}
+
+/** The record of the event that a row is of. */
+export function recordOfRow(deployed: Deployed, row: Item) {
+  const { file_key, file_size, etag, version_id, sequencer, timestamp } = row;
+  return recordOf(deployed, {
+    key: encodeURIComponent(file_key),
+    size: Number(file_size),
+    eTag: String(etag),
+    versionId: String(version_id),
+    sequencer: String(sequencer),
+  }, String(timestamp));
+}
+
+/** The rows of all keys with a prefix, sorted by key. */
+export async function rowsBelow({ root }: Deployed, prefix: string): Promise<Item[]> {
+  const rows: Item[] = [];
+  const pages = paginateScan({ client: root.dynamo }, {
+    TableName: root.outputs.dynamodb_table_name,
+    FilterExpression: "begins_with(file_key, :prefix)",
+    ExpressionAttributeValues: { ":prefix": { S: prefix } },
+    ConsistentRead: true,
+  });
+  for await (const { Items = [] } of pages) rows.push(...Items.map(toItem));
+  return rows.sort((a, b) => a.file_key < b.file_key ? -1 : 1);
+}
+
+/** The body of a message in the failure queue, which stays there. */
+export async function failedMessage({ root }: Deployed): Promise<string | undefined> {
+  const QueueUrl = root.outputs.failure_queue_url;
+  const receive = new ReceiveMessageCommand({ QueueUrl, VisibilityTimeout: 0 });
+  const { Messages = [] } = await root.sqs.send(receive);
+  return Messages[0]?.Body;
+}
+
+/** Nothing is in the failure queue but the event that can't be handled. */
+export async function assertOneFailure({ root }: Deployed): Promise<void> {
+  assert.equal((await countFailures(root)).visible, 1);
+}
+
+/** Command lines of this machine's processes that hold `part`. */
+export async function processesOf(part: string): Promise<string[]> {
+  const { stdout } = await run("ps", ["-eo", "command="], { quiet: true });
+  return stdout.split("\n").filter((line) => line.includes(part));
+}
+
+export async function waitFor<T>(
+  deadlineMs: number,
+  look: () => Promise<T | undefined>,
+): Promise<T> {
+  const endMs = Date.now() + deadlineMs;
+  while (Date.now() < endMs) {
+    const found = await look();
+    if (found !== undefined) return found;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  throw new Error(`Nothing came within ${deadlineMs} ms`);
+}
+
+/** The names in a folder, sorted; none where there is no folder. */
+export async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+/** Terraform wraps its sentences at the terminal's width. */
+export function unwrapped(text: string): string {
+  return text.replace(/\s+/g, " ");
+}
+
+export function withoutAws(env: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("AWS_")));
+}
+
+/** Posts JSON to a server whose certificate is `ca`. */
+function post(ca: string, url: string, body: unknown): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const answered = ({ statusCode }: IncomingMessage) =>
+      statusCode === 200 ? resolve() : reject(new Error(`HTTP ${statusCode}`));
+    request(url, { method: "POST", ca, agent: false }, answered).on("error", reject)
+      .end(JSON.stringify(body));
+  });
+}

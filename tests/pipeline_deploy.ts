@@ -1,0 +1,206 @@
+/** Steps of the end-to-end test: what is refused before anything is made, and deploying. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { removeIfThere } from "../tasks/files.ts";
+import { ROOT } from "../tasks/shell.ts";
+import type { Report } from "../tasks/verify.ts";
+import {
+  type Deployed,
+  failedMessage,
+  interruptedTask,
+  KILLED_WORKSPACE,
+  LONGEST_PROJECT,
+  namesIn,
+  type Pipeline,
+  plainTerraform,
+  processesOf,
+  RESOURCES,
+  type Steps,
+  task,
+  taskIn,
+  unwrapped,
+  VARIABLES,
+  WORKSPACE,
+} from "./pipeline_context.ts";
+import { removeOtherBucket } from "./pipeline_losses.ts";
+
+/** Up to a stack that works. */
+export const DEPLOY: Steps<Pipeline> = {
+  "verify and destroy say that nothing is deployed": async ({ shell }) => {
+    const sentence = /Nothing is deployed on the stand-in in environment test/;
+    const verify = await task(shell, "verify");
+    assert.equal(verify.code, 1);
+    assert.match(verify.stderr, sentence);
+    assert.match(verify.stderr, /: run /);
+    const destroy = await task(shell, "destroy", "--yes");
+    assert.equal(destroy.code, 0);
+    assert.match(destroy.stderr, sentence);
+  },
+
+  "a name that is none for an environment is refused, nothing made": async ({ shell }) => {
+    const states = join(ROOT, "terraform.tfstate.d");
+    const before = await namesIn(states);
+    const long = "a".repeat(33);
+    for (const name of ["Prod", "a_b", "-a", long, "a\u001b[31m", "default", "local-x"]) {
+      const plan = await taskIn(ROOT, shell, "plan", `--env=${name}`);
+      assert.equal(plan.code, 1);
+      assert.match(plan.stderr, name === "default" ? /leave --env out$/m : /^--env .*$/m);
+      assert.equal(plan.stderr.includes("\u001b[31m"), false);
+    }
+    const { stderr } = await taskIn(ROOT, shell, "verify", "--evn", "prod");
+    assert.match(stderr, /--evn is not an option: did you mean --env\?/);
+    assert.deepEqual(await namesIn(states), before);
+  },
+
+  "a half-made virtual environment is made again": async ({ shell }) => {
+    const venv = join(ROOT, ".local", "venv");
+    await removeIfThere(join(venv, "installed.txt"));
+    for (const python of await namesIn(join(venv, "lib"))) {
+      await removeIfThere(join(venv, "lib", python, "site-packages", "pip"));
+    }
+    const plan = await taskIn(ROOT, shell, "plan", "--local", "--env", "killed");
+    assert.equal(plan.code, 0, plan.stderr);
+    assert.match(plan.stderr, /Installing MiniStack and Node/);
+    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
+  },
+
+  "a killed stand-in is cleared away, with the state of what it held": async ({ shell }) => {
+    const folder = join(ROOT, ".local", KILLED_WORKSPACE);
+    const { pid } = JSON.parse(await Deno.readTextFile(join(folder, "running.json")));
+    Deno.kill(-pid, "SIGKILL");
+    const state = join(ROOT, "terraform.tfstate.d", KILLED_WORKSPACE);
+    await Deno.mkdir(state, { recursive: true });
+    const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
+    await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
+    const verify = await taskIn(ROOT, shell, "verify", "--local", "--env", "killed");
+    assert.equal(verify.code, 1);
+    assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
+    assert.match(verify.stderr, /its Terraform state is removed/);
+    assert.match(verify.stderr, /Nothing is deployed/);
+    await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
+  },
+
+  "Ctrl-C while the stand-in starts leaves no process": async (pipeline) => {
+    const start = /Starting the local/;
+    const { code, stderr } = await interruptedTask(pipeline.shell, start, "deploy", "--yes");
+    assert.equal(code, 130);
+    assert.match(stderr, /Interrupted: deno task deploy --local --env test --yes goes on/);
+    assert.deepEqual(await pipeline.standIns(), pipeline.standInsBefore);
+  },
+
+  "a name too long or a region that is none is refused at plan": async ({ shell }) => {
+    const cases = [
+      [`project_name = "${LONGEST_PROJECT}x"`, /at most 53 characters; it has 54\./],
+      ['project_name = "My.Project"', /lower-case letters, digits and inner hyphens/],
+      ['aws_region = "eu-nowhere-9"', /AWS has no such region; set aws_region to/],
+      ["lambda_memory_mb = 64", /must be a whole number from 128 to 10240/],
+    ] as const;
+    for (const [variables, sentence] of cases) {
+      await Deno.writeTextFile(VARIABLES, variables);
+      const plan = await task(shell, "plan");
+      assert.equal(plan.code, 1);
+      assert.match(unwrapped(plan.stderr), sentence);
+      assert.match(plan.stderr.trimEnd().split("\n").at(-1)!, /^terraform plan failed/);
+    }
+    await Deno.writeTextFile(VARIABLES, `project_name = "${LONGEST_PROJECT}"\n`);
+  },
+
+  "the zip has the same bytes in any time zone, umask and folder": async ({ shell, clone }) => {
+    await copyAsWindowsClone(clone);
+    const hashes = [];
+    const cases = [
+      [ROOT, "America/Los_Angeles", 0o077],
+      [ROOT, "Asia/Tokyo", 0o000],
+      [clone, "UTC", 0o022],
+    ] as const;
+    for (const [folder, TZ, umask] of cases) {
+      const before = Deno.umask(umask);
+      try {
+        hashes.push((await taskIn(folder, { ...shell, TZ }, "build")).stdout);
+      } finally {
+        Deno.umask(before);
+      }
+    }
+    assert.match(hashes[0], /^build\/lambda.zip {2}\d+ bytes {2}SHA-256 \S+\n$/);
+    assert.deepEqual(hashes.slice(1), [hashes[0], hashes[0]]);
+    const zip = await Deno.readFile(join(ROOT, "build", "lambda.zip"));
+    assert.equal(zipEntryMode(zip), 0o644);
+  },
+
+  "Ctrl-C in the middle of apply lets Terraform save its state": async ({ hostileShell }) => {
+    const made = /uploads: Creation complete/;
+    const { code, stderr } = await interruptedTask(hostileShell, made, "deploy", "--yes");
+    assert.equal(code, 130);
+    assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
+    assert.match(stderr, /deno task destroy --local --env test --yes removes what is there/);
+    assert.deepEqual(await processesOf(`${WORKSPACE}.tfplan`), []);
+  },
+
+  "deploy goes on where it was interrupted": async ({ hostileShell }) => {
+    const deploy = await task(hostileShell, "deploy", "--yes");
+    assert.equal(deploy.code, 0, deploy.stderr);
+    const name = new RegExp(`^s3_bucket_name = ${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`, "m");
+    assert.match(deploy.stdout, name);
+    assert.match(deploy.stderr, /Account 123456789012, region us-east-1, environment local-test/);
+  },
+
+  "F1 F2 verify finds every file's row, exact": async ({ hostileShell }) => {
+    const verify = await task(hostileShell, "verify", "--json");
+    assert.equal(verify.code, 0, verify.stdout + verify.stderr);
+    const report: Report = JSON.parse(verify.stdout);
+    assert.deepEqual(report.problems, []);
+    assert.equal(report.files.length, 8);
+    assert.ok(report.files.every(({ checks, rowAfterMs }) => checks >= 12 && rowAfterMs! >= 0));
+    assert.deepEqual(report.failureQueue, { before: 0, after: 0 });
+  },
+};
+
+/** Two stacks with the same variables, and two deploys of one. */
+export const DEPLOY_TWICE: Steps<Deployed> = {
+  "two clones with the same variables live side by side": async (deployed) => {
+    const applied = await deployed.otherApply;
+    assert.equal(applied.code, 0, applied.stderr);
+    const output = await plainTerraform(deployed, ["output", "-raw", "s3_bucket_name"]);
+    assert.match(output.stdout, new RegExp(`^${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`));
+    assert.notEqual(output.stdout, deployed.bucket);
+
+    const gone = await removeOtherBucket(deployed, output.stdout);
+    const destroyed = await plainTerraform(deployed, ["destroy", "-auto-approve"]);
+    assert.equal(destroyed.code, 0, destroyed.stderr);
+    assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 1 - gone} destroyed`));
+    assert.ok(await failedMessage(deployed));
+  },
+
+  "two deploys at once: the second one waits": async ({ shell }) => {
+    const deploy = () => task(shell, "deploy", "--yes");
+    const both = await Promise.all([deploy(), deploy()]);
+    assert.deepEqual(both.map(({ code }) => code), [0, 0], both[0].stderr + both[1].stderr);
+    const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
+    assert.equal(both.filter(({ stderr }) => waits.test(stderr)).length, 1);
+    // The other clone's destroy and these changes left the stack whole.
+    const verify = await task(shell, "verify");
+    assert.equal(verify.code, 0, verify.stdout + verify.stderr);
+  },
+};
+
+/** The project's files, as git on Windows may write them. */
+async function copyAsWindowsClone(folder: string): Promise<void> {
+  for (const part of [".", "function", "tasks", "tests", "docs"]) {
+    await Deno.mkdir(join(folder, part), { recursive: true });
+    for await (const { name, isFile } of Deno.readDir(join(ROOT, part))) {
+      if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;
+      const text = await Deno.readTextFile(join(ROOT, part, name));
+      await Deno.writeTextFile(join(folder, part, name), text.replace(/\r?\n/g, "\r\n"));
+    }
+  }
+}
+
+/** The Unix mode of a zip's first entry, from its central directory. */
+function zipEntryMode(zip: Uint8Array): number {
+  const view = new DataView(zip.buffer);
+  const end = zip.length - 22; // the record that ends a zip without a comment
+  assert.equal(view.getUint32(end, true), 0x06054b50);
+  const entry = view.getUint32(end + 16, true);
+  return view.getUint32(entry + 38, true) >>> 16;
+}

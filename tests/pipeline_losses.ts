@@ -1,0 +1,63 @@
+/** Steps of the end-to-end test: `--yes` deletes no data, and what is made again replaces nothing. */
+
+import assert from "node:assert/strict";
+import { GetItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
+import { DeleteBucketCommand } from "@aws-sdk/client-s3";
+import { SendMessageCommand } from "@aws-sdk/client-sqs";
+import { countFailures } from "../tasks/function.ts";
+import { run } from "../tasks/shell.ts";
+import {
+  type Deployed,
+  IN_WORKSPACE,
+  plainTerraform,
+  type Steps,
+  task,
+} from "./pipeline_context.ts";
+
+const TABLE = "aws_dynamodb_table.files";
+const QUEUE = "aws_sqs_queue.failures";
+const KEY = { file_key: { S: "identity/kept" }, timestamp: { S: "2026-01-02T03:04:05.000Z" } };
+
+export const LOSSES: Steps<Deployed> = {
+  // Terraform replaces what is tainted.
+  "--yes does not replace a table and a queue that hold data": async ({ shell, root }) => {
+    const { dynamodb_table_name: TableName, failure_queue_url: QueueUrl } = root.outputs;
+    await root.dynamo.send(new PutItemCommand({ TableName, Item: KEY }));
+    await root.sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: "identity" }));
+    for (const address of [TABLE, QUEUE]) await run("terraform", ["taint", address], IN_WORKSPACE);
+
+    const { code, stderr } = await task(shell, "deploy", "--yes");
+    assert.equal(code, 1, stderr);
+    const lines = stderr.trimEnd().split("\n");
+    const contentsOf = (address: string, name: string) =>
+      lines.find((line) => line.startsWith(`  ${address}  ${name}  `))?.split("  ").at(-1) ?? "";
+    assert.match(contentsOf(TABLE, TableName), /^\d+ rows?$/);
+    assert.match(contentsOf(QUEUE, `${TableName}-failures`), /^\d+ failed events?$/);
+    const refusal = /^Nothing was changed, as --yes alone does not delete data: .* type /;
+    assert.match(lines.at(-1)!, refusal);
+
+    const kept = new GetItemCommand({ TableName, Key: KEY, ConsistentRead: true });
+    assert.deepEqual((await root.dynamo.send(kept)).Item, KEY);
+    assert.ok((await countFailures(root)).visible >= 1);
+    for (const address of [TABLE, QUEUE]) {
+      await run("terraform", ["untaint", address], IN_WORKSPACE);
+    }
+  },
+};
+
+/**
+ * Deletes the other clone's empty bucket, and sees a plan make it and its settings again, under the
+ * same name, and delete nothing. Returns the number of resources that are gone.
+ */
+export async function removeOtherBucket(deployed: Deployed, bucket: string): Promise<number> {
+  await deployed.root.s3.send(new DeleteBucketCommand({ Bucket: bucket }));
+  const { code, stdout, stderr } = await plainTerraform(deployed, ["plan", "-input=false"]);
+  assert.equal(code, 0, stderr);
+  const created = [...stdout.matchAll(/^ *# (\w+)\.\S+ will be created$/gm)]
+    .map(([, type]) => type);
+  assert.deepEqual(created.filter((type) => !type.startsWith("aws_s3_bucket")), []);
+  const { length } = created;
+  assert.match(stdout, new RegExp(`^Plan: ${length} to add, \\d+ to change, 0 to destroy`, "m"));
+  assert.match(stdout, new RegExp(`^ *\\+ bucket += "${bucket}"$`, "m"));
+  return length;
+}

@@ -1,0 +1,226 @@
+/** Steps of the end-to-end test: what fails is kept, and the operator's tasks bring it back. */
+
+import assert from "node:assert/strict";
+import { SetAlarmStateCommand } from "@aws-sdk/client-cloudwatch";
+import { PutBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
+import { PurgeQueueCommand, SendMessageBatchCommand } from "@aws-sdk/client-sqs";
+import type { BackfillReport } from "../tasks/backfill.ts";
+import { countVersions } from "../tasks/bucket.ts";
+import { forEachParallel } from "../tasks/parallel.ts";
+import type { ReplayReport } from "../tasks/replay.ts";
+import { BACKFILLED, deleteRow, type Item, queryRows } from "../tasks/rows.ts";
+import type { Status } from "../tasks/status.ts";
+import { toEvent } from "./fixtures.ts";
+import {
+  type Deployed,
+  type Ended,
+  failedMessage,
+  interruptedTask,
+  invokeLater,
+  recordOfRow,
+  rowsBelow,
+  type Steps,
+  task,
+  waitFor,
+} from "./pipeline_context.ts";
+
+/** An event that always fails, and so stays in the failure queue, from here on. */
+export const FAIL: Steps<Deployed> = {
+  "an event that can't be handled is retried, then parked whole": async (deployed) => {
+    const event = toEvent(deployed.bucket, ["poison/%zz", "poison/good.txt"], 7);
+    await invokeLater(deployed, event);
+    const envelope = JSON.parse(await waitFor(60_000, () => failedMessage(deployed)));
+    assert.deepEqual(envelope.requestPayload, event);
+    assert.equal(envelope.requestContext.condition, "RetriesExhausted");
+    assert.equal(envelope.requestContext.approximateInvokeCount, 3);
+    const answer = JSON.stringify(envelope.responsePayload);
+    assert.match(answer, /1 of 2 records failed: .*poison\/%zz/);
+    // The event's other object does not exist, which is a fact and no failure.
+    const [row] = await queryRows(deployed.root, "poison/good.txt");
+    assert.equal(row.file_size, 7);
+    assert.equal(row.content_preview, undefined);
+  },
+
+  "status, logs and replay say what is wrong with it, and keep it": async ({ shell }) => {
+    const status = await task(shell, "status", "--json");
+    assert.equal(status.code, 1, status.stderr);
+    const { ok, failureQueue, rows, problems }: Status = JSON.parse(status.stdout);
+    assert.equal(ok, false);
+    assert.deepEqual(failureQueue, { visible: 1, inFlight: 0 });
+    assert.match(problems.join(), /^1 event in the failure queue: deno task logs says why/);
+    assert.equal(rows[0].file_key, "poison/good.txt");
+
+    const logs = await task(shell, "logs", "--since", "5m");
+    assert.equal(logs.code, 0, logs.stderr);
+    assert.match(logs.stdout, /^\S+Z {2}ERROR {2}failed .* Cannot decode .*"poison\/%zz"/m);
+    assert.match(logs.stdout, /^\S+Z {2}INFO {3}written +\d+ ms {2}poison\/good\.txt/m);
+    assert.doesNotMatch(logs.stdout, /RequestId/);
+
+    const look = await task(shell, "replay", "--dry-run", "--json");
+    assert.equal(look.code, 0, look.stderr);
+    const { replayed, events: [event] = [] }: ReplayReport = JSON.parse(look.stdout);
+    assert.equal(replayed, 1);
+    assert.deepEqual(event.keys, ["poison/%zz", "poison/good.txt"]);
+    assert.equal(event.tries, 3);
+    assert.ok(Date.now() - Date.parse(event.parkedAt) < 600_000, event.parkedAt);
+    assert.match(event.error!, /1 of 2 records failed/);
+
+    const replay = await task(shell, "replay", "--json");
+    assert.equal(replay.code, 1);
+    const report: ReplayReport = JSON.parse(replay.stdout);
+    assert.equal(report.replayed, 0);
+    assert.match(report.failures[0].reason, /UndecodableKeyError: Cannot decode .*%zz/);
+    assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
+  },
+};
+
+export const OPERATE: Steps<Deployed> = {
+  "replay, stopped in the middle and run again: all rows, exact": async (deployed) => {
+    const { shell, loaded } = deployed;
+    await forgetLoaded(deployed);
+    await parkEvents(deployed, loaded);
+    const replaying = /Replaying: [1-9]/;
+    const { code, stderr } = await interruptedTask(shell, replaying, "replay", "--json");
+    assert.equal(code, 130, stderr);
+    await assertSomeRows(deployed);
+    const again = await task(shell, "replay", "--json");
+    assert.equal(again.code, 1); // the event that always fails
+    const report: ReplayReport = JSON.parse(again.stdout);
+    assert.equal(report.failures.length, 1);
+    assert.ok(report.replayed < 1000, `${report.replayed} replayed`);
+    assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
+    const timeless = (rows: Item[]) => rows.map(({ processed_at: _, ...rest }) => rest);
+    assert.deepEqual(timeless(await rowsBelow(deployed, "load/")), timeless(loaded));
+  },
+
+  "backfill, stopped in the middle and run again: a row each": async (deployed) => {
+    const { shell, loaded } = deployed;
+    const backfill = ["backfill", "--json", "--prefix", "load/"] as const;
+    await forgetLoaded(deployed);
+    const dry = await task(shell, ...backfill, "--dry-run");
+    assert.equal(dry.code, 0, dry.stderr);
+    assert.equal(backfillReport(dry).sent, 1000);
+    assert.equal((await rowsBelow(deployed, "load/")).length, 0);
+
+    const line = /Backfilling: [1-9]\d* of 1000 done, \d+ sent, 0 failed, \d+ a second, .* left/;
+    const slowly = [...backfill, "--concurrency", "1"] as const;
+    const { code, stderr } = await interruptedTask(shell, line, ...slowly);
+    assert.equal(code, 130, stderr);
+    const some = await assertSomeRows(deployed);
+    const again = await task(shell, ...backfill);
+    assert.equal(again.code, 0, again.stderr);
+    assert.deepEqual(backfillReport(again), {
+      ok: true,
+      dryRun: false,
+      objects: 1000,
+      recorded: some,
+      sent: 1000 - some,
+      failures: [],
+      newer: 0,
+    });
+    const rows = await rowsBelow(deployed, "load/");
+    assert.deepEqual(identities(rows), identities(loaded));
+    assert.ok(rows.every(({ event_name }) => event_name === BACKFILLED));
+  },
+
+  // On AWS their time differs from the listing's.
+  "events that come after a backfill replace its rows": async (deployed) => {
+    const { shell, loaded } = deployed;
+    const late = loaded.slice(0, 50).map((row) => ({
+      ...row,
+      timestamp: String(row.timestamp).replace(/^\d{4}/, "2001"),
+    }));
+    await parkEvents(deployed, late);
+    assert.equal((await task(shell, "replay")).code, 1); // the event that always fails
+    const rows = await rowsBelow(deployed, "load/");
+    assert.deepEqual(identities(rows), identities(loaded));
+    assert.equal(rows.filter(({ event_name }) => event_name === BACKFILLED).length, 950);
+  },
+
+  "backfill finds that every other object has its row": async ({ shell }) => {
+    const ended = await task(shell, "backfill", "--dry-run", "--json");
+    const { objects, sent, failures } = backfillReport(ended);
+    assert.ok(objects > 1500, ended.stdout);
+    assert.equal(sent, 0);
+    // Of keys with a carriage return or line feed the stand-in's listing can't tell.
+    assert.ok(failures.every(({ key }) => key.includes("\n")), ended.stdout);
+    assert.equal(ended.code, failures.length > 0 ? 1 : 0);
+  },
+
+  "status no longer names the queue when it is empty, but a fired alarm": async (deployed) => {
+    const { outputs, sqs, cloudwatch } = deployed.root;
+    await sqs.send(new PurgeQueueCommand({ QueueUrl: outputs.failure_queue_url }));
+    const AlarmName = `${outputs.lambda_function_name}-dropped-events`;
+    const alarm = { AlarmName, StateValue: "ALARM" as const, StateReason: "Tried \u202e" };
+    await cloudwatch.send(new SetAlarmStateCommand(alarm));
+    const { code, stdout } = await task(deployed.shell, "status");
+    assert.equal(code, 1);
+    assert.match(stdout, /^code .*, as built here$/m);
+    assert.match(stdout, /^failure queue +0 events$/m);
+    assert.match(stdout, /-dropped-events, \d+ s ago: Tried \\u\{202e\}/);
+    assert.match(stdout, /^WRONG: the alarm \S+-dropped-events is in ALARM$/m);
+    assert.doesNotMatch(stdout, /^WRONG: (?!the alarm)/m);
+  },
+
+  "Ctrl-C in verify removes verify's own files": async ({ shell, root, bucket }) => {
+    const before = await countVersions(root.s3, bucket, 100_000);
+    const { code } = await interruptedTask(shell, /Uploading 8 files/, "verify");
+    assert.equal(code, 130);
+    assert.equal(await countVersions(root.s3, bucket, 100_000), before);
+  },
+
+  "verify fails, and says why, when the bucket no longer calls": async (deployed) => {
+    const none = { Bucket: deployed.bucket, NotificationConfiguration: {} };
+    await deployed.root.s3.send(new PutBucketNotificationConfigurationCommand(none));
+    const { code, stdout } = await task(deployed.shell, "verify");
+    assert.equal(code, 1);
+    assert.match(stdout, /WRONG: the bucket \S+ has no notification that calls the function/);
+    assert.match(stdout, /WRONG: plain.txt: no row after 30 s: invoked directly, the function/);
+  },
+};
+
+function backfillReport({ stdout }: Ended): BackfillReport {
+  return JSON.parse(stdout);
+}
+
+async function forgetLoaded(deployed: Deployed): Promise<void> {
+  const rows = await rowsBelow(deployed, "load/");
+  await forEachParallel(rows, 16, (row) => deleteRow(deployed.root, row));
+  assert.equal((await rowsBelow(deployed, "load/")).length, 0);
+}
+
+/** How many rows there are: some, but not all. */
+async function assertSomeRows(deployed: Deployed): Promise<number> {
+  const { length } = await rowsBelow(deployed, "load/");
+  assert.ok(length > 0 && length < 1000, `${length} rows`);
+  return length;
+}
+
+/**
+ * Puts the events of rows into the failure queue, in the envelope of the one that is there; one of
+ * ten without an envelope, as in a dead-letter queue.
+ */
+async function parkEvents(deployed: Deployed, rows: Item[]): Promise<void> {
+  const envelope = JSON.parse((await failedMessage(deployed))!);
+  const messages = rows.map((row, i) => {
+    const requestPayload = { Records: [recordOfRow(deployed, row)] };
+    const message = i % 10 === 0 ? requestPayload : { ...envelope, requestPayload };
+    return { Id: String(i % 10), MessageBody: JSON.stringify(message) };
+  });
+  const QueueUrl = deployed.root.outputs.failure_queue_url;
+  const batches = Array.from({ length: Math.ceil(rows.length / 10) }, (_, i) => 10 * i);
+  await forEachParallel(batches, 8, async (start) => {
+    const Entries = messages.slice(start, start + 10);
+    await deployed.root.sqs.send(new SendMessageBatchCommand({ QueueUrl, Entries }));
+  });
+}
+
+/** What a row has in common with any other row of the same version. */
+function identities(rows: Item[]) {
+  return rows.map(({ file_key, version_id, etag, file_size }) => [
+    file_key,
+    version_id,
+    etag,
+    file_size,
+  ]);
+}

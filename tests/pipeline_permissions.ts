@@ -1,0 +1,180 @@
+/** Steps of the end-to-end test: what the deployer and the function may do, all of it needed. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { CloudTrailClient, LookupEventsCommand } from "@aws-sdk/client-cloudtrail";
+import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
+import { PutObjectCommand } from "@aws-sdk/client-s3";
+import { emptyBucket } from "../tasks/bucket.ts";
+import { invoke } from "../tasks/function.ts";
+import { readLog } from "../tasks/logs.ts";
+import { replayFailures } from "../tasks/replay.ts";
+import { queryRows } from "../tasks/rows.ts";
+import { ROOT, run } from "../tasks/shell.ts";
+import { grantInstanceRole, type Policy, rootOf } from "../tasks/stand_in.ts";
+import {
+  type Deployed,
+  IN_WORKSPACE,
+  invokeWith,
+  recordOf,
+  type Steps,
+  upload,
+  VARIABLES,
+} from "./pipeline_context.ts";
+
+/** Checked by AWS alone: without it Lambda may not be given the function's role. */
+const NOT_CHECKED_BY_THE_STAND_IN = ["PassFunctionRole"];
+
+/** What the function itself calls for. */
+const ROLE_IN_USE = ["ReadUploads", "WriteRows"];
+
+/**
+ * ListBucket is no call: S3 looks for it to answer 404 rather than 403. Lambda itself writes the log
+ * and parks the failed events, as this role.
+ */
+const ROLE_WITHOUT_CALLS = ["TellGoneFromForbidden", "WriteOwnLogs", "ParkFailedEvents"];
+
+export const PERMISSIONS: Steps<Deployed> = {
+  "without any one statement of its policy the deployer fails": async (deployed, t) => {
+    const { iam } = deployed.root;
+    const text = await Deno.readTextFile(join(ROOT, "docs", "deployer_policy.json"));
+    const policy: Policy = JSON.parse(text);
+    const needs: Record<string, () => Promise<unknown>> = { ...PLANS, ...actsOf(deployed) };
+    const untried = policy.Statement.map(({ Sid }) => Sid).filter((sid) => !needs[sid]);
+    assert.deepEqual(untried, NOT_CHECKED_BY_THE_STAND_IN);
+    try {
+      for (const [sid, need] of Object.entries(needs)) {
+        await t.step(sid, async () => {
+          const Statement = policy.Statement.filter(({ Sid }) => Sid !== sid);
+          assert.equal(Statement.length, policy.Statement.length - 1);
+          await grantInstanceRole(iam, { ...policy, Statement });
+          await assert.rejects(need(), /denied|not authorized|refused|UnknownError|failed/);
+          await grantInstanceRole(iam, policy);
+          if (!(sid in PLANS)) await need();
+        });
+      }
+    } finally {
+      await grantInstanceRole(iam, policy);
+    }
+  },
+
+  "the function's role allows what the function calls, and no more": async (deployed) => {
+    const { iam, outputs } = deployed.root;
+    const role = { RoleName: outputs.lambda_function_name, PolicyName: "metadata" };
+    const { PolicyDocument } = await iam.send(new GetRolePolicyCommand(role));
+    const document: Policy = JSON.parse(decodeURIComponent(PolicyDocument!));
+    const { Statement } = document;
+    const others = Statement.filter(({ Sid }) => !ROLE_IN_USE.includes(Sid));
+    assert.deepEqual(others.map(({ Sid }) => Sid), ROLE_WITHOUT_CALLS);
+    const needs = await recordsOfActions(deployed);
+    const used = Statement.filter((statement) => !others.includes(statement));
+    const allowed = used.flatMap(({ Action }) => Action);
+    assert.deepEqual(Object.keys(needs).sort(), allowed.sort());
+
+    const put = async (statements: object[]) => {
+      const PolicyDocument = JSON.stringify({ ...document, Statement: statements });
+      await iam.send(new PutRolePolicyCommand({ ...role, PolicyDocument }));
+    };
+    try {
+      for (const [action, record] of Object.entries(needs)) {
+        const less = Statement.map((statement) => ({
+          ...statement,
+          Action: [statement.Action].flat().filter((name) => name !== action),
+        }));
+        await put(less.filter(({ Action }) => Action.length > 0));
+        const error = await invokeWith(deployed, [record]);
+        assert.match(error ?? "", /AccessDenied|HTTP 403/, action);
+      }
+    } finally {
+      await put(Statement);
+    }
+    for (const record of Object.values(needs)) {
+      assert.equal(await invokeWith(deployed, [record]), undefined);
+    }
+  },
+};
+
+export const CALLS: Steps<Deployed> = {
+  "the function called what its role allows, and nothing else": async (deployed) => {
+    const calls = await functionCalls(deployed);
+    assert.deepEqual([...calls].sort(), ["GetObject", "HeadObject", "PutItem"]);
+  },
+};
+
+/** By a statement's id: what fails without it, and succeeded in the second plan. */
+const PLANS = {
+  Bucket: planOf("aws_s3_bucket_versioning.uploads"),
+  Table: planOf("aws_dynamodb_table.files"),
+  Queue: planOf("aws_sqs_queue.failures"),
+  LogGroup: planOf("aws_cloudwatch_log_group.function"),
+  ListLogGroups: planOf("aws_cloudwatch_log_group.function"),
+  FunctionRole: planOf("aws_iam_role_policy.function"),
+  Function: planOf("aws_lambda_permission.uploads"),
+  Alarms: planOf("aws_cloudwatch_metric_alarm.failures_waiting"),
+  ListAlarms: planOf("aws_cloudwatch_metric_alarm.failures_waiting"),
+};
+
+function planOf(address: string) {
+  const options = ["-refresh-only", "-lock=false", "-input=false", `-var-file=${VARIABLES}`];
+  return () => run("terraform", ["plan", ...options, `-target=${address}`], IN_WORKSPACE);
+}
+
+/** By a statement's id: what fails without it, and succeeds with it. */
+function actsOf({ deployer, root, bucket }: Deployed): Record<string, () => Promise<unknown>> {
+  const Key = "needed/a";
+  const object = { Bucket: bucket, Key, Body: "1" };
+  let memoryMb = 512;
+  return {
+    ChangeInPlace: async () => {
+      const target = ["-target=aws_lambda_function.metadata", "-auto-approve"];
+      const variables = [`-var-file=${VARIABLES}`, `-var=lambda_memory_mb=${memoryMb}`];
+      memoryMb = 256; // the second time as it was
+      await run("terraform", ["apply", "-input=false", ...variables, ...target], IN_WORKSPACE);
+    },
+    EmptyBucket: async () => {
+      await root.s3.send(new PutObjectCommand(object));
+      await emptyBucket(deployer.s3, bucket, { prefix: Key });
+    },
+    VerifyFiles: () => deployer.s3.send(new PutObjectCommand(object)),
+    OperateRows: () => queryRows(deployer, "any"),
+    OperateFunction: () => invoke(deployer, { Records: [] }),
+    OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
+    ReadLog: () => {
+      const lines = readLog(deployer.logs, deployer.outputs.log_group_name, {
+        sinceMs: Date.now(),
+      });
+      return Array.fromAsync(lines);
+    },
+  };
+}
+
+/** By an action of the role: a record that can't be handled without it. */
+async function recordsOfActions(deployed: Deployed): Promise<Record<string, unknown>> {
+  const { versionId } = await upload(deployed, "role/a", "text");
+  const empty = await upload(deployed, "role/empty", "");
+  return {
+    "s3:GetObject": recordOf(deployed, { key: "role/a" }),
+    "s3:GetObjectVersion": recordOf(deployed, { key: "role/a", versionId, sequencer: "0A" }),
+    "dynamodb:PutItem": recordOf(deployed, { key: "role/empty", size: 0, ...empty }),
+  };
+}
+
+/**
+ * The AWS operations that the function called, from the stand-in's trail, newest first, which keeps
+ * the last 10,000 calls; the function's client names its Node.
+ */
+async function functionCalls({ ca, bucket }: Deployed): Promise<Set<string>> {
+  const trail = new CloudTrailClient(rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca));
+  const calls = new Set<string>();
+  let EndTime: Date | undefined;
+  while (true) {
+    const { Events = [] } = await trail.send(new LookupEventsCommand({ EndTime }));
+    for (const { EventName, CloudTrailEvent, Resources = [] } of Events) {
+      const { userAgent } = JSON.parse(CloudTrailEvent!);
+      const ours = Resources.some(({ ResourceName }) => ResourceName === bucket);
+      if (ours && / md\/nodejs#/.test(userAgent)) calls.add(EventName!);
+    }
+    if (Events.length < 50) return calls;
+    EndTime = new Date(Events.at(-1)!.EventTime!.getTime() + 1); // it gives no next page
+  }
+}

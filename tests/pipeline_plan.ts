@@ -1,0 +1,126 @@
+/** Steps of the end-to-end test: what plans show of a deployed stack, and what they refuse. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { ROOT, run } from "../tasks/shell.ts";
+import { pullState } from "../tasks/terraform.ts";
+import {
+  type Deployed,
+  IN_WORKSPACE,
+  RESOURCES,
+  type Steps,
+  task,
+  taskIn,
+  unwrapped,
+  VARIABLES,
+  withoutAws,
+  WORKSPACE,
+} from "./pipeline_context.ts";
+
+/** What the stand-in forgets of an alarm between an apply and the next plan; AWS does not. */
+const FORGOTTEN_OF_ALARMS = [
+  "actions_enabled",
+  "alarm_description",
+  "dimensions",
+  "period",
+  "statistic",
+  "treat_missing_data",
+];
+
+export const PLAN: Steps<Deployed> = {
+  "a second plan changes only what the stand-in forgets": async () => {
+    for (const { type, change } of await plannedChanges()) {
+      for (const name of Object.keys(change.after)) {
+        const same = JSON.stringify(change.after[name]) === JSON.stringify(change.before[name]);
+        const forgotten = type === "aws_cloudwatch_metric_alarm" &&
+          FORGOTTEN_OF_ALARMS.includes(name);
+        assert.ok(same || forgotten, `${name} of ${type} would change`);
+      }
+    }
+  },
+
+  "filters reach S3 form-encoded, the slash as it is": async () => {
+    const filters = ["-var=filter_prefix=dt=2024-01-01/ä b+", "-var=filter_suffix=.c&v"];
+    const changes = await plannedChanges(...filters);
+    const { change } = changes.find(({ type }) => type === "aws_s3_bucket_notification")!;
+    const [{ filter_prefix, filter_suffix }] = change.after.lambda_function;
+    assert.equal(filter_prefix, "dt%3D2024-01-01/%C3%A4+b%2B");
+    assert.equal(filter_suffix, ".c%26v");
+  },
+
+  "another region or project than the state's is refused by every task": async ({ shell }) => {
+    const before = await Deno.readTextFile(VARIABLES);
+    const cases = [
+      ['aws_region = "eu-west-1"', /This state's stack is in us-east-1, not in eu-west-1\. Set/],
+      ['project_name = "other"', /This state holds the stack "file-.*", not "other-local-test"/],
+    ] as const;
+    for (const [line, sentence] of cases) {
+      const name = line.split(" ")[0];
+      const lines = before.split("\n").filter((other) => !other.startsWith(name));
+      await Deno.writeTextFile(VARIABLES, [...lines, line].join("\n"));
+      for (const name of ["plan", "deploy", "destroy"]) {
+        const yes = name === "plan" ? [] : ["--yes"];
+        const { code, stderr } = await task(shell, name, ...yes);
+        assert.equal(code, 1, name);
+        assert.match(unwrapped(stderr), sentence);
+      }
+    }
+    await Deno.writeTextFile(VARIABLES, before);
+    const { resources } = await pullState(WORKSPACE);
+    assert.equal(resources.length, RESOURCES);
+  },
+
+  "a wrapper around terraform that prints is noticed": async ({ shell }) => {
+    const bin = await Deno.makeTempDir();
+    try {
+      const real = (await run("which", ["terraform"], { quiet: true })).stdout.trim();
+      const script = `#!/bin/sh\necho "Welcome to the wrapper"\nexec '${real}' "$@"\n`;
+      await Deno.writeTextFile(join(bin, "terraform"), script, { mode: 0o755 });
+      const verify = await task({ ...shell, PATH: `${bin}:${shell.PATH}` }, "verify");
+      assert.equal(verify.code, 1);
+      assert.match(verify.stderr, /it begins with "Welcome to the wrapper"; does a wrapper/);
+    } finally {
+      await Deno.remove(bin, { recursive: true });
+    }
+  },
+
+  "credentials that AWS does not accept are told in one sentence": async ({ shell }) => {
+    const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+    await using metadata = Deno.serve(options, ({ method, url }) => {
+      if (method === "PUT") return new Response("token");
+      if (url.endsWith("/security-credentials/")) return new Response("role");
+      return Response.json({
+        Code: "Success",
+        Type: "AWS-HMAC",
+        Token: "x",
+        Expiration: "2099-01-01T00:00:00Z",
+        AccessKeyId: "ASIASTRANGER",
+        SecretAccessKey: "x",
+      });
+    });
+    const env = {
+      ...withoutAws(shell),
+      AWS_EC2_METADATA_SERVICE_ENDPOINT: `http://127.0.0.1:${metadata.addr.port}`,
+      AWS_ENDPOINT_URL: Deno.env.get("AWS_ENDPOINT_URL")!,
+      AWS_CA_BUNDLE: Deno.env.get("AWS_CA_BUNDLE")!,
+    };
+    const plan = await taskIn(ROOT, env, "plan", "--env", "stranger");
+    assert.equal(plan.code, 1);
+    const last = plan.stderr.trimEnd().split("\n").at(-1)!;
+    assert.match(last, /^terraform plan failed: AWS does not accept the credentials/);
+  },
+};
+
+/** The changes that a plan with these arguments would make. */
+// deno-lint-ignore no-explicit-any
+async function plannedChanges(...args: string[]): Promise<any[]> {
+  const file = join(ROOT, "build", "test.tfplan");
+  const all = ["-input=false", `-out=${file}`, `-var-file=${VARIABLES}`, ...args];
+  try {
+    await run("terraform", ["plan", ...all], IN_WORKSPACE);
+    const { stdout } = await run("terraform", ["show", "-json", file], IN_WORKSPACE);
+    return JSON.parse(stdout).resource_changes;
+  } finally {
+    await Deno.remove(file);
+  }
+}

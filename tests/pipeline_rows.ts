@@ -1,0 +1,151 @@
+/** Steps of the end-to-end test: each object its one row, exact. */
+
+import assert from "node:assert/strict";
+import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
+import { forEachParallel } from "../tasks/parallel.ts";
+import { queryRows } from "../tasks/rows.ts";
+import { run } from "../tasks/shell.ts";
+import { corpus, type Sample } from "./corpus.ts";
+import { EVENT_TIME, toEvent } from "./fixtures.ts";
+import {
+  assertOneFailure,
+  type Deployed,
+  invokeLater,
+  invokeWith,
+  recordOf,
+  recordOfRow,
+  rowsBelow,
+  type Steps,
+  upload,
+  waitFor,
+} from "./pipeline_context.ts";
+
+const LATER = "2026-01-02T03:04:06.000Z";
+
+export const ROWS: Steps<Deployed> = {
+  "F23-F55 objects of every kind get their one row, exact": async (deployed) => {
+    const { root, bucket } = deployed;
+    const samples = corpus();
+    await forEachParallel(samples, 8, async ({ key, body, type, encoding }) => {
+      const object = { Key: key, Body: body, ContentType: type, ContentEncoding: encoding };
+      await root.s3.send(new PutObjectCommand({ Bucket: bucket, ...object }));
+    });
+    const wrong: string[] = [];
+    await forEachParallel(samples, 16, async (sample) => {
+      wrong.push(...await checkSample(deployed, sample));
+    });
+    assert.deepEqual(wrong, []);
+    await assertOneFailure(deployed);
+    assert.ok(samples.length > 500, `${samples.length} objects`);
+  },
+
+  "F3 20 copies at the same time leave one row": async (deployed) => {
+    const { versionId } = await upload(deployed, "copies", "one");
+    const record = recordOf(deployed, { key: "copies", versionId, sequencer: "0A" });
+    const copies = Array.from({ length: 20 }, () => invokeWith(deployed, [record]));
+    assert.deepEqual(await Promise.all(copies), copies.map(() => undefined));
+    assert.deepEqual(await contents(deployed, "copies"), [[EVENT_TIME, "0A", "one"]]);
+  },
+
+  "F4 F5 F10 two versions, in either order, each its own content": async (deployed) => {
+    for (const key of ["order", "disorder"]) {
+      const first = await upload(deployed, key, "first");
+      const second = await upload(deployed, key, "second");
+      const records = [
+        recordOf(deployed, { key, versionId: first.versionId, sequencer: "0A" }),
+        recordOf(deployed, { key, versionId: second.versionId, sequencer: "0B" }, LATER),
+      ];
+      if (key === "disorder") records.reverse();
+      for (const record of records) assert.equal(await invokeWith(deployed, [record]), undefined);
+      const expected = [[EVENT_TIME, "0A", "first"], [LATER, "0B", "second"]];
+      assert.deepEqual(await contents(deployed, key), expected);
+    }
+  },
+
+  "F6 F7 one time, two sequencers: the higher one stays": async (deployed) => {
+    const [lower, higher] = ["0055AED6DCD90281", "0055AED6DCD90281E5"];
+    for (const key of ["up", "down"]) {
+      const first = await upload(deployed, key, "first");
+      const second = await upload(deployed, key, "second");
+      const records = [
+        recordOf(deployed, { key, versionId: first.versionId, sequencer: lower }),
+        recordOf(deployed, { key, versionId: second.versionId, sequencer: higher }),
+      ];
+      if (key === "down") records.reverse();
+      for (const record of records) assert.equal(await invokeWith(deployed, [record]), undefined);
+      assert.deepEqual(await contents(deployed, key), [[EVENT_TIME, higher, "second"]]);
+    }
+  },
+};
+
+export const MANY_ROWS: Steps<Deployed> = {
+  "1,000 objects at once; then their events again, twice and in disorder": async (deployed) => {
+    const { root, bucket } = deployed;
+    const keys = Array.from({ length: 1000 }, (_, i) => `load/${i} +%.txt`);
+    await forEachParallel(keys, 8, async (Key) => {
+      await root.s3.send(new PutObjectCommand({ Bucket: bucket, Key, Body: Key }));
+    });
+    const rows = () => rowsBelow(deployed, "load/");
+    await waitFor(120_000, async () => (await rows()).length >= 1000 || undefined);
+    await assertOneFailure(deployed);
+
+    deployed.loaded = await rows();
+    assert.equal(deployed.loaded.length, 1000);
+    const records = deployed.loaded.map((row) => recordOfRow(deployed, row));
+    const twice = shuffled([...records, ...records]);
+    const events = Array.from({ length: 20 }, (_, i) => twice.slice(100 * i, 100 * (i + 1)));
+    await forEachParallel(events, 4, async (records) => {
+      assert.equal(await invokeWith(deployed, records), undefined);
+    });
+    assert.deepEqual(await rows(), deployed.loaded);
+  },
+
+  "the function killed in the middle of an event: the retry records it": async (deployed) => {
+    const keys = Array.from({ length: 1000 }, (_, i) => `killed/${i}`);
+    await invokeLater(deployed, toEvent(deployed.bucket, keys, 7));
+    const count = async () => (await rowsBelow(deployed, "killed/")).length;
+    const some = await waitFor(30_000, async () => await count() || undefined);
+    const { stdout } = await run("ps", ["-eo", "pid=,command="], { quiet: true });
+    const { lambda_function_name } = deployed.root.outputs;
+    const workers = stdout.split("\n").filter((line) =>
+      line.includes("ministack-lambda-") && line.includes(lambda_function_name)
+    );
+    assert.ok(workers.length > 0, stdout);
+    for (const worker of workers) Deno.kill(parseInt(worker), "SIGKILL");
+    assert.ok(some < 1000, `${some} rows were there already`);
+    await waitFor(60_000, async () => await count() === 1000 || undefined);
+    await assertOneFailure(deployed);
+  },
+};
+
+/** What is wrong with the rows of a sample. */
+async function checkSample({ root, bucket }: Deployed, sample: Sample): Promise<string[]> {
+  const { name, key, body, preview } = sample;
+  const rows = await waitFor(60_000, async () => {
+    const rows = await queryRows(root, key);
+    return rows.length > 0 ? rows : undefined;
+  }).catch(() => []);
+  const head = await root.s3.send(new HeadObjectCommand({ Bucket: bucket, Key: key }));
+  const type = Array.from(head.ContentType!).slice(0, 1024).join("");
+  const actual = rows.map((row) => [
+    row.file_size,
+    row.content_type,
+    row.version_id,
+    row.content_preview,
+  ]);
+  const expected = [[body.length, type, head.VersionId, preview]];
+  if (JSON.stringify(actual) === JSON.stringify(expected)) return [];
+  return [`${name} ${JSON.stringify(key)}: ${JSON.stringify({ actual, expected })}`];
+}
+
+/** A key's rows of the events above: time, sequencer, preview. The upload's own has another time. */
+async function contents({ root }: Deployed, key: string) {
+  return (await queryRows(root, key))
+    .filter(({ timestamp }) => [EVENT_TIME, LATER].includes(String(timestamp)))
+    .map(({ timestamp, sequencer, content_preview }) => [timestamp, sequencer, content_preview]);
+}
+
+function shuffled<T>(items: T[]): T[] {
+  return items.map((item) => [Math.random(), item] as const).sort(([a], [b]) => a - b)
+    .map(([, item]) => item);
+}
