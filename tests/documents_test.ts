@@ -23,6 +23,22 @@ permittedTest("every fault of FAULTS.md is named by a test, and no other", async
   assert.deepEqual([...tested].filter((id) => !listed.includes(id)), [], "FAULTS.md lacks these");
 });
 
+permittedTest("every test that CONTRIBUTING.md names is there", async () => {
+  const [, section] = (await read("docs/CONTRIBUTING.md")).split("\n## What it promises");
+  const rows = section.split("\n").filter((line) => line.startsWith("|")).slice(2);
+  assert.ok(rows.length > 0);
+  for (const row of rows) {
+    const places = [...row.matchAll(/((?:`[^`]+`, )*`[^`]+`) in `([^`]+)`/g)];
+    assert.ok(places.length > 0 || row.includes("tftest.hcl"), `no test proves: ${row}`);
+    for (const [, names, file] of places) {
+      const source = await read(file);
+      for (const name of names.slice(1, -1).split("`, `")) {
+        assert.ok(source.includes(`"${name}`), `${file} has no test "${name}"`);
+      }
+    }
+  }
+});
+
 /** The files that `deno test` runs, and the tests' own files that these import. */
 async function filesOfTests(): Promise<Set<string>> {
   const files = new Set([join(ROOT, "handler_test.ts")]);
