@@ -48,7 +48,6 @@ permittedTest("the clients reach AWS through a proxy alone", async (t) => {
     // What the tasks make of NO_PROXY=ec2.internal.
     NO_PROXY: "ec2.internal,.ec2.internal",
   };
-  /** Asks S3, in an environment, for its buckets; returns the sentence of a failure. */
   const listBuckets = async (changes: Record<string, string> = {}) => {
     using _environment = replaceEnvironment({ ...environment, ...changes });
     const { s3 } = clientsOf({ local: false }, "us-east-1");
@@ -56,50 +55,69 @@ permittedTest("the clients reach AWS through a proxy alone", async (t) => {
       await s3.send(new ListBucketsCommand({}));
       return "ok";
     } catch (error) {
-      return toSentence(error, Deno.env.toObject());
+      return toSentence(error, Deno.env.toObject()) ?? "no sentence";
     } finally {
       s3.destroy();
     }
   };
 
-  await t.step("with its name and password, the metadata service exempt", async () => {
+  for (const [name, step] of Object.entries(STEPS)) {
+    await t.step(name, () => step({ listBuckets, proxy, metadata }));
+  }
+});
+
+interface Setup {
+  /** Asks S3, in an environment, for its buckets; returns "ok" or the sentence of a failure. */
+  listBuckets(changes?: Record<string, string>): Promise<string>;
+  proxy: { asked: string[]; status: number };
+  metadata: { asked(): boolean };
+}
+
+const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
+  "with its name and password, the metadata service exempt": async (
+    { listBuckets, proxy, metadata },
+  ) => {
     assert.equal(await listBuckets(), "ok");
     assert.deepEqual(proxy.asked, ["s3.us-east-1.amazonaws.com:443 us@er:pass"]);
     assert.equal(metadata.asked(), true);
-  });
-  await t.step("not for a host of NO_PROXY", async () => {
+  },
+
+  "not for a host of NO_PROXY": async ({ listBuckets, proxy }) => {
     proxy.asked.length = 0;
     const sentence = await listBuckets({
       NO_PROXY: ".ec2.internal,.nowhere.invalid",
       AWS_ENDPOINT_URL: "https://s3.nowhere.invalid",
     });
     assert.match(
-      sentence!,
+      sentence,
       /^Cannot reach s3.nowhere.invalid: the name is not known .*NO_PROXY$/,
     );
     assert.deepEqual(proxy.asked, []);
-  });
-  await t.step("what the proxy refuses is not called AWS's refusal", async () => {
+  },
+
+  "what the proxy refuses is not called AWS's refusal": async ({ listBuckets, proxy }) => {
     for (const status of [407, 403, 502]) {
       proxy.status = status;
       const sentence = await listBuckets();
       assert.match(
-        sentence!,
+        sentence,
         new RegExp(`^The proxy 127.0.0.1:\\d+ refused with status ${status}`),
       );
     }
-  });
-  await t.step("a proxy that does not run is named", async () => {
+  },
+
+  "a proxy that does not run is named": async ({ listBuckets }) => {
     const sentence = await listBuckets({ HTTPS_PROXY: "http://127.0.0.1:1" });
-    assert.match(sentence!, /^Cannot reach AWS through the proxy 127.0.0.1:1: nothing listens/);
-  });
-  await t.step("one that is no HTTP proxy is refused, its password hidden", async () => {
+    assert.match(sentence, /^Cannot reach AWS through the proxy 127.0.0.1:1: nothing listens/);
+  },
+
+  "one that is no HTTP proxy is refused, its password hidden": async ({ listBuckets }) => {
     await assert.rejects(
       listBuckets({ HTTPS_PROXY: "socks5://me:secret@127.0.0.1:1" }),
       /^UserError: HTTPS_PROXY is "socks5:\/\/127.0.0.1:1", which is no HTTP proxy: write http/,
     );
-  });
-});
+  },
+};
 
 /** A server that S3's clients take for S3, with a certificate of its own. */
 async function startAws() {
