@@ -8,6 +8,7 @@ import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
 import { IAMClient } from "@aws-sdk/client-iam";
+import { STSClient } from "@aws-sdk/client-sts";
 import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
@@ -53,7 +54,7 @@ export interface Deployed extends Pipeline {
   /** The stack as tasks act on it: as the deployer, whom deployer_policy.json binds. */
   deployer: Stack;
   /** The same as the stand-in's root, whom no policy binds. */
-  root: Stack & { iam: IAMClient };
+  root: Stack;
   bucket: string;
   /** Certificate of the stand-in (PEM). */
   ca: string;
@@ -86,6 +87,7 @@ export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Depl
     logs: new CloudWatchLogsClient(config),
     cloudwatch: new CloudWatchClient(config),
     iam: new IAMClient(config),
+    sts: new STSClient(config),
   };
   const settings = { "cloudtrail._recording_enabled": true };
   await post(ca, `${config.endpoint}/_ministack/config`, settings);
