@@ -1,16 +1,20 @@
 /** Backfill: rows for objects that have none: older than the trigger, or their event was lost. */
 
-import { type Upload } from "../handler.ts";
-import { listVersions, type Version } from "./bucket.ts";
-import { FAILURE_LIMIT, invoke, toEvent } from "./function.ts";
+import { unquoted, type Upload, versionOf } from "../handler.ts";
+import { findKeys, listVersions, type Version } from "./bucket.ts";
+import { type Clock, readClock } from "./clock.ts";
+import { invoke, toEvent } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
-import { BACKFILLED, rowsOfVersion, tidyRows } from "./rows.ts";
+import { BACKFILLED, findRows, isInParts, tidyRows } from "./rows.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
 
 /** Objects of one event: as many as the function works on at the same time. */
-const BATCH = 32;
+const EVENT_OBJECTS = 32;
+
+/** It stops after so many failures: then the cause is not in the objects. */
+const FAILURE_LIMIT = 1000;
 
 export interface BackfillReport {
   ok: boolean;
@@ -22,15 +26,31 @@ export interface BackfillReport {
   /** Of these, sent through the function and now with a row; in a dry run, those without one. */
   sent: number;
   failures: { key: string; reason: string }[];
+  /** Objects whose key S3's listing lost, and which no key that it may stand for has. */
+  uncertain: { listedAs: string; versionId?: string }[];
   /** Objects uploaded since the backfill began: their own events record them. */
   newer: number;
 }
 
-/** A current object, with the facts that an event of it would have. */
-interface Current extends Upload {
-  createdMs: number;
-  /** Whether the listing could carry the key. */
-  legible: boolean;
+export interface BackfillOptions {
+  prefix: string;
+  dryRun: boolean;
+  /** Events at the same time. */
+  concurrency: number;
+  /** How old an object is before its own event is given up. */
+  settleMs: number;
+}
+
+/** A backfill under way. */
+interface Backfill extends Pick<BackfillOptions, "dryRun" | "settleMs"> {
+  stack: Stack;
+  prefix: string;
+  report: BackfillReport;
+  /** AWS's time. */
+  now: Clock;
+  startMs: number;
+  /** Whether the user was told why nothing happens. */
+  saidWhy: boolean;
 }
 
 /**
@@ -43,84 +63,72 @@ interface Current extends Upload {
  */
 export async function backfillRows(
   stack: Stack,
-  options: { prefix: string; dryRun: boolean; concurrency: number; settleMs: number },
+  { prefix, dryRun, concurrency, settleMs }: BackfillOptions,
 ): Promise<BackfillReport> {
-  const { dryRun, concurrency, settleMs } = options;
-  const prefix = narrowest(options.prefix, stack.outputs.filter_prefix);
-  const startMs = Date.now();
-  const report: BackfillReport = {
+  const below = narrowest(prefix, stack.outputs.filter_prefix);
+  const now = await readClock(stack);
+  const report = emptyReport(dryRun);
+  const backfill: Backfill = {
+    stack,
+    prefix: below,
+    dryRun,
+    settleMs,
+    report,
+    now,
+    startMs: now(),
+    saidWhy: false,
+  };
+  let total: number | undefined;
+  const counting = countCurrent(backfill).then((count) => total = count, () => {});
+  try {
+    const elapsedMs = () => now() - backfill.startMs;
+    using _progress = repeat(2000, () => say(progressLine(report, total, elapsedMs())));
+    await forEachParallel(
+      dueObjects(backfill),
+      concurrency,
+      (objects) =>
+        record(backfill, objects).catch((error) => {
+          if (!interrupted.aborted) throw error; // Ctrl-C in a pause: they are left for next time
+        }),
+    );
+  } finally {
+    await counting;
+  }
+  report.ok = report.failures.length === 0 && report.uncertain.length === 0;
+  return report;
+}
+
+function emptyReport(dryRun: boolean): BackfillReport {
+  return {
     ok: true,
     dryRun,
     objects: 0,
     recorded: 0,
     sent: 0,
     failures: [],
+    uncertain: [],
     newer: 0,
   };
-  let total: number | undefined;
-  let waits = false;
-
-  async function* batches(): AsyncGenerator<Current[]> {
-    for await (const page of listCurrent(stack, prefix)) {
-      for (const { key } of page.filter(({ legible }) => !legible)) {
-        report.failures.push({
-          key,
-          reason: "this S3 does not encode its listings: the key is lost",
-        });
-      }
-      const legible = page.filter(({ legible }) => legible);
-      const due = legible.filter(({ createdMs }) => createdMs <= startMs);
-      report.newer += legible.length - due.length;
-      for (let start = 0; start < due.length; start += BATCH) {
-        if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
-        yield due.slice(start, start + BATCH);
-      }
-    }
-  }
-
-  const handle = async (batch: Current[]) => {
-    let missing = await withoutRow(stack, batch, dryRun);
-    if (!dryRun && missing.length > 0) {
-      const settledMs = Math.max(...missing.map(({ createdMs }) => createdMs)) + settleMs;
-      const waitMs = settledMs - Date.now();
-      if (waitMs > 0) {
-        if (!waits) {
-          say(`Waiting ${toDuration(waitMs)}: events of the newest objects may still come`);
-          waits = true;
-        }
-        await pause(waitMs);
-        missing = await withoutRow(stack, missing, dryRun);
-      }
-    }
-    const failures = dryRun ? [] : await send(stack, missing);
-    report.failures.push(...failures);
-    report.objects += batch.length;
-    report.recorded += batch.length - missing.length;
-    report.sent += missing.length - failures.length;
-  };
-
-  const counting = countCurrent(stack, prefix).then((count) => total = count, () => {});
-  try {
-    using _progress = repeat(2000, () => say(progressLine(report, total, Date.now() - startMs)));
-    await forEachParallel(batches(), concurrency, (batch) =>
-      handle(batch).catch((error) => {
-        if (!interrupted.aborted) throw error; // Ctrl-C in a pause: the batch is left for next time
-      }));
-  } finally {
-    await counting;
-  }
-  report.ok = report.failures.length === 0;
-  return report;
 }
 
 /** A report for people: what failed and why, then the counts. */
 export function backfillToText(report: BackfillReport): string {
-  const { dryRun, objects, recorded, sent, failures, newer } = report;
+  const { dryRun, objects, recorded, sent, failures, uncertain, newer } = report;
   const lines = failures.map(({ key, reason }) => `FAILED: ${visible(key)}: ${visible(reason)}`);
+  for (const { listedAs, versionId } of uncertain) {
+    const version = versionId === undefined ? "" : `, version ${visible(versionId)}`;
+    lines.push(
+      `UNCERTAIN: what S3 lists as "${
+        visible(listedAs)
+      }"${version}: its listing cannot carry the ` +
+        "key, and no key that it may stand for has that object",
+    );
+  }
   lines.push(
-    `${plural(objects, "object")}: ${recorded} had their row, ` +
-      `${sent} ${dryRun ? "have none" : "recorded now"}, ${failures.length} failed` +
-      (newer > 0 ? `; ${newer} came meanwhile and are left to their events` : ""),
+    `${plural(objects, "object")}: ${recorded} had a row, ` +
+      `${sent} ${dryRun ? "without one" : "recorded now"}, ${failures.length} failed` +
+      (uncertain.length > 0 ? `; ${uncertain.length} uncertain` : "") +
+      (newer > 0 ? `; ${newer} uploaded meanwhile, left to S3's events` : ""),
   );
   if (failures.length >= FAILURE_LIMIT) {
     lines.push(`Stopped after ${failures.length} failures: fix their cause, then run it again`);
@@ -128,39 +136,90 @@ export function backfillToText(report: BackfillReport): string {
   return lines.join("\n");
 }
 
-/** Current objects that the trigger's filter lets through, a page at a time. */
-async function* listCurrent({ s3, outputs }: Stack, prefix: string): AsyncGenerator<Current[]> {
-  const { s3_bucket_name, filter_suffix } = outputs;
-  for await (const page of listVersions(s3, s3_bucket_name, prefix)) {
-    yield page
-      .filter(({ Key, IsLatest, ETag }) =>
-        IsLatest && ETag !== undefined && Key.endsWith(filter_suffix)
-      )
-      .map((version) => toCurrent(s3_bucket_name, version));
+/** Objects that are not left to their own event, as many at once as one event holds. */
+async function* dueObjects(backfill: Backfill): AsyncGenerator<Upload[]> {
+  const { report, startMs } = backfill;
+  for await (const page of listCurrent(backfill)) {
+    const due: Upload[] = [];
+    for (const version of page) {
+      const objects = await toUploads(backfill, version);
+      // The clock is up to a second slow.
+      if (version.LastModified!.getTime() < startMs + 1000) due.push(...objects);
+      else report.newer += objects.length;
+    }
+    for (let start = 0; start < due.length; start += EVENT_OBJECTS) {
+      if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
+      yield due.slice(start, start + EVENT_OBJECTS);
+    }
   }
 }
 
-function toCurrent(
-  bucket: string,
-  { Key, VersionId, ETag, Size, LastModified, otherwise }: Version,
-): Current {
-  return {
-    bucket,
-    key: Key,
+/** Records those of some objects that have no row, when they are old enough. */
+async function record(backfill: Backfill, objects: Upload[]): Promise<void> {
+  const { stack, dryRun, report } = backfill;
+  let missing = await withoutRow(stack, objects, dryRun);
+  if (!dryRun && missing.length > 0 && await settle(backfill, missing)) {
+    missing = await withoutRow(stack, missing, dryRun);
+  }
+  const failures = dryRun ? [] : await send(stack, missing);
+  report.failures.push(...failures);
+  report.objects += objects.length;
+  report.recorded += objects.length - missing.length;
+  report.sent += missing.length - failures.length;
+}
+
+/** Waits until the events of some objects must have come; false if that was before. */
+async function settle(backfill: Backfill, objects: Upload[]): Promise<boolean> {
+  const { now, startMs, settleMs } = backfill;
+  // LastModified of an object in parts is when its upload began. It ended before this backfill began.
+  const createdMs = objects.map((object) =>
+    isInParts(object) ? startMs : Date.parse(object.timestamp)
+  );
+  const waitMs = Math.max(...createdMs) + settleMs - now();
+  if (waitMs <= 0) return false;
+  if (!backfill.saidWhy) {
+    say(`Waiting ${toDuration(waitMs)}: events of the newest objects may still come`);
+    backfill.saidWhy = true;
+  }
+  await pause(waitMs);
+  return true;
+}
+
+/** Current objects that the trigger's filter may let through, a page at a time. */
+async function* listCurrent({ stack, prefix }: Backfill): AsyncGenerator<Version[]> {
+  const { s3_bucket_name, filter_suffix } = stack.outputs;
+  for await (const page of listVersions(stack.s3, s3_bucket_name, prefix)) {
+    yield page.filter(({ Key, IsLatest, ETag, exact }) =>
+      IsLatest && ETag !== undefined && (!exact || Key.endsWith(filter_suffix))
+    );
+  }
+}
+
+/** A listed object as an event of it would tell: one, unless the listing lost its key. */
+async function toUploads(
+  { stack, prefix, report }: Backfill,
+  version: Version,
+): Promise<Upload[]> {
+  const { s3_bucket_name, filter_suffix } = stack.outputs;
+  const { VersionId, ETag, Size, LastModified } = version;
+  const keys = await findKeys(stack.s3, s3_bucket_name, version);
+  if (keys.length === 0) {
+    report.uncertain.push({ listedAs: version.Key, versionId: versionOf(VersionId) });
+  }
+  return keys.filter((key) => key.startsWith(prefix) && key.endsWith(filter_suffix)).map((key) => ({
+    bucket: s3_bucket_name,
+    key,
     timestamp: LastModified!.toISOString(),
     eventName: BACKFILLED,
     size: Size,
-    etag: ETag!.replaceAll('"', ""),
-    // Objects from before versioning are version "null"; their events name none.
-    versionId: VersionId === "null" ? undefined : VersionId,
-    createdMs: LastModified!.getTime(),
-    legible: otherwise.length === 0,
-  };
+    etag: unquoted(ETag),
+    versionId: versionOf(VersionId),
+  }));
 }
 
-async function countCurrent(stack: Stack, prefix: string): Promise<number> {
+async function countCurrent(backfill: Backfill): Promise<number> {
   let count = 0;
-  for await (const page of listCurrent(stack, prefix)) {
+  for await (const page of listCurrent(backfill)) {
     interrupted.throwIfAborted();
     count += page.length;
   }
@@ -168,21 +227,14 @@ async function countCurrent(stack: Stack, prefix: string): Promise<number> {
 }
 
 /** The objects whose version has no row. */
-async function withoutRow(
-  stack: Stack,
-  objects: Current[],
-  dryRun: boolean,
-): Promise<Current[]> {
-  const find = dryRun ? rowsOfVersion : tidyRows;
+async function withoutRow(stack: Stack, objects: Upload[], dryRun: boolean): Promise<Upload[]> {
+  const find = dryRun ? findRows : tidyRows;
   const rows = await Promise.all(objects.map((object) => find(stack, object)));
   return objects.filter((_, index) => rows[index].length === 0);
 }
 
-/** Sends objects through the function; answers those that have no row afterwards, and why. */
-async function send(
-  stack: Stack,
-  objects: Current[],
-): Promise<BackfillReport["failures"]> {
+/** Sends objects through the function; returns those that have no row afterwards, and why. */
+async function send(stack: Stack, objects: Upload[]): Promise<BackfillReport["failures"]> {
   if (objects.length === 0) return [];
   await invoke(stack, toEvent(stack, objects));
   const failures: BackfillReport["failures"] = [];

@@ -9,7 +9,7 @@ import { countRows } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
 import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./target.ts";
-import { confirm, repeat, say, UserError } from "./terminal.ts";
+import { confirm, plural, repeat, say, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
 /** Removes everything at a target, and its stand-in. @throws {UserError} something is left */
@@ -59,7 +59,7 @@ async function sayWhatIsLost(
     say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
   }
   say(
-    `This destroys the ${state.resources.length} resources above ${place}, with ` +
+    `This destroys the ${plural(state.resources.length, "resource")} above ${place}, with ` +
       `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
   );
 }
@@ -84,12 +84,18 @@ function refuseProtected(
 
 async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
   let deleted = 0;
-  using _progress = repeat(2000, () => say(`Emptying ${bucket}: ${deleted} versions deleted ...`));
+  using _progress = repeat(
+    2000,
+    () => say(`Emptying ${bucket}: ${plural(deleted, "version")} deleted ...`),
+  );
   const { versions, uploads } = await emptyBucket(s3, bucket, {
     signal: interrupted,
     progress: (count) => deleted = count,
   });
-  say(`Emptied ${bucket}: ${versions} versions and markers, ${uploads} unfinished uploads`);
+  say(
+    `Emptied ${bucket}: ${plural(versions, "version")}, delete markers included, and ` +
+      plural(uploads, "unfinished upload"),
+  );
 }
 
 /** Destroys by Terraform, then asks AWS for each resource of the old state and for each name. */

@@ -6,9 +6,6 @@ import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import type { Upload } from "../handler.ts";
 import type { Stack } from "./target.ts";
 
-/** A replay or backfill stops after so many failures: then the cause is not in the events. */
-export const FAILURE_LIMIT = 1000;
-
 /** Refusals by Lambda that concern this event, and not every one to come. */
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
 

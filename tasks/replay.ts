@@ -7,21 +7,33 @@ import {
   ReceiveMessageCommand,
 } from "@aws-sdk/client-sqs";
 import { isObject, recordToUpload, type Upload } from "../handler.ts";
-import { countFailures, FAILURE_LIMIT, invoke, type QueueCounts } from "./function.ts";
+import { countFailures, invoke, type QueueCounts } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
-import { tidyRows } from "./rows.ts";
+import { deleteBackfilled } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, repeat, say, toDuration, toTable, visible } from "./terminal.ts";
 
-/** Most messages that SQS returns at once. */
-const BATCH = 10;
+/** The most messages that SQS returns at once. */
+const RECEIVED_MESSAGES = 10;
 
 /** Invocations at the same time. */
 const PARALLEL_EVENTS = 8;
 
 /** Visibility timeout: if this process dies, a received message is visible again after it. */
 const HIDDEN_SECONDS = 300;
+
+/** A receipt may find nothing although messages are visible; so many in a row find nothing at all. */
+const EMPTY_RECEIPTS = 2;
+
+/**
+ * Messages that are held at the same time: SQS lets 120,000 be in flight, those of others included.
+ * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+ */
+const HELD_MESSAGES = 100_000;
+
+/** Failures that the report describes; the others are counted. */
+const NAMED_FAILURES = 1000;
 
 /** Keys of an event that a line names. */
 const NAMED_KEYS = 3;
@@ -45,6 +57,8 @@ export interface ReplayReport {
   dryRun: boolean;
   /** Events that went through; in a dry run those that would be tried. */
   replayed: number;
+  failed: number;
+  /** The first 1,000 of them. */
   failures: { messageId: string; keys: string[]; reason: string }[];
   /** The queue afterwards; in flight are messages that another run has received. */
   left: QueueCounts;
@@ -58,87 +72,125 @@ export interface ReplayReport {
   }[];
 }
 
+/** A replay under way. */
+interface Replay {
+  stack: Stack;
+  dryRun: boolean;
+  report: ReplayReport;
+  /** Ids of messages that were tried and not deleted, and their newest receipt handles. */
+  held: Map<string, string>;
+}
+
 /**
- * Receives events from the failure queue and invokes the function with each. A message is deleted
- * only after it succeeded. The others are made visible again at the end, also after Ctrl-C, and by
- * SQS after {@link HIDDEN_SECONDS} if the process is killed. It may run at any time and any number of
- * times, since the function may see an event any number of times.
+ * Receives events from the failure queue and invokes the function with each, once. A message is
+ * deleted only after it succeeded. The others are made visible again at the end, also after Ctrl-C,
+ * and by SQS after {@link HIDDEN_SECONDS} if the process is killed. It may run at any time and any
+ * number of times, since the function may see an event any number of times.
  */
 export async function replayFailures(
   stack: Stack,
   { dryRun, max }: { dryRun: boolean; max: number },
 ): Promise<ReplayReport> {
-  const QueueUrl = stack.outputs.failure_queue_url;
   const report: ReplayReport = {
     ok: true,
     dryRun,
     replayed: 0,
+    failed: 0,
     failures: [],
     left: { visible: 0, inFlight: 0 },
   };
   if (dryRun) report.events = [];
-  const held = new Map<string, string>(); // message ids and their newest receipt handles
-  let taken = 0;
+  const replay: Replay = { stack, dryRun, report, held: new Map() };
   const total = Math.min(max, (await countFailures(stack)).visible);
-
-  async function* messages(): AsyncGenerator<Message> {
-    while (taken < max && report.failures.length < FAILURE_LIMIT && !interrupted.aborted) {
-      const { Messages = [] } = await stack.sqs.send(
-        new ReceiveMessageCommand({
-          QueueUrl,
-          MaxNumberOfMessages: Math.min(BATCH, max - taken),
-          WaitTimeSeconds: 1, // a wait asks all of SQS's servers
-          VisibilityTimeout: HIDDEN_SECONDS,
-          MessageSystemAttributeNames: ["SentTimestamp"],
-        }),
-      );
-      const fresh = Messages.filter(({ MessageId }) => !held.has(MessageId!));
-      for (const { MessageId, ReceiptHandle } of Messages) held.set(MessageId!, ReceiptHandle!);
-      if (fresh.length === 0) return;
-      taken += fresh.length;
-      yield* fresh;
-    }
-  }
-
-  const handle = async ({ MessageId = "", Body = "", Attributes = {} }: Message) => {
-    if (interrupted.aborted) return; // given back below
-    const fail = (keys: string[], reason: string) => {
-      report.failures.push({ messageId: MessageId, keys, reason });
-    };
-    let parked: ParkedEvent;
-    try {
-      parked = readMessage(Body);
-    } catch (error) {
-      return fail([], (error as Error).message);
-    }
-    const { event, ...known } = parked;
-    if (dryRun) {
-      const parkedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
-      report.events!.push({ messageId: MessageId, parkedAt, ...known });
-    } else {
-      const error = await invoke(stack, event);
-      if (error !== undefined) return fail(known.keys, error);
-      const ReceiptHandle = held.get(MessageId);
-      await stack.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
-      held.delete(MessageId);
-      // A backfill may have been here first.
-      for (const upload of uploadsOf(event)) await tidyRows(stack, upload);
-    }
-    report.replayed++;
-  };
-
   try {
     using _progress = repeat(2000, () => {
-      const { replayed, failures } = report;
-      say(`Replaying: ${replayed} of about ${total} done, ${failures.length} failed ...`);
+      const { replayed, failed } = report;
+      say(`Replaying: ${replayed} of about ${total} done, ${failed} failed ...`);
     });
-    await forEachParallel(messages(), PARALLEL_EVENTS, handle);
+    await forEachParallel(
+      untriedMessages(replay, max),
+      PARALLEL_EVENTS,
+      (message) => handle(replay, message),
+    );
   } finally {
-    await giveBack(stack, held);
+    await giveBack(replay);
   }
   report.left = await countFailures(stack);
-  report.ok = report.failures.length === 0;
+  report.ok = report.failed === 0;
   return report;
+}
+
+/**
+ * Each message once, however long the work takes: what failed is visible again after its timeout, is
+ * received once more, and is hidden again. It ends when SQS has nothing visible, or when as many old
+ * messages came in a row as are held.
+ */
+async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGenerator<Message> {
+  const QueueUrl = stack.outputs.failure_queue_url;
+  let tried = 0;
+  let empty = 0;
+  let old = 0;
+  while (tried < max && empty < EMPTY_RECEIPTS && old <= held.size && held.size < HELD_MESSAGES) {
+    if (interrupted.aborted) return;
+    const { Messages = [] } = await stack.sqs.send(
+      new ReceiveMessageCommand({
+        QueueUrl,
+        MaxNumberOfMessages: Math.min(RECEIVED_MESSAGES, max - tried),
+        WaitTimeSeconds: 1, // a wait asks all of SQS's servers
+        VisibilityTimeout: HIDDEN_SECONDS,
+        MessageSystemAttributeNames: ["SentTimestamp"],
+      }),
+    );
+    const untried = Messages.filter(({ MessageId }) => !held.has(MessageId!));
+    for (const { MessageId, ReceiptHandle } of Messages) held.set(MessageId!, ReceiptHandle!);
+    empty = Messages.length === 0 ? empty + 1 : 0;
+    old = untried.length === 0 ? old + Messages.length : 0;
+    tried += untried.length;
+    yield* untried;
+  }
+}
+
+/** Runs a message's event, or in a dry run only reads it. */
+async function handle(
+  { stack, dryRun, report, held }: Replay,
+  { MessageId = "", Body = "", Attributes = {} }: Message,
+): Promise<void> {
+  if (interrupted.aborted) return; // it is given back
+  const fail = (keys: string[], reason: string) => {
+    report.failed++;
+    if (report.failures.length >= NAMED_FAILURES) return;
+    report.failures.push({ messageId: MessageId, keys, reason });
+  };
+  let parked: ParkedEvent;
+  try {
+    parked = readMessage(Body);
+  } catch (error) {
+    return fail([], (error as Error).message);
+  }
+  const { event, ...known } = parked;
+  if (dryRun) {
+    const parkedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
+    report.events!.push({ messageId: MessageId, parkedAt, ...known });
+  } else {
+    const error = await invoke(stack, event);
+    if (error !== undefined) return fail(known.keys, error);
+    // A backfill may have been here first.
+    for (const upload of uploadsOf(event)) await deleteBackfilled(stack, upload);
+    const QueueUrl = stack.outputs.failure_queue_url;
+    const ReceiptHandle = held.get(MessageId);
+    await stack.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
+    held.delete(MessageId);
+  }
+  report.replayed++;
+}
+
+/** Makes messages visible again. One for which that fails is visible again by itself. */
+async function giveBack({ stack: { sqs, outputs }, held }: Replay): Promise<void> {
+  const QueueUrl = outputs.failure_queue_url;
+  await forEachParallel(held.values(), PARALLEL_EVENTS, async (ReceiptHandle) => {
+    const visible = { QueueUrl, ReceiptHandle, VisibilityTimeout: 0 };
+    await sqs.send(new ChangeMessageVisibilityCommand(visible)).catch(() => {});
+  });
 }
 
 /**
@@ -176,7 +228,7 @@ export function readMessage(body: string): ParkedEvent {
 
 /** A report for people: what was found, or what failed and why, then the counts. */
 export function replayToText(report: ReplayReport): string {
-  const { dryRun, replayed, failures, left, events = [] } = report;
+  const { dryRun, replayed, failed, failures, left, events = [] } = report;
   const lines: string[] = [];
   if (events.length > 0) {
     lines.push(...toTable([
@@ -192,9 +244,10 @@ export function replayToText(report: ReplayReport): string {
   for (const { keys, reason, messageId } of failures) {
     lines.push(`FAILED: ${keys.length > 0 ? nameKeys(keys) : messageId}: ${visible(reason)}`);
   }
+  if (failed > failures.length) lines.push(`FAILED: ${failed - failures.length} more`);
   lines.push(
     `${plural(replayed, "event")} ${dryRun ? "to replay" : "replayed"}, ` +
-      `${failures.length} ${dryRun ? "unreadable" : "failed"}; ` +
+      `${failed} ${dryRun ? "unreadable" : "failed"}; ` +
       `${plural(left.visible, "message")} in the failure queue` +
       (left.inFlight > 0
         ? `, and ${left.inFlight} in flight: visible again within ${
@@ -202,19 +255,10 @@ export function replayToText(report: ReplayReport): string {
         }`
         : ""),
   );
-  if (failures.length >= FAILURE_LIMIT) {
-    lines.push(`Stopped after ${FAILURE_LIMIT} failures: fix their cause, then run it again`);
+  if (failed + (dryRun ? replayed : 0) >= HELD_MESSAGES) {
+    lines.push("SQS lets no more messages be in flight: run it again for the rest");
   }
   return lines.join("\n");
-}
-
-/** Makes messages visible again. One that can't be comes back by itself. */
-async function giveBack({ sqs, outputs }: Stack, held: Map<string, string>): Promise<void> {
-  const QueueUrl = outputs.failure_queue_url;
-  await forEachParallel(held.values(), PARALLEL_EVENTS, async (ReceiptHandle) => {
-    const visible = { QueueUrl, ReceiptHandle, VisibilityTimeout: 0 };
-    await sqs.send(new ChangeMessageVisibilityCommand(visible));
-  });
 }
 
 function isEvent(value: unknown): value is S3Event {

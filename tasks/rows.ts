@@ -6,7 +6,7 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
-import type { Upload } from "../handler.ts";
+import { type Upload, versionOf } from "../handler.ts";
 import type { Clients, Stack } from "./target.ts";
 
 /** A row of the table: strings and numbers only. */
@@ -14,6 +14,22 @@ export type Item = Record<string, string | number>;
 
 /** The `event_name` of a row that a backfill made. */
 export const BACKFILLED = "ObjectCreated:Backfill";
+
+/** No upload in one request takes longer. */
+const LONGEST_REQUEST_MS = 86_400_000;
+
+/** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
+const CLOCK_MARGIN_MS = 60_000;
+
+/** Rows of a key that are read at once. */
+const PAGE_ROWS = 100;
+
+/** Before and after every timestamp of a row. */
+const FIRST_TIME = "0";
+const LAST_TIME = "9";
+
+/** What tells rows apart; the rest of a row is ten times as long. */
+const IDENTITY = "file_key, #timestamp, event_name, version_id, etag, last_modified";
 
 export function toItem(attributes: Record<string, AttributeValue>): Item {
   return Object.fromEntries(
@@ -39,25 +55,116 @@ export async function queryRows({ dynamo, outputs }: Stack, key: string): Promis
   return items;
 }
 
-/** The rows of one version of an object; without versions, of its ETag. */
+/** The rows of one version, newest first. `object.timestamp` is as in {@link rowsNear}. */
 export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
-  const isOfVersion = ({ version_id, etag }: Item) =>
-    version_id === object.versionId && (version_id !== undefined || etag === object.etag);
-  return (await queryRows(stack, object.key)).filter(isOfVersion);
+  const rows = await Array.fromAsync(rowsNear(stack, object));
+  return rows.filter((row) => isOfVersion(row, object));
 }
 
 /**
- * The rows of one version, without a backfill's where the object's own event came after all: its row
- * has the exact time and the sequencer, and the backfill's is deleted.
+ * The rows of a listed object, whose timestamp is its LastModified. Where the object's own event came
+ * after all, its row has the exact time and the sequencer, and a backfill's row is deleted.
  */
 export async function tidyRows(stack: Stack, object: Upload): Promise<Item[]> {
-  const rows = await rowsOfVersion(stack, object);
-  const own = rows.filter(({ event_name }) => event_name !== BACKFILLED);
+  const rows = await findRows(stack, object);
+  const own = rows.filter((row) => !isBackfilled(row));
   if (own.length === 0) return rows;
-  for (const row of rows) {
-    if (row.event_name === BACKFILLED) await deleteRow(stack, row);
-  }
+  for (const row of rows.filter(isBackfilled)) await deleteRow(stack, row);
   return own;
+}
+
+/** As {@link tidyRows}, but deletes nothing. */
+export async function findRows(stack: Stack, object: Upload): Promise<Item[]> {
+  const rows: Item[] = [];
+  for await (const row of rowsNear(stack, object, IDENTITY)) {
+    // A backfill's row has exactly the object's time: the search for a second row ends there.
+    if (rows.length > 0 && row.timestamp < object.timestamp) break;
+    if (isOfVersion(row, object)) rows.push(row);
+  }
+  return rows;
+}
+
+/**
+ * The rows of a key that may be of one version, newest first, where `object.timestamp` is the
+ * object's LastModified or the time of its event. A key may have 100,000 rows of other times.
+ *
+ * An event's row has the time when the upload ended. That is LastModified, or within the longest
+ * request after it; but LastModified of an upload in parts is when that began, maybe days before.
+ * https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+ */
+function rowsNear(stack: Stack, object: Upload, attributes?: string): AsyncGenerator<Item> {
+  const ms = Date.parse(object.timestamp);
+  const from = toIso(ms - CLOCK_MARGIN_MS);
+  const to = isInParts(object) ? LAST_TIME : toIso(ms + LONGEST_REQUEST_MS);
+  return rowsBetween(stack, object.key, { from, to }, attributes);
+}
+
+/**
+ * Deletes a backfill's row of a version whose own event has been handled now. `upload` is what the
+ * event says; the event's row knows the object's LastModified, which is the time of a backfill's row.
+ */
+export async function deleteBackfilled(stack: Stack, upload: Upload): Promise<void> {
+  const { key, timestamp } = upload;
+  const itsTime = { from: timestamp, to: timestamp };
+  const [own] = await Array.fromAsync(rowsBetween(stack, key, itsTime, IDENTITY));
+  if (own === undefined || isBackfilled(own) || !isOfVersion(own, upload)) return;
+  for await (const row of rowsBetween(stack, key, timesOfBackfill(own), IDENTITY)) {
+    if (isBackfilled(row) && isOfVersion(row, upload)) await deleteRow(stack, row);
+  }
+}
+
+/** When a backfill may have found the object of a row: the second of its LastModified. */
+function timesOfBackfill(own: Item): { from: string; to: string } {
+  const eventMs = Date.parse(String(own.timestamp));
+  if (own.last_modified !== undefined) {
+    const from = String(own.last_modified);
+    return { from, to: toIso(Date.parse(from) + 999) };
+  }
+  // The object was gone when the event was handled.
+  const to = toIso(eventMs + CLOCK_MARGIN_MS);
+  return { from: isInParts(own) ? FIRST_TIME : toIso(eventMs - LONGEST_REQUEST_MS), to };
+}
+
+/** The rows of a key in a span of time, its ends included, newest first. */
+async function* rowsBetween(
+  { dynamo, outputs }: Stack,
+  key: string,
+  { from, to }: { from: string; to: string },
+  attributes?: string,
+): AsyncGenerator<Item> {
+  const pages = paginateQuery({ client: dynamo, pageSize: PAGE_ROWS }, {
+    TableName: outputs.dynamodb_table_name,
+    KeyConditionExpression: "file_key = :key AND #timestamp BETWEEN :from AND :to",
+    ProjectionExpression: attributes,
+    ExpressionAttributeNames: { "#timestamp": "timestamp" }, // a reserved word
+    ExpressionAttributeValues: {
+      ":key": { S: key },
+      ":from": { S: from },
+      ":to": { S: to },
+    },
+    ScanIndexForward: false,
+    ConsistentRead: true,
+  });
+  for await (const { Items = [] } of pages) yield* Items.map(toItem);
+}
+
+/** A row is of a version; without versions, of its ETag. */
+function isOfVersion({ version_id, etag }: Item, object: Upload): boolean {
+  const version = versionOf(object.versionId);
+  return versionOf(version_id) === version && (version !== undefined || etag === object.etag);
+}
+
+function isBackfilled({ event_name }: Item): boolean {
+  return event_name === BACKFILLED;
+}
+
+/** S3's tag of an upload in parts ends with their number. An upload without a tag may be one. */
+export function isInParts({ etag }: { etag?: unknown }): boolean {
+  return etag === undefined || /-\d+$/.test(String(etag));
+}
+
+function toIso(ms: number): string {
+  return new Date(ms).toISOString();
 }
 
 export async function deleteRow({ dynamo, outputs }: Stack, row: Item): Promise<void> {

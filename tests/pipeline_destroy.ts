@@ -62,7 +62,8 @@ export const DESTROY: Steps<Deployed> = {
     const versions = await countVersions(root.s3, bucket, 100_000);
     const { code, stderr } = await interruptedTask(shell, /Destroying\.\.\./, "destroy", "--yes");
     assert.equal(code, 130, stderr);
-    const emptied = `Emptied \\S+: ${versions} versions and markers, 1 unfinished uploads`;
+    const emptied =
+      `Emptied \\S+: ${versions} versions, delete markers included, and 1 unfinished upload`;
     assert.match(stderr, new RegExp(emptied));
     assert.match(stderr, /Interrupted: deno task destroy --local --env test --yes goes on/);
     const { resources } = await pullState(WORKSPACE);

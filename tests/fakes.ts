@@ -1,0 +1,88 @@
+/** A table, a failure queue and a clock for the fake stack of fixtures.ts. */
+
+import type { Item } from "../tasks/rows.ts";
+import { type Answers, toAttributes } from "./fixtures.ts";
+
+/** A row of 2026-01-02 with just these attributes more. */
+export function row(file_key: string, attributes: Record<string, string | undefined>): Item {
+  const timestamp = "2026-01-02T03:04:05.000Z";
+  return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));
+}
+
+type Values = Record<string, { S: string }>;
+
+/** A table that answers queries by key and time, page by page, and counts the rows that they read. */
+export function fakeTable(rows: Item[]) {
+  const table = { rows, read: 0 };
+  const answers: Answers = {
+    QueryCommand: ({ ExpressionAttributeValues, ScanIndexForward, Limit, ExclusiveStartKey }) => {
+      const { ":key": key, ":from": from, ":to": to } = ExpressionAttributeValues as Values;
+      const found = table.rows
+        .filter(({ file_key, timestamp }) =>
+          file_key === key.S && (!from || timestamp >= from.S && timestamp <= to.S)
+        )
+        .sort((a, b) => a.timestamp < b.timestamp ? -1 : 1);
+      if (ScanIndexForward === false) found.reverse();
+      const last = (ExclusiveStartKey as { at: number } | undefined)?.at ?? 0;
+      const page = found.slice(last, last + (Number(Limit) || 1000));
+      table.read += page.length;
+      const end = last + page.length;
+      return {
+        Items: page.map(toAttributes),
+        LastEvaluatedKey: end < found.length ? { at: end } : undefined,
+      };
+    },
+    DeleteItemCommand: ({ Key }) => {
+      const { file_key, timestamp } = Key as Values;
+      table.rows = table.rows.filter((row) =>
+        row.file_key !== file_key.S || row.timestamp !== timestamp.S
+      );
+      return {};
+    },
+  };
+  return { table, answers };
+}
+
+/** A failure queue with a clock of its own: what is received is hidden for its timeout. */
+export function fakeQueue(bodies: Record<string, string>) {
+  const visibleAt = new Map(Object.keys(bodies).map((id) => [id, 0]));
+  const queue = { nowSeconds: 0, visibleAt };
+  const idOf = ({ ReceiptHandle }: Record<string, unknown>) => String(ReceiptHandle).split(" ")[0];
+  const answers: Answers = {
+    GetQueueAttributesCommand: () => {
+      const visible = [...visibleAt.values()].filter((at) => at <= queue.nowSeconds).length;
+      return {
+        Attributes: {
+          ApproximateNumberOfMessages: String(visible),
+          ApproximateNumberOfMessagesNotVisible: String(visibleAt.size - visible),
+        },
+      };
+    },
+    ReceiveMessageCommand: ({ MaxNumberOfMessages, VisibilityTimeout }) => {
+      const ids = [...visibleAt].filter(([, at]) => at <= queue.nowSeconds).map(([id]) => id)
+        .slice(0, MaxNumberOfMessages as number);
+      if (ids.length === 0) queue.nowSeconds++;
+      for (const id of ids) visibleAt.set(id, queue.nowSeconds + Number(VisibilityTimeout));
+      return {
+        Messages: ids.map((MessageId) => ({
+          MessageId,
+          ReceiptHandle: `${MessageId} ${queue.nowSeconds}`,
+          Body: bodies[MessageId],
+          Attributes: { SentTimestamp: "0" },
+        })),
+      };
+    },
+    DeleteMessageCommand: (input) => {
+      visibleAt.delete(idOf(input));
+      return {};
+    },
+    ChangeMessageVisibilityCommand: (input) => {
+      if (visibleAt.get(idOf(input))! <= queue.nowSeconds) {
+        throw Object.assign(new Error("not in flight"), { name: "MessageNotInflight" });
+      }
+      visibleAt.set(idOf(input), queue.nowSeconds);
+      return {};
+    },
+  };
+  return { queue, answers };
+}

@@ -1,0 +1,224 @@
+/** The task replay against fake clients: what the stand-in cannot be made to answer. */
+
+import assert from "node:assert/strict";
+import { fakeQueue, fakeTable, row } from "./fakes.ts";
+import { fakeStack, permittedTest, toRecord } from "./fixtures.ts";
+
+const FAILED = {
+  FunctionError: "Unhandled",
+  Payload: new TextEncoder().encode(JSON.stringify({ errorType: "E", errorMessage: "no" })),
+};
+
+const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
+
+permittedTest("readMessage() takes an envelope or a bare event, and nothing else", async () => {
+  const { readMessage } = await import("../tasks/replay.ts");
+  const envelope = {
+    requestContext: { condition: "RetriesExhausted", approximateInvokeCount: 3 },
+    requestPayload: EVENT,
+    responsePayload: { errorType: "RecordsFailedError", errorMessage: "1 of 1 failed" },
+  };
+  const known = { event: EVENT, keys: ["a+b"] };
+  const cases = [
+    [envelope, {
+      ...known,
+      tries: 3,
+      error: "RecordsFailedError: 1 of 1 failed",
+    }],
+    // Expired before it ran: there is no response.
+    [{ ...envelope, responsePayload: null, requestContext: { condition: "EventAgeExceeded" } }, {
+      ...known,
+      tries: undefined,
+      error: "EventAgeExceeded",
+    }],
+    [EVENT, known],
+    [{ Event: "s3:TestEvent" }, { event: { Event: "s3:TestEvent" }, keys: [] }],
+  ] as const;
+  for (const [message, expected] of cases) {
+    assert.deepEqual(readMessage(JSON.stringify(message)), expected);
+  }
+  for (const body of ["", "{", "null", "[]", "7", "{}", '{"requestPayload":{}}']) {
+    assert.throws(() => readMessage(body), {
+      name: "TypeError",
+      message: /^the (message|envelope)/,
+    });
+  }
+});
+
+permittedTest("replayFailures() deletes after success alone, and gives back the rest", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  const { queue, answers } = fakeQueue({
+    good: bodyOf("good"),
+    bad: bodyOf("bad"),
+    busy: bodyOf("busy"),
+    junk: "junk",
+  });
+  const { stack, calls } = await fakeStack({
+    ...answers,
+    InvokeCommand: ({ Payload }) => {
+      const text = new TextDecoder().decode(Payload as Uint8Array);
+      if (text.includes("bad")) return FAILED;
+      if (text.includes("busy")) {
+        throw Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
+      }
+      assert.equal(calls.some(({ name }) => name === "DeleteMessageCommand"), false);
+      return {};
+    },
+  });
+  const report = await replayFailures(stack, { dryRun: false, max: Infinity });
+  assert.deepEqual({ ...report, failures: report.failures.toSorted(byId) }, {
+    ok: false,
+    dryRun: false,
+    replayed: 1,
+    failed: 3,
+    failures: [
+      { messageId: "bad", keys: ["bad"], reason: "E: no" },
+      { messageId: "busy", keys: ["busy"], reason: "TooManyRequestsException: Rate" },
+      {
+        messageId: "junk",
+        keys: [],
+        reason: "the message is no JSON: nothing here put it there",
+      },
+    ],
+    left: { visible: 3, inFlight: 0 },
+  });
+  assert.deepEqual([...queue.visibleAt.keys()], ["bad", "busy", "junk"]);
+});
+
+permittedTest("replayFailures() tries each message once, however long that takes", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  const ids = Array.from({ length: 60 }, (_, n) => (n < 30 ? "bad-" : "good-") + n);
+  const { queue, answers } = fakeQueue(Object.fromEntries(ids.map((id) => [id, bodyOf(id)])));
+  const tried: string[] = [];
+  const { stack, calls } = await fakeStack({
+    ...answers,
+    InvokeCommand: ({ Payload }) => {
+      const { Records } = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
+      const id = Records[0].s3.object.key;
+      tried.push(id);
+      if (id.startsWith("good")) return {};
+      queue.nowSeconds += 100; // all ten of a receipt are visible again before the last is done
+      return FAILED;
+    },
+  });
+  const { replayed, failed, left } = await replayFailures(stack, { dryRun: false, max: Infinity });
+  assert.deepEqual(tried.toSorted(), ids.toSorted());
+  assert.deepEqual({ replayed, failed }, { replayed: 30, failed: 30 });
+  assert.deepEqual(left, { visible: 30, inFlight: 0 });
+  const receipts = calls.filter(({ name }) => name === "ReceiveMessageCommand").length;
+  assert.ok(receipts < 100, `${receipts} receipts`);
+});
+
+permittedTest("replayFailures() ends where SQS does not hide what it gave out", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  const Messages = ["1", "2"].map((id) => ({
+    MessageId: id,
+    ReceiptHandle: id,
+    Body: bodyOf(id),
+    Attributes: { SentTimestamp: "0" },
+  }));
+  const { stack } = await fakeStack({ ReceiveMessageCommand: () => ({ Messages }) });
+  const { replayed } = await replayFailures(stack, { dryRun: true, max: Infinity });
+  assert.equal(replayed, 2);
+});
+
+permittedTest("replayFailures() counts more failures than it describes", async () => {
+  const { replayFailures, replayToText } = await import("../tasks/replay.ts");
+  const ids = Array.from({ length: 1200 }, (_, n) => `m${n}`);
+  const { answers } = fakeQueue(Object.fromEntries(ids.map((id) => [id, "junk"])));
+  const { stack } = await fakeStack(answers);
+  const report = await replayFailures(stack, { dryRun: false, max: Infinity });
+  assert.deepEqual([report.failed, report.failures.length], [1200, 1000]);
+  assert.deepEqual(replayToText(report).split("\n").slice(-2), [
+    "FAILED: 200 more",
+    "0 events replayed, 1200 failed; 1200 messages in the failure queue",
+  ]);
+});
+
+permittedTest("replayFailures() leaves a message that is in flight elsewhere", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  const { queue, answers } = fakeQueue({ here: bodyOf("a"), elsewhere: bodyOf("b") });
+  queue.visibleAt.set("elsewhere", 1000);
+  const { stack } = await fakeStack(answers);
+  const { replayed, left } = await replayFailures(stack, { dryRun: false, max: Infinity });
+  assert.deepEqual({ replayed, left }, { replayed: 1, left: { visible: 0, inFlight: 1 } });
+});
+
+permittedTest(
+  "replayFailures() takes a backfill's row for a version's own, of 100,000",
+  async (t) => {
+    const { replayFailures } = await import("../tasks/replay.ts");
+    const key = "in/report.txt";
+    const minute = (n: number) => new Date(Date.UTC(2026, 0, 1) + n * 60_000).toISOString();
+    const past = Array.from(
+      { length: 100_000 },
+      (_, n) => row(key, { timestamp: minute(n), version_id: `v${n}` }),
+    );
+    const [versionId, last_modified] = ["v50000", minute(50_000)];
+    const eventTime = last_modified.replace("00.000Z", "00.678Z");
+    const own = row(key, { timestamp: eventTime, version_id: versionId, etag: "t" });
+    const cases = { "it is there": { ...own, last_modified }, "it was gone by then": own };
+    for (const [name, itsRow] of Object.entries(cases)) {
+      await t.step(name, async () => {
+        const backfilled = { ...past[50_000], event_name: "ObjectCreated:Backfill" };
+        const { table, answers } = fakeTable([...past.with(50_000, backfilled), itsRow]);
+        const record = toRecord("b", { key, versionId, eTag: "t" }, eventTime);
+        const { answers: queue } = fakeQueue({ "1": JSON.stringify({ Records: [record] }) });
+        const { stack } = await fakeStack({ ...answers, ...queue });
+        const { replayed } = await replayFailures(stack, { dryRun: false, max: 1 });
+        assert.equal(replayed, 1);
+        assert.deepEqual(
+          table.rows.filter((row) => row.version_id === versionId),
+          [itsRow],
+        );
+        assert.ok(table.read <= 1500, `${table.read} rows read`);
+      });
+    }
+  },
+);
+
+permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  let next = 0;
+  const { stack, calls } = await fakeStack({
+    ReceiveMessageCommand: ({ MaxNumberOfMessages }) => ({
+      Messages: Array.from({ length: MaxNumberOfMessages as number }, () => ({
+        MessageId: String(++next),
+        ReceiptHandle: String(next),
+        Body: JSON.stringify(EVENT),
+      })),
+    }),
+  });
+  const report = await replayFailures(stack, { dryRun: false, max: 13 });
+  assert.equal(report.replayed, 13);
+  assert.equal(calls.filter(({ name }) => name === "InvokeCommand").length, 13);
+  const asked = calls.filter(({ name }) => name === "ReceiveMessageCommand")
+    .map(({ input }) => input.MaxNumberOfMessages);
+  assert.deepEqual(asked, [10, 3]);
+});
+
+permittedTest("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  const { stack, calls } = await fakeStack({
+    ReceiveMessageCommand: [{
+      Messages: [{ MessageId: "1", ReceiptHandle: "h", Body: JSON.stringify(EVENT) }],
+    }],
+    InvokeCommand: () => {
+      throw Object.assign(new Error("not you"), { name: "AccessDeniedException" });
+    },
+  });
+  await assert.rejects(
+    replayFailures(stack, { dryRun: false, max: 10 }),
+    { name: "AccessDeniedException" },
+  );
+  assert.ok(calls.some(({ name }) => name === "ChangeMessageVisibilityCommand"));
+});
+
+/** A message of an event about one object, which the function is not asked to read. */
+function bodyOf(key: string): string {
+  return JSON.stringify({ Records: [{ s3: { object: { key } } }] });
+}
+
+function byId(a: { messageId: string }, b: { messageId: string }): number {
+  return a.messageId < b.messageId ? -1 : 1;
+}
