@@ -5,12 +5,13 @@
 
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { sha256Of, writeZip, ZIP_URL } from "./tasks/build.ts";
+import { readClock } from "./tasks/clock.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { toSentence } from "./tasks/failures.ts";
 import { readRows, toCsvLines, toJsonLines, toTableLines } from "./tasks/list_rows.ts";
 import { runAtTerminal } from "./tasks/local_shell.ts";
-import { logToText, readLog } from "./tasks/logs.ts";
+import { logToJson, logToText, readLog } from "./tasks/logs.ts";
 import {
   type OptionName,
   OPTIONS,
@@ -213,7 +214,7 @@ async function statusTask({ json, ...where }: Values<"env" | "local" | "json">):
   await withStack(where, async (stack) => {
     const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
     const status = await readStatus(stack, zip && sha256Of(zip));
-    print(status, json, (status) => statusToText(status, Date.now()));
+    print(status, json, statusToText);
     if (!status.ok) throw new FindingError("It needs attention: see the problems above");
   });
 }
@@ -221,11 +222,13 @@ async function statusTask({ json, ...where }: Values<"env" | "local" | "json">):
 async function logsTask(
   { json, since, follow, ...where }: Values<"env" | "local" | "json" | "since" | "follow">,
 ): Promise<void> {
-  const sinceMs = Date.now() - (since ?? LOG_SINCE_MS);
-  await withStack(where, async ({ logs, outputs }) => {
+  await withStack(where, async (stack) => {
+    const { logs, outputs } = stack;
+    const now = await readClock(stack);
+    const sinceMs = now() - (since ?? LOG_SINCE_MS);
     try {
       for await (const event of readLog(logs, outputs.log_group_name, { sinceMs, follow })) {
-        const line = json ? event.message.trimEnd() : logToText(event);
+        const line = json ? logToJson(event) : logToText(event);
         if (line !== undefined && !await printLine(line)) return;
       }
     } catch (error) {
@@ -244,15 +247,12 @@ async function rowsTask(
   if (key !== undefined && prefix !== "") {
     throw new UserError("KEY and --prefix exclude each other: choose one");
   }
-  const sinceMs = since === undefined ? undefined : Date.now() - since;
   const most = limit ?? (json || csv ? Infinity : SHOWN_ROWS);
   await withStack(where, async (stack) => {
+    const now = await readClock(stack);
+    const sinceMs = since === undefined ? undefined : now() - since;
     const rows = readRows(stack, { key, prefix, sinceMs, limit: most });
-    const lines = json
-      ? toJsonLines(rows)
-      : csv
-      ? toCsvLines(rows)
-      : toTableLines(rows, Date.now());
+    const lines = json ? toJsonLines(rows) : csv ? toCsvLines(rows) : toTableLines(rows, now());
     for await (const line of lines) if (!await printLine(line)) return;
   });
 }

@@ -6,11 +6,11 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
-import { type Row, toJsonLine } from "../handler.ts";
+import type { Row } from "../handler.ts";
 import { parseLine, readLog } from "./logs.ts";
 import { type Item, rowKey, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
-import { clip, say, toDuration, toTable, visible } from "./terminal.ts";
+import { clip, say, toDuration, toJson, toTable, visible } from "./terminal.ts";
 
 /** Which rows: those of a key, those written since a time, or those below a prefix. */
 export interface Wanted {
@@ -175,7 +175,7 @@ async function* newestFirst(rows: AsyncGenerator<Item>): AsyncGenerator<Item> {
 
 /** Rows as the lines of JSON. */
 export async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
-  for await (const row of rows) yield toJsonLine(row);
+  for await (const row of rows) yield toJson(row);
 }
 
 /** Rows as the lines of a CSV file, which end with CRLF: https://www.rfc-editor.org/rfc/rfc4180 */

@@ -3,7 +3,7 @@
 import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
 import { interrupted, pause } from "./signals.ts";
-import { visible } from "./terminal.ts";
+import { escapeJson, toJson, visible } from "./terminal.ts";
 
 /** Lines may arrive so much later than others of the same time. */
 const LATE_MS = 30_000;
@@ -68,7 +68,7 @@ export async function* readLog(
 export function logToText({ timestamp, message }: LogEvent): string | undefined {
   const time = new Date(timestamp).toISOString();
   const line = (level: string, text: string) =>
-    `${time}  ${level.padEnd(5)}  ${visible(text.trimEnd())}`;
+    `${time}  ${level.padEnd(5)}  ${visible(text.replace(/[\r\n]+$/, ""))}`.trimEnd();
   const { level, outcome, type, record, ...fields } = parseLine(message) ?? {};
 
   if (typeof outcome === "string") {
@@ -76,7 +76,7 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
     const ms = duration_ms === undefined ? "" : `${duration_ms} ms`;
     const what = file_key ?? event_name ?? note ?? "";
     const odd = [object && `object ${object}`, error].filter((part) => part !== undefined);
-    const text = [outcome.padEnd(9), ms.padStart(8), String(what), ...odd].join("  ");
+    const text = [outcome.padEnd(9), ms.padStart(8), showEdges(String(what)), ...odd].join("  ");
     return line(String(level), text);
   }
   if (typeof type === "string" && type.startsWith("platform.")) { // Lambda's own, as JSON
@@ -90,11 +90,29 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
   return line(String(level ?? ""), typeof note === "string" ? note : message);
 }
 
+/** A line as one JSON object in one line: its own, or one that wraps it. */
+export function logToJson({ timestamp, message }: LogEvent): string {
+  if (parseLine(message) === undefined) {
+    return toJson({ timestamp: new Date(timestamp).toISOString(), message });
+  }
+  // Its own text, not what JSON.parse() made of it: numbers stay exact. Line breaks are between tokens.
+  return escapeJson(message.trim().replace(/[\t\r\n]+/g, " "));
+}
+
+/** A key whose white space at either end can be seen. */
+function showEdges(key: string): string {
+  return key.replace(
+    /^\s+|\s+$/gu,
+    (spaces) =>
+      Array.from(spaces, (space) => `\\u{${space.codePointAt(0)!.toString(16)}}`).join(""),
+  );
+}
+
 /** The fields of a line that is a JSON object. */
 export function parseLine(message: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(message);
-    return isObject(value) ? value : undefined;
+    return isObject(value) && !Array.isArray(value) ? value : undefined;
   } catch {
     return undefined;
   }

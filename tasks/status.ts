@@ -3,6 +3,8 @@
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { BatchGetItemCommand, DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { type Clock, readClock } from "./clock.ts";
+import { sayGone } from "./gone.ts";
 import { parseLine, readLog } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
 import { type Item, rowKey, toItem } from "./rows.ts";
@@ -19,17 +21,10 @@ const CANDIDATES = 5 * NEWEST;
 const FIRST_LOOK_MS = 15_000;
 const LAST_LOOK_MS = 30 * 86_400_000;
 
-/** What becomes of a part that is gone. */
-const MADE_AGAIN = {
-  "bucket": "makes it again, empty; the rows stay",
-  "function": "makes it again, and backfill records what was uploaded meanwhile",
-  "table": "makes it again, empty, and backfill records what is in the bucket",
-  "failure queue": "makes it again, empty, and backfill records the objects of its events",
-  "log group": "makes it again, empty; the rows stay",
-};
-
 export interface Status {
   ok: boolean;
+  /** When it was looked at, by AWS's clock. */
+  at: string;
   bucket: { name: string; notifies: boolean };
   function?: {
     name: string;
@@ -50,68 +45,70 @@ export interface Status {
 
 /** Looks at each part. `builtSha256` is the local zip's, in base64, if there is one. */
 export async function readStatus(stack: Stack, builtSha256: string | undefined): Promise<Status> {
-  const { outputs } = stack;
-  const problems: string[] = [];
+  const now = await readClock(stack);
+  const gone: string[] = [];
 
-  /** Undefined, and a problem, where a part was removed by other means than Terraform. */
-  async function part<T>(
-    kind: keyof typeof MADE_AGAIN,
-    name: string,
-    look: Promise<T>,
-  ): Promise<T | undefined> {
+  /** Undefined where a part was removed by other means than Terraform. */
+  async function part<T>(look: Promise<T>): Promise<T | undefined> {
     try {
       return await look;
     } catch (error) {
-      if (!/NotFound|NoSuchBucket|NonExistent|DoesNotExist/.test((error as Error).name)) {
-        throw error;
-      }
-      problems.push(`the ${kind} ${name} does not exist any more: deploy ${MADE_AGAIN[kind]}`);
+      const sentence = sayGone(error, stack.outputs);
+      if (sentence === undefined) throw error;
+      gone.push(sentence);
     }
   }
 
-  const { s3_bucket_name, dynamodb_table_name: TableName, lambda_function_name } = outputs;
+  const TableName = stack.outputs.dynamodb_table_name;
   const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
-    part("bucket", s3_bucket_name, bucketNotifies(stack)),
-    part("function", lambda_function_name, readFunction(stack, builtSha256)),
-    part("table", TableName, stack.dynamo.send(new DescribeTableCommand({ TableName }))),
-    part("failure queue", outputs.failure_queue_url, countFailures(stack)),
+    part(bucketNotifies(stack)),
+    part(readFunction(stack, builtSha256)),
+    part(stack.dynamo.send(new DescribeTableCommand({ TableName }))),
+    part(countFailures(stack)),
     readAlarms(stack),
   ]);
-  const rows = table && await part("log group", outputs.log_group_name, newestRows(stack));
-  if (notifies === false) {
-    problems.push(`the bucket ${outputs.s3_bucket_name} does not call the function; deploy again`);
-  }
+  const rows = table && await part(newestRows(stack, now));
+  const seen = {
+    at: new Date(now()).toISOString(),
+    bucket: { name: stack.outputs.s3_bucket_name, notifies: notifies ?? false },
+    function: fn,
+    rows: rows ?? [],
+    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
+    alarms,
+  };
+  const problems = [...gone, ...problemsOf(seen, notifies === false)];
+  return { ok: problems.length === 0, ...seen, problems };
+}
+
+function problemsOf(
+  { bucket, function: fn, failureQueue, alarms }: Omit<Status, "ok" | "problems">,
+  isSilent: boolean,
+): string[] {
+  const problems: string[] = [];
+  if (isSilent) problems.push(`the bucket ${bucket.name} does not call the function; deploy again`);
   if (fn && !["Active", "Inactive"].includes(fn.state)) {
     problems.push(`the function is ${fn.state}, not Active`);
   }
-  const failed = failureQueue ? failureQueue.visible + failureQueue.inFlight : 0;
+  const failed = failureQueue.visible + failureQueue.inFlight;
   if (failed > 0) {
     const why = "deno task logs says why, deno task replay runs them again";
     problems.push(`${plural(failed, "event")} in the failure queue: ${why}`);
   }
   problems.push(...alarms.map(({ name }) => `the alarm ${name} is in ALARM`));
-  return {
-    ok: problems.length === 0,
-    bucket: { name: outputs.s3_bucket_name, notifies: notifies ?? false },
-    function: fn,
-    rows: rows ?? [],
-    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
-    alarms,
-    problems,
-  };
+  return problems;
 }
 
-/** A status for people, on one screen. `nowMs` is milliseconds since 1970. */
-export function statusToText(status: Status, nowMs: number): string {
-  const { bucket, function: fn, rows, failureQueue, alarms, problems } = status;
-  const since = (iso: unknown) => `${toDuration(nowMs - Date.parse(String(iso)))} ago`;
+/** A status for people, on one screen. */
+export function statusToText(status: Status): string {
+  const { at, bucket, function: fn, rows, failureQueue, alarms, problems } = status;
+  const age = (iso: unknown) => toDuration(Date.parse(at) - Date.parse(String(iso)));
   const lines = toTable([
     ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
     [
       "function",
       fn === undefined
         ? "gone"
-        : `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${since(fn.lastModified)}`,
+        : `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${age(fn.lastModified)} ago`,
     ],
     ["code", fn === undefined ? "gone" : `${fn.codeSha256}, ${fn.code}`],
     [
@@ -122,7 +119,7 @@ export function statusToText(status: Status, nowMs: number): string {
     ["alarms", alarms.length === 0 ? "none in ALARM" : `${alarms.length} in ALARM`],
   ]);
   for (const { name, since: time, reason } of alarms) {
-    lines.push(`  ${visible(name)}, ${since(time)}: ${clip(reason, 100)}`);
+    lines.push(`  ${visible(name)}, ${age(time)} ago: ${clip(reason, 100)}`);
   }
   lines.push("");
   if (rows.length === 0) {
@@ -134,7 +131,7 @@ export function statusToText(status: Status, nowMs: number): string {
         clip(String(row.file_key), 40),
         String(row.file_size ?? ""),
         clip(String(row.content_type ?? ""), 24),
-        toDuration(nowMs - Date.parse(String(row.processed_at))),
+        age(row.processed_at),
         clip(String(row.content_preview ?? ""), 30),
       ]),
     ], [1, 3]));
@@ -172,16 +169,17 @@ async function readFunction(
  * The rows written last. The table is ordered by key, so the newest are found by the function's log,
  * whose lines say which rows it wrote; what was removed since is left out.
  */
-async function newestRows({ logs, dynamo, outputs }: Stack): Promise<Item[]> {
+async function newestRows({ logs, dynamo, outputs }: Stack, now: Clock): Promise<Item[]> {
   const pattern = '{ $.outcome = "written" }';
   const written: Record<string, unknown>[] = [];
-  let untilMs = Date.now();
+  const nowMs = now();
+  let untilMs: number | undefined; // no end: rows may come while it looks
   for (
     let lookMs = FIRST_LOOK_MS;
     lookMs < LAST_LOOK_MS && written.length < CANDIDATES;
     lookMs *= 4
   ) {
-    const sinceMs = Date.now() - lookMs;
+    const sinceMs = nowMs - lookMs;
     let found: Record<string, unknown>[] = [];
     for await (
       const { message } of readLog(logs, outputs.log_group_name, { sinceMs, untilMs, pattern })
@@ -214,7 +212,10 @@ async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarm
       StateValue: "ALARM",
     }),
   );
-  return MetricAlarms.map(({ AlarmName = "", StateUpdatedTimestamp, StateReason = "" }) => ({
+  // Not every stand-in of AWS filters.
+  return MetricAlarms.filter(({ StateValue }) => StateValue === "ALARM").map((
+    { AlarmName = "", StateUpdatedTimestamp, StateReason = "" },
+  ) => ({
     name: AlarmName,
     since: StateUpdatedTimestamp?.toISOString() ?? "",
     reason: StateReason,

@@ -10,6 +10,7 @@ import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient } from "@aws-sdk/client-sts";
 import * as credentials from "./credentials.ts";
+import { sayGone } from "./gone.ts";
 import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
 import { pause } from "./signals.ts";
@@ -171,7 +172,12 @@ export async function withStack(
   const outputs = await terraform.outputs(target.workspace);
   if (outputs === undefined) throw nothingDeployed(target);
   await checkCredentials(target);
-  await work(connect(target, outputs), target);
+  try {
+    await work(connect(target, outputs), target);
+  } catch (error) {
+    const sentence = sayGone(error, outputs, target.flags);
+    throw sentence === undefined ? error : new UserError(sentence);
+  }
 }
 
 /** What is deployed at a target, by its outputs. */

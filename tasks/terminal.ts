@@ -55,7 +55,22 @@ export async function confirm(question: string, accepted = "yes"): Promise<void>
 
 /** Prints a result, as JSON or for people. */
 export function print<T>(result: T, json: boolean, toText: (result: T) => string): void {
-  console.log(json ? JSON.stringify(result, null, 2) : toText(result));
+  console.log(json ? toJson(result, 2) : toText(result));
+}
+
+/** JSON of which no character can steer a terminal. Without `indent` it is one line. */
+export function toJson(value: unknown, indent?: number): string {
+  return escapeJson(JSON.stringify(value, null, indent));
+}
+
+/** The same JSON, but what {@link visible} escapes is `\\u` and its UTF-16 units. */
+export function escapeJson(json: string): string {
+  return json.replace(
+    /[^\P{Cc}\n]|[\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu,
+    (character) =>
+      character.split("").map((unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"))
+        .join(""),
+  );
 }
 
 /** Writes a line of a long result; false when nobody reads any more, as after `| head`. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { clip, toDuration, toTable, visible } from "../tasks/terminal.ts";
+import { clip, toDuration, toJson, toTable, visible } from "../tasks/terminal.ts";
 
 Deno.test("visible() leaves no character that a terminal acts on", () => {
   const cases = [
@@ -11,6 +11,20 @@ Deno.test("visible() leaves no character that a terminal acts on", () => {
     ["\ud800", "\\u{d800}"],
   ];
   for (const [text, shown] of cases) assert.equal(visible(text), shown);
+});
+
+Deno.test("toJson() is the same value, and leaves no character that a terminal acts on", () => {
+  const value = {
+    "\u202e": "\u001b[31m \u009b31m \u007f \u2028 \u2066 \ufeff \u{e0001} \ud800 日本 😀\n",
+  };
+  const steering = /[^\P{Cc}\n]|[\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u;
+  for (const indent of [undefined, 2]) {
+    const json = toJson(value, indent);
+    assert.deepEqual(JSON.parse(json), value);
+    assert.doesNotMatch(json, steering);
+    assert.ok(json.includes("日本 😀"));
+    assert.equal(json.includes("\n"), indent !== undefined);
+  }
 });
 
 Deno.test("toTable() aligns columns, whatever the width of their characters", () => {

@@ -1,0 +1,35 @@
+/** Parts that are gone, by the errors that each service throws. */
+
+import assert from "node:assert/strict";
+import { fakeStack, permittedTest } from "./fixtures.ts";
+
+permittedTest("sayGone() names the part that is gone and what to do, in every task", async () => {
+  const { sayGone } = await import("../tasks/gone.ts");
+  const dynamo = await import("@aws-sdk/client-dynamodb");
+  const lambda = await import("@aws-sdk/client-lambda");
+  const logs = await import("@aws-sdk/client-cloudwatch-logs");
+  const s3 = await import("@aws-sdk/client-s3");
+  const sqs = await import("@aws-sdk/client-sqs");
+  const { stack: { outputs } } = await fakeStack({});
+  const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
+  const older = Object.assign(new Error(), { name: "AWS.SimpleQueueService.NonExistentQueue" });
+  const cases: [Error, RegExp | undefined][] = [
+    [
+      new s3.NoSuchBucket(why),
+      /^The bucket uploads does not exist any more: deno task deploy --env x /,
+    ],
+    [new dynamo.ResourceNotFoundException(why), /^The table files .* makes it again, empty/],
+    [new lambda.ResourceNotFoundException(why), /^The function fn .* makes it again, and backfill/],
+    [new logs.ResourceNotFoundException(why), /^The log group log .* makes it again/],
+    [new sqs.QueueDoesNotExist(why), /^The failure queue queue .* makes it again, empty/],
+    [older, /^The failure queue queue /],
+    [new s3.NoSuchKey(why), undefined],
+    [new s3.NotFound(why), undefined], // the answer to a HEAD, also of an object
+    [new Error("other"), undefined],
+  ];
+  for (const [error, expected] of cases) {
+    const sentence = sayGone(error, outputs, " --env x");
+    if (expected) assert.match(sentence ?? "", expected);
+    else assert.equal(sentence, undefined);
+  }
+});

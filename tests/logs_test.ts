@@ -1,0 +1,109 @@
+/** The task logs against fake clients: what the stand-in cannot be made to answer. */
+
+import assert from "node:assert/strict";
+import { fakeStack, permittedTest } from "./fixtures.ts";
+
+permittedTest("logToText() shows what people look for, whoever wrote the line", async () => {
+  const { logToText } = await import("../tasks/logs.ts");
+  const timestamp = Date.parse("2026-01-02T03:04:05.678Z");
+  const time = "2026-01-02T03:04:05.678Z";
+  const platform = (type: string, record: object) => JSON.stringify({ time, type, record });
+  const cases = [
+    [
+      '{"level":"INFO","outcome":"written","file_key":"a\\u001b[31m","duration_ms":12}',
+      `${time}  INFO   written       12 ms  a\\u{1b}[31m`,
+    ],
+    [
+      '{"level":"ERROR","outcome":"failed","file_key":"a","error":"Cannot","duration_ms":1}',
+      `${time}  ERROR  failed         1 ms  a  Cannot`,
+    ],
+    [
+      '{"level":"INFO","outcome":"written","file_key":"a","object":"gone","duration_ms":1}',
+      `${time}  INFO   written        1 ms  a  object gone`,
+    ],
+    ['{"timestamp":"x","level":"ERROR","message":"odd"}', `${time}  ERROR  odd`],
+    ['{"errorType":"E","errorMessage":"broke"}', `${time}  ERROR  E: broke`],
+    ["no JSON at all\n", `${time}         no JSON at all`],
+    [
+      platform("platform.report", { status: "timeout" }),
+      `${time}  ERROR  the run ended with timeout`,
+    ],
+    [platform("platform.report", { status: "success" }), undefined],
+    [platform("platform.start", {}), undefined],
+    ["START RequestId: 1 Version: $LATEST", undefined],
+    ["REPORT RequestId: 1", undefined],
+  ] as const;
+  for (const [message, expected] of cases) {
+    assert.equal(logToText({ timestamp, message }), expected, message);
+  }
+});
+
+permittedTest("logToText() tells keys apart that end in white space", async () => {
+  const { logToText } = await import("../tasks/logs.ts");
+  const show = (file_key: string) => {
+    const message = JSON.stringify({ level: "INFO", outcome: "written", file_key }) + "\n";
+    return logToText({ timestamp: 0, message })!.split("written")[1].trim();
+  };
+  assert.equal(show("a b"), "a b");
+  assert.equal(show("a "), "a\\u{20}");
+  assert.equal(show("a\n"), "a\\u{a}");
+  assert.equal(show(" a\u3000"), "\\u{20}a\\u{3000}");
+});
+
+permittedTest("logToJson() makes of any line one JSON object that steers no terminal", async () => {
+  const { logToJson } = await import("../tasks/logs.ts");
+  const steering = "\u009b31m \u202e \u2028 \u2066 \ufeff \u{e0001} \u007f";
+  const time = "1970-01-01T00:00:00.000Z";
+  const whole = (message: string) => ({ timestamp: time, message });
+  const cases: [string, unknown][] = [
+    [JSON.stringify({ a: steering }), { a: steering }],
+    [JSON.stringify({ a: [1, "\n"] }, null, "\t") + "\r\n", { a: [1, "\n"] }],
+    ["no JSON " + steering, whole("no JSON " + steering)],
+    ['"a text"', whole('"a text"')],
+    ["[1]\n", whole("[1]\n")],
+    ["", whole("")],
+    ['{"broken":', whole('{"broken":')],
+    ["two\nlines", whole("two\nlines")],
+  ];
+  for (const [message, expected] of cases) {
+    const line = logToJson({ timestamp: 0, message });
+    assert.deepEqual(JSON.parse(line), expected);
+    assert.doesNotMatch(line, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);
+  }
+  const exact = '{"a":12345678901234567890}';
+  assert.equal(logToJson({ timestamp: 0, message: exact }), exact);
+});
+
+permittedTest("readLog() follows: every page, late lines, and no line twice", async () => {
+  const { readLog } = await import("../tasks/logs.ts");
+  const line = (eventId: string | undefined, timestamp: number, message: string) => ({
+    eventId,
+    timestamp,
+    message,
+    logStreamName: "s",
+  });
+  const { stack, calls } = await fakeStack({
+    FilterLogEventsCommand: [
+      { events: [line("1", 100_000, "a")], nextToken: "more" },
+      { events: [], nextToken: "more still" }, // a page may be empty
+      { events: [line(undefined, 101_000, "no id"), line("2", 102_000, "b")] },
+      { events: [line("3", 99_000, "late"), line(undefined, 101_000, "no id")] },
+      { events: [line("3", 99_000, "late"), line("2", 102_000, "b"), line("4", 103_000, "c")] },
+    ],
+  });
+  const seen: string[] = [];
+  const lines = readLog(stack.logs, "log", { sinceMs: 90_000, follow: true, pollMs: 1 });
+  for await (const { message } of lines) {
+    seen.push(message);
+    if (message === "c") break;
+  }
+  assert.deepEqual(seen, ["a", "no id", "b", "late", "c"]);
+  const looks = calls.map(({ input }) => [input.startTime, input.nextToken]);
+  assert.deepEqual(looks, [
+    [90_000, undefined],
+    [90_000, "more"],
+    [90_000, "more still"],
+    [90_000, undefined],
+    [90_000, undefined],
+  ]);
+});

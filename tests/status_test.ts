@@ -1,0 +1,127 @@
+/** The task status against fake clients: what the stand-in cannot be made to answer. */
+
+import assert from "node:assert/strict";
+import { row } from "./fakes.ts";
+import { type Answers, dated, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+
+permittedTest("readStatus() names each part that was removed by other means", async () => {
+  const { readStatus } = await import("../tasks/status.ts");
+  const { ResourceNotFoundException: NoFunction } = await import("@aws-sdk/client-lambda");
+  const { ResourceNotFoundException: NoTable } = await import("@aws-sdk/client-dynamodb");
+  const { ResourceNotFoundException: NoLog } = await import("@aws-sdk/client-cloudwatch-logs");
+  const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
+  const named = (name: string) => Object.assign(new Error("gone"), { name });
+  const gone = {
+    GetBucketNotificationConfigurationCommand: () => named("NoSuchBucket"),
+    GetFunctionCommand: () => new NoFunction(why),
+    FilterLogEventsCommand: () => new NoLog(why),
+    GetQueueAttributesCommand: () => named("QueueDoesNotExist"),
+  };
+  const kinds = async (answers: Answers) => {
+    const { stack } = await fakeStack(answers);
+    const { ok, problems } = await readStatus(stack, undefined);
+    assert.equal(ok, false);
+    return problems.map((problem) => problem.replace(/ (does not exist|is) .*/, "")).sort();
+  };
+  assert.deepEqual(await kinds(gone), [
+    "The bucket uploads",
+    "The failure queue queue",
+    "The function fn",
+    "The log group log",
+  ]);
+  const andTable = { ...gone, DescribeTableCommand: () => new NoTable(why) };
+  assert.ok((await kinds(andTable)).includes("The table files"));
+  const { stack: denied } = await fakeStack({
+    GetFunctionCommand: () => named("AccessDeniedException"),
+  });
+  await assert.rejects(readStatus(denied, undefined), { name: "AccessDeniedException" });
+});
+
+permittedTest(
+  "readStatus() shows only alarms in ALARM, also where they are not filtered",
+  async () => {
+    const { readStatus } = await import("../tasks/status.ts");
+    const { stack } = await fakeStack({
+      ...SOUND,
+      DescribeAlarmsCommand: () => ({
+        MetricAlarms: ["OK", "ALARM", "INSUFFICIENT_DATA"].map((StateValue) => ({
+          AlarmName: `fn-${StateValue}`,
+          StateValue,
+          StateUpdatedTimestamp: new Date(0),
+        })),
+      }),
+    });
+    const { alarms, problems } = await readStatus(stack, "hash");
+    assert.deepEqual(alarms.map(({ name }) => name), ["fn-ALARM"]);
+    assert.deepEqual(problems, ["the alarm fn-ALARM is in ALARM"]);
+  },
+);
+
+permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
+  const { readStatus, statusToText } = await import("../tasks/status.ts");
+  const { stack, calls } = await fakeStack(SOUND);
+  const status = await readStatus(stack, "hash");
+  assert.equal(status.ok, true);
+  assert.deepEqual(statusToText({ ...status, at: ago(0) }).split("\n"), [
+    "bucket         uploads, calls the function",
+    "function       fn, nodejs22.x, Active, changed 3 h ago",
+    "code           hash, as built here",
+    "failure queue  0 events",
+    "alarms         none in ALARM",
+    "",
+    "newest rows  bytes  type   age  preview",
+    "in/b.txt                   5 s",
+    "in/a.txt                  60 s  hi\\u{a}",
+    "",
+    "All is well.",
+  ]);
+  const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
+  const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
+  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/a.txt", "in/gone.txt"]);
+});
+
+/** S3's time in these tests, far from the local clock's. */
+const NOW_MS = Date.parse("2100-01-01T00:00:00.000Z");
+
+function ago(ms: number): string {
+  return new Date(NOW_MS - ms).toISOString();
+}
+
+const WRITTEN = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
+
+const SOUND: Answers = {
+  HeadBucketCommand: () => dated(new Date(NOW_MS)),
+  GetBucketNotificationConfigurationCommand: () => ({
+    LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
+  }),
+  GetFunctionCommand: () => ({
+    Configuration: {
+      State: "Active",
+      LastModified: ago(3 * 3_600_000),
+      Runtime: "nodejs22.x",
+      CodeSha256: "hash",
+    },
+  }),
+  GetQueueAttributesCommand: () => ({
+    Attributes: {
+      ApproximateNumberOfMessages: "0",
+      ApproximateNumberOfMessagesNotVisible: "0",
+    },
+  }),
+  FilterLogEventsCommand: ({ startTime }) => ({
+    // An old line, and one of a row that is gone by now; more than one look is needed.
+    events: NOW_MS - Number(startTime) < 3_600_000 ? [] : [
+      { message: JSON.stringify(WRITTEN) },
+      { message: JSON.stringify({ ...WRITTEN, file_key: "in/gone.txt" }) },
+      { message: JSON.stringify({ ...WRITTEN, outcome: "failed", file_key: "in/failed.txt" }) },
+    ],
+  }),
+  BatchGetItemCommand: () => ({
+    Responses: {
+      files: [
+        toAttributes(row("in/a.txt", { processed_at: ago(60_000), content_preview: "hi\n" })),
+        toAttributes(row("in/b.txt", { processed_at: ago(5000) })),
+      ],
+    },
+  }),
+};
