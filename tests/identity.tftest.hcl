@@ -28,6 +28,17 @@ variables {
   lambda_runtime = null
 }
 
+# 54 characters. The first run: later the state's own prefix would be the reason, too.
+run "a_name_too_long_is_refused" {
+  command = plan
+
+  variables {
+    project_name = "file-metadata-with-a-name-too-long-by-a-character"
+  }
+
+  expect_failures = [terraform_data.stack]
+}
+
 run "made" {
   command = apply
 
@@ -102,17 +113,7 @@ run "another_region_is_refused" {
   expect_failures = [terraform_data.stack]
 }
 
-run "a_name_too_long_is_refused" {
-  command = plan
-
-  variables {
-    project_name = "file-metadata-that-has-fifty-characters-in-its-nam"
-  }
-
-  expect_failures = [terraform_data.stack]
-}
-
-# Even so nothing that holds data is replaced.
+# Even then nothing that holds data is replaced.
 run "a_lost_identity_replaces_no_data" {
   command = apply
 
