@@ -90,6 +90,9 @@ const CASES: [
   ["F73 no such table", put("400 ResourceNotFoundException"), "no row", 1, 1, /ResourceNotFound/],
   ["F73 write denied", put("400 AccessDeniedException"), "no row", 1, 1, /AccessDenied/],
   ["F73 not valid", put("400 ValidationException"), "no row", 1, 1, /ValidationException/],
+  ["F80 the bucket is gone", get("404 NoSuchBucket"), "no row", 1, 0, /"faults": NoSuchBucket/],
+  ["F84 another region", get("301 PermanentRedirect"), "no row", 1, 0, /Redirect.*HTTP 301/],
+  ["F84 an expired token", get("400 ExpiredToken"), "no row", 1, 0, /ExpiredToken.*HTTP 400/],
 ];
 
 permittedTest("the bundle under faults", async (t) => {
@@ -341,7 +344,49 @@ const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<v
     assert.equal(row.last_modified.S, LastModified!.toISOString());
     assert.ok(Math.abs(Date.parse(row.processed_at.S!) - Date.now()) < 60_000);
   },
+
+  "F80 another bucket is refused, asked for or not": async (setup) => {
+    await using counter = countingProxy(setup.standIn);
+    const env = { AWS_ENDPOINT_URL: counter.url };
+    const unaware = await setup.startFunction({ ...env, BUCKET_NAME: undefined });
+    const aware = await setup.startFunction({ ...env, BUCKET_NAME: BUCKET });
+    for (const size of [4, 0]) { // by GET, and by HEAD, whose 404 has no body
+      const event = toEvent("other", ["test/key"], size);
+      const asked = await unaware.invoke(event);
+      assert.match(asked.error!, /Cannot read "test\/key" from "other": NoSuchBucket/);
+      const before = counter.requests.length;
+      const refused = await aware.invoke(event);
+      assert.match(refused.error!, /its bucket is not this function's, "faults" .*"other"/);
+      assert.equal(counter.requests.length, before);
+    }
+    assert.deepEqual(counter.requests.map(({ method }) => method), ["GET", "HEAD", "GET"]);
+    assert.equal((await setup.rowsOf("test/key")).length, 0);
+  },
+
+  "F81 an object under the customer's own key gets its row": async (setup) => {
+    await using server = serveLocally(({ method }) => {
+      const headers = { "content-type": "application/xml" };
+      const body = method === "HEAD" ? null : SSE_C;
+      return Promise.resolve(new Response(body, { status: 400, headers }));
+    });
+    const lambda = await setup.startFunction({
+      AWS_ENDPOINT_URL: setup.standIn,
+      AWS_ENDPOINT_URL_S3: server.url,
+    });
+    for (const [key, size] of [["sse-c", 4], ["sse-c-empty", 0]] as const) {
+      const { error, log } = await lambda.invoke(eventOf([key], size));
+      assert.equal(error, undefined);
+      assert.equal(JSON.parse(log[0]).object, "customer-encrypted");
+      const [row] = await setup.rowsOf(key);
+      assert.deepEqual([row.file_size.N, row.content_preview], [String(size), undefined]);
+    }
+  },
 };
+
+/** S3's answer to a GET without the key of an object that was put with one (SSE-C). */
+const SSE_C = `<Error><Code>InvalidRequest</Code><Message>The object was stored using a form of \
+Server Side Encryption. The correct parameters must be provided to retrieve the object.</Message>\
+</Error>`;
 
 function eventOf(encodedKeys: string[], size = TEXT_BYTES) {
   return toEvent(BUCKET, encodedKeys, size);

@@ -69,7 +69,7 @@ export const FAIL: Steps<Deployed> = {
     assert.equal(replay.code, 1);
     const report: ReplayReport = JSON.parse(replay.stdout);
     assert.equal(report.replayed, 0);
-    assert.match(report.failures[0].reason, /UndecodableKeyError: Cannot decode .*%zz/);
+    assert.match(report.failures[0].reason, /InvalidEventError: .*form-encoded.*%zz/);
     assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
   },
 };
