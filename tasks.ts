@@ -169,6 +169,12 @@ export const TASKS = {
     afterCtrlC: () => "nothing is left of it",
     run: benchTask,
   }),
+  mutate: task({
+    does: "Break the function's rules by machine; the unit tests must notice",
+    options: [],
+    afterCtrlC: () => "its copies in .local/stryker can be deleted",
+    run: mutateTask,
+  }),
   test: task({
     does: "Run every check and test",
     options: [],
@@ -338,6 +344,13 @@ async function benchTask({ json }: Values<"json">): Promise<void> {
   print(results, json, resultsToText);
   const missed = results.filter(({ met }) => !met).map(({ name }) => name);
   if (missed.length > 0) throw new FindingError(`Missed: ${missed.join("; ")}`);
+}
+
+/** Mutation testing with StrykerJS, which is downloaded for this task alone. */
+async function mutateTask(): Promise<void> {
+  const stryker = "npm:@stryker-mutator/core@10.1.1/stryker";
+  const args = ["run", "--no-config", "--allow-all", stryker, "run", "tests/stryker.json"];
+  await run(Deno.execPath(), args);
 }
 
 /** Every check: the first failure ends it. */
