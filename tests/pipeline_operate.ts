@@ -52,7 +52,7 @@ export const FAIL: Steps<Deployed> = {
 
     const logs = await task(shell, "logs", "--since", "5m");
     assert.equal(logs.code, 0, logs.stderr);
-    assert.match(logs.stdout, /^\S+Z {2}ERROR {2}failed .* Cannot decode .*"poison\/%zz"/m);
+    assert.match(logs.stdout, /^\S+Z {2}ERROR {2}failed .* form-encoded.*"poison\/%zz"/m);
     assert.match(logs.stdout, /^\S+Z {2}INFO {3}written +\d+ ms {2}poison\/good\.txt/m);
     assert.doesNotMatch(logs.stdout, /RequestId/);
 
