@@ -263,7 +263,8 @@ async function isAlive({ log }: Places): Promise<boolean> {
 async function enter(places: Places, { port }: Running): Promise<StandIn> {
   const ca = await Deno.readTextFile(places.certificate);
   const endpoint = `https://127.0.0.1:${port}`;
-  const metadata = serveMetadata(() => assumeInstanceRole(endpoint, ca));
+  // Now, and not when they are asked for: the SDK waits a second for the metadata service.
+  const metadata = serveMetadata(await assumeInstanceRole(endpoint, ca));
   const environment = {
     ...withoutAws(Deno.env.toObject()),
     AWS_ENDPOINT_URL: endpoint,
@@ -362,12 +363,11 @@ export function rootOf(endpoint: string, ca: string) {
  * https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
  */
 function serveMetadata(
-  assumeRole: () => Promise<Credentials>,
+  { AccessKeyId, SecretAccessKey, SessionToken, Expiration }: Credentials,
 ): { url: string; close(): Promise<void> } {
   const credentialsPath = "/latest/meta-data/iam/security-credentials";
-  let credentials: Promise<Credentials> | undefined;
   const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
-  const server = Deno.serve(options, async (request) => {
+  const server = Deno.serve(options, (request) => {
     const path = new URL(request.url).pathname.replace(/\/$/, "");
     if (request.method === "PUT" && path === "/latest/api/token") {
       return new Response("token", {
@@ -379,8 +379,6 @@ function serveMetadata(
     if (path !== `${credentialsPath}/${INSTANCE_ROLE}`) {
       return new Response("not found", { status: 404 });
     }
-    credentials ??= assumeRole();
-    const { AccessKeyId, SecretAccessKey, SessionToken, Expiration } = await credentials;
     return Response.json({
       Code: "Success",
       Type: "AWS-HMAC",
