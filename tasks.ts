@@ -26,12 +26,9 @@ import { replayFailures, replayToText } from "./tasks/replay.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { run } from "./tasks/shell.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
-import { stopStandIn, stopStandIns } from "./tasks/stand_in.ts";
+import { stopStandIns } from "./tasks/stand_in.ts";
 import { readStatus, statusToText } from "./tasks/status.ts";
 import {
-  connect,
-  DEMO,
-  lockWorkspace,
   NothingDeployedError,
   openTarget,
   readyTerraform,
@@ -47,7 +44,6 @@ import {
   UserError,
   visible,
 } from "./tasks/terminal.ts";
-import * as terraform from "./tasks/terraform.ts";
 import { requirePrograms } from "./tasks/tools.ts";
 import { writeDefaults } from "./tasks/variables.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
@@ -159,7 +155,7 @@ export const TASKS = {
   }),
   demo: task({
     does: "Deploy, verify and destroy on this machine, without AWS",
-    options: [],
+    options: ["verbose"],
     afterCtrlC: () => "the demo's stand-in is ended, and nothing is left of it",
     run: demoTask,
   }),
@@ -197,7 +193,8 @@ async function planTask(where: Values<"env" | "local">): Promise<void> {
 async function deployTask({ yes, ...where }: Values<"env" | "local" | "yes">): Promise<void> {
   await buildTask();
   await using target = await openTarget(where, { standIn: "start", exclusive: true });
-  await deploy(target, { yes, show: "whole" });
+  const outputs = await deploy(target, { yes, show: "whole" });
+  for (const [name, value] of Object.entries(outputs)) console.log(`${name} = ${value}`);
 }
 
 async function verifyTask(
@@ -291,7 +288,8 @@ async function backfillTask(
 async function destroyTask({ yes, ...where }: Values<"env" | "local" | "yes">): Promise<void> {
   try {
     await using target = await openTarget(where, { standIn: "find", exclusive: true });
-    await destroy(target, { yes });
+    const proof = await destroy(target, { yes });
+    if (proof !== undefined) console.log(proof);
   } catch (error) {
     if (!(error instanceof NothingDeployedError)) throw error;
     say(`Nothing is deployed ${targetOf(where).place}: there is nothing to destroy`);
@@ -314,28 +312,9 @@ async function shellTask(
   return code;
 }
 
-/** Deploy, verify and destroy in one go, on a stand-in of its own that is gone in any case. */
-async function demoTask(): Promise<void> {
-  const { workspace } = DEMO;
-  const startMs = performance.now();
-  await buildTask();
-  using _lock = await lockWorkspace(workspace);
-  try {
-    await stopStandIn(workspace); // of a demo that was killed
-    await using target = await openTarget(DEMO, { standIn: "start" });
-    await deploy(target, { yes: true, show: "brief" });
-    const outputs = await terraform.outputs(workspace);
-    const report = await verifyStack(connect(target, outputs!), SAMPLES, {
-      deadlineMs: target.rowDeadlineMs,
-      keep: false,
-    });
-    print(report, false, reportToText);
-    if (!report.ok) throw new FindingError("The demo failed: see the problems above");
-    await destroy(target, { yes: true });
-    console.log(`The demo took ${Math.round((performance.now() - startMs) / 1000)} s.`);
-  } finally {
-    await stopStandIn(workspace);
-  }
+async function demoTask({ verbose }: Values<"verbose">): Promise<void> {
+  const { demo } = await import("./tasks/demo.ts");
+  await demo({ verbose });
 }
 
 async function benchTask({ json }: Values<"json">): Promise<void> {

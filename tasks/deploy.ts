@@ -13,22 +13,19 @@ export async function plan(target: OpenTarget): Promise<void> {
   await withPlan(target, "whole", sayLeftovers, () => Promise.resolve());
 }
 
-/** Creates or updates everything, and prints the outputs. A brief plan is its counts alone. */
+/** Creates or updates everything, and returns the outputs. A brief plan is its counts alone. */
 export async function deploy(
   target: OpenTarget,
   { yes, show }: { yes: boolean; show: "whole" | "brief" },
-): Promise<void> {
+): Promise<terraform.Outputs> {
   await withPlan(target, show, adoptLeftovers, async (plan, file) => {
     if (plan.applyable) {
       const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
       await confirmPlan(await lossesOf(plan, clients), yes, target);
       await terraform.apply(target.workspace, file);
-      // On a terminal Terraform has just shown them.
-      if (Deno.stdout.isTerminal() && Deno.stderr.isTerminal()) return;
     }
-    const outputs = await terraform.outputs(target.workspace);
-    for (const [name, value] of Object.entries(outputs ?? {})) console.log(`${name} = ${value}`);
   });
+  return (await terraform.outputs(target.workspace))!;
 }
 
 /**

@@ -12,14 +12,21 @@ import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./ta
 import { confirm, plural, repeat, say, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
-/** Removes everything at a target, and its stand-in. @throws {UserError} something is left */
-export async function destroy(target: OpenTarget, { yes }: { yes: boolean }): Promise<void> {
+/**
+ * Removes everything at a target, and its stand-in; returns the proof as a sentence.
+ *
+ * @throws {UserError} something is left
+ */
+export async function destroy(
+  target: OpenTarget,
+  { yes }: { yes: boolean },
+): Promise<string | undefined> {
   const { workspace, local, place } = target;
   const state = await completeState(target);
   if (state.resources.length === 0) {
     if (local) await stopStandIn(workspace);
     say(`Nothing is deployed ${place}: there is nothing to destroy`);
-    return;
+    return undefined;
   }
   const clients = clientsOf(target, state.region);
   await sayWhatIsLost(target, clients, state);
@@ -27,8 +34,9 @@ export async function destroy(target: OpenTarget, { yes }: { yes: boolean }): Pr
 
   const bucket = find(state, "aws_s3_bucket");
   if (bucket) await emptyWithProgress(clients, String(bucket.id));
-  await removeAndProve(workspace, state, clients);
+  const proof = await removeAndProve(workspace, state, clients);
   if (local) await stopStandIn(workspace);
+  return proof;
 }
 
 /** The state, once it holds all that bears the stack's name. */
@@ -103,7 +111,7 @@ async function removeAndProve(
   workspace: string,
   state: terraform.State,
   clients: Clients,
-): Promise<void> {
+): Promise<string> {
   await using folder = await temporaryFolder();
   const before = join(folder.path, `before-${workspace}.tfstate`);
   await Deno.writeTextFile(before, state.text);
@@ -114,8 +122,9 @@ async function removeAndProve(
   const unknown = without(state, await findNamed(clients, state.name!));
   const left = [...known, ...unknown.map(({ address, id }) => `${address} (${id})`)];
   const total = state.resources.length + unknown.length;
-  console.log(`${total - left.length} of ${total} resources gone`);
-  if (left.length > 0) throw new UserError(`Still there after destroy: ${left.join(", ")}`);
+  const proof = `${total - left.length} of ${total} resources gone`;
+  if (left.length === 0) return proof;
+  throw new UserError(`${proof}; still there: ${left.join(", ")}`);
 }
 
 /** Of what was found in AWS, what the state lacks. */

@@ -25,6 +25,7 @@ export const OPTIONS = {
   yes: { says: "do it without asking", ...SWITCH },
   json: { says: "print JSON", ...SWITCH },
   keep: { says: "leave the files and their rows there", ...SWITCH },
+  verbose: { says: "show the output of Terraform and the others", ...SWITCH },
   csv: { says: "print CSV", ...SWITCH },
   since: {
     value: "1h",

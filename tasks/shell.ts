@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import { children, endGroup, interrupted } from "./signals.ts";
-import { say, UserError, visible } from "./terminal.ts";
+import { say, show, UserError, visible } from "./terminal.ts";
 
 /** The project's folder, wherever the shell stands. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -14,6 +14,8 @@ export interface RunOptions {
   clearEnv?: boolean;
   /** What standard output becomes: shown on stderr (the default), or returned alone. */
   output?: "show" | "return";
+  /** Of standard output the line that is this text is not shown, and what follows it is not either. */
+  showUntil?: string;
   /** Nothing is shown; standard error is in the thrown error. */
   quiet?: boolean;
   /** Exit codes that are no failure; 0 by default. */
@@ -48,10 +50,10 @@ export async function run(command: string, args: string[], options: RunOptions =
   const child = spawn(command, args, name, options);
   children.add(child);
   try {
-    const show = (chunk: Uint8Array) => void Deno.stderr.writeSync(chunk);
+    const shown = options.showUntil ? linesBefore(options.showUntil) : show;
     const [status, stdout, stderr] = await Promise.all([
       endOf(child),
-      collect(child.stdout, options.output === "return" || options.quiet ? undefined : show),
+      collect(child.stdout, options.output === "return" || options.quiet ? undefined : shown),
       collect(child.stderr, options.quiet ? undefined : show),
     ]);
     interrupted.throwIfAborted();
@@ -122,6 +124,21 @@ async function collect(
     text += decoder.decode(chunk, { stream: true });
   }
   return text + decoder.decode();
+}
+
+/** Shows whole lines of what it is given, until one is the last text. */
+function linesBefore(last: string): (chunk: Uint8Array) => void {
+  const decoder = new TextDecoder();
+  let rest = "";
+  let over = false;
+  return (chunk) => {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) {
+      over ||= line === last;
+      if (!over) show(new TextEncoder().encode(line + "\n"));
+    }
+  };
 }
 
 /** A word as a shell takes it, quoted where it must be. */

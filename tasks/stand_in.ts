@@ -67,6 +67,12 @@ type Places = ReturnType<typeof placesOf>;
 
 const START_DEADLINE_MS = 60_000;
 
+/**
+ * The first retry of a failed event is so late, the second twice. The stand-in counts a throttled
+ * event as a failed try (AWS does not): by then a burst of 1,000 is over.
+ */
+const RETRY_SECONDS = 8;
+
 interface Running {
   pid: number;
   port: number;
@@ -88,6 +94,7 @@ export interface StandIn {
 export async function enterStandIn(
   workspace: string,
   ifStopped: "start" | "find",
+  retrySeconds = RETRY_SECONDS,
 ): Promise<StandIn | undefined> {
   const places = placesOf(workspace);
   await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
@@ -99,7 +106,7 @@ export async function enterStandIn(
   if (running === undefined) {
     await forgetState(places);
     if (ifStopped === "find") return undefined;
-    running = await start(places, await makeTools());
+    running = await start(places, await makeTools(), retrySeconds);
   }
   return await enter(places, running);
 }
@@ -125,6 +132,7 @@ export async function stopStandIns(beginning: string): Promise<void> {
 async function start(
   places: Places,
   tools: { python: string; node: string },
+  retrySeconds: number,
 ): Promise<Running> {
   await removeIfThere(places.folder);
   for (const folder of [places.tmp, places.home]) {
@@ -132,7 +140,7 @@ async function start(
   }
   const port = freePort();
   say(`Starting the local stand-in on https://127.0.0.1:${port}`);
-  const child = launch(places, tools, port);
+  const child = launch(places, tools, { port, retrySeconds });
   const running = { pid: child.pid!, port };
   await Deno.writeTextFile(places.running, JSON.stringify(running));
   try {
@@ -158,7 +166,11 @@ async function start(
  * Starts MiniStack in a process group of its own, with its log locked: the system frees the lock when
  * the last process of the group has ended, and until then no other group can get its id.
  */
-function launch(places: Places, { python, node }: { python: string; node: string }, port: number) {
+function launch(
+  places: Places,
+  { python, node }: { python: string; node: string },
+  { port, retrySeconds }: { port: number; retrySeconds: number },
+) {
   const program = "import fcntl, runpy; fcntl.flock(1, fcntl.LOCK_EX); " +
     "runpy.run_module('ministack', run_name='__main__', alter_sys=True)";
   const log = openSync(places.log, "w", 0o600);
@@ -167,7 +179,11 @@ function launch(places: Places, { python, node }: { python: string; node: string
       cwd: places.folder,
       detached: true,
       stdio: ["ignore", log, log],
-      env: { ...standInEnvironment(Deno.env.toObject()), ...settings(places, node, port) },
+      env: {
+        ...standInEnvironment(Deno.env.toObject()),
+        ...settings(places, node, port),
+        LAMBDA_ASYNC_RETRY_BASE_SECONDS: String(retrySeconds),
+      },
     });
     child.unref();
     return child;
@@ -190,10 +206,8 @@ function settings(places: Places, node: string, port: number): Record<string, st
     // It would also listen on other ports.
     SFTP_ENABLED: "0",
     IOT_MTLS_ENABLED: "0",
-    // Without a bound it starts a process for each waiting event. It counts a throttled event as a
-    // failed try (AWS does not), so tries are 8 and 16 s apart: by then a burst of 1,000 is over.
+    // Without a bound it starts a process for each waiting event.
     LAMBDA_ACCOUNT_CONCURRENCY: "12",
-    LAMBDA_ASYNC_RETRY_BASE_SECONDS: "8",
   };
 }
 

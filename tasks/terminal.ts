@@ -12,9 +12,23 @@ export class FindingError extends UserError {
   override name = "FindingError";
 }
 
+let writeProgress = (bytes: Uint8Array): void => void Deno.stderr.writeSync(bytes);
+
+/** Shows bytes of progress, such as a program's output. */
+export function show(bytes: Uint8Array): void {
+  writeProgress(bytes);
+}
+
 /** Prints a line of progress; only results go to standard output. */
 export function say(line: string): void {
-  console.error(line);
+  writeProgress(new TextEncoder().encode(line + "\n"));
+}
+
+/** Sends all progress elsewhere until it is disposed. */
+export function redirectProgress(write: (bytes: Uint8Array) => void): Disposable {
+  const before = writeProgress;
+  writeProgress = write;
+  return { [Symbol.dispose]: () => void (writeProgress = before) };
 }
 
 /** Says `line`, then again with the seconds passed every 10 seconds, until `work` is done. */

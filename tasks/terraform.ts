@@ -163,9 +163,10 @@ export async function refuseOtherStack(workspace: string): Promise<void> {
   }
 }
 
-/** Applies a plan file; shows its progress. */
+/** Applies a plan file; shows its progress, but not the outputs, which deploy prints. */
 export async function apply(workspace: string, file: string): Promise<void> {
-  await terraform(workspace, ["apply", "-input=false", LOCK, file], { output: "show" });
+  const shown = { output: "show", showUntil: "Outputs:" } as const;
+  await terraform(workspace, ["apply", "-input=false", LOCK, file], shown);
 }
 
 /** Takes what exists in AWS into the state. */

@@ -106,3 +106,13 @@ export function toAttributes(item: Item): Record<string, { S: string }> {
     Object.entries(item).map(([name, value]) => [name, { S: String(value) }]),
   );
 }
+
+/** Does some work, and returns what it prints as progress. */
+export async function progressOf(work: () => Promise<unknown>): Promise<string> {
+  const { redirectProgress } = await import("../tasks/terminal.ts");
+  const decoder = new TextDecoder();
+  let text = "";
+  using _redirected = redirectProgress((bytes) => void (text += decoder.decode(bytes)));
+  await work();
+  return text;
+}

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Task } from "../tasks.ts";
-import { permittedTest, read } from "./fixtures.ts";
+import { permittedTest, progressOf, read } from "./fixtures.ts";
 
 const PERMISSIONS = "--allow-read --allow-write=. --allow-net --allow-env --allow-sys --allow-run";
 
@@ -123,13 +123,14 @@ async function tasks(): Promise<[string, Task][]> {
 /** Runs a task in this process, and returns what it printed. */
 async function tasksTs(...args: string[]) {
   const { main } = await import("../tasks.ts");
-  const { log, error } = console;
-  const [stdout, stderr]: string[][] = [[], []];
+  const { log } = console;
+  const stdout: string[] = [];
+  let code = 0;
   try {
     console.log = (line: string) => stdout.push(line);
-    console.error = (line: string) => stderr.push(line);
-    return { code: await main(args), stdout: stdout.join("\n"), stderr: stderr.join("\n") };
+    const stderr = await progressOf(async () => code = await main(args));
+    return { code, stdout: stdout.join("\n"), stderr };
   } finally {
-    Object.assign(console, { log, error });
+    console.log = log;
   }
 }

@@ -1,0 +1,136 @@
+/** The demo: what the pipeline does, told in two minutes and on one screen. */
+
+import { join } from "node:path";
+import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
+import { DeleteObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
+import { writeZip } from "./build.ts";
+import type { FileReport } from "./check_file.ts";
+import { deploy } from "./deploy.ts";
+import { destroy } from "./destroy.ts";
+import { readText } from "./files.ts";
+import { countFailures } from "./function.ts";
+import { replayFailures } from "./replay.ts";
+import { queryRows } from "./rows.ts";
+import { SAMPLES } from "./samples.ts";
+import { interrupted, pause } from "./signals.ts";
+import { stopStandIn } from "./stand_in.ts";
+import { color, type Story, tell } from "./steps.ts";
+import { connect, DEMO, lockWorkspace, openTarget, type Stack } from "./target.ts";
+import { clip, FindingError, plural, say, toTable, visible } from "./terminal.ts";
+import { LOCAL_FOLDER } from "./tools.ts";
+import { type Report, rowToText, verifyStack } from "./verify.ts";
+
+/** The policy of the function's role, and its statement that the demo takes away for a while. */
+const POLICY_NAME = "metadata";
+const WRITE_STATEMENT = "WriteRows";
+
+/** Where the output of Terraform and the others goes. */
+export const DEMO_LOG = join(LOCAL_FOLDER, "demo.log");
+
+/** How long an event may take to fail three times. */
+const FAILED_WITHIN_MS = 60_000;
+
+/** Deploys, shows and destroys, on a stand-in of its own that is gone in any case. */
+export async function demo({ verbose }: { verbose: boolean }): Promise<void> {
+  const { workspace } = DEMO;
+  await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
+  using _lock = await lockWorkspace(workspace);
+  try {
+    await stopStandIn(workspace); // of a demo that was killed
+    using story = tell(verbose ? undefined : DEMO_LOG);
+    await tellAll(story);
+  } catch (error) {
+    if (!verbose && !interrupted.aborted) say(await readText(DEMO_LOG) ?? "");
+    throw error;
+  } finally {
+    await stopStandIn(workspace);
+  }
+}
+
+async function tellAll(story: Story): Promise<void> {
+  const startMs = performance.now();
+  await story.step("Bundle and zip the function", writeZip, ({ zip }) => `${zip.length} bytes`);
+  await onTarget(story);
+  const seconds = Math.round((performance.now() - startMs) / 1000);
+  story.line(`\nThat took ${seconds} s, and nothing is left of it. What you would type next:\n`);
+  story.line(NEXT);
+}
+
+const NEXT = toTable([
+  ["  deno task deploy --local", "the same, to stay until destroy --local"],
+  ["  deno task verify README.md --keep --local", "a file of yours"],
+  ["  deno task rows --local", "its row"],
+]).join("\n");
+
+async function onTarget(story: Story): Promise<void> {
+  // Soon parked: there is no burst of uploads here whose retries would need more time.
+  const open = () => openTarget(DEMO, { standIn: "start", retrySeconds: 1 });
+  await using target = await story.step("Start the stand-in for AWS on this machine", open);
+  const outputs = await story.step(
+    "Deploy main.tf to it",
+    () => deploy(target, { yes: true, show: "brief" }),
+  );
+  const stack = connect(target, outputs);
+  const report = await story.step(
+    `Upload ${SAMPLES.length} files, wait for their rows, send each event again`,
+    () => verifyStack(stack, SAMPLES, { deadlineMs: target.rowDeadlineMs, keep: false }),
+  );
+  if (!report.ok) throw new FindingError(report.problems.map(visible).join("\n"));
+  showFiles(story, report);
+  await showFailure(story, stack);
+  await story.step(
+    "Destroy it, and ask for each resource",
+    () => destroy(target, { yes: true }),
+    String,
+  );
+}
+
+/** A line for each file, then one row whole. */
+export function showFiles({ line }: Pick<Story, "line">, { files }: Report): void {
+  const size = (file: FileReport) => Number(file.row!.file_size).toLocaleString("en-US");
+  const rows = files.map((file) => [
+    `  ${clip(file.file, 22)}`,
+    size(file),
+    clip(String(file.row!.content_type ?? ""), 16),
+    `${file.rowAfterMs} ms`,
+    color("dim", clip(String(file.row!.content_preview ?? "-"), 14)),
+  ]);
+  const head = ["  file", "bytes", "type", "row after", "preview"];
+  line(toTable([head, ...rows], [1, 3]).join("\n"));
+  line("  The row of the first one, whole:");
+  line(rowToText(files[0].row!));
+}
+
+/** An upload whose row can't be written: it is kept in the failure queue, and replayed. */
+async function showFailure(story: Story, stack: Stack): Promise<void> {
+  const Bucket = stack.outputs.s3_bucket_name;
+  const Key = "kept.txt";
+  await using permission = await withoutPermission(stack);
+  await story.step("Forbid it the table, and upload a file", async () => {
+    await stack.s3.send(new PutObjectCommand({ Bucket, Key, Body: "Nothing is lost.\n" }));
+    for (const endMs = Date.now() + FAILED_WITHIN_MS; (await countFailures(stack)).visible === 0;) {
+      if (Date.now() > endMs) throw new FindingError("The event did not reach the failure queue");
+      await pause(200);
+    }
+  }, () => "failed 3 times, and kept");
+  await permission[Symbol.asyncDispose]();
+  await story.step("Give the permission back, and replay", async () => {
+    const { replayed } = await replayFailures(stack, { dryRun: false, max: Infinity });
+    const rows = await queryRows(stack, Key);
+    if (rows.length !== 1) throw new FindingError(`The replayed event left ${rows.length} rows`);
+    await stack.s3.send(new DeleteObjectCommand({ Bucket, Key }));
+    return replayed;
+  }, (replayed) => `${plural(replayed, "event")}, one row`);
+}
+
+/** Takes the function's permission to write rows away until it is disposed. */
+async function withoutPermission({ iam, outputs }: Stack): Promise<AsyncDisposable> {
+  const role = { RoleName: outputs.lambda_function_name, PolicyName: POLICY_NAME };
+  const { PolicyDocument } = await iam.send(new GetRolePolicyCommand(role));
+  const whole = JSON.parse(decodeURIComponent(PolicyDocument!));
+  const put = (document: unknown) =>
+    iam.send(new PutRolePolicyCommand({ ...role, PolicyDocument: JSON.stringify(document) }));
+  const isKept = ({ Sid }: { Sid: string }) => Sid !== WRITE_STATEMENT;
+  await put({ ...whole, Statement: whole.Statement.filter(isKept) });
+  return { [Symbol.asyncDispose]: async () => void await put(whole) };
+}

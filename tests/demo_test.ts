@@ -1,0 +1,62 @@
+/** The demo's lines: few, narrow, and plain where there is no terminal. */
+
+import assert from "node:assert/strict";
+import type { FileReport } from "../tasks/check_file.ts";
+import { permittedTest } from "./fixtures.ts";
+
+permittedTest("the demo shows each file on a narrow line, and one row whole", async () => {
+  const { showFiles } = await import("../tasks/demo.ts");
+  const { SAMPLES } = await import("../tasks/samples.ts");
+  const files = SAMPLES.map((sample): FileReport => ({
+    file: sample.file,
+    key: sample.file,
+    rowAfterMs: 12_345,
+    row: {
+      file_key: sample.file,
+      file_size: sample.size,
+      ...(sample.type && { content_type: sample.type }),
+      ...(sample.preview && { content_preview: sample.preview }),
+    },
+    checks: 13,
+    problems: [],
+  }));
+  const lines: string[] = [];
+  const failureQueue = { before: 0, after: 0 };
+  const report = { ok: true, bucket: "uploads", files, failureQueue, problems: [] };
+  showFiles({ line: (text = "") => void lines.push(...text.split("\n")) }, report);
+  assert.deepEqual(lines.filter((line) => line.length > 80), []);
+  assert.equal(lines.length, 1 + SAMPLES.length + 1 + 4);
+  assert.match(lines[1], /^ {2}plain\.txt .* 22 .*text\/plain .*12345 ms .*A line\./);
+  assert.match(lines[6], /^ {2}empty\.txt .* 0 .* -$/);
+  assert.ok(
+    lines.includes("  content_preview  A line.\\u{a}Another line.\\u{a}"),
+    lines.join("\n"),
+  );
+});
+
+permittedTest("a story has a line a step, and sends other output to its file", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const script = `
+      import { tell } from "${import.meta.resolve("../tasks/steps.ts")}";
+      import { say } from "${import.meta.resolve("../tasks/terminal.ts")}";
+      {
+        using story = tell("${folder}/log");
+        await story.step("First", async () => { say("unseen"); return 7; }, (n) => n + " things");
+        await story.step("Second", () => Promise.reject(new Error("x"))).catch(() => {});
+        story.line("the end");
+      }
+      say("seen");`;
+    const args = ["eval", "--ext=ts", script];
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+    const lines = new TextDecoder().decode(stdout).split("\n");
+    assert.match(lines[0], /^✓ First: 7 things +0\.\d s$/);
+    assert.match(lines[1], /^✗ Second +0\.\d s$/);
+    assert.deepEqual(lines.slice(2), ["the end", ""]);
+    assert.ok(lines.every((line) => line.length <= 80));
+    assert.equal(new TextDecoder().decode(stderr), "seen\n");
+    assert.equal(await Deno.readTextFile(`${folder}/log`), "unseen\n");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
