@@ -47,6 +47,7 @@ import {
 import { requirePrograms } from "./tasks/tools.ts";
 import { writeDefaults } from "./tasks/variables.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
+import { explain, whyToText } from "./tasks/why.ts";
 
 /** One task, as usage, README and deno.json show it. */
 export interface Task<Name extends OptionName = OptionName> extends Syntax<Name> {
@@ -62,9 +63,10 @@ export interface Task<Name extends OptionName = OptionName> extends Syntax<Name>
   run(options: Values<Name>, words: string[]): Promise<void | number>;
 }
 
-/** How far back `logs` goes, and how many rows `rows` shows to people, unless it is told. */
+/** How far back `logs` and `why` read, and how many rows `rows` shows to people, by default. */
 const LOG_SINCE_MS = 15 * 60_000;
 const SHOWN_ROWS = 50;
+const WHY_SINCE_MS = 7 * 86_400_000;
 
 /** The tests' stand-ins are in workspaces that begin so. */
 const TEST_WORKSPACES = "local-test";
@@ -126,6 +128,13 @@ export const TASKS = {
     options: ["env", "local", "json", "csv", "since", "prefix", "limit"],
     afterCtrlC: unchanged,
     run: rowsTask,
+  }),
+  why: task({
+    does: "Tell all that is known of one key, and what to do",
+    words: { usage: "KEY", says: "the object's key, as it is", least: 1, most: 1 },
+    options: ["env", "local", "json", "since"],
+    afterCtrlC: unchanged,
+    run: whyTask,
   }),
   replay: task({
     does: "Run the failure queue's events again",
@@ -257,6 +266,18 @@ async function rowsTask(
     const rows = readRows(stack, { key, prefix, sinceMs, limit: most });
     const lines = json ? toJsonLines(rows) : csv ? toCsvLines(rows) : toTableLines(rows, now());
     for await (const line of lines) if (!await printLine(line)) return;
+  });
+}
+
+async function whyTask(
+  { json, since, ...where }: Values<"env" | "local" | "json" | "since">,
+  [key]: string[],
+): Promise<void> {
+  await withStack(where, async (stack) => {
+    const now = await readClock(stack);
+    const why = await explain(stack, key, now() - (since ?? WHY_SINCE_MS));
+    print(why, json, whyToText);
+    if (!why.ok) throw new FindingError("It needs attention: see above");
   });
 }
 
