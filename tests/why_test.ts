@@ -85,7 +85,7 @@ permittedTest("explain() finds the very key's versions, rows, lines and events",
   const text = whyToText(why);
   assert.match(text, /^versions in the bucket: 2\n {2}2026-01-03T00:00:00.000Z {2}2 {2}7 bytes\n/m);
   assert.match(text, /1970-01-01T00:00:00.000Z {2}1 {2}delete marker$/m);
-  assert.doesNotMatch(text, /\u001b/);
+  assert.ok(!text.includes("\u001b"));
   // Looking changes nothing: the messages are given back.
   assert.equal(calls.filter(({ name }) => name === "DeleteMessageCommand").length, 0);
   assert.equal(calls.filter(({ name }) => name === "ChangeMessageVisibilityCommand").length, 2);
