@@ -82,6 +82,10 @@ permittedTest("a task ends with the sentence that helps, on any machine", async 
     });
 
     await t.step("a refused task leaves no folder of an environment", async () => {
+      // Terraform makes it for any workspace that it is asked about.
+      const folder = 'mkdir -p "terraform.tfstate.d/$TF_WORKSPACE"';
+      await writeProgram("terraform", `[ $TF_WORKSPACE = default ] || { ${folder}; exit 1; }`);
+      assert.equal((await runTask(["status", ...NOWHERE], inPath(bin))).code, 2);
       const names = await namesIn(join(ROOT, "terraform.tfstate.d"));
       assert.equal(names.includes("never-deployed"), false);
     });
