@@ -15,66 +15,67 @@ from 128 to 10240.
 This was checked by the validation rule at variables.tf:58,3-13.
 `;
 
+const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
+  [
+    "no remedy is known: Terraform's own words, without the place",
+    INVALID,
+    "terraform plan failed: Invalid value for variable: lambda_memory_mb must be a whole number from 128 to 10240.",
+  ],
+  [
+    "two errors",
+    `${INVALID}\nError: Second\n\nmore\n`,
+    /from 128 to 10240\. \(and 1 more above\)$/,
+  ],
+  [
+    "in colour, with frames, as on a terminal",
+    "\u001b[31m╷\u001b[0m\n\u001b[31m│\u001b[0m \u001b[1mError: \u001b[0m\u001b[1mNo luck\u001b[0m\n\u001b[31m│\u001b[0m \n\u001b[31m│\u001b[0m   with a.b,\n\u001b[31m│\u001b[0m \n\u001b[31m│\u001b[0m It rained\n\u001b[31m│\u001b[0m today.\n\u001b[31m╵\u001b[0m\n",
+    "terraform plan failed: No luck: It rained today.",
+  ],
+  [
+    "a line of the log is not the cause",
+    "2026-11-25T22:00:00.000Z [DEBUG] provider: dial tcp: connection refused\n" +
+    '  | {"__type":"AccessDenied"}\n{"@level":"debug","@message":"no such host"}\n' + INVALID +
+    "2026-11-25T22:00:00.000Z [DEBUG] ExpiredToken\n",
+    /^terraform plan failed: Invalid value for variable: /,
+  ],
+  [
+    "a warning is not the cause",
+    "Warning: AccessDenied is nothing to worry about\n\nfine\n" + INVALID +
+    "\nWarning: ExpiredToken\n\nfine\n",
+    /^terraform plan failed: Invalid value for variable: .*10240\.$/,
+  ],
+  [
+    "a region that the provider does not know may be a new one",
+    "Error: invalid AWS Region: eu-nowhere-9\n\n  with provider,\n",
+    /knows no such region; correct aws_region .*, or, if AWS has opened it lately, .* -upgrade$/,
+  ],
+  [
+    "a missing permission",
+    "Error: creating X: AccessDenied: User is not authorized to\nperform: s3:PutObject\n",
+    /^terraform plan failed: the role of this machine lacks a permission, which is named above; add/,
+  ],
+  ["credentials", "Error: x: ExpiredToken: y\n", /AWS does not accept the credentials/],
+  [
+    "a proxy",
+    "Error: x: proxyconnect tcp: dial tcp: connection refused\n",
+    /proxy of HTTPS_PROXY/,
+  ],
+  ["a proxy's login", "Error: x: Proxy Authentication Required\n", /NAME:PASSWORD@HOST:PORT$/],
+  ["a certificate", "Error: x: tls: failed: x509: certificate signed by\n", /AWS_CA_BUNDLE$/],
+  [
+    "the network",
+    "Error: x: dial tcp: lookup y: no such host\n",
+    /^terraform plan failed: AWS can't be/,
+  ],
+  [
+    "nothing that is called an error",
+    "Killed\n",
+    "terraform plan failed with exit code 1, see above",
+  ],
+];
+
 Deno.test("explainFailure() ends with what is wrong and what to do", () => {
-  const cases: [name: string, stderr: string, sentence: string | RegExp][] = [
-    [
-      "no remedy is known: Terraform's own words, without the place",
-      INVALID,
-      "terraform plan failed: Invalid value for variable: lambda_memory_mb must be a whole number from 128 to 10240.",
-    ],
-    [
-      "two errors",
-      `${INVALID}\nError: Second\n\nmore\n`,
-      /from 128 to 10240\. \(and 1 more above\)$/,
-    ],
-    [
-      "in colour, with frames, as on a terminal",
-      "\u001b[31m╷\u001b[0m\n\u001b[31m│\u001b[0m \u001b[1mError: \u001b[0m\u001b[1mNo luck\u001b[0m\n\u001b[31m│\u001b[0m \n\u001b[31m│\u001b[0m   with a.b,\n\u001b[31m│\u001b[0m \n\u001b[31m│\u001b[0m It rained\n\u001b[31m│\u001b[0m today.\n\u001b[31m╵\u001b[0m\n",
-      "terraform plan failed: No luck: It rained today.",
-    ],
-    [
-      "a line of the log is not the cause",
-      "2026-11-25T22:00:00.000Z [DEBUG] provider: dial tcp: connection refused\n" +
-      '  | {"__type":"AccessDenied"}\n{"@level":"debug","@message":"no such host"}\n' + INVALID +
-      "2026-11-25T22:00:00.000Z [DEBUG] ExpiredToken\n",
-      /^terraform plan failed: Invalid value for variable: /,
-    ],
-    [
-      "a warning is not the cause",
-      "Warning: AccessDenied is nothing to worry about\n\nfine\n" + INVALID +
-      "\nWarning: ExpiredToken\n\nfine\n",
-      /^terraform plan failed: Invalid value for variable: .*10240\.$/,
-    ],
-    [
-      "a region that the provider does not know may be a new one",
-      "Error: invalid AWS Region: eu-nowhere-9\n\n  with provider,\n",
-      /knows no such region; correct aws_region .*, or, if AWS has opened it lately, .* -upgrade$/,
-    ],
-    [
-      "a missing permission",
-      "Error: creating X: AccessDenied: User is not authorized to\nperform: s3:PutObject\n",
-      /^terraform plan failed: the role of this machine lacks a permission, which is named above; add/,
-    ],
-    ["credentials", "Error: x: ExpiredToken: y\n", /AWS does not accept the credentials/],
-    [
-      "a proxy",
-      "Error: x: proxyconnect tcp: dial tcp: connection refused\n",
-      /proxy of HTTPS_PROXY/,
-    ],
-    ["a proxy's login", "Error: x: Proxy Authentication Required\n", /NAME:PASSWORD@HOST:PORT$/],
-    ["a certificate", "Error: x: tls: failed: x509: certificate signed by\n", /AWS_CA_BUNDLE$/],
-    [
-      "the network",
-      "Error: x: dial tcp: lookup y: no such host\n",
-      /^terraform plan failed: AWS can't be/,
-    ],
-    [
-      "nothing that is called an error",
-      "Killed\n",
-      "terraform plan failed with exit code 1, see above",
-    ],
-  ];
-  for (const [name, stderr, sentence] of cases) {
+  for (const [name, stderr, sentence] of CASES) {
     const actual = explainFailure("plan", 1, stderr);
     if (typeof sentence === "string") assert.equal(actual, sentence, name);
     else assert.match(actual, sentence, name);
