@@ -51,7 +51,7 @@ Deno.test("F35 F36 handleEvent() makes two calls for an object, a HEAD in place 
     objects: { "dir/": object("") },
   });
   assert.deepEqual(aws, ["HEAD dir/ v1", "PUT dir/"]);
-  assert.equal(rows[0].file_size, 0);
+  assert.deepEqual([rows[0].file_size, rows[0].content_type], [0, "text/plain"]);
   assert.equal("content_preview" in rows[0], false);
 });
 
@@ -342,16 +342,18 @@ Deno.test("handleEvent() throws what is no fact about the object, and says which
       assert.equal(error, failure("write the row of"));
     });
   }
-  for (
-    const head of [awsError("Unknown", 403), awsError("Unknown", 500), awsError("TimeoutError")]
-  ) {
+  const refusals = [awsError("Unknown", 403), awsError("Unknown", 500), awsError("TimeoutError")];
+  for (const head of [...refusals, new OutOfTimeError("no")]) {
     for (const [size, expected] of [[0, ["HEAD"]], [9, ["GET", "HEAD"]]] as const) {
       await t.step(`F58 F61 F65 HEAD: ${toldOf(head)}, size ${size}`, async () => {
         const { error, aws } = await handle(record({ size }), {
           getErrors: [awsError("InvalidRange", 416)],
           headErrors: [head],
         });
-        assert.match(error!, /: Cannot read "key" from "uploads": (Unknown|TimeoutError): no/);
+        assert.match(
+          error!,
+          /: Cannot read "key" from "uploads": (Unknown|TimeoutError|OutOfTimeError): no/,
+        );
         assert.deepEqual(aws.map((call) => call.split(" ")[0]), expected);
       });
     }
