@@ -621,7 +621,8 @@ Deno.test("F40 toRow() keeps sizes of terabytes exact, from a Content-Range", ()
 
 Deno.test("F42 F56 toRow() makes a preview by the answer's encoding, and of a cut object leaves a cut character out", () => {
   const bytes = new TextEncoder().encode("aé").slice(0, 2);
-  const cases: [answer: ObjectAnswer, preview?: string][] = [
+  const cases: [answer: ObjectAnswer | undefined, preview?: string][] = [
+    [undefined, "a"],
     [{ ContentType: "text/plain", ContentLength: 2 }, "a\ufffd"],
     [{ ContentType: "text/plain", ContentRange: "bytes 0-1/3", ContentLength: 2 }, "a"],
     [{ ContentType: "text/plain", ContentEncoding: "gzip", ContentRange: "bytes 0-1/3" }],
