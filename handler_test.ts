@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { handleEvent, type LogLine, OutOfTimeError, type Put } from "./handler.ts";
+import { handleEvent, type LogLine, OutOfTimeError } from "./handler.ts";
 import { BrokenBodyError } from "./function/read.ts";
 import {
   awsError,

@@ -148,6 +148,12 @@ export const TASKS = {
     afterCtrlC: goesOn,
     run: backfillTask,
   }),
+  dev: task({
+    does: "Watch it on a page, and run what you save within seconds",
+    options: ["env", "local", "open"],
+    afterCtrlC: () => "the function's code is what the last line says",
+    run: devTask,
+  }),
   destroy: task({
     does: "Empty the bucket, remove everything and prove it",
     options: ["env", "local", "yes"],
@@ -304,6 +310,19 @@ async function backfillTask(
     interrupted.throwIfAborted();
     if (!report.ok) throw new FindingError("Some objects still have no row: see above");
   }, { exclusive: true });
+}
+
+/** On the stand-in, deploys first if nothing is there. */
+async function devTask({ open, ...where }: Values<"env" | "local" | "open">): Promise<void> {
+  const { dev } = await import("./dev/dev.ts");
+  const watch = () => withStack(where, (stack, target) => dev(stack, target, { open }));
+  try {
+    await watch();
+  } catch (error) {
+    if (!where.local || !(error instanceof NothingDeployedError)) throw error;
+    await deployTask({ ...where, yes: true });
+    await watch();
+  }
 }
 
 async function destroyTask({ yes, ...where }: Values<"env" | "local" | "yes">): Promise<void> {

@@ -176,14 +176,19 @@ export function sha256Of(zip: Uint8Array): string {
   return createHash("sha256").update(zip).digest("base64");
 }
 
+/** The zip of a bundle. */
+export function zipOf(code: Uint8Array): Uint8Array<ArrayBuffer> {
+  return zipSync({
+    "lambda.mjs": [new TextEncoder().encode(ENTRY), ZIP_OPTIONS],
+    "bundle.cjs": [code, ZIP_OPTIONS],
+  });
+}
+
 /** Bundles and zips in memory. @throws {UserError} the code does not build, with esbuild's messages */
 export async function build(): Promise<Built> {
   try {
     const { outputFiles: [{ contents: code }], metafile } = await esbuild.build(BUNDLE_OPTIONS);
-    const zip = zipSync({
-      "lambda.mjs": [new TextEncoder().encode(ENTRY), ZIP_OPTIONS],
-      "bundle.cjs": [code, ZIP_OPTIONS],
-    });
+    const zip = zipOf(code);
     return { code, zip, sha256: sha256Of(zip), metafile };
   } catch (error) {
     if (!(error instanceof Error && "errors" in error)) throw error;

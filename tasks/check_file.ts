@@ -4,9 +4,8 @@ import { HeadObjectCommand, type HeadObjectCommandOutput } from "@aws-sdk/client
 import { Upload } from "@aws-sdk/lib-storage";
 import { unquoted, type Upload as Uploaded, versionOf } from "../handler.ts";
 import { encodeKey, invoke, toEvent } from "./function.ts";
-import { type Item, queryRows, rowsOfVersion } from "./rows.ts";
+import { type Item, queryRows, rowsOfVersion, waitForRows } from "./rows.ts";
 import type { Sample } from "./samples.ts";
-import { pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { repeat, say, visible } from "./terminal.ts";
 
@@ -77,16 +76,6 @@ async function upload(
     versionId: head.VersionId,
   };
   return { uploaded, head };
-}
-
-/** The rows of an upload, looked for often at first, then less; none at the deadline. */
-async function waitForRows(stack: Stack, uploaded: Uploaded, deadlineMs: number): Promise<Item[]> {
-  const endMs = performance.now() + deadlineMs;
-  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
-    const items = await rowsOfVersion(stack, uploaded);
-    if (items.length > 0 || performance.now() > endMs) return items;
-    await pause(waitMs);
-  }
 }
 
 /** Compares a row's attributes with S3's own answer, and counts what passed. */

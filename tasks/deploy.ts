@@ -1,10 +1,20 @@
 /** Plan and deploy: shows what would change, asks, and applies that very plan. */
 
 import { join } from "node:path";
+import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { sha256Of, ZIP_URL } from "./build.ts";
 import { temporaryFolder } from "./files.ts";
+import { updateCode } from "./function.ts";
 import { adoptLeftovers, sayLeftovers } from "./leftovers.ts";
 import { type Loss, lossesOf } from "./losses.ts";
-import { checkCredentials, clientsOf, type OpenTarget, type Target } from "./target.ts";
+import {
+  checkCredentials,
+  clientsOf,
+  connect,
+  type OpenTarget,
+  type Stack,
+  type Target,
+} from "./target.ts";
 import { confirm, say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
@@ -25,7 +35,18 @@ export async function deploy(
       await terraform.apply(target.workspace, file);
     }
   });
-  return (await terraform.outputs(target.workspace))!;
+  const outputs = (await terraform.outputs(target.workspace))!;
+  await repairCode(connect(target, outputs), await Deno.readFile(ZIP_URL));
+  return outputs;
+}
+
+/** Terraform compares the zip with its own record, and so misses code that was changed in AWS. */
+export async function repairCode(stack: Stack, zip: Uint8Array): Promise<void> {
+  const { lambda_function_name: FunctionName } = stack.outputs;
+  const { Configuration } = await stack.lambda.send(new GetFunctionCommand({ FunctionName }));
+  if (Configuration?.CodeSha256 === sha256Of(zip)) return;
+  say("The function's code was changed outside Terraform: sending build/lambda.zip");
+  await updateCode(stack, zip);
 }
 
 /**

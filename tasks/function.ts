@@ -1,19 +1,44 @@
 /** The deployed function: invoking it, the events it takes, its trigger and its failure queue. */
 
-import { InvokeCommand, type InvokeCommandOutput } from "@aws-sdk/client-lambda";
+import {
+  InvokeCommand,
+  type InvokeCommandOutput,
+  UpdateFunctionCodeCommand,
+  waitUntilFunctionUpdatedV2,
+} from "@aws-sdk/client-lambda";
 import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import type { Upload } from "../handler.ts";
 import type { Stack } from "./target.ts";
 
+const UPDATE_DEADLINE_SECONDS = 120;
+
 /** Refusals by Lambda that concern this event, and not every one to come. */
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
 
+/** A run of the function that failed, by Lambda's own names. */
+export interface RunFailure {
+  errorType: string;
+  errorMessage: string;
+  /** The lines of the stack. */
+  trace?: string[];
+}
+
 /** Invokes the function and waits; returns its error or Lambda's refusal, undefined for success. */
 export async function invoke(
-  { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
+  stack: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
 ): Promise<string | undefined> {
+  const failure = await runOnce(stack, event);
+  if (failure === undefined || failure.errorType === "") return failure?.errorMessage;
+  return `${failure.errorType}: ${failure.errorMessage}`;
+}
+
+/** As {@link invoke}, with the stack; a failure of no known shape has no type. */
+export async function runOnce(
+  { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
+  event: unknown,
+): Promise<RunFailure | undefined> {
   const command = new InvokeCommand({
     FunctionName: outputs.lambda_function_name,
     Payload: new TextEncoder().encode(JSON.stringify(event)),
@@ -23,18 +48,30 @@ export async function invoke(
     answer = await lambda.send(command);
   } catch (error) {
     const { name, message } = error as Error;
-    if (REFUSALS.includes(name)) return `${name}: ${message}`;
+    if (REFUSALS.includes(name)) return { errorType: name, errorMessage: message };
     throw error;
   }
   const { FunctionError, Payload } = answer;
   if (FunctionError === undefined) return undefined;
   const payload = new TextDecoder().decode(Payload);
   try {
-    const { errorType, errorMessage } = JSON.parse(payload);
-    return `${errorType}: ${errorMessage}`;
+    return JSON.parse(payload);
   } catch {
-    return payload;
+    return { errorType: "", errorMessage: payload };
   }
+}
+
+/** Makes a zip the function's code, and waits until it runs. */
+export async function updateCode(
+  { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
+  zip: Uint8Array,
+): Promise<void> {
+  const FunctionName = outputs.lambda_function_name;
+  await lambda.send(new UpdateFunctionCodeCommand({ FunctionName, ZipFile: zip }));
+  await waitUntilFunctionUpdatedV2(
+    { client: lambda, maxWaitTime: UPDATE_DEADLINE_SECONDS, minDelay: 0.1, maxDelay: 1 },
+    { FunctionName },
+  );
 }
 
 /** An S3 event about uploads, as S3 would send it. */

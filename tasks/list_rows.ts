@@ -28,7 +28,7 @@ const SORTED_ROWS = 1000;
 const CHEAP_ROWS = 100_000;
 
 /** The most keys that BatchGetItem takes. */
-const BATCH_KEYS = 100;
+export const BATCH_KEYS = 100;
 
 /** A scan reads two pages of 4 KB for one read request unit; its price in us-east-1, July 2025. */
 const SCANNED_BYTES_A_UNIT = 8192;
@@ -109,7 +109,7 @@ async function* rowsWrittenSince(
 }
 
 /** The rows of some keys that are still there, in the order of the keys. */
-async function getRows(
+export async function getRows(
   { dynamo, outputs }: Stack,
   keys: ReturnType<typeof rowKey>[],
 ): Promise<Item[]> {

@@ -23,6 +23,7 @@ export const OPTIONS = {
   } as Option<string | undefined>,
   local: { says: "on this machine's stand-in, not on AWS", ...SWITCH },
   yes: { says: "do it without asking", ...SWITCH },
+  open: { says: "open the page in the browser", ...SWITCH },
   json: { says: "print JSON", ...SWITCH },
   keep: { says: "leave the files and their rows there", ...SWITCH },
   verbose: { says: "show the output of Terraform and the others", ...SWITCH },

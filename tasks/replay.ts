@@ -76,6 +76,7 @@ export interface ReplayReport {
 interface Replay {
   stack: Stack;
   dryRun: boolean;
+  only?: (keys: string[]) => boolean;
   report: ReplayReport;
   /** Ids of messages that were tried and not deleted, and their newest receipt handles. */
   held: Map<string, string>;
@@ -89,7 +90,12 @@ interface Replay {
  */
 export async function replayFailures(
   stack: Stack,
-  { dryRun, max }: { dryRun: boolean; max: number },
+  { dryRun, max, only }: {
+    dryRun: boolean;
+    max: number;
+    /** Whether an event is wanted, by its objects' keys; by default each is. */
+    only?: (keys: string[]) => boolean;
+  },
 ): Promise<ReplayReport> {
   const report: ReplayReport = {
     ok: true,
@@ -100,7 +106,7 @@ export async function replayFailures(
     left: { visible: 0, inFlight: 0 },
   };
   if (dryRun) report.events = [];
-  const replay: Replay = { stack, dryRun, report, held: new Map() };
+  const replay: Replay = { stack, dryRun, only, report, held: new Map() };
   const total = Math.min(max, (await countFailures(stack)).visible);
   try {
     using _progress = repeat(2000, () => {
@@ -152,7 +158,7 @@ async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGene
 
 /** Runs a message's event, or in a dry run only reads it. */
 async function handle(
-  { stack, dryRun, report, held }: Replay,
+  { stack, dryRun, only, report, held }: Replay,
   { MessageId = "", Body = "", Attributes = {} }: Message,
 ): Promise<void> {
   if (interrupted.aborted) return; // it is given back
@@ -165,9 +171,10 @@ async function handle(
   try {
     parked = readMessage(Body);
   } catch (error) {
-    return fail([], (error as Error).message);
+    return only ? undefined : fail([], (error as Error).message);
   }
   const { event, ...known } = parked;
+  if (only && !only(known.keys)) return; // it is given back
   if (dryRun) {
     const parkedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
     report.events!.push({ messageId: MessageId, parkedAt, ...known });

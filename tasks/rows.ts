@@ -7,6 +7,7 @@ import {
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
 import { type Upload, versionOf } from "../handler.ts";
+import { pause } from "./signals.ts";
 import type { Clients, Stack } from "./target.ts";
 
 /** A row of the table: strings and numbers only. */
@@ -59,6 +60,20 @@ export async function queryRows({ dynamo, outputs }: Stack, key: string): Promis
 export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
   const rows = await Array.fromAsync(rowsNear(stack, object));
   return rows.filter((row) => isOfVersion(row, object));
+}
+
+/** The rows of one version, looked for often at first, then less; none at the deadline. */
+export async function waitForRows(
+  stack: Stack,
+  object: Upload,
+  deadlineMs: number,
+): Promise<Item[]> {
+  const endMs = performance.now() + deadlineMs;
+  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
+    const items = await rowsOfVersion(stack, object);
+    if (items.length > 0 || performance.now() > endMs) return items;
+    await pause(waitMs);
+  }
 }
 
 /**

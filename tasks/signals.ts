@@ -40,19 +40,19 @@ export function handleSignals(): void {
   for (const signal of signals) Deno.addSignalListener(signal, onSignal);
 }
 
-/** Waits `ms`; throws at Ctrl-C. */
-export function pause(ms: number): Promise<void> {
+/** Waits `ms`; throws at Ctrl-C, or when another signal is aborted. */
+export function pause(ms: number, signal: AbortSignal = interrupted): Promise<void> {
   return new Promise((resolve, reject) => {
     const stop = () => {
       clearTimeout(timer);
-      reject(interrupted.reason);
+      reject(signal.reason);
     };
     const timer = setTimeout(() => {
-      interrupted.removeEventListener("abort", stop);
+      signal.removeEventListener("abort", stop);
       resolve();
     }, ms);
-    if (interrupted.aborted) stop();
-    else interrupted.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
   });
 }
 

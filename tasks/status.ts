@@ -7,6 +7,7 @@ import { type Clock, readClock } from "./clock.ts";
 import { sayGone } from "./gone.ts";
 import { parseLine, readLog } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
+import { BATCH_KEYS } from "./list_rows.ts";
 import { type Item, rowKey, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
@@ -14,8 +15,8 @@ import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 /** Rows that are shown. */
 const NEWEST = 10;
 
-/** Rows that are looked up: more than are shown, since some may be deleted by now. */
-const CANDIDATES = 5 * NEWEST;
+/** Rows that are looked up for one that is shown, since some may be deleted by now. */
+const CANDIDATES = 5;
 
 /** How far back the log is searched for rows: at first, and (four times as far each time) at last. */
 const FIRST_LOOK_MS = 15_000;
@@ -89,6 +90,9 @@ function problemsOf(
   if (fn && !["Active", "Inactive"].includes(fn.state)) {
     problems.push(`the function is ${fn.state}, not Active`);
   }
+  if (fn?.code === "other than built here") {
+    problems.push("the function runs other code than build/lambda.zip; deploy again");
+  }
   const failed = failureQueue.visible + failureQueue.inFlight;
   if (failed > 0) {
     const why = "deno task logs says why, deno task replay runs them again";
@@ -142,7 +146,7 @@ export function statusToText(status: Status): string {
   return lines.join("\n");
 }
 
-async function readFunction(
+export async function readFunction(
   { lambda, outputs: { lambda_function_name } }: Stack,
   builtSha256: string | undefined,
 ): Promise<Status["function"]> {
@@ -169,14 +173,19 @@ async function readFunction(
  * The rows written last. The table is ordered by key, so the newest are found by the function's log,
  * whose lines say which rows it wrote; what was removed since is left out.
  */
-async function newestRows({ logs, dynamo, outputs }: Stack, now: Clock): Promise<Item[]> {
+export async function newestRows(
+  { logs, dynamo, outputs }: Stack,
+  now: Clock,
+  count = NEWEST,
+): Promise<Item[]> {
   const pattern = '{ $.outcome = "written" }';
+  const candidates = Math.min(CANDIDATES * count, BATCH_KEYS);
   const written: Record<string, unknown>[] = [];
   const nowMs = now();
   let untilMs: number | undefined; // no end: rows may come while it looks
   for (
     let lookMs = FIRST_LOOK_MS;
-    lookMs < LAST_LOOK_MS && written.length < CANDIDATES;
+    lookMs < LAST_LOOK_MS && written.length < candidates;
     lookMs *= 4
   ) {
     const sinceMs = nowMs - lookMs;
@@ -187,13 +196,13 @@ async function newestRows({ logs, dynamo, outputs }: Stack, now: Clock): Promise
       const line = parseLine(message);
       if (line?.outcome !== "written") continue; // the stand-in ignores such a pattern
       found.push(line);
-      if (found.length > 1000) found = found.slice(-CANDIDATES);
+      if (found.length > 1000) found = found.slice(-candidates);
     }
     written.unshift(...found);
     untilMs = sinceMs - 1;
   }
   const keys = new Map(
-    written.slice(-CANDIDATES).map((line) => [`${line.timestamp} ${line.file_key}`, rowKey(line)]),
+    written.slice(-candidates).map((line) => [`${line.timestamp} ${line.file_key}`, rowKey(line)]),
   );
   if (keys.size === 0) return [];
   const table = outputs.dynamodb_table_name;
@@ -202,10 +211,10 @@ async function newestRows({ logs, dynamo, outputs }: Stack, now: Clock): Promise
   );
   return (Responses[table] ?? []).map(toItem)
     .sort((a, b) => a.processed_at < b.processed_at ? 1 : -1)
-    .slice(0, NEWEST);
+    .slice(0, count);
 }
 
-async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarms"]> {
+export async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarms"]> {
   const { MetricAlarms = [] } = await cloudwatch.send(
     new DescribeAlarmsCommand({
       AlarmNamePrefix: `${outputs.lambda_function_name}-`,

@@ -211,9 +211,10 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
   return Object.fromEntries(OUTPUTS.map((name) => [name, values[name].value])) as Outputs;
 }
 
-/** The workspace's state; empty where nothing is deployed. */
-export async function pullState(workspace: string): Promise<State> {
-  const { stdout: text } = await terraform(workspace, ["state", "pull"], { quiet: true });
+/** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */
+export async function pullState(workspace: string, { always = false } = {}): Promise<State> {
+  const options = { quiet: true, always };
+  const { stdout: text } = await terraform(workspace, ["state", "pull"], options);
   if (text.trim() === "") return { text, resources: [], region: "" };
   const { resources: all = [] } = parse<{ resources?: StateResource[] }>(
     text,

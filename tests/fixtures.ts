@@ -116,3 +116,15 @@ export async function progressOf(work: () => Promise<unknown>): Promise<string> 
   await work();
   return text;
 }
+
+/** A copy of the function's code to edit, inside the project, where its packages are found. */
+export async function copyOfCode(): Promise<{ path: string } & AsyncDisposable> {
+  const { temporaryFolder } = await import("../tasks/files.ts");
+  const copy = await temporaryFolder();
+  await Deno.mkdir(`${copy.path}/function`);
+  const files = await Array.fromAsync(Deno.readDir(new URL("../function", import.meta.url)));
+  for (const file of ["handler.ts", ...files.map(({ name }) => `function/${name}`)]) {
+    await Deno.writeTextFile(`${copy.path}/${file}`, await read(file));
+  }
+  return copy;
+}

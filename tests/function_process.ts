@@ -177,7 +177,7 @@ export async function writeFunction(
 }
 
 /** Splits a byte stream into lines. */
-function toLines(stream: ReadableStream<Uint8Array>): ReadableStream<string> {
+function toLines(stream: ReadableStream<Uint8Array<ArrayBuffer>>): ReadableStream<string> {
   let rest = "";
   return stream.pipeThrough(new TextDecoderStream()).pipeThrough(
     new TransformStream<string, string>({

@@ -177,6 +177,24 @@ permittedTest(
   },
 );
 
+permittedTest("replayFailures() runs one object's events, and gives back the others", async () => {
+  const { replayFailures } = await import("../tasks/replay.ts");
+  const { answers } = fakeQueue({ a: bodyOf("a"), b: bodyOf("b"), junk: "junk" });
+  const { stack, calls } = await fakeStack(answers);
+  const only = (keys: string[]) => keys.includes("b");
+  const report = await replayFailures(stack, { dryRun: false, max: Infinity, only });
+  const { replayed, failed, left } = report;
+  assert.deepEqual({ replayed, failed, visible: left.visible }, {
+    replayed: 1,
+    failed: 0,
+    visible: 2,
+  });
+  const runs = calls.filter(({ name }) => name === "InvokeCommand");
+  assert.deepEqual(runs.map(({ input }) => new TextDecoder().decode(input.Payload as Uint8Array)), [
+    bodyOf("b"),
+  ]);
+});
+
 permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
   const { replayFailures } = await import("../tasks/replay.ts");
   let next = 0;

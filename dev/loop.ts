@@ -1,0 +1,102 @@
+/** The loop: what is saved is built, made to run, tried once, and told. */
+
+import type { Code } from "./messages.ts";
+
+/** Code that can run. */
+export interface BuiltCode {
+  zip: Uint8Array<ArrayBuffer>;
+  sha256: string;
+  /** Where its characters come from, as JSON. */
+  sourceMap: string;
+}
+
+/** The new code does not build or does not run; the message says why and where. */
+export class BrokenCodeError extends Error {
+  override name = "BrokenCodeError";
+}
+
+/** What the loop needs of the outside. */
+export interface Workshop {
+  /** @throws {BrokenCodeError} it does not build */
+  build(): Promise<BuiltCode>;
+  /** Makes it the function's code. */
+  update(code: BuiltCode): Promise<void>;
+  /** Runs the function once. @throws {BrokenCodeError} it fails */
+  tryOut(code: BuiltCode): Promise<void>;
+  /** The type errors, which do not keep code from running. */
+  check(): Promise<string[]>;
+  /** `sha256` is of the function's code now. */
+  tell(code: Code, sha256: string): void;
+}
+
+/** One save is worked on at a time; of those that come meanwhile only the last one is. */
+export class Loop {
+  #saves = 0;
+  #working?: Promise<void>;
+  #checking?: Promise<void>;
+  #code: Code = { state: "unsaved", text: "" };
+
+  /** `sha256` is of the function's code now. */
+  constructor(readonly workshop: Workshop, public sha256: string) {}
+
+  /** Something was saved. */
+  save(): void {
+    this.#saves++;
+    this.#working ??= this.#work();
+  }
+
+  /** Settles when the last save runs or is told not to. */
+  async idle(): Promise<void> {
+    await this.#working;
+  }
+
+  /** Settles when nothing is left to do, the type check included. */
+  async end(): Promise<void> {
+    await this.#working;
+    await this.#checking;
+  }
+
+  async #work(): Promise<void> {
+    for (let done = 0; done !== this.#saves;) {
+      done = this.#saves;
+      await this.#make(done);
+    }
+    this.#working = undefined;
+    this.#checking ??= this.#check();
+  }
+
+  async #make(save: number): Promise<void> {
+    const startMs = performance.now();
+    this.#tell({ state: "building", text: "building" });
+    try {
+      const built = await this.workshop.build();
+      if (save !== this.#saves) return;
+      const isOther = built.sha256 !== this.sha256;
+      if (isOther) await this.workshop.update(built);
+      this.sha256 = built.sha256;
+      await this.workshop.tryOut(built);
+      const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+      const text = isOther ? `new code runs, ${seconds} s` : "this folder's code runs";
+      this.#tell({ state: "running", text });
+    } catch (error) {
+      const { name, message } = error as Error;
+      const text = error instanceof BrokenCodeError ? message : `AWS refused: ${name}: ${message}`;
+      this.#tell({ state: "broken", text });
+    }
+  }
+
+  async #check(): Promise<void> {
+    for (let done = -1; done !== this.#saves;) {
+      done = this.#saves;
+      const typeErrors = await this.workshop.check().catch(() => undefined); // Ctrl-C ends it
+      await this.#working;
+      if (typeErrors && done === this.#saves) this.#tell({ ...this.#code, typeErrors });
+    }
+    this.#checking = undefined;
+  }
+
+  #tell(code: Code): void {
+    this.#code = code;
+    this.workshop.tell(code, this.sha256);
+  }
+}

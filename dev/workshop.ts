@@ -1,0 +1,155 @@
+/** What the loop works with: esbuild, Lambda and `deno check`. */
+
+import { SourceMap } from "node:module";
+import { basename, join, relative } from "node:path";
+import * as esbuild from "esbuild";
+import { BUNDLE_OPTIONS, sha256Of, zipOf } from "../tasks/build.ts";
+import { type RunFailure, runOnce, updateCode } from "../tasks/function.ts";
+import { run, RunError } from "../tasks/shell.ts";
+import { lockWorkspace, type Stack } from "../tasks/target.ts";
+import { BrokenCodeError, type BuiltCode, type Workshop } from "./loop.ts";
+
+/** Events of one save come within this time: editors write, rename and touch. */
+const ONE_SAVE_MS = 20;
+
+/** Errors that are told of one save. */
+const MOST_ERRORS = 5;
+
+/** As S3 sends it when a notification is configured: the function does nothing for it. */
+const TEST_EVENT = { Service: "Amazon S3", Event: "s3:TestEvent" };
+
+/** The bundle of a folder, built again at each call and faster each time. */
+export async function makeBuilder(folder: string) {
+  const context = await esbuild.context({
+    ...BUNDLE_OPTIONS,
+    absWorkingDir: folder,
+    sourcemap: "external", // beside the bundle, whose bytes stay those of a deploy
+    sourcesContent: false,
+  });
+  return {
+    async build(): Promise<BuiltCode> {
+      let files: esbuild.OutputFile[];
+      try {
+        ({ outputFiles: files } = await context.rebuild() as { outputFiles: esbuild.OutputFile[] });
+      } catch (error) {
+        if (!(error instanceof Error && "errors" in error)) throw error;
+        throw new BrokenCodeError(toText(error.errors as esbuild.Message[]));
+      }
+      const zip = zipOf(files.find(({ path }) => path.endsWith(".cjs"))!.contents);
+      const sourceMap = files.find(({ path }) => path.endsWith(".map"))!.text;
+      return { zip, sha256: sha256Of(zip), sourceMap };
+    },
+    dispose: () => context.dispose(),
+  };
+}
+
+/** esbuild's errors, each with its place; those without one are of the plugin, and follow from these. */
+function toText(errors: esbuild.Message[]): string {
+  const placed = errors.filter(({ location }) => location !== null);
+  const lines = (placed.length > 0 ? placed : errors).map(({ text, location }) =>
+    location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text
+  );
+  return ["It does not build, so nothing was changed.", ...lines.slice(0, MOST_ERRORS)].join("\n");
+}
+
+/** The loop's outside: the code of `folder` is built for the function of a stack. */
+export function makeWorkshop(
+  stack: Stack,
+  { workspace, folder, build, tell }: {
+    workspace: string;
+    folder: string;
+    build(): Promise<BuiltCode>;
+    tell: Workshop["tell"];
+  },
+): Workshop {
+  return {
+    build,
+    tell,
+    async update({ zip }) {
+      using _lock = await lockWorkspace(workspace);
+      await updateCode(stack, zip);
+    },
+    async tryOut({ sourceMap }) {
+      const failure = await runOnce(stack, TEST_EVENT);
+      if (failure === undefined) return;
+      const { errorType, errorMessage } = failure;
+      const place = placeOf(failure, sourceMap);
+      throw new BrokenCodeError(
+        `The new code fails as soon as it starts, and so will every upload until you fix it.\n` +
+          `${place === undefined ? "" : `${place}: `}${errorType}: ${errorMessage}`,
+      );
+    },
+    check: () => typeErrors(folder),
+  };
+}
+
+/** The file, line and column at which a run failed: the first of the stack that is not a package's. */
+export function placeOf({ trace = [] }: RunFailure, sourceMap: string): string | undefined {
+  const map = new SourceMap(JSON.parse(sourceMap));
+  for (const [, line, column] of trace.join("\n").matchAll(/bundle\.cjs:(\d+):(\d+)/g)) {
+    const entry = map.findEntry(Number(line) - 1, Number(column) - 1);
+    if (!("originalSource" in entry) || entry.originalSource.includes("node_modules")) continue;
+    const file = entry.originalSource.replace(/^(\.\.\/)+/, "");
+    return `${file}:${entry.originalLine + 1}:${entry.originalColumn + 1}`;
+  }
+}
+
+/** What `deno check` says of the function's code: a sentence with its place for each error. */
+async function typeErrors(folder: string): Promise<string[]> {
+  try {
+    const files = [join(folder, "handler.ts"), join(folder, "function", "lambda.ts")];
+    await run(Deno.execPath(), ["check", "--quiet", ...files], {
+      quiet: true,
+      env: { NO_COLOR: "1" },
+    });
+    return [];
+  } catch (error) {
+    if (!(error instanceof RunError)) throw error;
+    return toTypeErrors(error.stderr, folder);
+  }
+}
+
+/** Errors of `deno check`, which have their place some lines below their sentence. */
+export function toTypeErrors(text: string, folder: string): string[] {
+  const errors: string[] = [];
+  for (const line of text.split("\n")) {
+    const [, code, sentence] = /^(TS\d+) \[ERROR\]: (.*)$/.exec(line) ?? [];
+    if (code !== undefined) errors.push(`${code}: ${sentence}`);
+    const [, url, place] = /^ {4}at (file:\/\/.*?)(:\d+:\d+)$/.exec(line) ?? [];
+    if (url === undefined || errors.length === 0) continue;
+    const path = relative(folder, decodeURIComponent(new URL(url).pathname));
+    errors.push(`${path}${place}: ${errors.pop()}`);
+  }
+  return errors.length > 0 ? errors.slice(0, MOST_ERRORS) : [text.trim()];
+}
+
+/** Calls `save` after each save of the function's code, until disposed. */
+export function watch(folder: string, save: () => void): Disposable {
+  // Editors replace files: a folder sees that, a file would not.
+  const watchers = [
+    Deno.watchFs(folder, { recursive: false }),
+    Deno.watchFs(join(folder, "function")),
+  ];
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  for (const watcher of watchers) {
+    void (async () => {
+      for await (const { kind, paths } of watcher) {
+        if (kind === "access" || !paths.some((path) => isCode(folder, path))) continue;
+        clearTimeout(timer);
+        timer = setTimeout(save, ONE_SAVE_MS);
+      }
+    })();
+  }
+  return {
+    [Symbol.dispose]: () => {
+      clearTimeout(timer);
+      for (const watcher of watchers) watcher.close();
+    },
+  };
+}
+
+function isCode(folder: string, path: string): boolean {
+  const name = basename(path);
+  if (!name.endsWith(".ts") || name.endsWith("_test.ts")) return false;
+  return path === join(folder, "handler.ts") || path.startsWith(join(folder, "function"));
+}

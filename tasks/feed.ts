@@ -1,0 +1,100 @@
+/** The feed: what became of uploads, from whatever source, as the function's log tells it. */
+
+import type { Clock } from "./clock.ts";
+import { BATCH_KEYS, getRows } from "./list_rows.ts";
+import { type LogEvent, parseLine, readLog } from "./logs.ts";
+import { type Item, rowKey } from "./rows.ts";
+import { interrupted, pause } from "./signals.ts";
+import type { Stack } from "./target.ts";
+
+/** FilterLogEvents may be called five times a second in an account. */
+const POLL_MS = 2000;
+
+/** A line may be there so much later than others of the same time. */
+const LATE_MS = 15_000;
+
+/** In silence the search goes on from so long ago. */
+const SILENCE_MS = 60_000;
+
+const OUTCOMES = ["written", "unchanged", "failed"] as const;
+const PATTERN = `{ ${OUTCOMES.map((outcome) => `($.outcome = "${outcome}")`).join(" || ")} }`;
+
+/** What became of one upload in one run of the function. */
+export interface News {
+  outcome: typeof OUTCOMES[number];
+  /** When the function said so: milliseconds since 1970. */
+  atMs: number;
+  /** The row's keys, as far as the event told them. */
+  key?: string;
+  timestamp?: string;
+  versionId?: string;
+  /** Why it failed. */
+  error?: string;
+  /** The row that was written, if it is among the newest and still there. */
+  row?: Item;
+}
+
+/**
+ * The news since a time of AWS's clock, then those to come, oldest first: a list for each
+ * look into the log, which may be empty. It ends by throwing, at Ctrl-C or when `signal` is aborted.
+ */
+export async function* followNews(
+  stack: Stack,
+  { sinceMs, now, signal = interrupted, pollMs = POLL_MS }: {
+    sinceMs: number;
+    now: Clock;
+    signal?: AbortSignal;
+    pollMs?: number;
+  },
+): AsyncGenerator<News[]> {
+  let fromMs = sinceMs;
+  let seen = new Map<string, number>(); // lines since fromMs, and their times
+  for (;;) {
+    const lookMs = now();
+    let newestMs = fromMs;
+    const fresh: LogEvent[] = [];
+    for await (const line of linesSince(stack, fromMs)) {
+      newestMs = Math.max(newestMs, line.timestamp);
+      const id = `${line.timestamp} ${line.message}`;
+      if (!seen.has(id)) fresh.push(line);
+      seen.set(id, line.timestamp);
+    }
+    yield await withRows(stack, fresh.flatMap(toNews));
+    fromMs = Math.max(fromMs, newestMs - LATE_MS, lookMs - SILENCE_MS);
+    seen = new Map([...seen].filter(([, timestamp]) => timestamp >= fromMs));
+    await pause(pollMs, signal);
+  }
+}
+
+function linesSince({ logs, outputs }: Stack, sinceMs: number): AsyncGenerator<LogEvent> {
+  return readLog(logs, outputs.log_group_name, { sinceMs, pattern: PATTERN });
+}
+
+/** A line of the log as news; the stand-in ignores the pattern, so other lines come too. */
+function toNews({ timestamp: atMs, message }: LogEvent): News[] {
+  const line = parseLine(message) ?? {};
+  const outcome = OUTCOMES.find((outcome) => outcome === line.outcome);
+  if (outcome === undefined) return [];
+  const text = (name: string) => typeof line[name] === "string" ? line[name] : undefined;
+  return [{
+    outcome,
+    atMs,
+    key: text("file_key"),
+    timestamp: text("timestamp"),
+    versionId: text("version_id"),
+    error: text("error"),
+  }];
+}
+
+/** Adds the rows of the newest: the log has no previews. */
+async function withRows(stack: Stack, news: News[]): Promise<News[]> {
+  const written = news.filter(({ outcome }) => outcome === "written").slice(-BATCH_KEYS);
+  const keyOf = ({ key, timestamp }: News) => rowKey({ file_key: key, timestamp });
+  const keys = new Map(written.map((news) => [JSON.stringify(keyOf(news)), keyOf(news)]));
+  const rows = await getRows(stack, [...keys.values()]);
+  const rowsByKey = new Map(rows.map((row) => [JSON.stringify(rowKey(row)), row]));
+  return news.map((one) => ({
+    ...one,
+    row: one.outcome === "written" ? rowsByKey.get(JSON.stringify(keyOf(one))) : undefined,
+  }));
+}

@@ -1,0 +1,301 @@
+/**
+ * Dev's page in a real browser, on the stand-in: files dropped on it become rows, failures are shown
+ * and replayed, an edit runs, and the screenshot that README shows is taken.
+ */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import type { IAMClient } from "@aws-sdk/client-iam";
+import type { OpenTarget, Stack } from "../tasks/target.ts";
+import type { Page } from "./browser.ts";
+import { copyOfCode, permittedTest } from "./fixtures.ts";
+
+/** In a variable, so that only this test fetches it. */
+const AXE = "npm:axe-core@4.14.1";
+
+const DEADLINE_MS = 30_000;
+
+/** Two tries wait 8 and 16 s, then the event is parked. */
+const PARK_DEADLINE_MS = 60_000;
+
+/** Made-up files, as README shows them. */
+const FILES = {
+  "orders-2026-11.csv":
+    "order,customer,total\n20417,Harbour Books,88.50\n20418,Lund & Sons,1204.00\n",
+  "Übersicht März.md": "# Übersicht\n\nFür Åse und Zoë\n",
+  "invoice-20417.xml":
+    '<?xml version="1.0"?>\n<invoice number="20417"><total>88.50</total></invoice>\n',
+  "sensors.json": '{ "station": "pier 4", "celsius": [11.2, 11.4, 11.9] }\n',
+};
+
+permittedTest("dev in a real browser", async (t) => {
+  const { launchBrowser } = await import("./browser.ts");
+  const browser = await launchBrowser();
+  if (browser === undefined) {
+    return void await t.step({
+      name: "no Chrome was found: install one, or name it in CHROME_PATH",
+      ignore: true,
+      fn: () => {},
+    });
+  }
+  await using held = new AsyncDisposableStack();
+  held.defer(() => browser.close());
+  const page = await browser.newPage();
+  const problems: string[] = [];
+  page.on("pageerror", (error) => problems.push(String(error)));
+  page.on("console", (line) => problems.push(`${line.type()}: ${line.text()}`));
+  page.on("request", (request) => {
+    if (!request.url().startsWith("http://127.0.0.1:")) problems.push(`asks ${request.url()}`);
+  });
+
+  const { temporaryFolder } = await import("../tasks/files.ts");
+  const { startDev } = await import("../dev/dev.ts");
+  const deployed = await deploy(held);
+  const { stack, target } = deployed;
+  const code = held.use(await copyOfCode()).path;
+  const files = held.use(await temporaryFolder()).path;
+  const dev = await startDev(stack, target, code);
+  held.defer(() => dev.close());
+  await page.setViewport({ width: 1120, height: 820 });
+  await page.goto(dev.url);
+  await shows(page, "#connection", /^Connected$/);
+  await shows(page, "#code", /^this folder's code runs$|^new code runs, \d+\.\d s$/);
+
+  await t.step("files are dropped, and their rows are exact", () => drops(page, stack, files));
+  await t.step("the screenshot is taken", () => takeScreenshot(page));
+  await t.step("the whole row opens by the keyboard, and closes", () => opensRow(page));
+  await t.step("the filter hides what does not match", () => filters(page));
+  await t.step(
+    "a failure is shown with its reason, and replayed",
+    () => replays(page, deployed, files),
+  );
+  await t.step("an edit runs, and the next file shows it", () => edits(page, stack, code, files));
+  await t.step(
+    "code that does not build or fails at its start is told",
+    () => breaks(page, deployed, code),
+  );
+  await t.step("axe-core finds no violation", () => isAccessible(page));
+  await t.step("nothing was refused, thrown or fetched from elsewhere", () => {
+    assert.deepEqual(problems, []);
+  });
+  await t.step(
+    "another origin that has the token gets nothing",
+    () => refusesOthers(page, dev.url),
+  );
+  await t.step("the end of dev is shown", async () => {
+    await page.goto(dev.url);
+    await shows(page, "#connection", /^Connected$/);
+    await dev.close();
+    await shows(page, "#connection", /^Disconnected: run deno task dev again/);
+  });
+});
+
+async function drops(page: Page, stack: Stack, folder: string) {
+  const { queryRows } = await import("../tasks/rows.ts");
+  for (const [name, text] of Object.entries(FILES)) {
+    await Deno.writeTextFile(join(folder, name), text);
+  }
+  await drop(page, Object.keys(FILES).map((name) => join(folder, name)));
+  for (const [name, text] of Object.entries(FILES)) {
+    await shows(page, "#uploads", new RegExp(`${name}\\s*row after \\d+ ms`));
+    const [row, ...others] = await queryRows(stack, name);
+    assert.deepEqual(others, []);
+    assert.equal(row.file_size, new TextEncoder().encode(text).length);
+    assert.equal(row.content_preview, text);
+    const cells = await page.$$eval(
+      "#rows tbody tr",
+      (lines) => lines.map((line) => [...line.children].map(({ textContent }) => textContent)),
+    );
+    const cell = cells.find(([key]) => key === name)!;
+    assert.deepEqual(cell.toSpliced(3, 1), [
+      name,
+      String(row.file_size),
+      row.content_type ?? "",
+      text.slice(0, 120),
+    ]);
+  }
+  await shows(page, "#latency figcaption", /^Upload to row: \d+ ms, longest \d+ ms$/);
+}
+
+async function takeScreenshot(page: Page) {
+  await page.evaluate("document.querySelector('#place').textContent = 'on the stand-in'");
+  await page.screenshot({ path: join(import.meta.dirname!, "..", "docs", "page.png") });
+}
+
+async function opensRow(page: Page) {
+  await page.focus("#rows tbody tr button");
+  await page.keyboard.press("Enter");
+  await shows(page, "#row[open] dl", /sequencer.*content_preview/s);
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("#row:not([open])");
+}
+
+async function filters(page: Page) {
+  await page.type("#filter", "HARBOUR");
+  const shown = () => page.$$eval("#rows tbody tr:not([hidden])", (lines) => lines.length);
+  assert.equal(await shown(), 1);
+  await page.type("#filter", " no such");
+  await shows(page, "#empty", /^None of the \d+ newest rows matches the filter\.$/);
+  await page.$eval("#filter", (input) => {
+    (input as unknown as { value: string }).value = "";
+    input.dispatchEvent(new Event("input"));
+  });
+}
+
+/** Takes the function's permission to write, drops a file, gives it back, and replays. */
+async function replays(page: Page, { iam, stack }: Deployed, folder: string) {
+  const { GetRolePolicyCommand, PutRolePolicyCommand } = await import("@aws-sdk/client-iam");
+  const policy = { RoleName: stack.outputs.lambda_function_name, PolicyName: "metadata" };
+  const { PolicyDocument } = await iam.send(new GetRolePolicyCommand(policy));
+  const whole = decodeURIComponent(PolicyDocument!);
+  const less = whole.replace('"dynamodb:PutItem"', '"dynamodb:DescribeTable"');
+  assert.notEqual(less, whole);
+  await iam.send(new PutRolePolicyCommand({ ...policy, PolicyDocument: less }));
+  try {
+    await Deno.writeTextFile(join(folder, "denied.txt"), "no permission, no row");
+    await drop(page, [join(folder, "denied.txt")]);
+    await shows(page, "#failures li", /^denied\.txt.*(AccessDenied|HTTP 403).*tries: \d/s);
+    await shows(page, "#uploads", /denied\.txt\s*failed: see below/);
+    await page.click("#failures li button");
+    await shows(page, "#replay-note", /^It is not in the failure queue yet/);
+    await shows(page, "#cards", /Failure queue\s*1 event/, PARK_DEADLINE_MS);
+  } finally {
+    await iam.send(new PutRolePolicyCommand({ ...policy, PolicyDocument: whole }));
+  }
+  await page.click("#failures li button");
+  await shows(page, "#replay-note", /^1 event replayed, none failed; 0 left in the queue\.$/);
+  await shows(page, "#rows tbody tr:first-child", /^denied\.txt/);
+  await page.waitForSelector("#failures[hidden]");
+}
+
+/** Two edits in quick succession: the last one is what the next file runs. */
+async function edits(page: Page, stack: Stack, code: string, folder: string) {
+  const { queryRows } = await import("../tasks/rows.ts");
+  const handler = join(code, "handler.ts");
+  const source = await Deno.readTextFile(handler);
+  await Deno.writeTextFile(join(folder, "edited.txt"), "edited");
+  const startMs = performance.now();
+  for (const mark of ["First", "Second"]) {
+    const edited = source.replace("...uploadToAttributes(upload),", `$& event_name: "${mark}",`);
+    assert.notEqual(edited, source);
+    await Deno.writeTextFile(handler, edited);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  const savedMs = performance.now() - 100;
+  await forgetCode(page);
+  await shows(page, "#code", /^new code runs, \d+\.\d s/);
+  await drop(page, [join(folder, "edited.txt")]);
+  await shows(page, "#rows tbody tr:first-child", /^edited\.txt/);
+  const seconds = (ms: number) => ((performance.now() - ms) / 1000).toFixed(2);
+  console.log(
+    `From the first save to the row ${seconds(startMs)} s, from the last ${seconds(savedMs)} s`,
+  );
+  const [{ event_name }] = await queryRows(stack, "edited.txt");
+  assert.equal(event_name, "Second");
+  await forgetCode(page);
+  await Deno.writeTextFile(handler, source);
+  await shows(page, "#code", /^new code runs/);
+}
+
+/** Takes away what the page says of the code now: what it says next is new. */
+async function forgetCode(page: Page) {
+  await page.$eval("#code", (element) => element.textContent = "");
+}
+
+/** What does not build changes nothing; what fails at its start is told at once. */
+async function breaks(page: Page, { stack }: Deployed, code: string) {
+  const { GetFunctionCommand } = await import("@aws-sdk/client-lambda");
+  const FunctionName = stack.outputs.lambda_function_name;
+  const sha256 = async () =>
+    (await stack.lambda.send(new GetFunctionCommand({ FunctionName }))).Configuration?.CodeSha256;
+  const before = await sha256();
+  const handler = join(code, "handler.ts");
+  const source = await Deno.readTextFile(handler);
+  await Deno.writeTextFile(handler, "export cons x = 1;\n" + source);
+  await shows(page, "#code", /^It does not build, so nothing was changed\.\nhandler\.ts:1:8: /);
+  assert.equal(await sha256(), before);
+  await Deno.writeTextFile(handler, source + '\nthrow new RangeError("at the start");\n');
+  // The stand-in tells no stack: the place in the file is on AWS alone.
+  await shows(page, "#code", /^The new code fails as soon as it starts.*at the start$/s);
+  await Deno.writeTextFile(handler, source);
+  await shows(page, "#code", /^(new|this folder's) code runs[^\n]*$/);
+}
+
+/** With rows, a failure in the list, and the dialog open, in both schemes and both widths. */
+async function isAccessible(page: Page) {
+  await import(AXE);
+  await page.evaluate(await Deno.readTextFile(new URL(import.meta.resolve(AXE))));
+  for (const [scheme, width] of [["light", 1120], ["dark", 360]] as const) {
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+    await page.setViewport({ width, height: 820 });
+    const overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert.equal(await page.evaluate(overflow), 0, `${width} px: it scrolls sideways`);
+    for (const isOpen of [false, true]) {
+      if (isOpen) await page.click("#rows tbody tr button");
+      const { violations } = await page.evaluate("axe.run()") as { violations: { id: string }[] };
+      assert.deepEqual(violations.map(({ id }) => id), [], `${scheme}, ${width} px`);
+    }
+    await page.click("#close");
+  }
+}
+
+async function refusesOthers(page: Page, url: string) {
+  const token = new URL(url).hash.slice(1);
+  await page.goto("about:blank");
+  const result = await page.evaluate(`fetch("${new URL("/feed", url)}", {
+    headers: { authorization: "Bearer ${token}" },
+  }).then(() => "let in", () => "refused")`);
+  assert.equal(result, "refused");
+}
+
+/** What the test acts on. */
+interface Deployed {
+  stack: Stack;
+  target: OpenTarget;
+  /** The stand-in's root. */
+  iam: IAMClient;
+}
+
+/** Deploys a stand-in, and removes it at the end. */
+async function deploy(held: AsyncDisposableStack): Promise<Deployed> {
+  const { IAMClient } = await import("@aws-sdk/client-iam");
+  const { deploy } = await import("../tasks/deploy.ts");
+  const { writeZip } = await import("../tasks/build.ts");
+  const { rootOf, stopStandIn } = await import("../tasks/stand_in.ts");
+  const { connect, openTarget, targetOf } = await import("../tasks/target.ts");
+  const where = { env: "test-dev", local: true };
+  const { workspace } = targetOf(where);
+  const shell = Deno.env.toObject();
+  held.defer(() => { // for the tests to come
+    for (const name of Object.keys(Deno.env.toObject())) Deno.env.delete(name);
+    for (const [name, value] of Object.entries(shell)) Deno.env.set(name, value);
+  });
+  await stopStandIn(workspace); // of a test that was killed
+  held.defer(() => stopStandIn(workspace));
+  await writeZip();
+  const target = held.use(await openTarget(where, { standIn: "start" }));
+  const outputs = await deploy(target, { yes: true, show: "brief" });
+  const iam = new IAMClient(rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, target.ca!));
+  return { stack: connect(target, outputs), target, iam };
+}
+
+/** Drops files onto the page, as a person does. */
+async function drop(page: Page, files: string[]) {
+  const session = await page.createCDPSession();
+  const data = { items: [], files, dragOperationsMask: 1 };
+  for (const type of ["dragEnter", "dragOver", "drop"] as const) {
+    await session.send("Input.dispatchDragEvent", { type, x: 300, y: 300, data });
+  }
+  await session.detach();
+}
+
+/** Waits until an element's text is as expected; the error has the text that it has instead. */
+async function shows(page: Page, selector: string, expected: RegExp, deadlineMs = DEADLINE_MS) {
+  const endMs = performance.now() + deadlineMs;
+  for (;;) {
+    const text = await page.$eval(selector, ({ textContent }) => textContent.trim()).catch(String);
+    if (expected.test(text)) return;
+    assert.ok(performance.now() < endMs, `${selector} is not ${expected} but: ${text}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}

@@ -1,0 +1,40 @@
+/** Code that was changed outside Terraform, which the provider never sees. */
+
+import assert from "node:assert/strict";
+import { quiet } from "./dev_fixtures.ts";
+import { fakeStack, permittedTest } from "./fixtures.ts";
+
+const ZIP = new TextEncoder().encode("zip");
+
+permittedTest("deploy sends the zip if the function runs other code, and only then", async () => {
+  const { repairCode } = await import("../tasks/deploy.ts");
+  const { sha256Of } = await import("../tasks/build.ts");
+  for (const [CodeSha256, isSent] of [["other", true], [sha256Of(ZIP), false]] as const) {
+    const { stack, calls } = await fakeStack({
+      GetFunctionCommand: () => ({
+        Configuration: { CodeSha256, State: "Active", LastUpdateStatus: "Successful" },
+      }),
+    });
+    await repairCode(stack, ZIP);
+    const updates = calls.filter(({ name }) => name === "UpdateFunctionCodeCommand");
+    const expected = isSent ? [{ FunctionName: "fn", ZipFile: ZIP }] : [];
+    assert.deepEqual(updates.map(({ input }) => input), expected);
+  }
+});
+
+permittedTest("status counts other code than built here as a problem", async () => {
+  const { readStatus } = await import("../tasks/status.ts");
+  const { stack } = await fakeStack({
+    ...quiet(),
+    GetFunctionCommand: () => ({ Configuration: { State: "Active", CodeSha256: "deployed" } }),
+    GetBucketNotificationConfigurationCommand: () => ({
+      LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:x:1:function:fn" }],
+    }),
+  });
+  const problems = async (built?: string) => (await readStatus(stack, built)).problems;
+  assert.deepEqual(await problems("built"), [
+    "the function runs other code than build/lambda.zip; deploy again",
+  ]);
+  assert.deepEqual(await problems("deployed"), []);
+  assert.deepEqual(await problems(), []);
+});

@@ -1,0 +1,54 @@
+/** What the tests of dev and of its feed share. */
+
+import assert from "node:assert/strict";
+import type { Board } from "../dev/board.ts";
+import type { Item } from "../tasks/rows.ts";
+import type { Stack } from "../tasks/target.ts";
+import { type Answers, EVENT_TIME as TIME } from "./fixtures.ts";
+
+export function row(file_key: string): Item {
+  return { file_key, timestamp: TIME, version_id: "1", processed_at: TIME };
+}
+
+export function logLine(outcome: string, file_key: string, timestamp: number) {
+  const error = outcome === "failed" ? "no" : undefined;
+  const line = { level: "INFO", outcome, file_key, timestamp: TIME, version_id: "1", error };
+  return { timestamp, message: JSON.stringify(line) };
+}
+
+export function queue(count: number) {
+  return {
+    Attributes: {
+      ApproximateNumberOfMessages: String(count),
+      ApproximateNumberOfMessagesNotVisible: "0",
+    },
+  };
+}
+
+/** What a stack answers in which nothing happens. */
+export function quiet(): Answers {
+  return {
+    GetQueueAttributesCommand: () => queue(0),
+    GetFunctionCommand: () => ({ Configuration: { State: "Active", Runtime: "nodejs22.x" } }),
+    DescribeAlarmsCommand: () => ({ MetricAlarms: [] }),
+    GetBucketNotificationConfigurationCommand: () => ({}),
+    FilterLogEventsCommand: () => ({ events: [] }),
+  };
+}
+
+export async function makeBoard(stack: Stack): Promise<Board> {
+  const { Board } = await import("../dev/board.ts");
+  return new Board(stack, "on the stand-in", 10);
+}
+
+export async function until(condition: () => boolean): Promise<void> {
+  const endMs = performance.now() + 10_000;
+  while (!condition()) {
+    assert.ok(performance.now() < endMs, `not within 10 s: ${condition}`);
+    await pause(5);
+  }
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

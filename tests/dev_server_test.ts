@@ -1,0 +1,210 @@
+/** Dev's server: attacked over HTTP as other sites and users would, and an upload through it. */
+
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import type { Stack } from "../tasks/target.ts";
+import { makeBoard, pause, quiet, row } from "./dev_fixtures.ts";
+import { fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+
+permittedTest("the server answers nobody but its own page", async (t) => {
+  const { stack, calls } = await fakeStack(quiet());
+  await using server = await startServer(stack);
+  const { host, token } = server;
+  const ask = (lines: string[]) => raw(host, lines);
+  const bearer = `Authorization: Bearer ${token}`;
+  const own = [`Host: ${host}`, bearer];
+
+  await t.step("a name that leads here is another name (DNS rebinding)", async () => {
+    const port = host.split(":")[1];
+    for (const name of [`localhost:${port}`, `evil.example:${port}`, "127.0.0.1", `${host}.`]) {
+      for (const path of ["/", "/feed", "/page.js"]) {
+        const { status } = await ask([`GET ${path} HTTP/1.1`, `Host: ${name}`, bearer]);
+        assert.equal(status, 421, `${name} ${path}`);
+      }
+    }
+  });
+
+  await t.step("without the token, or with another one, only the page's files", async () => {
+    const wrong = token.slice(0, -1) + (token.endsWith("A") ? "B" : "A");
+    for (const line of ["X: y", "Authorization: Bearer ", `Authorization: Bearer ${wrong}`]) {
+      for (const request of ["GET /feed", "GET /deno.json", "GET /%2e%2e/deno.json"]) {
+        const { status } = await ask([`${request} HTTP/1.1`, `Host: ${host}`, line]);
+        assert.equal(status, 401, `${request} ${line}`);
+      }
+      for (const request of ["POST /upload?key=a", "POST /replay"]) {
+        const lines = [`${request} HTTP/1.1`, `Host: ${host}`, `Origin: http://${host}`, line];
+        assert.equal((await ask(lines)).status, 401, `${request} ${line}`);
+      }
+    }
+    for (const path of ["/", "/page.css", "/page.js", "/icon.svg"]) {
+      const { status, text } = await ask([`GET ${path} HTTP/1.1`, `Host: ${host}`]);
+      assert.equal(status, 200);
+      assert.equal(text.includes(token), false);
+    }
+    assert.equal(Buffer.from(token, "base64url").length, 16);
+  });
+
+  await t.step(
+    "the token in the address, where logs and other sites see it, counts for nothing",
+    async () => {
+      const { status } = await ask([`GET /feed?token=${token} HTTP/1.1`, `Host: ${host}`]);
+      assert.equal(status, 401);
+    },
+  );
+
+  await t.step("another site that has the token gets nothing", async () => {
+    const others = ["http://evil.example", "null", `http://localhost:${host.split(":")[1]}`];
+    for (const origin of others) {
+      for (const request of ["GET /feed", "POST /replay", "POST /upload?key=a", "OPTIONS /feed"]) {
+        const { status } = await ask([`${request} HTTP/1.1`, ...own, `Origin: ${origin}`]);
+        assert.equal(status, 403, `${request} ${origin}`);
+      }
+    }
+    const site = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"];
+    assert.equal((await ask(["GET /page.js HTTP/1.1", ...own, ...site])).status, 403);
+    // What changes something says where it comes from: a browser always does.
+    assert.equal((await ask(["POST /replay HTTP/1.1", ...own])).status, 403);
+  });
+
+  await t.step("every answer forbids what the page does not need", async () => {
+    for (const lines of [["GET / HTTP/1.1", `Host: ${host}`], ["GET /x HTTP/1.1", "Host: x"]]) {
+      const { headers } = await ask(lines);
+      const policy = headers.get("content-security-policy")!;
+      assert.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self';/);
+      assert.match(policy, /require-trusted-types-for 'script'; trusted-types 'none'$/);
+      assert.match(policy, /frame-ancestors 'none'/);
+      assert.equal(policy.includes("unsafe"), false);
+      assert.equal(headers.get("access-control-allow-origin"), null);
+      assert.equal(headers.get("x-content-type-options"), "nosniff");
+      assert.equal(headers.get("cross-origin-resource-policy"), "same-origin");
+      assert.equal(headers.get("referrer-policy"), "no-referrer");
+    }
+  });
+
+  await t.step("it listens on 127.0.0.1 alone", async () => {
+    const port = Number(host.split(":")[1]);
+    const addresses = Deno.networkInterfaces().filter(({ family, address }) =>
+      family === "IPv4" && address !== "127.0.0.1"
+    );
+    for (const { address } of addresses) {
+      await assert.rejects(Deno.connect({ hostname: address, port }), address);
+    }
+  });
+  assert.equal(calls.some(({ name }) => /Put|Upload|Receive/.test(name)), false);
+});
+
+permittedTest("the page's files have no inline code and nothing from elsewhere", async () => {
+  const read = (name: string) => Deno.readTextFile(new URL(`../dev/${name}`, import.meta.url));
+  const [html, css, ts] = await Promise.all(["page.html", "page.css", "page.ts"].map(read));
+  assert.equal(/\son\w+=|\sstyle=|<style|javascript:|<script(?![^>]*src=)/i.test(html), false);
+  const sources = [...html.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, url]) => url);
+  assert.ok(sources.length > 0 && sources.every((url) => url.startsWith("/")), sources.join());
+  assert.equal(/url\(|@import/.test(css), false);
+  assert.equal(
+    /innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|https?:(?!\/\/www\.w3)/.test(ts),
+    false,
+  );
+});
+
+permittedTest("an upload goes through to S3 as it is", async (t) => {
+  const { stack, calls } = await fakeStack({
+    ...quiet(),
+    PutObjectCommand: () => ({ VersionId: "1", ETag: '"tag"' }),
+    QueryCommand: () => ({ Items: [toAttributes(row("in/ü b.txt"))] }),
+  });
+  await using server = await startServer(stack);
+  const { host, token, url } = server;
+  const send = (key: string, body: BodyInit, type?: string) =>
+    fetch(`${url}upload?key=${encodeURIComponent(key)}`, {
+      method: "POST",
+      body,
+      headers: {
+        authorization: `Bearer ${token}`,
+        origin: `http://${host}`,
+        ...(type ? { "content-type": type } : {}),
+      },
+    });
+
+  await t.step("bytes, key and type", async () => {
+    const answer = await send("in/ü b.txt", "Hello", "text/plain");
+    assert.deepEqual(await answer.json(), { key: "in/ü b.txt", versionId: "1" });
+    const { input } = calls.find(({ name }) => name === "PutObjectCommand")!;
+    const { Body, ...rest } = input;
+    assert.equal(new TextDecoder().decode(Body as Uint8Array), "Hello");
+    assert.deepEqual(JSON.parse(JSON.stringify(rest)), {
+      Bucket: "uploads",
+      Key: "in/ü b.txt",
+      ContentType: "text/plain",
+    });
+  });
+
+  await t.step(
+    "a key that the bucket's filter leaves out is uploaded, and said to have no row",
+    async () => {
+      const { note } = await (await send("out.txt", "x")).json();
+      assert.equal(note, "no row: the bucket records only keys like in/….txt");
+    },
+  );
+
+  await t.step("a key that S3 can't have is refused", async () => {
+    for (const key of ["", "x".repeat(1025), "ü".repeat(513)]) {
+      assert.equal((await send(key, "x")).status, 400);
+    }
+  });
+
+  await t.step("a body that breaks off leaves nothing", async () => {
+    const before = calls.length;
+    const connection = await Deno.connect({
+      hostname: "127.0.0.1",
+      port: Number(host.split(":")[1]),
+    });
+    const head = [
+      "POST /upload?key=in/broken.txt HTTP/1.1",
+      `Host: ${host}`,
+      `Origin: http://${host}`,
+      `Authorization: Bearer ${token}`,
+      "Content-Length: 1000",
+    ];
+    await connection.write(new TextEncoder().encode(head.join("\r\n") + "\r\n\r\nonly this"));
+    await pause(50);
+    connection.close();
+    await pause(200);
+    assert.deepEqual(calls.slice(before).filter(({ name }) => /Put|Complete/.test(name)), []);
+  });
+});
+
+async function startServer(stack: Stack) {
+  const { serve } = await import("../dev/server.ts");
+  const esbuild = await import("esbuild");
+  // lib-storage asks the client where it is.
+  Object.assign(stack.s3, { config: { requestHandler: {}, endpoint: () => ({ hostname: "s3" }) } });
+  const board = await makeBoard(stack);
+  const server = await serve(board, { replay: () => Promise.resolve("replayed") });
+  const { host, hash, origin } = new URL(server.url);
+  return {
+    host,
+    url: `${origin}/`,
+    token: hash.slice(1),
+    [Symbol.asyncDispose]: async () => {
+      board.end();
+      await server.close();
+      await esbuild.stop();
+    },
+  };
+}
+
+/** A request whose every header is the test's: fetch would set Host and Origin itself. */
+async function raw(host: string, lines: string[]) {
+  const [hostname, port] = host.split(":");
+  using connection = await Deno.connect({ hostname, port: Number(port) });
+  const head = [...lines, "Connection: close", "Content-Length: 0"].join("\r\n");
+  await connection.write(new TextEncoder().encode(`${head}\r\n\r\n`));
+  const answer = await new Response(connection.readable).text();
+  const [top] = answer.split("\r\n\r\n", 1);
+  const [status, ...headers] = top.split("\r\n");
+  return {
+    status: Number(status.split(" ")[1]),
+    headers: new Headers(headers.map((line) => line.split(": ", 2) as [string, string])),
+    text: answer.slice(top.length),
+  };
+}

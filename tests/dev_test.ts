@@ -1,0 +1,301 @@
+/** Dev's board against a fake stack, its loop against a fake workshop, and the real workshop. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import type { Workshop } from "../dev/loop.ts";
+import type { Code, Message } from "../dev/messages.ts";
+import { logLine, makeBoard, pause, queue, quiet, row, until } from "./dev_fixtures.ts";
+import { copyOfCode, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+
+permittedTest("the board has one poller for all pages, and none without one", async () => {
+  const { stack, calls } = await fakeStack(quiet());
+  const board = await makeBoard(stack);
+  const looks = () => calls.filter(({ name }) => name === "GetQueueAttributesCommand").length;
+  await pause(30);
+  assert.equal(looks(), 0);
+  const leave = [board.join(() => {}), board.join(() => {}), board.join(() => {})];
+  await until(() => looks() > 3);
+  const [before, startMs] = [looks(), performance.now()];
+  await pause(100);
+  const polls = (looks() - before) / ((performance.now() - startMs) / 10);
+  assert.ok(polls < 2, `${polls} polls in the time of one`);
+  for (const one of leave) one();
+  await pause(30);
+  const after = looks();
+  await pause(50);
+  assert.equal(looks(), after);
+});
+
+permittedTest("the board shows an upload's row by its key, before the log has it", async () => {
+  const rows = [[], [], [row("a.txt")]];
+  const { stack } = await fakeStack({
+    ...quiet(),
+    QueryCommand: () => ({ Items: (rows.shift() ?? []).map(toAttributes) }),
+  });
+  const board = await makeBoard(stack);
+  const messages: Message[] = [];
+  const leave = board.join((message) => messages.push(message));
+  await board.expect({ key: "a.txt", versionId: "1" });
+  leave();
+  const shown = messages.filter(({ type }) => type === "row");
+  assert.equal(shown.length, 1);
+  const { ms, ...message } = shown[0] as Message & { type: "row" };
+  assert.deepEqual(message, { type: "row", row: row("a.txt"), isNew: true });
+  assert.ok(ms! >= 0 && ms! < 10_000, String(ms));
+});
+
+permittedTest("the board keeps a failure with its tries until the row is there", async () => {
+  const nowMs = Date.now();
+  const looks = [
+    [],
+    [logLine("failed", "a.txt", nowMs)],
+    [logLine("failed", "a.txt", nowMs + 1)],
+    [logLine("written", "a.txt", nowMs + 2)],
+  ];
+  const { stack } = await fakeStack({
+    ...quiet(),
+    FilterLogEventsCommand: ({ filterPattern }) => // The pattern of the newest rows names one outcome.
+    ({ events: String(filterPattern).includes("||") ? looks.shift() ?? [] : [] }),
+    BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("a.txt"))] } }),
+  });
+  const board = await makeBoard(stack);
+  const told: string[] = [];
+  const leave = board.join((message) => {
+    if (message.type === "failures") {
+      told.push(
+        message.failures.map(({ key, reason, tries }) => `${key} ${reason} ${tries}`).join(),
+      );
+    } else if (message.type === "row") told.push(`row ${message.row.file_key} ${message.isNew}`);
+  });
+  await until(() => told.some((text) => text.startsWith("row")));
+  leave();
+  const changes = told.filter((text, index) => text !== told[index - 1]);
+  assert.deepEqual(changes.filter((text) => text !== ""), [
+    "a.txt no 1",
+    "a.txt no 2",
+    "row a.txt true",
+  ]);
+});
+
+permittedTest("the board says what AWS refuses, goes on, and takes it back", async () => {
+  let refuses = true;
+  const { stack } = await fakeStack({
+    ...quiet(),
+    GetQueueAttributesCommand: () =>
+      refuses ? Object.assign(new Error("who?"), { name: "AccessDenied" }) : queue(0),
+  });
+  const board = await makeBoard(stack);
+  const told: Message[] = [];
+  const leave = board.join((message) => told.push(message));
+  await until(() => told.some(({ type }) => type === "trouble"));
+  refuses = false;
+  await until(() => told.filter(({ type }) => type === "trouble").length === 2);
+  leave();
+  const [first, second] = told.filter((message) => message.type === "trouble");
+  assert.match(first.text, /AccessDenied: who\?/);
+  assert.equal(second.text, "");
+  assert.ok(told.some(({ type }) => type === "ready"));
+});
+
+permittedTest("the loop makes the last save run, one at a time", async (t) => {
+  const { Loop, BrokenCodeError } = await import("../dev/loop.ts");
+
+  await t.step("edits in quick succession end with the last one", async () => {
+    const shop = makeShop();
+    const loop = new Loop(shop.workshop, "old");
+    for (const text of ["1", "2", "3"]) {
+      shop.source = text;
+      loop.save();
+      await pause(3);
+    }
+    await loop.idle();
+    assert.equal(shop.running, "3");
+    assert.equal(shop.most, 1);
+    assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s$/);
+    assert.equal(loop.sha256, "3");
+  });
+
+  await t.step("what does not build changes nothing, and the next save runs", async () => {
+    const shop = makeShop();
+    const loop = new Loop(shop.workshop, "old");
+    shop.fails = new BrokenCodeError("handler.ts:1:2: no");
+    loop.save();
+    await loop.idle();
+    assert.deepEqual([shop.running, loop.sha256], ["old", "old"]);
+    assert.equal(shop.told.at(-1), "broken handler.ts:1:2: no");
+    shop.fails = undefined;
+    shop.source = "new";
+    loop.save();
+    await loop.idle();
+    assert.equal(shop.running, "new");
+  });
+
+  await t.step(
+    "code that fails at its start is told, and again after a save without a change",
+    async () => {
+      const shop = makeShop();
+      const loop = new Loop(shop.workshop, "old");
+      shop.source = "new";
+      shop.crashes = new BrokenCodeError("handler.ts:3:4: Error: boom");
+      for (let saves = 0; saves < 2; saves++) {
+        loop.save();
+        await loop.idle();
+        assert.equal(shop.told.at(-1), "broken handler.ts:3:4: Error: boom");
+      }
+      assert.equal(shop.updates, 1);
+    },
+  );
+
+  await t.step("a refused update is told, and the next save tries it again", async () => {
+    const shop = makeShop();
+    const loop = new Loop(shop.workshop, "old");
+    shop.source = "new";
+    shop.refuses = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
+    loop.save();
+    await loop.idle();
+    assert.equal(shop.told.at(-1), "broken AWS refused: ResourceConflictException: busy");
+    assert.equal(loop.sha256, "old");
+    shop.refuses = undefined;
+    loop.save();
+    await loop.idle();
+    assert.equal(shop.running, "new");
+  });
+
+  await t.step("type errors follow, of the last save alone", async () => {
+    const shop = makeShop();
+    const loop = new Loop(shop.workshop, "old");
+    shop.typeErrors = ["handler.ts:1:1: TS1: no"];
+    shop.source = "new";
+    loop.save();
+    await until(() => shop.told.at(-1)!.includes("TS1"));
+    assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s, handler\.ts:1:1: TS1: no$/);
+  });
+});
+
+permittedTest("a folder's code is built, with the places of its errors", async (t) => {
+  const { makeBuilder, placeOf, toTypeErrors, watch } = await import("../dev/workshop.ts");
+  const { build } = await import("../tasks/build.ts");
+  const esbuild = await import("esbuild");
+  const expected = await build();
+  await using copy = await copyOfCode();
+  const folder = copy.path;
+  const handler = join(folder, "handler.ts");
+  const source = await Deno.readTextFile(handler);
+  const builder = await makeBuilder(folder);
+  try {
+    await t.step("the same bytes as deploy's", async () => {
+      assert.equal((await builder.build()).sha256, expected.sha256);
+    });
+    await t.step("what does not build names file, line and column, and no plugin", async () => {
+      await Deno.writeTextFile(
+        handler,
+        source.replace("export const PREFIX_BYTES", "export PREFIX"),
+      );
+      await assert.rejects(builder.build(), (error: Error) => {
+        assert.equal(error.name, "BrokenCodeError");
+        const [first, second, ...others] = error.message.split("\n");
+        assert.equal(first, "It does not build, so nothing was changed.");
+        assert.match(second, /^handler\.ts:\d+:\d+: Unexpected "PREFIX"$/);
+        assert.deepEqual(others, []);
+        return true;
+      });
+    });
+    await t.step("a place in the bundle is a place in a file", async () => {
+      const lines = source.split("\n");
+      const at = lines.findIndex((line) => line.startsWith("export async function handleEvent"));
+      lines.splice(at + 1, 0, '  if (event === 7) throw new RangeError("seven");');
+      await Deno.writeTextFile(handler, lines.join("\n"));
+      const { sourceMap, zip } = await builder.build();
+      const { unzipSync } = await import("fflate");
+      const code = new TextDecoder().decode(unzipSync(zip)["bundle.cjs"]);
+      const offset = code.indexOf('RangeError("seven")') - "new ".length;
+      const before = code.slice(0, offset).split("\n");
+      const trace = [
+        "RangeError: seven",
+        `    at k (/var/task/bundle.cjs:${before.length}:${before.at(-1)!.length + 1})`,
+      ];
+      const place = placeOf({ errorType: "RangeError", errorMessage: "seven", trace }, sourceMap);
+      assert.equal(place, `handler.ts:${at + 2}:${lines[at + 1].indexOf("new Range") + 1}`);
+    });
+    await t.step("each save is seen once, however the editor writes", async () => {
+      let saves = 0;
+      using _watching = watch(folder, () => saves++);
+      const save = async (write: () => Promise<void>) => {
+        const before = saves;
+        await write();
+        await pause(200);
+        return saves - before;
+      };
+      assert.equal(await save(() => Deno.writeTextFile(handler, source)), 1);
+      assert.equal(
+        await save(async () => {
+          await Deno.writeTextFile(handler + ".tmp", source);
+          await Deno.rename(handler + ".tmp", handler);
+        }),
+        1,
+      );
+      const preview = join(folder, "function", "preview.ts");
+      assert.equal(
+        await save(async () => Deno.writeTextFile(preview, await Deno.readTextFile(preview))),
+        1,
+      );
+      assert.equal(await save(() => Deno.writeTextFile(join(folder, "notes.txt"), "x")), 0);
+      assert.equal(await save(() => Deno.writeTextFile(join(folder, "handler_test.ts"), "x")), 0);
+    });
+  } finally {
+    await builder.dispose();
+    await esbuild.stop();
+  }
+  await t.step("deno check's errors have their places in front", () => {
+    const text = [
+      "TS2322 [ERROR]: Type 'number' is not assignable to type 'string'.",
+      "const a: string = 1;",
+      "      ^",
+      "    at file:///p%20q/handler.ts:3:7",
+      "",
+      "error: Type checking failed.",
+    ].join("\n");
+    assert.deepEqual(toTypeErrors(text, "/p q"), [
+      "handler.ts:3:7: TS2322: Type 'number' is not assignable to type 'string'.",
+    ]);
+  });
+});
+
+/** A workshop of fakes, in which building and updating take their time. */
+function makeShop() {
+  const shop = {
+    source: "old",
+    running: "old",
+    updates: 0,
+    atOnce: 0,
+    most: 0,
+    fails: undefined as Error | undefined,
+    refuses: undefined as Error | undefined,
+    crashes: undefined as Error | undefined,
+    typeErrors: [] as string[],
+    told: [] as string[],
+  };
+  const workshop: Workshop = {
+    async build() {
+      const sha256 = shop.source;
+      shop.most = Math.max(shop.most, ++shop.atOnce);
+      await pause(10);
+      shop.atOnce--;
+      if (shop.fails) throw shop.fails;
+      return { zip: new Uint8Array(), sha256, sourceMap: "" };
+    },
+    async update({ sha256 }) {
+      shop.most = Math.max(shop.most, ++shop.atOnce);
+      await pause(10);
+      shop.atOnce--;
+      if (shop.refuses) throw shop.refuses;
+      shop.updates++;
+      shop.running = sha256;
+    },
+    tryOut: () => shop.crashes ? Promise.reject(shop.crashes) : Promise.resolve(),
+    check: () => Promise.resolve(shop.typeErrors),
+    tell: ({ state, text, typeErrors = [] }: Code) =>
+      void shop.told.push([`${state} ${text}`, ...typeErrors].join(", ")),
+  };
+  return Object.assign(shop, { workshop });
+}

@@ -1,0 +1,42 @@
+/** The feed of the function's log, against a fake stack. */
+
+import assert from "node:assert/strict";
+import { logLine, row } from "./dev_fixtures.ts";
+import { EVENT_TIME, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+
+permittedTest("followNews() tells each line once, with its row", async () => {
+  const { followNews } = await import("../tasks/feed.ts");
+  const nowMs = Date.now();
+  const first = [logLine("written", "a.txt", nowMs), logLine("failed", "b.txt", nowMs)];
+  const { stack, calls } = await fakeStack({
+    FilterLogEventsCommand: [
+      { events: [...first, { timestamp: nowMs, message: "START RequestId: 1" }] },
+      { events: first },
+      { events: [...first, logLine("unchanged", "b.txt", nowMs + 1)] },
+    ],
+    BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("a.txt"))] } }),
+  });
+  const ending = new AbortController();
+  const feed = followNews(stack, {
+    sinceMs: nowMs - 5000,
+    now: Date.now,
+    signal: ending.signal,
+    pollMs: 1,
+  });
+  const looks = [];
+  for (let looked = 0; looked < 3; looked++) looks.push((await feed.next()).value);
+  const known = { timestamp: EVENT_TIME, versionId: "1" };
+  assert.deepEqual(JSON.parse(JSON.stringify(looks)), [
+    [
+      { outcome: "written", atMs: nowMs, key: "a.txt", ...known, row: row("a.txt") },
+      { outcome: "failed", atMs: nowMs, key: "b.txt", ...known, error: "no" },
+    ],
+    [],
+    [{ outcome: "unchanged", atMs: nowMs + 1, key: "b.txt", ...known }],
+  ]);
+  const since = calls.filter(({ name }) => name === "FilterLogEventsCommand")
+    .map(({ input }) => input.startTime);
+  assert.equal(since[0], nowMs - 5000);
+  ending.abort(new Error("over"));
+  await assert.rejects(feed.next(), /over/);
+});
