@@ -393,7 +393,6 @@ async function forEachParallel<T>(
 function cannot(action: string, object: { key: string; bucket: string }, error: unknown): Error {
   return new Error(
     `Cannot ${action} ${quote(object.key)} from ${quote(object.bucket)}: ${describe(error)}`,
-    { cause: error },
   );
 }
 

@@ -357,9 +357,12 @@ Deno.test("handleEvent() throws what is no fact about the object, and says which
       });
     }
   }
-  await t.step("F68 the thrown error has no end", async () => {
-    const { error } = await handle(record(), { getErrors: [awsError("A", 400, "x".repeat(9999))] });
-    assert.ok(error!.endsWith(`A: ${"x".repeat(1024)}… (HTTP 400)`));
+  await t.step("F68 a message is cut after 1,024 characters", async () => {
+    for (const [length, cut] of [[1024, ""], [1025, "…"]] as const) {
+      const getErrors = [awsError("A", 400, "x".repeat(length))];
+      const { error } = await handle(record(), { getErrors });
+      assert.ok(error!.endsWith(`A: ${"x".repeat(1024)}${cut} (HTTP 400)`));
+    }
   });
 });
 
