@@ -69,7 +69,7 @@ const SHOWN_ROWS = 50;
 const WHY_SINCE_MS = 7 * 86_400_000;
 
 /** The tests' stand-ins are in workspaces that begin so. */
-const TEST_WORKSPACES = "local-test";
+const TEST_WORKSPACES = "local-deno-task-test";
 
 const goesOn = (again: string) => `${again} goes on where this ended`;
 const unchanged = () => "nothing was changed";

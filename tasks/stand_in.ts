@@ -7,7 +7,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { Agent, get } from "node:https";
-import { delimiter, dirname, join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 import {
   CreateRoleCommand,
   EntityAlreadyExistsException,
@@ -172,7 +172,8 @@ function launch(
   { port, retrySeconds }: { port: number; retrySeconds: number },
 ) {
   const program = "import fcntl, runpy; fcntl.flock(1, fcntl.LOCK_EX); " +
-    "runpy.run_module('ministack', run_name='__main__', alter_sys=True)";
+    "runpy.run_module('ministack', run_name='__main__', alter_sys=True) " +
+    `# the stand-in of ${basename(places.folder)}`; // for who looks at the list of processes
   const log = openSync(places.log, "w", 0o600);
   try {
     const child = spawn(python, ["-c", program], {

@@ -10,8 +10,8 @@ import type { Clients } from "../tasks/target.ts";
 import { permittedTest } from "./fixtures.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
-const WORKSPACE = "local-leftovers";
-const OPTIONS = ["--local", "--env", "leftovers", "--yes"];
+const WORKSPACE = "local-deno-task-test-leftovers";
+const OPTIONS = ["--local", "--env", "deno-task-test-leftovers", "--yes"];
 const RUNNING = join(ROOT, ".local", WORKSPACE, "running.json");
 
 /** How late an answer is, and how long after a line on stderr Ctrl-C comes: the request is on its way. */
@@ -34,7 +34,7 @@ permittedTest("an interrupted apply is taken in, and destroyed whole", async (t)
     await t.step("the stack's name is in the state before anything is in AWS", async () => {
       await interrupted("deploy", /terraform_data\.stack: Creation complete/);
       const { name, resources } = await pullState(WORKSPACE);
-      assert.match(name!, /^file-metadata-local-leftovers-[0-9a-f]{10}$/);
+      assert.match(name!, /^file-metadata-local-deno-task-test-leftovers-[0-9a-f]{10}$/);
       assert.deepEqual([resources, await aws.find(name!)], [[], []]);
     });
 

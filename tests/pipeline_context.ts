@@ -20,18 +20,18 @@ import { connect, type Stack, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
 
-/** The workspace of the test's own. */
-export const ENVIRONMENT = ["--local", "--env", "test"];
-export const WORKSPACE = "local-test";
+/** The workspace of the test's own, whose variables no user has a file for. */
+export const ENVIRONMENT = ["--local", "--env", "deno-task-test"];
+export const WORKSPACE = "local-deno-task-test";
 
 /** The workspace of a stand-in that is killed. */
-export const KILLED_WORKSPACE = "local-killed";
+export const KILLED_WORKSPACE = "local-deno-task-test-killed";
 
 /** The test's own variables. */
 export const VARIABLES = join(ROOT, `${WORKSPACE}.tfvars`);
 
-/** With `-local-test-` 53 characters, the most that are allowed. */
-export const LONGEST_PROJECT = "file-metadata-with-the-longest-name-there";
+/** With `-local-deno-task-test-` 53 characters, the most that are allowed. */
+export const LONGEST_PROJECT = "file-metadata-with-longest-name";
 
 /** Resources in the state; the plan has one more, the guard of names and regions. */
 export const RESOURCES = 20;
@@ -74,7 +74,7 @@ export type Steps<Context> = Record<
 export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Deployed> {
   const found = await outputs(WORKSPACE);
   assert.ok(found);
-  const target = targetOf({ env: "test", local: true });
+  const target = targetOf({ env: "deno-task-test", local: true });
   const close = () => Promise.resolve();
   const deployer = connect({ ...target, ca, [Symbol.asyncDispose]: close }, found);
   const config = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca);

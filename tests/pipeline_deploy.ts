@@ -28,7 +28,7 @@ import { removeOtherBucket } from "./pipeline_losses.ts";
 /** Up to a stack that works. */
 export const DEPLOY: Steps<Pipeline> = {
   "verify and destroy say that nothing is deployed": async ({ shell }) => {
-    const sentence = /Nothing is deployed on the stand-in in environment test/;
+    const sentence = /Nothing is deployed on the stand-in in environment deno-task-test/;
     const verify = await task(shell, "verify");
     assert.equal(verify.code, 1);
     assert.match(verify.stderr, sentence);
@@ -59,7 +59,7 @@ export const DEPLOY: Steps<Pipeline> = {
     for (const python of await namesIn(join(venv, "lib"))) {
       await removeIfThere(join(venv, "lib", python, "site-packages", "pip"));
     }
-    const plan = await taskIn(ROOT, shell, "plan", "--local", "--env", "killed");
+    const plan = await taskIn(ROOT, shell, "plan", "--local", "--env", "deno-task-test-killed");
     assert.equal(plan.code, 0, plan.stderr);
     assert.match(plan.stderr, /Installing MiniStack and Node/);
     assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
@@ -73,7 +73,7 @@ export const DEPLOY: Steps<Pipeline> = {
     await Deno.mkdir(state, { recursive: true });
     const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
     await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
-    const verify = await taskIn(ROOT, shell, "verify", "--local", "--env", "killed");
+    const verify = await taskIn(ROOT, shell, "verify", "--local", "--env", "deno-task-test-killed");
     assert.equal(verify.code, 1);
     assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
     assert.match(verify.stderr, /its Terraform state is removed/);
@@ -85,7 +85,10 @@ export const DEPLOY: Steps<Pipeline> = {
     const start = /Starting the local/;
     const { code, stderr } = await interruptedTask(pipeline.shell, start, "deploy", "--yes");
     assert.equal(code, 130);
-    assert.match(stderr, /Interrupted: deno task deploy --local --env test --yes goes on/);
+    assert.match(
+      stderr,
+      /Interrupted: deno task deploy --local --env deno-task-test --yes goes on/,
+    );
     assert.deepEqual(await pipeline.standIns(), pipeline.standInsBefore);
   },
 
@@ -93,7 +96,10 @@ export const DEPLOY: Steps<Pipeline> = {
     const cases = [
       [`project_name = "${LONGEST_PROJECT}x"`, /at most 53 characters; it has 54\./],
       ['project_name = "My.Project"', /lower-case letters, digits and inner hyphens/],
-      ['aws_region = "eu-nowhere-9"', /AWS has no such region; set aws_region to/],
+      [
+        'aws_region = "eu-nowhere-9"',
+        /the aws provider here knows no such region; correct aws_region/,
+      ],
       ["lambda_memory_mb = 64", /must be a whole number from 128 to 10240/],
     ] as const;
     for (const [variables, sentence] of cases) {
@@ -133,16 +139,25 @@ export const DEPLOY: Steps<Pipeline> = {
     const { code, stderr } = await interruptedTask(hostileShell, made, "deploy", "--yes");
     assert.equal(code, 130);
     assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
-    assert.match(stderr, /deno task destroy --local --env test --yes removes what is there/);
+    assert.match(
+      stderr,
+      /deno task destroy --local --env deno-task-test --yes removes what is there/,
+    );
     assert.deepEqual(await processesOf(`${WORKSPACE}.tfplan`), []);
   },
 
   "deploy goes on where it was interrupted": async ({ hostileShell }) => {
     const deploy = await task(hostileShell, "deploy", "--yes");
     assert.equal(deploy.code, 0, deploy.stderr);
-    const name = new RegExp(`^s3_bucket_name = ${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`, "m");
+    const name = new RegExp(
+      `^s3_bucket_name = ${LONGEST_PROJECT}-local-deno-task-test-[0-9a-f]{10}$`,
+      "m",
+    );
     assert.match(deploy.stdout, name);
-    assert.match(deploy.stderr, /Account 123456789012, region us-east-1, environment local-test/);
+    assert.match(
+      deploy.stderr,
+      /Account 123456789012, region us-east-1, environment local-deno-task-test/,
+    );
   },
 
   "F1 F2 verify finds every file's row, exact": async ({ hostileShell }) => {
@@ -162,7 +177,10 @@ export const DEPLOY_TWICE: Steps<Deployed> = {
     const applied = await deployed.otherApply;
     assert.equal(applied.code, 0, applied.stderr);
     const output = await plainTerraform(deployed, ["output", "-raw", "s3_bucket_name"]);
-    assert.match(output.stdout, new RegExp(`^${LONGEST_PROJECT}-local-test-[0-9a-f]{10}$`));
+    assert.match(
+      output.stdout,
+      new RegExp(`^${LONGEST_PROJECT}-local-deno-task-test-[0-9a-f]{10}$`),
+    );
     assert.notEqual(output.stdout, deployed.bucket);
 
     const gone = await removeOtherBucket(deployed, output.stdout);

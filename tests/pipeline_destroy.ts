@@ -65,7 +65,10 @@ export const DESTROY: Steps<Deployed> = {
     const emptied =
       `Emptied \\S+: ${versions} versions, delete markers included, and 1 unfinished upload`;
     assert.match(stderr, new RegExp(emptied));
-    assert.match(stderr, /Interrupted: deno task destroy --local --env test --yes goes on/);
+    assert.match(
+      stderr,
+      /Interrupted: deno task destroy --local --env deno-task-test --yes goes on/,
+    );
     const { resources } = await pullState(WORKSPACE);
     assert.ok(resources.length > 0 && resources.length < RESOURCES, `${resources.length} are left`);
   },

@@ -52,7 +52,10 @@ export const PLAN: Steps<Deployed> = {
     const before = await Deno.readTextFile(VARIABLES);
     const cases = [
       ['aws_region = "eu-west-1"', /This state's stack is in us-east-1, not in eu-west-1\. Set/],
-      ['project_name = "other"', /This state holds the stack "file-.*", not "other-local-test"/],
+      [
+        'project_name = "other"',
+        /This state holds the stack "file-.*", not "other-local-deno-task-test"/,
+      ],
     ] as const;
     for (const [line, sentence] of cases) {
       const name = line.split(" ")[0];

@@ -38,7 +38,10 @@ permittedTest("the pipeline, end to end on the stand-in", async (t) => {
   const clone = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
   resources.defer(() => Deno.remove(clone, { recursive: true }));
   const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
-  const standIns = () => processesOf(join(ROOT, ".local", "venv"));
+  const standIns = async () =>
+    (await processesOf(join(ROOT, ".local", "venv"))).filter((line) =>
+      line.endsWith(` ${WORKSPACE}`) || line.endsWith(` ${KILLED_WORKSPACE}`)
+    );
   const standInsBefore = await standIns();
   const pipeline = { shell, hostileShell: hostile(shell), clone, standIns, standInsBefore };
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { permittedTest } from "./fixtures.ts";
 
 const LOCAL = join(import.meta.dirname!, "..", ".local");
-const WORKSPACE = "local-test-end";
+const WORKSPACE = "local-deno-task-test-end";
 
 permittedTest("a stand-in is known by its lock, without ps and kill", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
@@ -35,7 +35,7 @@ time.sleep(300)`;
     const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
     assert.deepEqual(await output.read(), { value: "locked", done: false });
     Deno.env.set("PATH", "/nowhere");
-    await stopStandIns("local-test-");
+    await stopStandIns("local-deno-task-test-");
     assert.equal((await output.read()).done, true); // it has ended
     await child.status;
     await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
