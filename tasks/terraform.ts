@@ -148,7 +148,7 @@ export async function plan(
 }
 
 /**
- * Refuses, in main.tf's own words, a region or name that is not the living stack's; without a call
+ * Refuses, in main.tf's own words, a region or name that is not the deployed stack's. It makes no call
  * to AWS.
  */
 export async function refuseOtherStack(workspace: string): Promise<void> {

@@ -39,6 +39,20 @@ permittedTest("every test that CONTRIBUTING.md names is there", async () => {
   }
 });
 
+permittedTest("every path that README.md and CONTRIBUTING.md name is there", async () => {
+  for (const document of ["README.md", "docs/CONTRIBUTING.md"]) {
+    const paths = [
+      ...(await read(document)).matchAll(/[`(]([\w.]+\/[\w./]*|\w+\.(?:ts|tf|json))[`)]/g),
+    ]
+      .map(([, path]) => path);
+    assert.ok(paths.length > 10, `${document} names ${paths.length} paths`);
+    for (const path of paths) {
+      const exists = await Deno.stat(join(ROOT, path)).then(() => true, () => false);
+      assert.ok(exists, `${document} names ${path}, which is not there`);
+    }
+  }
+});
+
 /** The files that `deno test` runs, and the tests' own files that these import. */
 async function filesOfTests(): Promise<Set<string>> {
   const files = new Set([join(ROOT, "handler_test.ts")]);
