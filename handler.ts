@@ -286,6 +286,22 @@ export interface Row {
   content_preview?: string;
 }
 
+/** The names of all attributes, in README's order. */
+export const ATTRIBUTES: readonly (keyof Row)[] = [
+  "file_key",
+  "timestamp",
+  "bucket_name",
+  "event_name",
+  "file_size",
+  "content_type",
+  "last_modified",
+  "processed_at",
+  "etag",
+  "version_id",
+  "sequencer",
+  "content_preview",
+];
+
 /** The row of an upload; S3's answer about that very object wins over the event. */
 export function toRow(
   upload: Upload,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { handleEvent, type LogLine, OutOfTimeError } from "./handler.ts";
+import { ATTRIBUTES, handleEvent, type LogLine, OutOfTimeError } from "./handler.ts";
 import { BrokenBodyError } from "./function/read.ts";
 import {
   awsError,
@@ -36,6 +36,7 @@ Deno.test("F1 F10 handleEvent() writes the row of a created object, every attrib
     sequencer: "0055AED6DCD90281E5",
   };
   assert.deepEqual(rows, [{ ...row, content_preview: "Hello" }]);
+  assert.deepEqual(Object.keys(rows[0]).toSorted(), ATTRIBUTES.toSorted());
   assert.deepEqual(aws, ["GET a b.txt v1", "PUT a b.txt"]);
   assert.deepEqual(log, [
     { level: "INFO", outcome: "written", ...row, object: undefined, duration_ms: 200 },

@@ -6,7 +6,7 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
-import type { Row } from "../handler.ts";
+import { ATTRIBUTES } from "../handler.ts";
 import { parseLine, readLog } from "./logs.ts";
 import { type Item, rowKey, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
@@ -33,24 +33,6 @@ export const BATCH_KEYS = 100;
 /** A scan reads two pages of 4 KB for one read request unit; its price in us-east-1, July 2025. */
 const SCANNED_BYTES_A_UNIT = 8192;
 const DOLLARS_A_MILLION_UNITS = 0.125;
-
-/** The columns of a CSV file. The type makes sure that none is missing. */
-const COLUMNS = Object.keys(
-  {
-    file_key: true,
-    timestamp: true,
-    bucket_name: true,
-    event_name: true,
-    file_size: true,
-    content_type: true,
-    last_modified: true,
-    processed_at: true,
-    etag: true,
-    version_id: true,
-    sequencer: true,
-    content_preview: true,
-  } satisfies Record<keyof Row, true>,
-);
 
 /** The rows that are wanted: the newest first, but for a scan of more than 1,000. */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
@@ -180,9 +162,9 @@ export async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<st
 
 /** Rows as the lines of a CSV file, which end with CRLF: https://www.rfc-editor.org/rfc/rfc4180 */
 export async function* toCsvLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
-  yield COLUMNS.join(",") + "\r";
+  yield ATTRIBUTES.join(",") + "\r";
   for await (const row of rows) {
-    yield COLUMNS.map((name) => toCell(row[name])).join(",") + "\r";
+    yield ATTRIBUTES.map((name) => toCell(row[name])).join(",") + "\r";
   }
 }
 
