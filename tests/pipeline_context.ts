@@ -24,7 +24,8 @@ import { type EventObject, toRecord } from "./fixtures.ts";
 export const ENVIRONMENT = ["--local", "--env", "deno-task-test"];
 export const WORKSPACE = "local-deno-task-test";
 
-/** The workspace of a stand-in that is killed. */
+/** The environment and workspace of a stand-in that is killed, in the other clone. */
+export const KILLED_ENVIRONMENT = ["--local", "--env", "deno-task-test-killed"];
 export const KILLED_WORKSPACE = "local-deno-task-test-killed";
 
 /** The test's own variables. */

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { removeIfThere } from "../tasks/files.ts";
-import { ROOT } from "../tasks/shell.ts";
+import { ROOT, run } from "../tasks/shell.ts";
 import type { Report } from "../tasks/verify.ts";
 import {
   type Deployed,
   failedMessage,
   interruptedTask,
+  KILLED_ENVIRONMENT,
   KILLED_WORKSPACE,
   LONGEST_PROJECT,
   namesIn,
@@ -53,27 +53,26 @@ export const DEPLOY: Steps<Pipeline> = {
     assert.deepEqual(await namesIn(states), before);
   },
 
-  "a half-made virtual environment is made again": async ({ shell }) => {
-    const venv = join(ROOT, ".local", "venv");
-    await removeIfThere(join(venv, "installed.txt"));
-    for (const python of await namesIn(join(venv, "lib"))) {
-      await removeIfThere(join(venv, "lib", python, "site-packages", "pip"));
-    }
-    const plan = await taskIn(ROOT, shell, "plan", "--local", "--env", "deno-task-test-killed");
+  // In the other clone, since other tests run in this one's environment now.
+  "a half-made virtual environment is made again": async ({ shell, clone }) => {
+    const venv = join(clone, ".local", "venv");
+    await run("python3", ["-m", "venv", "--without-pip", venv], { quiet: true });
+    const plan = await taskIn(clone, shell, "plan", ...KILLED_ENVIRONMENT);
     assert.equal(plan.code, 0, plan.stderr);
     assert.match(plan.stderr, /Installing MiniStack and Node/);
     assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
   },
 
-  "a killed stand-in is cleared away, with the state of what it held": async ({ shell }) => {
-    const folder = join(ROOT, ".local", KILLED_WORKSPACE);
+  "a killed stand-in is cleared away, with the state of what it held": async (pipeline) => {
+    const { shell, clone } = pipeline;
+    const folder = join(clone, ".local", KILLED_WORKSPACE);
     const { pid } = JSON.parse(await Deno.readTextFile(join(folder, "running.json")));
     Deno.kill(-pid, "SIGKILL");
-    const state = join(ROOT, "terraform.tfstate.d", KILLED_WORKSPACE);
+    const state = join(clone, "terraform.tfstate.d", KILLED_WORKSPACE);
     await Deno.mkdir(state, { recursive: true });
     const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
     await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
-    const verify = await taskIn(ROOT, shell, "verify", "--local", "--env", "deno-task-test-killed");
+    const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
     assert.equal(verify.code, 1);
     assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
     assert.match(verify.stderr, /its Terraform state is removed/);
@@ -113,7 +112,6 @@ export const DEPLOY: Steps<Pipeline> = {
   },
 
   "the zip has the same bytes in any time zone, umask and folder": async ({ shell, clone }) => {
-    await copyAsWindowsClone(clone);
     const hashes = [];
     const cases = [
       [ROOT, "America/Los_Angeles", 0o077],
@@ -203,8 +201,8 @@ export const DEPLOY_TWICE: Steps<Deployed> = {
 };
 
 /** The project's files, as git on Windows may write them. */
-async function copyAsWindowsClone(folder: string): Promise<void> {
-  for (const part of [".", "function", "tasks", "tests", "docs"]) {
+export async function copyAsWindowsClone(folder: string): Promise<void> {
+  for (const part of [".", "dev", "docs", "function", "tasks", "tests"]) {
     await Deno.mkdir(join(folder, part), { recursive: true });
     for await (const { name, isFile } of Deno.readDir(join(ROOT, part))) {
       if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;

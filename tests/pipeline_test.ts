@@ -12,10 +12,11 @@ import type { Steps } from "./pipeline_context.ts";
 
 permittedTest("the pipeline, end to end on the stand-in", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
-  const { openDeployed, VARIABLES, WORKSPACE, KILLED_WORKSPACE, processesOf } = await import(
-    "./pipeline_context.ts"
-  );
-  const { DEPLOY, DEPLOY_TWICE } = await import("./pipeline_deploy.ts");
+  const { openDeployed, KILLED_ENVIRONMENT, taskIn, VARIABLES, WORKSPACE, processesOf } =
+    await import(
+      "./pipeline_context.ts"
+    );
+  const { copyAsWindowsClone, DEPLOY, DEPLOY_TWICE } = await import("./pipeline_deploy.ts");
   const { PLAN } = await import("./pipeline_plan.ts");
   const { FAIL, OPERATE } = await import("./pipeline_operate.ts");
   const { PERMISSIONS, CALLS } = await import("./pipeline_permissions.ts");
@@ -27,7 +28,7 @@ permittedTest("the pipeline, end to end on the stand-in", async (t) => {
   const { ROOT } = await import("../tasks/shell.ts");
 
   async function cleanUp() {
-    for (const workspace of [WORKSPACE, KILLED_WORKSPACE]) await stopStandIn(workspace);
+    await stopStandIn(WORKSPACE);
     await removeIfThere(VARIABLES);
     // Terraform makes a folder for each workspace that it is asked about: this one is empty.
     await Deno.remove(join(ROOT, "terraform.tfstate.d", "stranger")).catch(() => {});
@@ -35,13 +36,17 @@ permittedTest("the pipeline, end to end on the stand-in", async (t) => {
   await cleanUp(); // of a run that was killed
   await using resources = new AsyncDisposableStack();
   resources.defer(cleanUp);
+  const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
   const clone = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
   resources.defer(() => Deno.remove(clone, { recursive: true }));
-  const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
-  const standIns = async () =>
-    (await processesOf(join(ROOT, ".local", "venv"))).filter((line) =>
-      line.endsWith(` ${WORKSPACE}`) || line.endsWith(` ${KILLED_WORKSPACE}`)
-    );
+  await copyAsWindowsClone(clone);
+  resources.defer(async () => void await taskIn(clone, shell, "destroy", ...KILLED_ENVIRONMENT));
+  const standIns = async () => [
+    ...(await processesOf(join(ROOT, ".local", "venv"))).filter((line) =>
+      line.endsWith(` ${WORKSPACE}`)
+    ),
+    ...await processesOf(clone),
+  ];
   const standInsBefore = await standIns();
   const pipeline = { shell, hostileShell: hostile(shell), clone, standIns, standInsBefore };
 
