@@ -83,11 +83,11 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
 /** Does one record and logs it; returns the sentence of its failure, if it failed. */
 async function handleRecord(record: unknown, outside: Outside): Promise<string | undefined> {
   const startMs = outside.now();
-  let known: Partial<LogLine> = namesOf(record);
+  let known: Partial<LogLine> | undefined;
   try {
     const upload = recordToUpload(record, outside.bucket);
     if (upload === undefined) {
-      const { event_name } = known;
+      const { event_name } = namesOf(record);
       outside.log({ level: "WARN", outcome: "ignored", event_name });
       return;
     }
@@ -109,7 +109,8 @@ async function handleRecord(record: unknown, outside: Outside): Promise<string |
   } catch (error) {
     const failure = describe(error);
     const duration_ms = outside.now() - startMs;
-    outside.log({ level: "ERROR", outcome: "failed", ...known, error: failure, duration_ms });
+    const names = known ?? namesOf(record);
+    outside.log({ level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
     return failure;
   }
 }
