@@ -19,6 +19,7 @@ export function declaredEncoding(bytes: Uint8Array, contentType: string): string
   const encoding = charset && encodingOf(charset);
   if (encoding) return encoding;
 
+  if (!/[\s<@]/.test(String.fromCharCode(first))) return "utf-8"; // no declaration begins so
   for (const label of declarations(toBinary(bytes.subarray(0, DECLARATION_BYTES)))) {
     const encoding = encodingOf(label);
     // What was read here byte by byte is not UTF-16; HTML has the second rule as well:

@@ -35,6 +35,9 @@ const SIGNATURES = [
   /^P[1-6]\s+(#.*\n\s*)*\d+\s+\d+\s/, // Netpbm
 ];
 
+/** Bytes in which a signature stands: a PDF's may come after white space, Netpbm's sizes after comments. */
+const SIGNATURE_BYTES = 1024;
+
 /** Content codings that hide the text: IANA's, and others in use. */
 const COMPRESSION =
   /^((x-)?(gzip|compress|bzip2?|snappy(-framed)?|lz4|lzma|xz|zstd|brotli)|aes128gcm|br|bz2|dcb|dcz|deflate|exi|gz|pack200-gzip|zip|zst)$/;
@@ -68,7 +71,7 @@ export function previewOf(
   const codings = contentEncoding.toLowerCase().split(",").map((coding) => coding.trim());
   if (codings.some((coding) => COMPRESSION.test(coding))) return undefined;
   if (BINARY_TYPES.test(type) && !TEXT_TYPES.test(type) && !UNSURE_TYPES.test(type)) return;
-  if (hasSignature(toBinary(bytes))) return undefined;
+  if (hasSignature(toBinary(bytes.subarray(0, SIGNATURE_BYTES)))) return undefined;
 
   const trusted = TEXT_TYPES.test(type) && codings.every((coding) => NO_CODING.includes(coding));
   const encoding = declaredEncoding(bytes, contentType);
