@@ -57,7 +57,7 @@ async function tellAll(story: Story): Promise<void> {
 }
 
 const NEXT = toTable([
-  ["  deno task deploy --local", "the same, to stay until destroy --local"],
+  ["  deno task deploy --local", "the same, until destroy --local"],
   ["  deno task verify README.md --keep --local", "a file of yours"],
   ["  deno task rows --local", "its row"],
 ]).join("\n");
