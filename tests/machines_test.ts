@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { namesIn } from "../tasks/files.ts";
 import { permittedTest } from "./fixtures.ts";
+import { listProcesses } from "./processes.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 
@@ -164,7 +165,6 @@ async function which(name: string): Promise<string> {
 
 /** Whether a process runs; one that has ended and waits for its parent does not. */
 async function isRunning(pid: number): Promise<boolean> {
-  const { stdout } = await new Deno.Command("ps", { args: ["-o", "stat=", "-p", `${pid}`] })
-    .output();
-  return /^[^Z]/.test(new TextDecoder().decode(stdout).trim());
+  const process = (await listProcesses()).find((process) => process.pid === pid);
+  return process !== undefined && !process.isZombie;
 }

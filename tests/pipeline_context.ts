@@ -19,6 +19,7 @@ import { rootOf } from "../tasks/stand_in.ts";
 import { connect, type Stack, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
+import { listProcesses } from "./processes.ts";
 
 /** The workspace of the test's own, whose variables no user has a file for. */
 export const ENVIRONMENT = ["--local", "--env", "deno-task-test"];
@@ -243,8 +244,8 @@ export async function assertOneFailure({ root }: Deployed): Promise<void> {
 
 /** Command lines of this machine's processes that hold `part`. */
 export async function processesOf(part: string): Promise<string[]> {
-  const { stdout } = await run("ps", ["-eo", "command="], { quiet: true });
-  return stdout.split("\n").filter((line) => line.includes(part));
+  const commands = (await listProcesses()).map(({ command }) => command);
+  return commands.filter((command) => command.includes(part));
 }
 
 export async function waitFor<T>(

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { forEachParallel } from "../tasks/parallel.ts";
 import { queryRows } from "../tasks/rows.ts";
-import { run } from "../tasks/shell.ts";
 import { corpus, type Sample } from "./corpus.ts";
 import { EVENT_TIME, toEvent } from "./fixtures.ts";
 import {
@@ -19,6 +18,7 @@ import {
   upload,
   waitFor,
 } from "./pipeline_context.ts";
+import { listProcesses } from "./processes.ts";
 
 const LATER = "2026-01-02T03:04:06.000Z";
 
@@ -105,13 +105,12 @@ export const MANY_ROWS: Steps<Deployed> = {
     await invokeLater(deployed, toEvent(deployed.bucket, keys, 7));
     const count = async () => (await rowsBelow(deployed, "killed/")).length;
     const some = await waitFor(30_000, async () => await count() || undefined);
-    const { stdout } = await run("ps", ["-eo", "pid=,command="], { quiet: true });
     const { lambda_function_name } = deployed.root.outputs;
-    const workers = stdout.split("\n").filter((line) =>
-      line.includes("ministack-lambda-") && line.includes(lambda_function_name)
+    const workers = (await listProcesses()).filter(({ command }) =>
+      command.includes("ministack-lambda-") && command.includes(lambda_function_name)
     );
-    assert.ok(workers.length > 0, stdout);
-    for (const worker of workers) Deno.kill(parseInt(worker), "SIGKILL");
+    assert.ok(workers.length > 0, "no process runs the function");
+    for (const { pid } of workers) Deno.kill(pid, "SIGKILL");
     assert.ok(some < 1000, `${some} rows were there already`);
     await waitFor(60_000, async () => await count() === 1000 || undefined);
     await assertOneFailure(deployed);
