@@ -14,7 +14,7 @@ import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { countFailures, invoke } from "../tasks/function.ts";
 import { type Item, toItem } from "../tasks/rows.ts";
-import { ROOT, run } from "../tasks/shell.ts";
+import { ROOT } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
 import { connect, type Stack, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
