@@ -17,6 +17,32 @@ interface Case {
   preview?: string;
 }
 
+/** Bytes of a charset, and the text that they are. */
+const CHARSETS: [name: string, charset: string, bytes: string, preview: string][] = [
+  ["F48 Latin 1", "iso-8859-1", "c\xe9", "cé"],
+  ["F48 quoted", '"ISO-8859-1"', "c\xe9", "cé"],
+  ["F48 quoted otherwise", "'iso-8859-1'", "c\xe9", "cé"],
+  ["F48a Western quotes", "windows-1252", "\x80 \x93a\x94 it\x92s \x96", "€ “a” it’s –"],
+  ["F48a the same by its other name", "us-ascii", "\x93a\x94", "“a”"],
+  ["F48a Ukrainian", "koi8-u", "\xae\xbe", "ўЎ"],
+  ["F48a Romanian", "iso-8859-16", "\xaa\xa4", "Ș€"],
+  ["F48a Japanese", "shift_jis", "\x82\xa0\xb1", "あｱ"],
+  ["F48a Japanese of Unix", "euc-jp", "\xa4\xa2\x8e\xb1", "あｱ"],
+  ["F48a Japanese mail", "iso-2022-jp", '\x1b$B$"\x1b(Ba', "あa"],
+  ["F48a Chinese", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"],
+  ["F48a Taiwanese", "big5", "\xa4\x40\xf9\xfe", "一￭"],
+  ["F48a Korean", "euc-kr", "\xb0\xa1\x8c\x63", "가똠"],
+  ["F48a unknown bytes", "euc-kr", "\xff a", "\ufffd a"],
+  ["F48b cp932", "cp932", "\x82\xa0", "あ"],
+  ["F48b ms949", "ms949", "\x8c\x63", "똠"],
+  ["F48b utf8mb4", "utf8mb4", "\xc3\xa9", "é"],
+  ["F48b latin-1", "latin-1", "\xe9", "é"],
+  ["F49 unknown", "bogus", "\xc3\xa9", "é"],
+  ["F49 unclosed quote", '"utf-8', "\xc3\xa9", "é"],
+  ["F49 10 kB", "x".repeat(10_000), "\xc3\xa9", "é"],
+  ["F46 the mark wins", "iso-8859-1", "\xef\xbb\xbf\xc3\xa9", "é"],
+];
+
 const CASES: Case[] = [
   ...textTypes(),
   ...binaryTypes(),
@@ -143,30 +169,6 @@ function binaryTypes(): Case[] {
 }
 
 function charsets(): Case[] {
-  const named: [name: string, charset: string, bytes: string, preview: string][] = [
-    ["F48 Latin 1", "iso-8859-1", "c\xe9", "cé"],
-    ["F48 quoted", '"ISO-8859-1"', "c\xe9", "cé"],
-    ["F48 quoted otherwise", "'iso-8859-1'", "c\xe9", "cé"],
-    ["F48a Western quotes", "windows-1252", "\x80 \x93a\x94 it\x92s \x96", "€ “a” it’s –"],
-    ["F48a the same by its other name", "us-ascii", "\x93a\x94", "“a”"],
-    ["F48a Ukrainian", "koi8-u", "\xae\xbe", "ўЎ"],
-    ["F48a Romanian", "iso-8859-16", "\xaa\xa4", "Ș€"],
-    ["F48a Japanese", "shift_jis", "\x82\xa0\xb1", "あｱ"],
-    ["F48a Japanese of Unix", "euc-jp", "\xa4\xa2\x8e\xb1", "あｱ"],
-    ["F48a Japanese mail", "iso-2022-jp", '\x1b$B$"\x1b(Ba', "あa"],
-    ["F48a Chinese", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"],
-    ["F48a Taiwanese", "big5", "\xa4\x40\xf9\xfe", "一￭"],
-    ["F48a Korean", "euc-kr", "\xb0\xa1\x8c\x63", "가똠"],
-    ["F48a unknown bytes", "euc-kr", "\xff a", "\ufffd a"],
-    ["F48b cp932", "cp932", "\x82\xa0", "あ"],
-    ["F48b ms949", "ms949", "\x8c\x63", "똠"],
-    ["F48b utf8mb4", "utf8mb4", "\xc3\xa9", "é"],
-    ["F48b latin-1", "latin-1", "\xe9", "é"],
-    ["F49 unknown", "bogus", "\xc3\xa9", "é"],
-    ["F49 unclosed quote", '"utf-8', "\xc3\xa9", "é"],
-    ["F49 10 kB", "x".repeat(10_000), "\xc3\xa9", "é"],
-    ["F46 the mark wins", "iso-8859-1", "\xef\xbb\xbf\xc3\xa9", "é"],
-  ];
   const undecodable = ["utf-7", "hz-gb-2312", "iso-2022-kr", "cp037", "replacement"];
   const utf16: [name: string, bytes: string, preview?: string][] = [
     ["F47 UTF-16LE mark", "\xff\xfea\0\x3d\xd8\0\xde", "a😀"],
@@ -175,7 +177,7 @@ function charsets(): Case[] {
     ["UTF-16 without mark", "a\0"],
   ];
   return [
-    ...named.map(([name, charset, bytes, preview]) => ({
+    ...CHARSETS.map(([name, charset, bytes, preview]) => ({
       name,
       type: `text/plain; charset=${charset}`,
       bytes: latin1(bytes),
