@@ -1,6 +1,6 @@
 /**
  * Dev's page in a real browser, on the stand-in: files dropped on it become rows, failures are shown
- * and replayed, an edit runs, and the screenshot that README shows is taken.
+ * and replayed, an edit runs, and a screenshot as README shows it is taken.
  */
 
 import assert from "node:assert/strict";
@@ -119,7 +119,8 @@ async function drops(page: Page, stack: Stack, folder: string) {
 
 async function takeScreenshot(page: Page) {
   await page.evaluate("document.querySelector('#place').textContent = 'on the stand-in'");
-  await page.screenshot({ path: join(import.meta.dirname!, "..", "docs", "page.png") });
+  // Made anew each time; docs/page.png is a copy that somebody looked at.
+  await page.screenshot({ path: join(import.meta.dirname!, "..", ".local", "page.png") });
 }
 
 async function opensRow(page: Page) {
