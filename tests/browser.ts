@@ -23,7 +23,7 @@ const isLinuxX64 = Deno.build.os === "linux" && Deno.build.arch === "x86_64";
 
 /** Starts the browser; undefined where none is installed, but for Linux x64. */
 export async function launchBrowser() {
-  // deno-lint-ignore no-import-prefix -- in deno.json it would come with every task
+  // Named here, not in deno.json, from where every task would fetch it.
   const { default: puppeteer } = await import("npm:puppeteer-core@25.16.0");
   const chosen = Deno.env.get("CHROME_PATH");
   const common = { args: FLAGS, headless: "shell" as const };

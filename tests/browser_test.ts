@@ -32,36 +32,28 @@ permittedTest("dev in a real browser", async (t) => {
   const { launchBrowser } = await import("./browser.ts");
   const browser = await launchBrowser();
   if (browser === undefined) {
-    return void await t.step({
-      name: "no Chrome was found: install one, or name it in CHROME_PATH",
-      ignore: true,
-      fn: () => {},
-    });
+    const name = "no Chrome was found: install one, or name it in CHROME_PATH";
+    return void await t.step({ name, ignore: true, fn: () => {} });
   }
   await using held = new AsyncDisposableStack();
   held.defer(() => browser.close());
-  const page = await browser.newPage();
-  const problems: string[] = [];
-  page.on("pageerror", (error) => problems.push(String(error)));
-  page.on("console", (line) => problems.push(`${line.type()}: ${line.text()}`));
-  page.on("request", (request) => {
-    if (!request.url().startsWith("http://127.0.0.1:")) problems.push(`asks ${request.url()}`);
-  });
-
+  const { page, problems } = await openPage(browser);
   const { temporaryFolder } = await import("../tasks/files.ts");
   const { startDev } = await import("../dev/dev.ts");
   const deployed = await deploy(held);
-  const { stack, target } = deployed;
   const code = held.use(await copyOfCode()).path;
   const files = held.use(await temporaryFolder()).path;
-  const dev = await startDev(stack, target, code);
+  const dev = await startDev(deployed.stack, deployed.target, code);
   held.defer(() => dev.close());
   await page.setViewport({ width: 1120, height: 820 });
   await page.goto(dev.url);
   await shows(page, "#connection", /^Connected$/);
   await shows(page, "#code", /^this folder's code runs$|^new code runs, \d+\.\d s$/);
 
-  await t.step("files are dropped, and their rows are exact", () => drops(page, stack, files));
+  await t.step(
+    "files are dropped, and their rows are exact",
+    () => drops(page, deployed.stack, files),
+  );
   await t.step("the screenshot is taken", () => takeScreenshot(page));
   await t.step("the whole row opens by the keyboard, and closes", () => opensRow(page));
   await t.step("the filter hides what does not match", () => filters(page));
@@ -69,7 +61,10 @@ permittedTest("dev in a real browser", async (t) => {
     "a failure is shown with its reason, and replayed",
     () => replays(page, deployed, files),
   );
-  await t.step("an edit runs, and the next file shows it", () => edits(page, stack, code, files));
+  await t.step(
+    "an edit runs, and the next file shows it",
+    () => edits(page, deployed.stack, code, files),
+  );
   await t.step(
     "code that does not build or fails at its start is told",
     () => breaks(page, deployed, code),
@@ -89,6 +84,18 @@ permittedTest("dev in a real browser", async (t) => {
     await shows(page, "#connection", /^Disconnected: run deno task dev again/);
   });
 });
+
+/** A page, and what it says, throws, or fetches from elsewhere. */
+async function openPage(browser: { newPage(): Promise<Page> }) {
+  const page = await browser.newPage();
+  const problems: string[] = [];
+  page.on("pageerror", (error) => problems.push(String(error)));
+  page.on("console", (line) => problems.push(`${line.type()}: ${line.text()}`));
+  page.on("request", (request) => {
+    if (!request.url().startsWith("http://127.0.0.1:")) problems.push(`asks ${request.url()}`);
+  });
+  return { page, problems };
+}
 
 async function drops(page: Page, stack: Stack, folder: string) {
   const { queryRows } = await import("../tasks/rows.ts");

@@ -6,15 +6,9 @@ import type { Stack } from "../tasks/target.ts";
 import { makeBoard, pause, quiet, row } from "./dev_fixtures.ts";
 import { fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
 
-permittedTest("the server answers nobody but its own page", async (t) => {
-  const { stack, calls } = await fakeStack(quiet());
-  await using server = await startServer(stack);
-  const { host, token } = server;
-  const ask = (lines: string[]) => raw(host, lines);
-  const bearer = `Authorization: Bearer ${token}`;
-  const own = [`Host: ${host}`, bearer];
-
-  await t.step("a name that leads here is another name (DNS rebinding)", async () => {
+/** Each asks for what it should not get. */
+const ATTACKS: Record<string, (context: ReturnType<typeof openPage>) => void | Promise<void>> = {
+  "a name that leads here is another name (DNS rebinding)": async ({ host, ask, bearer }) => {
     const port = host.split(":")[1];
     for (const name of [`localhost:${port}`, `evil.example:${port}`, "127.0.0.1", `${host}.`]) {
       for (const path of ["/", "/feed", "/page.js"]) {
@@ -22,9 +16,8 @@ permittedTest("the server answers nobody but its own page", async (t) => {
         assert.equal(status, 421, `${name} ${path}`);
       }
     }
-  });
-
-  await t.step("without the token, or with another one, only the page's files", async () => {
+  },
+  "without the token, or with another one, only the page's files": async ({ host, token, ask }) => {
     const wrong = token.slice(0, -1) + (token.endsWith("A") ? "B" : "A");
     for (const line of ["X: y", "Authorization: Bearer ", `Authorization: Bearer ${wrong}`]) {
       for (const request of ["GET /feed", "GET /deno.json", "GET /%2e%2e/deno.json"]) {
@@ -42,17 +35,14 @@ permittedTest("the server answers nobody but its own page", async (t) => {
       assert.equal(text.includes(token), false);
     }
     assert.equal(Buffer.from(token, "base64url").length, 16);
-  });
-
-  await t.step(
-    "the token in the address, where logs and other sites see it, counts for nothing",
-    async () => {
-      const { status } = await ask([`GET /feed?token=${token} HTTP/1.1`, `Host: ${host}`]);
-      assert.equal(status, 401);
-    },
-  );
-
-  await t.step("another site that has the token gets nothing", async () => {
+  },
+  "the token in the address, where logs and other sites see it, counts for nothing": async (
+    { host, token, ask },
+  ) => {
+    const { status } = await ask([`GET /feed?token=${token} HTTP/1.1`, `Host: ${host}`]);
+    assert.equal(status, 401);
+  },
+  "another site that has the token gets nothing": async ({ host, ask, own }) => {
     const others = ["http://evil.example", "null", `http://localhost:${host.split(":")[1]}`];
     for (const origin of others) {
       for (const request of ["GET /feed", "POST /replay", "POST /upload?key=a", "OPTIONS /feed"]) {
@@ -64,9 +54,8 @@ permittedTest("the server answers nobody but its own page", async (t) => {
     assert.equal((await ask(["GET /page.js HTTP/1.1", ...own, ...site])).status, 403);
     // What changes something says where it comes from: a browser always does.
     assert.equal((await ask(["POST /replay HTTP/1.1", ...own])).status, 403);
-  });
-
-  await t.step("every answer forbids what the page does not need", async () => {
+  },
+  "every answer forbids what the page does not need": async ({ host, ask }) => {
     for (const lines of [["GET / HTTP/1.1", `Host: ${host}`], ["GET /x HTTP/1.1", "Host: x"]]) {
       const { headers } = await ask(lines);
       const policy = headers.get("content-security-policy")!;
@@ -79,9 +68,8 @@ permittedTest("the server answers nobody but its own page", async (t) => {
       assert.equal(headers.get("cross-origin-resource-policy"), "same-origin");
       assert.equal(headers.get("referrer-policy"), "no-referrer");
     }
-  });
-
-  await t.step("it listens on 127.0.0.1 alone", async () => {
+  },
+  "it listens on 127.0.0.1 alone": async ({ host }) => {
     const port = Number(host.split(":")[1]);
     const addresses = Deno.networkInterfaces().filter(({ family, address }) =>
       family === "IPv4" && address !== "127.0.0.1"
@@ -89,9 +77,24 @@ permittedTest("the server answers nobody but its own page", async (t) => {
     for (const { address } of addresses) {
       await assert.rejects(Deno.connect({ hostname: address, port }), address);
     }
-  });
+  },
+};
+
+permittedTest("the server answers nobody but its own page", async (t) => {
+  const { stack, calls } = await fakeStack(quiet());
+  await using server = await startServer(stack);
+  for (const [name, attack] of Object.entries(ATTACKS)) {
+    await t.step(name, async () => await attack(openPage(server)));
+  }
   assert.equal(calls.some(({ name }) => /Put|Upload|Receive/.test(name)), false);
 });
+
+/** What an attacker on this machine or in a browser knows, and the page's own token. */
+function openPage({ host, token }: { host: string; token: string }) {
+  const bearer = `Authorization: Bearer ${token}`;
+  const ask = (lines: string[]) => raw(host, lines);
+  return { host, token, ask, bearer, own: [`Host: ${host}`, bearer] };
+}
 
 permittedTest("the page's files have no inline code and nothing from elsewhere", async () => {
   const read = (name: string) => Deno.readTextFile(new URL(`../dev/${name}`, import.meta.url));
@@ -106,26 +109,8 @@ permittedTest("the page's files have no inline code and nothing from elsewhere",
   );
 });
 
-permittedTest("an upload goes through to S3 as it is", async (t) => {
-  const { stack, calls } = await fakeStack({
-    ...quiet(),
-    PutObjectCommand: () => ({ VersionId: "1", ETag: '"tag"' }),
-    QueryCommand: () => ({ Items: [toAttributes(row("in/ü b.txt"))] }),
-  });
-  await using server = await startServer(stack);
-  const { host, token, url } = server;
-  const send = (key: string, body: BodyInit, type?: string) =>
-    fetch(`${url}upload?key=${encodeURIComponent(key)}`, {
-      method: "POST",
-      body,
-      headers: {
-        authorization: `Bearer ${token}`,
-        origin: `http://${host}`,
-        ...(type ? { "content-type": type } : {}),
-      },
-    });
-
-  await t.step("bytes, key and type", async () => {
+const UPLOADS: Record<string, (context: Uploads) => void | Promise<void>> = {
+  "bytes, key and type": async ({ send, calls }) => {
     const answer = await send("in/ü b.txt", "Hello", "text/plain");
     assert.deepEqual(await answer.json(), { key: "in/ü b.txt", versionId: "1" });
     const { input } = calls.find(({ name }) => name === "PutObjectCommand")!;
@@ -136,23 +121,19 @@ permittedTest("an upload goes through to S3 as it is", async (t) => {
       Key: "in/ü b.txt",
       ContentType: "text/plain",
     });
-  });
-
-  await t.step(
-    "a key that the bucket's filter leaves out is uploaded, and said to have no row",
-    async () => {
-      const { note } = await (await send("out.txt", "x")).json();
-      assert.equal(note, "no row: the bucket records only keys like in/….txt");
-    },
-  );
-
-  await t.step("a key that S3 can't have is refused", async () => {
+  },
+  "a key that the bucket's filter leaves out is uploaded, and said to have no row": async (
+    { send },
+  ) => {
+    const { note } = await (await send("out.txt", "x")).json();
+    assert.equal(note, "no row: the bucket records only keys like in/….txt");
+  },
+  "a key that S3 can't have is refused": async ({ send }) => {
     for (const key of ["", "x".repeat(1025), "ü".repeat(513)]) {
       assert.equal((await send(key, "x")).status, 400);
     }
-  });
-
-  await t.step("a body that breaks off leaves nothing", async () => {
+  },
+  "a body that breaks off leaves nothing": async ({ host, token, calls }) => {
     const before = calls.length;
     const connection = await Deno.connect({
       hostname: "127.0.0.1",
@@ -170,8 +151,38 @@ permittedTest("an upload goes through to S3 as it is", async (t) => {
     connection.close();
     await pause(200);
     assert.deepEqual(calls.slice(before).filter(({ name }) => /Put|Complete/.test(name)), []);
+  },
+};
+
+permittedTest("an upload goes through to S3 as it is", async (t) => {
+  const { stack, calls } = await fakeStack({
+    ...quiet(),
+    PutObjectCommand: () => ({ VersionId: "1", ETag: '"tag"' }),
+    QueryCommand: () => ({ Items: [toAttributes(row("in/ü b.txt"))] }),
   });
+  await using server = await startServer(stack);
+  for (const [name, step] of Object.entries(UPLOADS)) {
+    await t.step(name, async () => await step({ ...openUploads(server), calls }));
+  }
 });
+
+function openUploads({ host, token, url }: { host: string; token: string; url: string }) {
+  const send = (key: string, body: BodyInit, type?: string) =>
+    fetch(`${url}upload?key=${encodeURIComponent(key)}`, {
+      method: "POST",
+      body,
+      headers: {
+        authorization: `Bearer ${token}`,
+        origin: `http://${host}`,
+        ...(type ? { "content-type": type } : {}),
+      },
+    });
+  return { host, token, send };
+}
+
+interface Uploads extends ReturnType<typeof openUploads> {
+  calls: Awaited<ReturnType<typeof fakeStack>>["calls"];
+}
 
 async function startServer(stack: Stack) {
   const { serve } = await import("../dev/server.ts");

@@ -97,10 +97,8 @@ permittedTest("the board says what AWS refuses, goes on, and takes it back", asy
   assert.ok(told.some(({ type }) => type === "ready"));
 });
 
-permittedTest("the loop makes the last save run, one at a time", async (t) => {
-  const { Loop, BrokenCodeError } = await import("../dev/loop.ts");
-
-  await t.step("edits in quick succession end with the last one", async () => {
+const SAVES: Record<string, (context: typeof import("../dev/loop.ts")) => void | Promise<void>> = {
+  "edits in quick succession end with the last one": async ({ Loop }) => {
     const shop = makeShop();
     const loop = new Loop(shop.workshop, "old");
     for (const text of ["1", "2", "3"]) {
@@ -113,9 +111,10 @@ permittedTest("the loop makes the last save run, one at a time", async (t) => {
     assert.equal(shop.most, 1);
     assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s$/);
     assert.equal(loop.sha256, "3");
-  });
-
-  await t.step("what does not build changes nothing, and the next save runs", async () => {
+  },
+  "what does not build changes nothing, and the next save runs": async (
+    { Loop, BrokenCodeError },
+  ) => {
     const shop = makeShop();
     const loop = new Loop(shop.workshop, "old");
     shop.fails = new BrokenCodeError("handler.ts:1:2: no");
@@ -128,25 +127,22 @@ permittedTest("the loop makes the last save run, one at a time", async (t) => {
     loop.save();
     await loop.idle();
     assert.equal(shop.running, "new");
-  });
-
-  await t.step(
-    "code that fails at its start is told, and again after a save without a change",
-    async () => {
-      const shop = makeShop();
-      const loop = new Loop(shop.workshop, "old");
-      shop.source = "new";
-      shop.crashes = new BrokenCodeError("handler.ts:3:4: Error: boom");
-      for (let saves = 0; saves < 2; saves++) {
-        loop.save();
-        await loop.idle();
-        assert.equal(shop.told.at(-1), "broken handler.ts:3:4: Error: boom");
-      }
-      assert.equal(shop.updates, 1);
-    },
-  );
-
-  await t.step("a refused update is told, and the next save tries it again", async () => {
+  },
+  "code that fails at its start is told, and again after a save without a change": async (
+    { Loop, BrokenCodeError },
+  ) => {
+    const shop = makeShop();
+    const loop = new Loop(shop.workshop, "old");
+    shop.source = "new";
+    shop.crashes = new BrokenCodeError("handler.ts:3:4: Error: boom");
+    for (let saves = 0; saves < 2; saves++) {
+      loop.save();
+      await loop.idle();
+      assert.equal(shop.told.at(-1), "broken handler.ts:3:4: Error: boom");
+    }
+    assert.equal(shop.updates, 1);
+  },
+  "a refused update is told, and the next save tries it again": async ({ Loop }) => {
     const shop = makeShop();
     const loop = new Loop(shop.workshop, "old");
     shop.source = "new";
@@ -159,9 +155,8 @@ permittedTest("the loop makes the last save run, one at a time", async (t) => {
     loop.save();
     await loop.idle();
     assert.equal(shop.running, "new");
-  });
-
-  await t.step("type errors follow, of the last save alone", async () => {
+  },
+  "type errors follow, of the last save alone": async ({ Loop }) => {
     const shop = makeShop();
     const loop = new Loop(shop.workshop, "old");
     shop.typeErrors = ["handler.ts:1:1: TS1: no"];
@@ -169,81 +164,96 @@ permittedTest("the loop makes the last save run, one at a time", async (t) => {
     loop.save();
     await until(() => shop.told.at(-1)!.includes("TS1"));
     assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s, handler\.ts:1:1: TS1: no$/);
-  });
+  },
+};
+
+permittedTest("the loop makes the last save run, one at a time", async (t) => {
+  const loop = await import("../dev/loop.ts");
+  for (const [name, save] of Object.entries(SAVES)) {
+    await t.step(name, async () => await save(loop));
+  }
 });
 
+const BUILDS: Record<
+  string,
+  (context: Awaited<ReturnType<typeof openBuilder>>) => void | Promise<void>
+> = {
+  "the same bytes as deploy's": async ({ builder, expected }) => {
+    assert.equal((await builder.build()).sha256, expected.sha256);
+  },
+  "what does not build names file, line and column, and no plugin": async (
+    { builder, handler, source },
+  ) => {
+    await Deno.writeTextFile(
+      handler,
+      source.replace("export const PREFIX_BYTES", "export PREFIX"),
+    );
+    await assert.rejects(builder.build(), (error: Error) => {
+      assert.equal(error.name, "BrokenCodeError");
+      const [first, second, ...others] = error.message.split("\n");
+      assert.equal(first, "It does not build, so nothing was changed.");
+      assert.match(second, /^handler\.ts:\d+:\d+: Unexpected "PREFIX"$/);
+      assert.deepEqual(others, []);
+      return true;
+    });
+  },
+  "a place in the bundle is a place in a file": async ({ builder, handler, source, placeOf }) => {
+    const lines = source.split("\n");
+    const at = lines.findIndex((line) => line.startsWith("export async function handleEvent"));
+    lines.splice(at + 1, 0, '  if (event === 7) throw new RangeError("seven");');
+    await Deno.writeTextFile(handler, lines.join("\n"));
+    const { sourceMap, zip } = await builder.build();
+    const { unzipSync } = await import("fflate");
+    const code = new TextDecoder().decode(unzipSync(zip)["bundle.cjs"]);
+    const offset = code.indexOf('RangeError("seven")') - "new ".length;
+    const before = code.slice(0, offset).split("\n");
+    const trace = [
+      "RangeError: seven",
+      `    at k (/var/task/bundle.cjs:${before.length}:${before.at(-1)!.length + 1})`,
+    ];
+    const place = placeOf({ errorType: "RangeError", errorMessage: "seven", trace }, sourceMap);
+    assert.equal(place, `handler.ts:${at + 2}:${lines[at + 1].indexOf("new Range") + 1}`);
+  },
+  "each save is seen once, however the editor writes": async (
+    { handler, source, folder, watch },
+  ) => {
+    let saves = 0;
+    using _watching = watch(folder, () => saves++);
+    const save = async (write: () => Promise<void>) => {
+      const before = saves;
+      await write();
+      await pause(200);
+      return saves - before;
+    };
+    assert.equal(await save(() => Deno.writeTextFile(handler, source)), 1);
+    assert.equal(
+      await save(async () => {
+        await Deno.writeTextFile(handler + ".tmp", source);
+        await Deno.rename(handler + ".tmp", handler);
+      }),
+      1,
+    );
+    const preview = join(folder, "function", "preview.ts");
+    assert.equal(
+      await save(async () => Deno.writeTextFile(preview, await Deno.readTextFile(preview))),
+      1,
+    );
+    assert.equal(await save(() => Deno.writeTextFile(join(folder, "notes.txt"), "x")), 0);
+    assert.equal(await save(() => Deno.writeTextFile(join(folder, "handler_test.ts"), "x")), 0);
+  },
+};
+
 permittedTest("a folder's code is built, with the places of its errors", async (t) => {
-  const { makeBuilder, placeOf, toTypeErrors, watch } = await import("../dev/workshop.ts");
-  const { build } = await import("../tasks/build.ts");
+  const { toTypeErrors } = await import("../dev/workshop.ts");
   const esbuild = await import("esbuild");
-  const expected = await build();
   await using copy = await copyOfCode();
-  const folder = copy.path;
-  const handler = join(folder, "handler.ts");
-  const source = await Deno.readTextFile(handler);
-  const builder = await makeBuilder(folder);
+  const context = await openBuilder(copy.path);
   try {
-    await t.step("the same bytes as deploy's", async () => {
-      assert.equal((await builder.build()).sha256, expected.sha256);
-    });
-    await t.step("what does not build names file, line and column, and no plugin", async () => {
-      await Deno.writeTextFile(
-        handler,
-        source.replace("export const PREFIX_BYTES", "export PREFIX"),
-      );
-      await assert.rejects(builder.build(), (error: Error) => {
-        assert.equal(error.name, "BrokenCodeError");
-        const [first, second, ...others] = error.message.split("\n");
-        assert.equal(first, "It does not build, so nothing was changed.");
-        assert.match(second, /^handler\.ts:\d+:\d+: Unexpected "PREFIX"$/);
-        assert.deepEqual(others, []);
-        return true;
-      });
-    });
-    await t.step("a place in the bundle is a place in a file", async () => {
-      const lines = source.split("\n");
-      const at = lines.findIndex((line) => line.startsWith("export async function handleEvent"));
-      lines.splice(at + 1, 0, '  if (event === 7) throw new RangeError("seven");');
-      await Deno.writeTextFile(handler, lines.join("\n"));
-      const { sourceMap, zip } = await builder.build();
-      const { unzipSync } = await import("fflate");
-      const code = new TextDecoder().decode(unzipSync(zip)["bundle.cjs"]);
-      const offset = code.indexOf('RangeError("seven")') - "new ".length;
-      const before = code.slice(0, offset).split("\n");
-      const trace = [
-        "RangeError: seven",
-        `    at k (/var/task/bundle.cjs:${before.length}:${before.at(-1)!.length + 1})`,
-      ];
-      const place = placeOf({ errorType: "RangeError", errorMessage: "seven", trace }, sourceMap);
-      assert.equal(place, `handler.ts:${at + 2}:${lines[at + 1].indexOf("new Range") + 1}`);
-    });
-    await t.step("each save is seen once, however the editor writes", async () => {
-      let saves = 0;
-      using _watching = watch(folder, () => saves++);
-      const save = async (write: () => Promise<void>) => {
-        const before = saves;
-        await write();
-        await pause(200);
-        return saves - before;
-      };
-      assert.equal(await save(() => Deno.writeTextFile(handler, source)), 1);
-      assert.equal(
-        await save(async () => {
-          await Deno.writeTextFile(handler + ".tmp", source);
-          await Deno.rename(handler + ".tmp", handler);
-        }),
-        1,
-      );
-      const preview = join(folder, "function", "preview.ts");
-      assert.equal(
-        await save(async () => Deno.writeTextFile(preview, await Deno.readTextFile(preview))),
-        1,
-      );
-      assert.equal(await save(() => Deno.writeTextFile(join(folder, "notes.txt"), "x")), 0);
-      assert.equal(await save(() => Deno.writeTextFile(join(folder, "handler_test.ts"), "x")), 0);
-    });
+    for (const [name, step] of Object.entries(BUILDS)) {
+      await t.step(name, async () => await step(context));
+    }
   } finally {
-    await builder.dispose();
+    await context.builder.dispose();
     await esbuild.stop();
   }
   await t.step("deno check's errors have their places in front", () => {
@@ -260,6 +270,15 @@ permittedTest("a folder's code is built, with the places of its errors", async (
     ]);
   });
 });
+
+async function openBuilder(folder: string) {
+  const { makeBuilder, placeOf, watch } = await import("../dev/workshop.ts");
+  const { build } = await import("../tasks/build.ts");
+  const expected = await build();
+  const handler = join(folder, "handler.ts");
+  const source = await Deno.readTextFile(handler);
+  return { builder: await makeBuilder(folder), expected, handler, source, folder, placeOf, watch };
+}
 
 /** A workshop of fakes, in which building and updating take their time. */
 function makeShop() {

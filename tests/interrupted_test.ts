@@ -18,10 +18,42 @@ const RUNNING = join(ROOT, ".local", WORKSPACE, "running.json");
 const DELAY_MS = 400;
 const INTERRUPT_AFTER_MS = 300;
 
+const MOMENTS: Record<string, (context: Interruption) => void | Promise<void>> = {
+  "the stack's name is in the state before anything is in AWS": async (context) => {
+    await context.interrupted("deploy", /terraform_data\.stack: Creation complete/);
+    const { name, resources } = await stateNow();
+    assert.match(name!, /^file-metadata-local-deno-task-test-leftovers-[0-9a-f]{10}$/);
+    assert.deepEqual([resources, await context.aws.find(name!)], [[], []]);
+  },
+  "what is on its way at Ctrl-C is made, and the state lacks it": async (context) => {
+    await context.interrupted("deploy", /aws_iam_role\.function: Creating/);
+    context.left = await leftovers(context);
+    assert.ok(context.left.length > 0, "this interruption left nothing behind");
+  },
+  "the next deploy imports it and goes on": async (context) => {
+    const stderr = await context.interrupted("deploy", /aws_lambda_function\.metadata: Creating/);
+    assertImported(stderr, context.left);
+    assert.match(stderr, / to add, \d+ to change, 0 to destroy$/m);
+    assert.doesNotMatch(stderr, /already ?exists|ResourceInUse|ResourceConflict/i);
+    context.left = await leftovers(context);
+  },
+  "destroy removes what the state lacks, and proves it": async (context) => {
+    const { aws, shell } = context;
+    const { name } = await stateNow();
+    // Without its log a stand-in is taken for ended: this one is asked once more after destroy.
+    await Deno.remove(join(RUNNING, "..", "ministack.log"));
+    const { code, stdout, stderr } = await runTask(shell, "destroy");
+    assert.equal(code, 0, stderr);
+    assertImported(stderr, context.left);
+    const [, gone, total] = stdout.match(/^(\d+) of (\d+) resources gone\n$/)!;
+    assert.equal(gone, total);
+    assert.deepEqual(await aws.find(name!), []);
+  },
+};
+
 permittedTest("an interrupted apply is taken in, and destroyed whole", async (t) => {
   const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
   const { enterStandIn, stopStandIn } = await import("../tasks/stand_in.ts");
-  const { pullState } = await import("../tasks/terraform.ts");
   await stopStandIn(WORKSPACE); // of a run that was killed
   const standIn = await enterStandIn(WORKSPACE, "start");
   const running = JSON.parse(await Deno.readTextFile(RUNNING));
@@ -30,53 +62,38 @@ permittedTest("an interrupted apply is taken in, and destroyed whole", async (t)
   await Deno.writeTextFile(RUNNING, JSON.stringify({ ...running, port: proxy.port }));
   const aws = await openAws(standIn!.ca);
   const interrupted = (name: string, line: RegExp) => interruptedTask(shell, proxy, name, line);
+  const interruption = { shell, aws, interrupted, left: [] };
   try {
-    await t.step("the stack's name is in the state before anything is in AWS", async () => {
-      await interrupted("deploy", /terraform_data\.stack: Creation complete/);
-      const { name, resources } = await pullState(WORKSPACE);
-      assert.match(name!, /^file-metadata-local-deno-task-test-leftovers-[0-9a-f]{10}$/);
-      assert.deepEqual([resources, await aws.find(name!)], [[], []]);
-    });
-
-    /** What is in AWS and not in the state. */
-    const leftovers = async () => {
-      const { name, resources } = await pullState(WORKSPACE);
-      const known = resources.map(({ address }) => address);
-      return (await aws.find(name!)).filter(({ address }) => !known.includes(address));
-    };
-
-    let left: Found[] = [];
-    await t.step("what is on its way at Ctrl-C is made, and the state lacks it", async () => {
-      await interrupted("deploy", /aws_iam_role\.function: Creating/);
-      left = await leftovers();
-      assert.ok(left.length > 0, "this interruption left nothing behind");
-    });
-
-    await t.step("the next deploy imports it and goes on", async () => {
-      const stderr = await interrupted("deploy", /aws_lambda_function\.metadata: Creating/);
-      assertImported(stderr, left);
-      assert.match(stderr, / to add, \d+ to change, 0 to destroy$/m);
-      assert.doesNotMatch(stderr, /already ?exists|ResourceInUse|ResourceConflict/i);
-      left = await leftovers();
-    });
-
-    await t.step("destroy removes what the state lacks, and proves it", async () => {
-      const { name } = await pullState(WORKSPACE);
-      // Without its log a stand-in is taken for ended: this one is asked once more after destroy.
-      await Deno.remove(join(RUNNING, "..", "ministack.log"));
-      const { code, stdout, stderr } = await runTask(shell, "destroy");
-      assert.equal(code, 0, stderr);
-      assertImported(stderr, left);
-      const [, gone, total] = stdout.match(/^(\d+) of (\d+) resources gone\n$/)!;
-      assert.equal(gone, total);
-      assert.deepEqual(await aws.find(name!), []);
-    });
+    for (const [name, step] of Object.entries(MOMENTS)) {
+      await t.step(name, async () => await step(interruption));
+    }
   } finally {
     await standIn!.leave();
     Deno.kill(-running.pid, "SIGKILL"); // its process group
     await stopStandIn(WORKSPACE);
   }
 });
+
+interface Interruption {
+  shell: Record<string, string>;
+  aws: Awaited<ReturnType<typeof openAws>>;
+  /** Interrupts a task after a line on stderr; returns what it said. */
+  interrupted(name: string, line: RegExp): Promise<string>;
+  /** What the last interruption left. */
+  left: Found[];
+}
+
+async function stateNow() {
+  const { pullState } = await import("../tasks/terraform.ts");
+  return await pullState(WORKSPACE);
+}
+
+/** What is in AWS and not in the state. */
+async function leftovers({ aws }: Interruption): Promise<Found[]> {
+  const { name, resources } = await stateNow();
+  const known = resources.map(({ address }) => address);
+  return (await aws.find(name!)).filter(({ address }) => !known.includes(address));
+}
 
 /** An id is not compared: that of a queue is its URL, and the tasks' one has the proxy's port. */
 function assertImported(stderr: string, left: Found[]): void {

@@ -11,90 +11,101 @@ const ROOT = join(import.meta.dirname!, "..");
 /** An environment that nobody has, where nothing is deployed. */
 const NOWHERE = ["--env", "never-deployed"];
 
+/** A folder for programs that hide the real ones, and the real terraform. */
+interface Programs {
+  bin: string;
+  terraform: string;
+}
+
+const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
+  "libraries' paths in the environment (CUDA, conda, Nix)": async () => {
+    for (const name of ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"]) {
+      const { code, last } = await runTask(["status", ...NOWHERE], { [name]: "/nowhere" });
+      assert.equal(code, 2);
+      assert.match(last, /^Nothing is deployed on AWS in environment never-deployed: run deno /);
+    }
+  },
+  "programs that are missing are named at once, before anything starts": async (
+    { bin },
+  ) => {
+    const { code, last } = await runTask(["deploy", "--local", ...NOWHERE], { PATH: bin });
+    assert.equal(code, 1);
+    assert.match(
+      last,
+      /^Not installed: terraform, openssl(, python3)?\. Install Terraform 1\.9 /,
+    );
+    assert.match(last, /; openssl, the package of that name/);
+    assert.equal((await namesIn(join(ROOT, ".local"))).includes("local-never-deployed"), false);
+  },
+  "a shim that finds no version is explained": async ({ bin }) => {
+    for (const code of [126, 127]) {
+      await writeProgram(bin, "terraform", `echo "No version is set" >&2; exit ${code}`);
+      const { last } = await runTask(["status", ...NOWHERE], inPath(bin));
+      assert.match(
+        last,
+        /^terraform output failed with exit code 12[67]: .* \("No version is set"\); if it is a version manager's \(tfenv, asdf, mise, pyenv\), choose/,
+      );
+    }
+  },
+  "TF_WORKSPACE and TF_CLI_ARGS are not used, from the first call on": async (
+    { bin, terraform },
+  ) => {
+    // Tells each call's arguments and what it was given.
+    const calls = join(bin, "calls");
+    const tell = `echo "$1 $TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $CHECKPOINT_DISABLE" >>${calls}`;
+    await writeProgram(bin, "terraform", `${tell}\nexec ${terraform} "$@"`);
+    const { stderr } = await runTask(["status", ...NOWHERE], {
+      ...inPath(bin),
+      TF_WORKSPACE: "prod",
+      TF_CLI_ARGS: "-no-such-option",
+      TF_DATA_DIR: join(ROOT, ".terraform"),
+    });
+    assert.match(stderr, /^The shell's TF_WORKSPACE, prod, is not used: .* never-deployed;/m);
+    assert.match(stderr, /^The shell's TF_CLI_ARGS is not used/m);
+    const data = join(ROOT, ".terraform");
+    assert.deepEqual((await Deno.readTextFile(calls)).split("\n"), [
+      `output default  ${data} 1`,
+      `output never-deployed  ${data} 1`,
+      "",
+    ]);
+  },
+  "a log of Terraform's is not taken for the cause": async () => {
+    const plan = ["plan", ...NOWHERE];
+    const { last, stderr } = await runTask(plan, { ...withoutCredentials(), TF_LOG: "trace" });
+    assert.match(last, /^No AWS credentials found: run this on an EC2 instance/);
+    assert.match(stderr, /^The log that TF_LOG asks for goes to build\/terraform\.log$/m);
+    assert.doesNotMatch(stderr, /\[TRACE\]/);
+  },
+  "a refused task leaves no folder of an environment": async ({ bin }) => {
+    // Terraform makes it for any workspace that it is asked about.
+    const folder = 'mkdir -p "terraform.tfstate.d/$TF_WORKSPACE"';
+    await writeProgram(bin, "terraform", `[ $TF_WORKSPACE = default ] || { ${folder}; exit 1; }`);
+    assert.equal((await runTask(["status", ...NOWHERE], inPath(bin))).code, 2);
+    const names = await namesIn(join(ROOT, "terraform.tfstate.d"));
+    assert.equal(names.includes("never-deployed"), false);
+  },
+};
+
 permittedTest("a task ends with the sentence that helps, on any machine", async (t) => {
   const bin = await Deno.makeTempDir();
   const terraform = await which("terraform");
-  const inPath = (folder: string) => ({ PATH: `${folder}:${Deno.env.get("PATH")}` });
-  const writeProgram = (name: string, text: string) =>
-    Deno.writeTextFile(join(bin, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
-
   try {
-    await t.step("libraries' paths in the environment (CUDA, conda, Nix)", async () => {
-      for (const name of ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"]) {
-        const { code, last } = await runTask(["status", ...NOWHERE], { [name]: "/nowhere" });
-        assert.equal(code, 2);
-        assert.match(last, /^Nothing is deployed on AWS in environment never-deployed: run deno /);
-      }
-    });
-
-    await t.step(
-      "programs that are missing are named at once, before anything starts",
-      async () => {
-        const { code, last } = await runTask(["deploy", "--local", ...NOWHERE], { PATH: bin });
-        assert.equal(code, 1);
-        assert.match(
-          last,
-          /^Not installed: terraform, openssl(, python3)?\. Install Terraform 1\.9 /,
-        );
-        assert.match(last, /; openssl, the package of that name/);
-        assert.equal((await namesIn(join(ROOT, ".local"))).includes("local-never-deployed"), false);
-      },
-    );
-
-    await t.step("a shim that finds no version is explained", async () => {
-      for (const code of [126, 127]) {
-        await writeProgram("terraform", `echo "No version is set" >&2; exit ${code}`);
-        const { last } = await runTask(["status", ...NOWHERE], inPath(bin));
-        assert.match(
-          last,
-          /^terraform output failed with exit code 12[67]: .* \("No version is set"\); if it is a version manager's \(tfenv, asdf, mise, pyenv\), choose/,
-        );
-      }
-    });
-
-    await t.step("TF_WORKSPACE and TF_CLI_ARGS are not used, from the first call on", async () => {
-      // Tells each call's arguments and what it was given.
-      const calls = join(bin, "calls");
-      const tell =
-        `echo "$1 $TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $CHECKPOINT_DISABLE" >>${calls}`;
-      await writeProgram("terraform", `${tell}\nexec ${terraform} "$@"`);
-      const { stderr } = await runTask(["status", ...NOWHERE], {
-        ...inPath(bin),
-        TF_WORKSPACE: "prod",
-        TF_CLI_ARGS: "-no-such-option",
-        TF_DATA_DIR: join(ROOT, ".terraform"),
-      });
-      assert.match(stderr, /^The shell's TF_WORKSPACE, prod, is not used: .* never-deployed;/m);
-      assert.match(stderr, /^The shell's TF_CLI_ARGS is not used/m);
-      const data = join(ROOT, ".terraform");
-      assert.deepEqual((await Deno.readTextFile(calls)).split("\n"), [
-        `output default  ${data} 1`,
-        `output never-deployed  ${data} 1`,
-        "",
-      ]);
-    });
-
-    await t.step("a log of Terraform's is not taken for the cause", async () => {
-      const plan = ["plan", ...NOWHERE];
-      const { last, stderr } = await runTask(plan, { ...withoutCredentials(), TF_LOG: "trace" });
-      assert.match(last, /^No AWS credentials found: run this on an EC2 instance/);
-      assert.match(stderr, /^The log that TF_LOG asks for goes to build\/terraform\.log$/m);
-      assert.doesNotMatch(stderr, /\[TRACE\]/);
-    });
-
-    await t.step("a refused task leaves no folder of an environment", async () => {
-      // Terraform makes it for any workspace that it is asked about.
-      const folder = 'mkdir -p "terraform.tfstate.d/$TF_WORKSPACE"';
-      await writeProgram("terraform", `[ $TF_WORKSPACE = default ] || { ${folder}; exit 1; }`);
-      assert.equal((await runTask(["status", ...NOWHERE], inPath(bin))).code, 2);
-      const names = await namesIn(join(ROOT, "terraform.tfstate.d"));
-      assert.equal(names.includes("never-deployed"), false);
-    });
+    for (const [name, step] of Object.entries(MACHINES)) {
+      await t.step(name, async () => await step({ bin, terraform }));
+    }
   } finally {
     await Deno.remove(bin, { recursive: true });
     await Deno.remove(join(ROOT, "build", "terraform.log")).catch(() => {});
   }
 });
+
+function inPath(folder: string): Record<string, string> {
+  return { PATH: `${folder}:${Deno.env.get("PATH")}` };
+}
+
+async function writeProgram(folder: string, name: string, text: string): Promise<void> {
+  await Deno.writeTextFile(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+}
 
 permittedTest("Ctrl-C ends what a program leaves behind, too", async () => {
   const shell = new URL("../tasks/shell.ts", import.meta.url);
