@@ -77,13 +77,15 @@ permittedTest("dev in a real browser", async (t) => {
     "another origin that has the token gets nothing",
     () => refusesOthers(page, dev.url),
   );
-  await t.step("the end of dev is shown", async () => {
-    await page.goto(dev.url);
-    await shows(page, "#connection", /^Connected$/);
-    await dev.close();
-    await shows(page, "#connection", /^Disconnected: run deno task dev again/);
-  });
+  await t.step("the end of dev is shown", () => endsDev(page, dev));
 });
+
+async function endsDev(page: Page, dev: { url: string; close(): Promise<void> }) {
+  await page.goto(dev.url);
+  await shows(page, "#connection", /^Connected$/);
+  await dev.close();
+  await shows(page, "#connection", /^Disconnected: run deno task dev again/);
+}
 
 /** A page, and what it says, throws, or fetches from elsewhere. */
 async function openPage(browser: { newPage(): Promise<Page> }) {
