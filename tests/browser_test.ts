@@ -29,8 +29,7 @@ const FILES = {
 };
 
 permittedTest("dev in a real browser", async (t) => {
-  const { launchBrowser } = await import("./browser.ts");
-  const browser = await launchBrowser();
+  const browser = await (await import("./browser.ts")).launchBrowser();
   if (browser === undefined) {
     const name = "no Chrome was found: install one, or name it in CHROME_PATH";
     return void await t.step({ name, ignore: true, fn: () => {} });
