@@ -261,16 +261,6 @@ export async function waitFor<T>(
   throw new Error(`Nothing came within ${deadlineMs} ms`);
 }
 
-/** The names in a folder, sorted; none where there is no folder. */
-export async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
-}
-
 /** Terraform wraps its sentences at the terminal's width. */
 export function unwrapped(text: string): string {
   return text.replace(/\s+/g, " ");

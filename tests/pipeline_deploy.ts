@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { namesIn } from "../tasks/files.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import type { Report } from "../tasks/verify.ts";
 import {
@@ -11,7 +12,6 @@ import {
   KILLED_ENVIRONMENT,
   KILLED_WORKSPACE,
   LONGEST_PROJECT,
-  namesIn,
   type Pipeline,
   plainTerraform,
   processesOf,

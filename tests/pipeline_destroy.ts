@@ -11,13 +11,13 @@ import {
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
 import { DeleteQueueCommand } from "@aws-sdk/client-sqs";
+import { namesIn } from "../tasks/files.ts";
 import { countVersions } from "../tasks/bucket.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { pullState } from "../tasks/terraform.ts";
 import {
   type Deployed,
   interruptedTask,
-  namesIn,
   type Pipeline,
   RESOURCES,
   type Steps,
