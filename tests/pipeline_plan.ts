@@ -48,25 +48,28 @@ export const PLAN: Steps<Deployed> = {
     assert.equal(filter_suffix, ".c%26v");
   },
 
-  "another region or project than the state's is refused by every task": async ({ shell }) => {
+  // Every plan refuses them, as identity.tftest.hcl shows; destroy asks before it empties the bucket.
+  "another region or project than the state's is refused": async ({ shell }) => {
     const before = await Deno.readTextFile(VARIABLES);
     const cases = [
-      ['aws_region = "eu-west-1"', /This state's stack is in us-east-1, not in eu-west-1\. Set/],
       [
+        "destroy",
+        'aws_region = "eu-west-1"',
+        /This state's stack is in us-east-1, not in eu-west-1\. Set/,
+      ],
+      [
+        "deploy",
         'project_name = "other"',
         /This state holds the stack "file-.*", not "other-local-deno-task-test"/,
       ],
     ] as const;
-    for (const [line, sentence] of cases) {
-      const name = line.split(" ")[0];
-      const lines = before.split("\n").filter((other) => !other.startsWith(name));
+    for (const [name, line, sentence] of cases) {
+      const variable = line.split(" ")[0];
+      const lines = before.split("\n").filter((other) => !other.startsWith(variable));
       await Deno.writeTextFile(VARIABLES, [...lines, line].join("\n"));
-      for (const name of ["plan", "deploy", "destroy"]) {
-        const yes = name === "plan" ? [] : ["--yes"];
-        const { code, stderr } = await task(shell, name, ...yes);
-        assert.equal(code, 1, name);
-        assert.match(unwrapped(stderr), sentence);
-      }
+      const { code, stderr } = await task(shell, name, "--yes");
+      assert.equal(code, 1, name);
+      assert.match(unwrapped(stderr), sentence);
     }
     await Deno.writeTextFile(VARIABLES, before);
     const { resources } = await pullState(WORKSPACE);
