@@ -450,7 +450,7 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
       return 130;
     }
     const sentence = toSentence(error, Deno.env.toObject());
-    if (sentence === undefined) console.error(error);
+    if (sentence === undefined) say(error instanceof Error ? error.stack! : String(error));
     say(sentence ?? `deno task ${name} broke off by a fault of its own, shown above: report it`);
     return error instanceof FindingError ? 1 : task.failureCode ?? 1;
   }
