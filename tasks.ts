@@ -11,7 +11,7 @@ import { destroy } from "./tasks/destroy.ts";
 import { toSentence } from "./tasks/failures.ts";
 import { readRows, toCsvLines, toJsonLines, toTableLines } from "./tasks/list_rows.ts";
 import { runAtTerminal } from "./tasks/local_shell.ts";
-import { logToJson, logToText, readLog } from "./tasks/logs.ts";
+import { isWanted, logToJson, logToText, readLog } from "./tasks/logs.ts";
 import {
   type OptionName,
   OPTIONS,
@@ -118,7 +118,7 @@ export const TASKS = {
   }),
   logs: task({
     does: "Print the function's log",
-    options: ["env", "local", "json", "since", "follow"],
+    options: ["env", "local", "json", "since", "follow", "key", "failed"],
     afterCtrlC: unchanged,
     run: logsTask,
   }),
@@ -138,7 +138,7 @@ export const TASKS = {
   }),
   replay: task({
     does: "Run the failure queue's events again",
-    options: ["env", "local", "json", "dry-run", "max"],
+    options: ["env", "local", "json", "dry-run", "max", "key"],
     afterCtrlC: goesOn,
     run: replayTask,
   }),
@@ -238,7 +238,9 @@ async function statusTask({ json, ...where }: Values<"env" | "local" | "json">):
 }
 
 async function logsTask(
-  { json, since, follow, ...where }: Values<"env" | "local" | "json" | "since" | "follow">,
+  { json, since, follow, key, failed, ...where }: Values<
+    "env" | "local" | "json" | "since" | "follow" | "key" | "failed"
+  >,
 ): Promise<void> {
   await withStack(where, async (stack) => {
     const { logs, outputs } = stack;
@@ -246,6 +248,7 @@ async function logsTask(
     const sinceMs = now() - (since ?? LOG_SINCE_MS);
     try {
       for await (const event of readLog(logs, outputs.log_group_name, { sinceMs, follow })) {
+        if (!isWanted(event, { key, failed })) continue;
         const line = json ? logToJson(event) : logToText(event);
         if (line !== undefined && !await printLine(line)) return;
       }
@@ -288,10 +291,15 @@ async function whyTask(
 }
 
 async function replayTask(
-  { json, max, "dry-run": dryRun, ...where }: Values<"env" | "local" | "json" | "dry-run" | "max">,
+  { json, max, "dry-run": dryRun, key, ...where }: Values<
+    "env" | "local" | "json" | "dry-run" | "max" | "key"
+  >,
 ): Promise<void> {
+  const only = key === undefined
+    ? undefined
+    : (keys: string[]) => keys.some((each) => each.includes(key));
   await withStack(where, async (stack) => {
-    const report = await replayFailures(stack, { dryRun, max });
+    const report = await replayFailures(stack, { dryRun, max, only });
     print(report, json, replayToText);
     interrupted.throwIfAborted();
     if (!report.ok) throw new FindingError("Some events failed again: see above");

@@ -90,6 +90,16 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
   return line(String(level ?? ""), typeof note === "string" ? note : message);
 }
 
+/** Whether a line is about a key that holds a text, and, with `failed`, about a failure. */
+export function isWanted(
+  event: LogEvent,
+  { key, failed }: { key?: string; failed: boolean },
+): boolean {
+  if (failed && !/^\S+ {2}ERROR /.test(logToText(event) ?? "")) return false;
+  const { file_key, encoded_key } = parseLine(event.message) ?? {};
+  return key === undefined || String(file_key ?? encoded_key ?? "").includes(key);
+}
+
 /** A line as one JSON object in one line: its own, or one that wraps it. */
 export function logToJson({ timestamp, message }: LogEvent): string {
   if (parseLine(message) === undefined) {

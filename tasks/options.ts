@@ -45,6 +45,12 @@ export const OPTIONS = {
     says: "replay no more than N events",
     read: (text) => readCount("--max", text, Infinity),
   } as Option<number>,
+  key: {
+    value: "TEXT",
+    says: "only what is about a key that holds TEXT",
+    read: (text) => text,
+  } as Option<string | undefined>,
+  failed: { says: "only failures", ...SWITCH },
   prefix: {
     value: "P",
     says: "only keys that begin with P",

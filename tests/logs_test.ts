@@ -107,3 +107,22 @@ permittedTest("readLog() follows: every page, late lines, and no line twice", as
     [90_000, undefined],
   ]);
 });
+
+permittedTest("isWanted() chooses lines by key and by failure", async () => {
+  const { isWanted } = await import("../tasks/logs.ts");
+  const line = (fields: object) => ({ timestamp: 0, message: JSON.stringify(fields) });
+  const written = line({ level: "INFO", outcome: "written", file_key: "in/a.txt" });
+  const failed = line({ level: "ERROR", outcome: "failed", encoded_key: "in/%zz" });
+  const timeout = line({ type: "platform.report", record: { status: "timeout" } });
+  const start = { timestamp: 0, message: "START RequestId: 1" };
+  const cases = [
+    [{ failed: false }, [true, true, true, true]],
+    [{ failed: true }, [false, true, true, false]],
+    [{ key: "a.t", failed: false }, [true, false, false, false]],
+    [{ key: "%zz", failed: true }, [false, true, false, false]],
+  ] as const;
+  for (const [options, expected] of cases) {
+    const wanted = [written, failed, timeout, start].map((event) => isWanted(event, options));
+    assert.deepEqual(wanted, expected, JSON.stringify(options));
+  }
+});
