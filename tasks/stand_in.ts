@@ -33,8 +33,8 @@ const SESSION_SECONDS = 12 * 3600;
 const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
 
 /**
- * The stand-in honours these actions only on `*` (s3:Delete* because its patterns miss keys with a
- * line feed). Those that the policy grants are granted on `*` as well.
+ * The stand-in honours these actions only on `*` (those on objects because its patterns miss keys
+ * with a line feed). Those that the policy grants are granted on `*` as well.
  */
 const GRANTED_ON_ALL = [
   "cloudwatch:DeleteAlarms",
@@ -46,6 +46,8 @@ const GRANTED_ON_ALL = [
   "lambda:CreateFunction",
   "s3:DeleteObject",
   "s3:DeleteObjectVersion",
+  "s3:GetObject",
+  "s3:GetObjectVersion",
 ];
 
 /** The files of a workspace's stand-in. */

@@ -19,29 +19,19 @@ const QUEUE = "aws_sqs_queue.failures";
 const KEY = { file_key: { S: "identity/kept" }, timestamp: { S: "2026-01-02T03:04:05.000Z" } };
 
 export const LOSSES: Steps<Deployed> = {
-  // Terraform replaces what is tainted.
-  "--yes does not replace a table and a queue that hold data": async ({ shell, root }) => {
+  // Terraform replaces what is tainted, as by an interrupted apply; losses_test.ts has other causes.
+  "--yes does not replace a tainted table and queue that hold data": async ({ shell, root }) => {
     const { dynamodb_table_name: TableName, failure_queue_url: QueueUrl } = root.outputs;
     await root.dynamo.send(new PutItemCommand({ TableName, Item: KEY }));
     await root.sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: "identity" }));
     for (const address of [TABLE, QUEUE]) await run("terraform", ["taint", address], IN_WORKSPACE);
 
     const { code, stderr } = await task(shell, "deploy", "--yes");
-    assert.equal(code, 1, stderr);
-    const lines = stderr.trimEnd().split("\n");
-    const contentsOf = (address: string, name: string) =>
-      lines.find((line) => line.startsWith(`  ${address}  ${name}  `))?.split("  ").at(-1) ?? "";
-    assert.match(contentsOf(TABLE, TableName), /^\d+ rows?$/);
-    assert.match(contentsOf(QUEUE, `${TableName}-failures`), /^\d+ failed events?$/);
-    const refusal = /^Nothing was changed, as --yes alone does not delete data: .* type /;
-    assert.match(lines.at(-1)!, refusal);
-
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, / 0 to add, \d+ to change, 0 to destroy$/m);
     const kept = new GetItemCommand({ TableName, Key: KEY, ConsistentRead: true });
     assert.deepEqual((await root.dynamo.send(kept)).Item, KEY);
     assert.ok((await countFailures(root)).visible >= 1);
-    for (const address of [TABLE, QUEUE]) {
-      await run("terraform", ["untaint", address], IN_WORKSPACE);
-    }
   },
 };
 
