@@ -121,7 +121,7 @@ export const MANY_ROWS: Steps<Deployed> = {
     assert.ok(workers.length > 0, "no process runs the function");
     for (const { pid } of workers) Deno.kill(pid, "SIGKILL");
     assert.ok(some < 1000, `${some} rows were there already`);
-    await waitFor(60_000, async () => await count() === 1000 || undefined);
+    await waitFor(120_000, async () => await count() === 1000 || undefined);
     await assertOneFailure(deployed);
   },
 };

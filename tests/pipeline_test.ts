@@ -53,8 +53,9 @@ permittedTest("the pipeline, end to end on the stand-in", async (t) => {
   if (standIn === undefined) throw new Error("The stand-in does not run: deploying failed");
   try {
     const deployed = await openDeployed(pipeline, standIn.ca);
-    const first = [PLAN, FAIL, DEPLOY_TWICE, PERMISSIONS, ROWS, CALLS, MANY_ROWS];
-    for (const steps of [...first, OPERATE, LOSSES, DESTROY]) await runSteps(t, steps, deployed);
+    // Before the keys of every kind: the stand-in fails a plan while one holds a control character.
+    const first = [PLAN, FAIL, DEPLOY_TWICE, LOSSES, PERMISSIONS, ROWS, CALLS, MANY_ROWS];
+    for (const steps of [...first, OPERATE, DESTROY]) await runSteps(t, steps, deployed);
   } finally {
     await standIn.leave();
   }
