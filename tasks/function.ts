@@ -69,7 +69,7 @@ export async function updateCode(
   const FunctionName = outputs.lambda_function_name;
   await lambda.send(new UpdateFunctionCodeCommand({ FunctionName, ZipFile: zip }));
   await waitUntilFunctionUpdatedV2(
-    { client: lambda, maxWaitTime: UPDATE_DEADLINE_SECONDS, minDelay: 0.1, maxDelay: 1 },
+    { client: lambda, maxWaitTime: UPDATE_DEADLINE_SECONDS, minDelay: 0.1, maxDelay: 0.2 },
     { FunctionName },
   );
 }

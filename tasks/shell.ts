@@ -25,6 +25,8 @@ export interface RunOptions {
   accept?: number[];
   /** How to get the program, where it is missing. */
   install?: string;
+  /** Runs even after Ctrl-C: for putting things in order. */
+  always?: boolean;
 }
 
 export interface Ran {
@@ -46,7 +48,7 @@ export class RunError extends UserError {
  * @throws {RunError} it ended with another code than accepted
  */
 export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
-  interrupted.throwIfAborted();
+  if (!options.always) interrupted.throwIfAborted();
   const name = command.split(/[\\/]/).at(-1)!;
   if (!options.quiet) say(`$ ${[name, ...args].map(shellWord).join(" ")}`);
 
@@ -65,7 +67,7 @@ export async function run(command: string, args: string[], options: RunOptions =
       collect(child.stderr, options.quiet ? undefined : options.output === "atEnd" ? shown : show),
     ]);
     held.forEach(show);
-    interrupted.throwIfAborted();
+    if (!options.always) interrupted.throwIfAborted();
     if (!(options.accept ?? [0]).includes(status.code)) {
       const call = [name, ...args.slice(0, 1)].join(" ");
       const why = explainExit(name, status.code, options.quiet ? stderr : undefined);

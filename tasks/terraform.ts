@@ -213,7 +213,7 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
 
 /** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */
 export async function pullState(workspace: string, { always = false } = {}): Promise<State> {
-  const options = { quiet: true, always };
+  const options: RunOptions = { quiet: true, always };
   const { stdout: text } = await terraform(workspace, ["state", "pull"], options);
   if (text.trim() === "") return { text, resources: [], region: "" };
   const { resources: all = [] } = parse<{ resources?: StateResource[] }>(

@@ -271,6 +271,23 @@ permittedTest("a folder's code is built, with the places of its errors", async (
   });
 });
 
+permittedTest("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
+  const program = `
+    import { run } from "./tasks/shell.ts";
+    import { handleSignals, interrupted } from "./tasks/signals.ts";
+    handleSignals();
+    const aborted = new Promise((resolve) => interrupted.addEventListener("abort", resolve));
+    Deno.kill(Deno.pid, "SIGINT");
+    await aborted;
+    const version = (options) =>
+      run(Deno.execPath(), ["--version"], { quiet: true, ...options }).then(() => "ran", String);
+    console.log(await version({}), await version({ always: true }));
+    Deno.exit(0);`;
+  const { run } = await import("../tasks/shell.ts");
+  const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
+  assert.equal(stdout, "InterruptedError: Interrupted ran\n");
+});
+
 async function openBuilder(folder: string) {
   const { makeBuilder, placeOf, watch } = await import("../dev/workshop.ts");
   const { build } = await import("../tasks/build.ts");
