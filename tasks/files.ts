@@ -3,6 +3,9 @@
 import { join } from "node:path";
 import { ROOT } from "./shell.ts";
 
+/** Where the user stood when `deno task` was called. */
+export const CALLED_FROM = Deno.env.get("INIT_CWD") ?? Deno.cwd();
+
 /** A file's text; undefined if it does not exist. */
 export async function readText(path: string): Promise<string | undefined> {
   try {

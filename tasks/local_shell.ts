@@ -1,9 +1,7 @@
 /** The user's shell, or one command, in an environment in which every AWS SDK finds the stand-in. */
 
+import { CALLED_FROM } from "./files.ts";
 import { UserError, visible } from "./terminal.ts";
-
-/** Where the user stood when `deno task` was called. */
-const CALLED_FROM = Deno.env.get("INIT_CWD") ?? Deno.cwd();
 
 /**
  * Runs a command at the user's terminal and returns its exit code. The environment is this process's,

@@ -5,6 +5,7 @@ import { basename, join, resolve } from "node:path";
 import mime from "mime";
 import { PREFIX_BYTES } from "../handler.ts";
 import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
+import { CALLED_FROM } from "./files.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /** A file to upload, and the preview that its row must have. */
@@ -17,9 +18,6 @@ export interface Sample {
   preview?: string;
   open(): Uint8Array | ReturnType<typeof createReadStream>;
 }
-
-/** Where the user stood when `deno task` was called. */
-const CALLED_FROM = Deno.env.get("INIT_CWD") ?? Deno.cwd();
 
 const MEGABYTE = 1024 * 1024;
 const LONG_TEXT = "Grüße, 世界! 👩‍👩‍👧 𝒳 ".repeat(200);
