@@ -1,9 +1,8 @@
 /** The feed: what became of uploads, from whatever source, as the function's log tells it. */
 
 import type { Clock } from "./clock.ts";
-import { BATCH_KEYS, getRows } from "./list_rows.ts";
 import { type LogEvent, parseLine, readLog } from "./logs.ts";
-import { type Item, rowKey } from "./rows.ts";
+import { BATCH_KEYS, getRows, type Item, rowKey } from "./rows.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 

@@ -1,14 +1,9 @@
 /** Rows: prints rows of the table, as a table for people, JSON lines or CSV for programs. */
 
-import {
-  BatchGetItemCommand,
-  DescribeTableCommand,
-  paginateQuery,
-  paginateScan,
-} from "@aws-sdk/client-dynamodb";
+import { DescribeTableCommand, paginateQuery, paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
-import { parseLine, readLog } from "./logs.ts";
-import { type Item, rowKey, toItem } from "./rows.ts";
+import { parseLine, readLog, WRITTEN } from "./logs.ts";
+import { BATCH_KEYS, getRows, type Item, rowKey, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, say, toDuration, toJson, toTable, visible } from "./terminal.ts";
 
@@ -26,9 +21,6 @@ const SORTED_ROWS = 1000;
 
 /** Before a scan reads more rows than this, it says what that costs. */
 const CHEAP_ROWS = 100_000;
-
-/** The most keys that BatchGetItem takes. */
-export const BATCH_KEYS = 100;
 
 /** A scan reads two pages of 4 KB for one read request unit; its price in us-east-1, July 2025. */
 const SCANNED_BYTES_A_UNIT = 8192;
@@ -73,9 +65,8 @@ async function* rowsWrittenSince(
   sinceMs: number,
   prefix: string,
 ): AsyncGenerator<Item> {
-  const pattern = '{ $.outcome = "written" }';
   const keys = new Map<string, ReturnType<typeof rowKey>>();
-  const events = readLog(stack.logs, stack.outputs.log_group_name, { sinceMs, pattern });
+  const events = readLog(stack.logs, stack.outputs.log_group_name, { sinceMs, pattern: WRITTEN });
   for await (const { message } of events) {
     const line = parseLine(message);
     if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
@@ -88,25 +79,6 @@ async function* rowsWrittenSince(
   for (let start = 0; start < newestFirst.length; start += BATCH_KEYS) {
     yield* await getRows(stack, newestFirst.slice(start, start + BATCH_KEYS));
   }
-}
-
-/** The rows of some keys that are still there, in the order of the keys. */
-export async function getRows(
-  { dynamo, outputs }: Stack,
-  keys: ReturnType<typeof rowKey>[],
-): Promise<Item[]> {
-  const found = new Map<string, Item>();
-  const table = outputs.dynamodb_table_name;
-  for (let Keys = keys; Keys.length > 0;) {
-    const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
-      new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
-    );
-    for (const item of (Responses[table] ?? []).map(toItem)) {
-      found.set(JSON.stringify(rowKey(item)), item);
-    }
-    Keys = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
-  }
-  return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
 }
 
 async function* scanRows(stack: Stack, prefix: string, limit: number): AsyncGenerator<Item> {

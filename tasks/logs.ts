@@ -8,6 +8,9 @@ import { escapeJson, toJson, visible } from "./terminal.ts";
 /** Lines may arrive so much later than others of the same time. */
 const LATE_MS = 30_000;
 
+/** CloudWatch's filter pattern for the function's lines about the rows that it wrote. */
+export const WRITTEN = '{ $.outcome = "written" }';
+
 export interface LogEvent {
   timestamp: number;
   message: string;

@@ -2,6 +2,7 @@
 
 import {
   type AttributeValue,
+  BatchGetItemCommand,
   DeleteItemCommand,
   paginateQuery,
   paginateScan,
@@ -24,6 +25,9 @@ const CLOCK_MARGIN_MS = 60_000;
 
 /** Rows of a key that are read at once. */
 const PAGE_ROWS = 100;
+
+/** The most keys that BatchGetItem takes. */
+export const BATCH_KEYS = 100;
 
 /** Before and after every timestamp of a row. */
 const FIRST_TIME = "0";
@@ -54,6 +58,25 @@ export async function queryRows({ dynamo, outputs }: Stack, key: string): Promis
   });
   for await (const { Items = [] } of pages) items.push(...Items.map(toItem));
   return items;
+}
+
+/** The rows of some keys that are still there, in the order of the keys. */
+export async function getRows(
+  { dynamo, outputs }: Stack,
+  keys: ReturnType<typeof rowKey>[],
+): Promise<Item[]> {
+  const found = new Map<string, Item>();
+  const table = outputs.dynamodb_table_name;
+  for (let Keys = keys; Keys.length > 0;) {
+    const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
+      new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
+    );
+    for (const item of (Responses[table] ?? []).map(toItem)) {
+      found.set(JSON.stringify(rowKey(item)), item);
+    }
+    Keys = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
+  }
+  return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
 }
 
 /** The rows of one version, newest first. `object.timestamp` is as in {@link rowsNear}. */

@@ -1,14 +1,13 @@
 /** Status: what is deployed, on one screen, and whether it needs attention. */
 
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
-import { BatchGetItemCommand, DescribeTableCommand } from "@aws-sdk/client-dynamodb";
+import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { type Clock, readClock } from "./clock.ts";
 import { sayGone } from "./gone.ts";
-import { parseLine, readLog } from "./logs.ts";
+import { parseLine, readLog, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
-import { BATCH_KEYS } from "./list_rows.ts";
-import { type Item, rowKey, toItem } from "./rows.ts";
+import { BATCH_KEYS, getRows, type Item, rowKey } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 
@@ -174,11 +173,11 @@ export async function readFunction(
  * whose lines say which rows it wrote; what was removed since is left out.
  */
 export async function newestRows(
-  { logs, dynamo, outputs }: Stack,
+  stack: Stack,
   now: Clock,
   count = NEWEST,
 ): Promise<Item[]> {
-  const pattern = '{ $.outcome = "written" }';
+  const { logs, outputs } = stack;
   const candidates = Math.min(CANDIDATES * count, BATCH_KEYS);
   const written: Record<string, unknown>[] = [];
   const nowMs = now();
@@ -190,9 +189,8 @@ export async function newestRows(
   ) {
     const sinceMs = nowMs - lookMs;
     let found: Record<string, unknown>[] = [];
-    for await (
-      const { message } of readLog(logs, outputs.log_group_name, { sinceMs, untilMs, pattern })
-    ) {
+    const options = { sinceMs, untilMs, pattern: WRITTEN };
+    for await (const { message } of readLog(logs, outputs.log_group_name, options)) {
       const line = parseLine(message);
       if (line?.outcome !== "written") continue; // the stand-in ignores such a pattern
       found.push(line);
@@ -204,14 +202,8 @@ export async function newestRows(
   const keys = new Map(
     written.slice(-candidates).map((line) => [`${line.timestamp} ${line.file_key}`, rowKey(line)]),
   );
-  if (keys.size === 0) return [];
-  const table = outputs.dynamodb_table_name;
-  const { Responses = {} } = await dynamo.send(
-    new BatchGetItemCommand({ RequestItems: { [table]: { Keys: [...keys.values()] } } }),
-  );
-  return (Responses[table] ?? []).map(toItem)
-    .sort((a, b) => a.processed_at < b.processed_at ? 1 : -1)
-    .slice(0, count);
+  const rows = await getRows(stack, [...keys.values()]);
+  return rows.sort((a, b) => a.processed_at < b.processed_at ? 1 : -1).slice(0, count);
 }
 
 export async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarms"]> {

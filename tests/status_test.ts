@@ -77,7 +77,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
   ]);
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
   const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
-  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/a.txt", "in/gone.txt"]);
+  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/a.txt", "in/b.txt", "in/gone.txt"]);
 });
 
 /** S3's time in these tests, far from the local clock's. */
@@ -87,7 +87,7 @@ function ago(ms: number): string {
   return new Date(NOW_MS - ms).toISOString();
 }
 
-const WRITTEN = { level: "INFO", outcome: "written", file_key: "in/a.txt", timestamp: "t" };
+const WRITTEN = { level: "INFO", outcome: "written", ...row("in/a.txt", {}) };
 
 const SOUND: Answers = {
   HeadBucketCommand: () => dated(new Date(NOW_MS)),
@@ -109,9 +109,10 @@ const SOUND: Answers = {
     },
   }),
   FilterLogEventsCommand: ({ startTime }) => ({
-    // An old line, and one of a row that is gone by now; more than one look is needed.
+    // Old lines, and one of a row that is gone by now; more than one look is needed.
     events: NOW_MS - Number(startTime) < 3_600_000 ? [] : [
       { message: JSON.stringify(WRITTEN) },
+      { message: JSON.stringify({ ...WRITTEN, file_key: "in/b.txt" }) },
       { message: JSON.stringify({ ...WRITTEN, file_key: "in/gone.txt" }) },
       { message: JSON.stringify({ ...WRITTEN, outcome: "failed", file_key: "in/failed.txt" }) },
     ],
