@@ -77,7 +77,11 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
   ]);
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
   const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
-  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/a.txt", "in/b.txt", "in/gone.txt"]);
+  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), [
+    "in/a.txt",
+    "in/b.txt",
+    "in/gone.txt",
+  ]);
 });
 
 /** S3's time in these tests, far from the local clock's. */
