@@ -3,6 +3,8 @@
 import { randomBytes, timingSafeEqual } from "node:crypto";
 import { Upload } from "@aws-sdk/lib-storage";
 import * as esbuild from "esbuild";
+import { unquoted } from "../handler.ts";
+import { PART_BYTES } from "../tasks/check_file.ts";
 import type { Stack } from "../tasks/target.ts";
 import type { Board } from "./board.ts";
 import type { Message, Uploaded } from "./messages.ts";
@@ -38,8 +40,7 @@ const HEADERS = {
   "cache-control": "no-store",
 };
 
-/** S3 takes parts from 5 MiB on and 10,000 of them; four at a time are in memory. */
-const LEAST_PART_BYTES = 5 * 1024 * 1024;
+/** S3 takes 10,000 parts; four at a time are in memory. */
 const MOST_PARTS = 9000;
 
 /** A key's limit in S3, in UTF-8 bytes. */
@@ -185,7 +186,7 @@ async function upload(
   const length = Number(request.headers.get("content-length") ?? 0);
   const upload = new Upload({
     client: s3,
-    partSize: Math.max(LEAST_PART_BYTES, Math.ceil(length / MOST_PARTS)),
+    partSize: Math.max(PART_BYTES, Math.ceil(length / MOST_PARTS)),
     params: {
       Bucket: outputs.s3_bucket_name,
       Key: key,
@@ -198,8 +199,7 @@ async function upload(
   try {
     const { VersionId: versionId, ETag } = await upload.done();
     const note = noteOf(board.stack, key);
-    const etag = ETag?.replaceAll('"', "");
-    if (note === undefined) void board.expect({ key, versionId, etag });
+    if (note === undefined) void board.expect({ key, versionId, etag: unquoted(ETag) });
     return Response.json({ key, versionId, note } satisfies Uploaded);
   } finally {
     ending.removeEventListener("abort", abort);

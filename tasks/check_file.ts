@@ -21,7 +21,7 @@ export interface FileReport {
 }
 
 /** Larger files are uploaded in parts of this size, the least that S3 takes. */
-const PART_BYTES = 5 * 1024 * 1024;
+export const PART_BYTES = 5 * 1024 * 1024;
 
 /** Uploads one file under a key, waits for its row and compares. */
 export async function checkFile(
@@ -43,7 +43,7 @@ export async function checkFile(
   report.row = items[0];
   if (items.length === 1) report.checks++;
   else report.problems.push(`${items.length} rows instead of one`);
-  checkRow(report, sample, uploaded.bucket, head);
+  checkRow(report, sample, uploaded, head);
   return report;
 }
 
@@ -82,7 +82,7 @@ async function upload(
 function checkRow(
   report: FileReport,
   sample: Sample,
-  bucket: string,
+  uploaded: Uploaded,
   head: HeadObjectCommandOutput,
 ): void {
   const check = (passed: boolean, problem: string) => {
@@ -94,19 +94,18 @@ function checkRow(
     ...others,
     version_id: versionOf(others.version_id),
   };
-  const multipart = sample.size > PART_BYTES;
   const expected: Record<string, string | number | undefined> = {
-    file_key: report.key,
-    bucket_name: bucket,
-    file_size: head.ContentLength,
+    file_key: uploaded.key,
+    bucket_name: uploaded.bucket,
+    file_size: uploaded.size,
     content_type: head.ContentType,
-    last_modified: head.LastModified?.toISOString(),
-    etag: unquoted(head.ETag),
-    version_id: versionOf(head.VersionId),
-    event_name: multipart ? "ObjectCreated:CompleteMultipartUpload" : "ObjectCreated:Put",
+    last_modified: uploaded.timestamp,
+    etag: uploaded.etag,
+    version_id: versionOf(uploaded.versionId),
+    event_name: uploaded.eventName,
     content_preview: sample.preview,
   };
-  check(head.ContentLength === sample.size, `S3 has ${head.ContentLength} bytes of it`);
+  check(uploaded.size === sample.size, `S3 has ${uploaded.size} bytes of it`);
   for (const name of new Set([...Object.keys(expected), ...Object.keys(attributes)])) {
     check(
       attributes[name] === expected[name],
@@ -117,7 +116,7 @@ function checkRow(
   for (const [name, value] of Object.entries({ timestamp, processed_at })) {
     const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
     const isNear = isTime &&
-      Math.abs(Date.parse(value) - head.LastModified!.getTime()) < 86_400_000;
+      Math.abs(Date.parse(value) - Date.parse(uploaded.timestamp)) < 86_400_000;
     check(isNear, `${name} is ${show(value)}, which is not a time of today`);
   }
   check(/^[0-9A-F]+$/i.test(String(sequencer)), `sequencer is ${show(sequencer)}`);
