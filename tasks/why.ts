@@ -1,5 +1,6 @@
 /** Why: all that is known of one key, on one screen, and what to do about it. */
 
+import { versionOf } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
 import { bucketNotifies } from "./function.ts";
 import { logToText, parseLine, readLog } from "./logs.ts";
@@ -77,7 +78,7 @@ export function conclude(facts: Facts): { ok: boolean; conclusion: string } {
   if (newest?.size === undefined && failure === undefined) {
     return good("The object was deleted; a delete marker is its newest version. Its rows stay.");
   }
-  if (newest && rows.some(({ version_id }) => version_id === newest.versionId)) {
+  if (newest && rows.some(({ version_id }) => versionOf(version_id) === newest.versionId)) {
     return good("The newest version has its row.");
   }
   if (failure) {
@@ -143,7 +144,7 @@ async function versionsOf({ s3, outputs }: Stack, key: string): Promise<ObjectVe
     // Versions of a key come together, in the order of time, its delete markers apart.
     return own.toSorted((a, b) => Number(b.LastModified) - Number(a.LastModified))
       .map(({ VersionId, LastModified, Size }) => ({
-        versionId: VersionId === "null" ? undefined : VersionId,
+        versionId: versionOf(VersionId),
         lastModified: LastModified?.toISOString(),
         size: Size,
       }));
