@@ -37,7 +37,7 @@ export const DEPLOY: Steps<Pipeline> = {
     assert.match(destroy.stderr, sentence);
   },
 
-  // In the other clone, since other tests run in this one's environment now.
+  // In the other clone, so that this one's tools stay.
   "a half-made virtual environment is made again": async ({ shell, clone }) => {
     const venv = join(clone, ".local", "venv");
     await run("python3", ["-m", "venv", "--without-pip", venv], { quiet: true });
