@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { permittedTest } from "./fixtures.ts";
+import { permittedTest, replaceEnvironment } from "./fixtures.ts";
 
 permittedTest("without credentials one sentence says what the metadata service did", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
   const { checkCredentials } = await import("../tasks/credentials.ts");
   const refused = async (environment: Record<string, string>) => {
-    using _environment = replaceAwsVariables(environment);
+    using _environment = replaceEnvironment({ HOME: "/nowhere", ...environment });
     const startMs = performance.now();
     const { message } = await checkCredentials().then(() => assert.fail(), (error) => error);
     assert.ok(performance.now() - startMs < 10_000);
@@ -42,16 +42,3 @@ permittedTest("without credentials one sentence says what the metadata service d
     );
   });
 });
-
-/** Replaces the variables of AWS until disposed. */
-function replaceAwsVariables(environment: Record<string, string>): Disposable {
-  const before = Deno.env.toObject();
-  const restore = (to: Record<string, string>) => {
-    for (const name of Object.keys(Deno.env.toObject())) {
-      if (name.startsWith("AWS_")) Deno.env.delete(name);
-    }
-    for (const [name, value] of Object.entries(to)) Deno.env.set(name, value);
-  };
-  restore({ HOME: "/nowhere", ...environment });
-  return { [Symbol.dispose]: () => restore(before) };
-}

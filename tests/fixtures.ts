@@ -26,6 +26,19 @@ export function read(path: string): Promise<string> {
   return Deno.readTextFile(new URL(`../${path}`, import.meta.url));
 }
 
+/** Replaces the variables of AWS and of proxies until disposed. */
+export function replaceEnvironment(environment: Record<string, string>): Disposable {
+  const before = Deno.env.toObject();
+  const restore = (to: Record<string, string>) => {
+    for (const name of Object.keys(Deno.env.toObject())) {
+      if (/^AWS_|_PROXY$/i.test(name)) Deno.env.delete(name);
+    }
+    for (const [name, value] of Object.entries(to)) Deno.env.set(name, value);
+  };
+  restore(environment);
+  return { [Symbol.dispose]: () => restore(before) };
+}
+
 export const EVENT_TIME = "2026-01-02T03:04:05.678Z";
 
 /** The object of an S3 event record, its key form-encoded. */

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { Found } from "../tasks/leftovers.ts";
 import type { Clients } from "../tasks/target.ts";
 import { permittedTest } from "./fixtures.ts";
+import { interruptTask, runTask } from "./run_task.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 const WORKSPACE = "local-deno-task-test-leftovers";
@@ -42,7 +43,7 @@ const MOMENTS: Record<string, (context: Interruption) => void | Promise<void>> =
     const { name } = await stateNow();
     // Without its log a stand-in is taken for ended: this one is asked once more after destroy.
     await Deno.remove(join(RUNNING, "..", "ministack.log"));
-    const { code, stdout, stderr } = await runTask(shell, "destroy");
+    const { code, stdout, stderr } = await runTask(["destroy", ...OPTIONS], shell);
     assert.equal(code, 0, stderr);
     assertImported(stderr, context.left);
     const [, gone, total] = stdout.match(/^(\d+) of (\d+) resources gone\n$/)!;
@@ -61,7 +62,7 @@ permittedTest("an interrupted apply is taken in, and destroyed whole", async (t)
   // The tasks go through the proxy.
   await Deno.writeTextFile(RUNNING, JSON.stringify({ ...running, port: proxy.port }));
   const aws = await openAws(standIn!.ca);
-  const interrupted = (name: string, line: RegExp) => interruptedTask(shell, proxy, name, line);
+  const interrupted = (name: string, line: RegExp) => interruptLate(shell, proxy, name, line);
   const interruption = { shell, aws, interrupted, left: [] };
   try {
     for (const [name, step] of Object.entries(MOMENTS)) {
@@ -157,48 +158,19 @@ function lateProxy(port: number): LateProxy {
 }
 
 /** Runs a task with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
-async function interruptedTask(
+async function interruptLate(
   shell: Record<string, string>,
   proxy: LateProxy,
   name: string,
   line: RegExp,
 ): Promise<string> {
-  let sent = false;
-  const onStderr = (text: string, child: Deno.ChildProcess) => {
-    if (/\$ terraform apply/.test(text)) proxy.delayMs = DELAY_MS;
-    if (sent || !line.test(text)) return;
-    sent = true;
-    setTimeout(() => child.kill("SIGINT"), INTERRUPT_AFTER_MS);
-  };
-  const { code, stderr } = await runTask(shell, name, onStderr);
+  const { code, stderr } = await interruptTask([name, ...OPTIONS], shell, line, {
+    afterMs: INTERRUPT_AFTER_MS,
+    onStderr: (text) => {
+      if (/\$ terraform apply/.test(text)) proxy.delayMs = DELAY_MS;
+    },
+  });
   proxy.delayMs = 0;
-  assert.ok(sent, `never came to ${line}: ${stderr}`);
   assert.equal(code, 130, stderr);
   return stderr;
-}
-
-/** Runs a task with the permissions that deno.json gives it. */
-async function runTask(
-  shell: Record<string, string>,
-  name: string,
-  onStderr?: (text: string, child: Deno.ChildProcess) => void,
-) {
-  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
-  const [, ...words] = tasks[name].command.split(" ");
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...words, ...OPTIONS],
-    cwd: ROOT,
-    env: shell,
-    clearEnv: true,
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const stdout = new Response(child.stdout).text();
-  let stderr = "";
-  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-    stderr += text;
-    onStderr?.(stderr, child);
-  }
-  return { code: (await child.status).code, stdout: await stdout, stderr };
 }

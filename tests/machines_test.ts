@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { namesIn } from "../tasks/files.ts";
 import { permittedTest } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
+import { runTask } from "./run_task.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 
@@ -20,7 +21,7 @@ interface Programs {
 const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
   "libraries' paths in the environment (CUDA, conda, Nix)": async () => {
     for (const name of ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"]) {
-      const { code, last } = await runTask(["status", ...NOWHERE], { [name]: "/nowhere" });
+      const { code, last } = await runWith(["status", ...NOWHERE], { [name]: "/nowhere" });
       assert.equal(code, 2);
       assert.match(last, /^Nothing is deployed on AWS in environment never-deployed: run deno /);
     }
@@ -28,7 +29,7 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
   "programs that are missing are named at once, before anything starts": async (
     { bin },
   ) => {
-    const { code, last } = await runTask(["deploy", "--local", ...NOWHERE], { PATH: bin });
+    const { code, last } = await runWith(["deploy", "--local", ...NOWHERE], { PATH: bin });
     assert.equal(code, 1);
     assert.match(
       last,
@@ -40,7 +41,7 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
   "a shim that finds no version is explained": async ({ bin }) => {
     for (const code of [126, 127]) {
       await writeProgram(bin, "terraform", `echo "No version is set" >&2; exit ${code}`);
-      const { last } = await runTask(["status", ...NOWHERE], inPath(bin));
+      const { last } = await runWith(["status", ...NOWHERE], inPath(bin));
       assert.match(
         last,
         /^terraform output failed with exit code 12[67]: .* \("No version is set"\); if it is a version manager's \(tfenv, asdf, mise, pyenv\), choose/,
@@ -54,7 +55,7 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
     const calls = join(bin, "calls");
     const tell = `echo "$1 $TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $CHECKPOINT_DISABLE" >>${calls}`;
     await writeProgram(bin, "terraform", `${tell}\nexec ${terraform} "$@"`);
-    const { stderr } = await runTask(["status", ...NOWHERE], {
+    const { stderr } = await runWith(["status", ...NOWHERE], {
       ...inPath(bin),
       TF_WORKSPACE: "prod",
       TF_CLI_ARGS: "-no-such-option",
@@ -71,7 +72,7 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
   },
   "a log of Terraform's is not taken for the cause": async () => {
     const plan = ["plan", ...NOWHERE];
-    const { last, stderr } = await runTask(plan, { ...withoutCredentials(), TF_LOG: "trace" });
+    const { last, stderr } = await runWith(plan, { ...withoutCredentials(), TF_LOG: "trace" });
     assert.match(last, /^No AWS credentials found: run this on an EC2 instance/);
     assert.match(stderr, /^The log that TF_LOG asks for goes to build\/terraform\.log$/m);
     assert.doesNotMatch(stderr, /\[TRACE\]/);
@@ -80,7 +81,7 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
     // Terraform makes it for any workspace that it is asked about.
     const folder = 'mkdir -p "terraform.tfstate.d/$TF_WORKSPACE"';
     await writeProgram(bin, "terraform", `[ $TF_WORKSPACE = default ] || { ${folder}; exit 1; }`);
-    assert.equal((await runTask(["status", ...NOWHERE], inPath(bin))).code, 2);
+    assert.equal((await runWith(["status", ...NOWHERE], inPath(bin))).code, 2);
     const names = await namesIn(join(ROOT, "terraform.tfstate.d"));
     assert.equal(names.includes("never-deployed"), false);
   },
@@ -135,26 +136,10 @@ permittedTest("Ctrl-C ends what a program leaves behind, too", async () => {
   assert.equal(await isRunning(job), false);
 });
 
-interface Ended {
-  code: number;
-  stderr: string;
-  /** The last line of stderr. */
-  last: string;
-}
-
-/** Runs a task with the permissions of deno.json and some variables of its own. */
-async function runTask(words: string[], env: Record<string, string>): Promise<Ended> {
-  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
-  const [, ...command] = tasks[words[0]].command.split(" ");
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...command, ...words.slice(1)],
-    cwd: ROOT,
-    env,
-    stdin: "null",
-  });
-  const { code, stderr } = await child.output();
-  const text = new TextDecoder().decode(stderr);
-  return { code, stderr: text, last: text.trimEnd().split("\n").at(-1)! };
+/** Runs a task with these variables too; `last` is the last line of its standard error. */
+async function runWith(words: string[], env: Record<string, string>) {
+  const { code, stderr } = await runTask(words, { ...Deno.env.toObject(), ...env });
+  return { code, stderr, last: stderr.trimEnd().split("\n").at(-1)! };
 }
 
 /** The variables that keep the SDK's sources of credentials away. */

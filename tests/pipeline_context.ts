@@ -20,6 +20,7 @@ import { connect, type Stack, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
+import { type Ended, interruptTask } from "./run_task.ts";
 
 /** The workspace of the test's own, whose variables no user has a file for. */
 export const ENVIRONMENT = ["--local", "--env", "deno-task-test"];
@@ -97,12 +98,6 @@ export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Depl
   return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca, otherApply, loaded: [] };
 }
 
-export interface Ended {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
-
 /** Runs a task in the test's environment. */
 export function task(env: Record<string, string>, name: string, ...args: string[]): Promise<Ended> {
   return taskIn(ROOT, env, name, ...ENVIRONMENT, ...args);
@@ -118,35 +113,14 @@ export function taskIn(
   return ended(Deno.execPath(), words, "/", env);
 }
 
-/** Runs a task, with the permissions of deno.json, and sends SIGINT once stderr has the pattern. */
-export async function interruptedTask(
+/** Runs a task in the test's environment, and sends SIGINT once stderr has the pattern. */
+export function interruptedTask(
   env: Record<string, string>,
   pattern: RegExp,
   name: string,
   ...args: string[]
-): Promise<{ code: number; stderr: string }> {
-  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
-  const [, ...words] = tasks[name].command.split(" ");
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...words, ...ENVIRONMENT, ...args],
-    cwd: ROOT,
-    env,
-    clearEnv: true,
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  let stderr = "";
-  let sent = false;
-  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-    stderr += text;
-    if (!sent && pattern.test(stderr)) {
-      child.kill("SIGINT");
-      sent = true;
-    }
-  }
-  assert.ok(sent, `never came to ${pattern}: ${stderr}`);
-  return { code: (await child.status).code, stderr };
+): Promise<Ended> {
+  return interruptTask([name, ...ENVIRONMENT, ...args], env, pattern);
 }
 
 /** Plain Terraform in the other clone, in the stand-in's environment that this process is in. */

@@ -13,7 +13,6 @@ import type { Status } from "../tasks/status.ts";
 import { toEvent } from "./fixtures.ts";
 import {
   type Deployed,
-  type Ended,
   failedMessage,
   interruptedTask,
   invokeLater,
@@ -23,6 +22,7 @@ import {
   task,
   waitFor,
 } from "./pipeline_context.ts";
+import type { Ended } from "./run_task.ts";
 
 /** An event that always fails, and so stays in the failure queue, from here on. */
 export const FAIL: Steps<Deployed> = {

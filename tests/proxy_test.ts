@@ -4,7 +4,7 @@ import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, connect, type Server } from "node:net";
 import { join } from "node:path";
 import { proxyVariables } from "../tasks/proxy.ts";
-import { permittedTest } from "./fixtures.ts";
+import { permittedTest, replaceEnvironment } from "./fixtures.ts";
 
 const NEAR = "169.254.169.254,[fd00:ec2::254],localhost,127.0.0.1,[::1]";
 
@@ -190,19 +190,6 @@ function startMetadata() {
     asked: () => asked,
     [Symbol.asyncDispose]: () => server.shutdown(),
   };
-}
-
-/** Replaces the variables of AWS and of proxies until disposed. */
-function replaceEnvironment(environment: Record<string, string>): Disposable {
-  const before = Deno.env.toObject();
-  const restore = (to: Record<string, string>) => {
-    for (const name of Object.keys(Deno.env.toObject())) {
-      if (/^AWS_|_PROXY$/i.test(name)) Deno.env.delete(name);
-    }
-    for (const [name, value] of Object.entries(to)) Deno.env.set(name, value);
-  };
-  restore(environment);
-  return { [Symbol.dispose]: () => restore(before) };
 }
 
 async function listen(server: Server): Promise<number> {

@@ -1,0 +1,59 @@
+/** Runs a task as `deno task` does, with its permissions, but as a process that can be interrupted. */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { read } from "./fixtures.ts";
+
+export interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/**
+ * Runs a task by its name and arguments in just this environment. `onStderr` is called with all of
+ * standard error so far, whenever more of it comes.
+ */
+export async function runTask(
+  [name, ...args]: string[],
+  env: Record<string, string>,
+  onStderr?: (text: string, child: Deno.ChildProcess) => void,
+): Promise<Ended> {
+  const { tasks } = JSON.parse(await read("deno.json"));
+  const [, ...words] = tasks[name].command.split(" ");
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...words, ...args],
+    cwd: fileURLToPath(new URL("..", import.meta.url)),
+    env,
+    clearEnv: true,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const stdout = new Response(child.stdout).text();
+  let stderr = "";
+  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+    stderr += text;
+    onStderr?.(stderr, child);
+  }
+  return { code: (await child.status).code, stdout: await stdout, stderr };
+}
+
+/** Runs a task and sends SIGINT, once, `afterMs` after standard error has the pattern. */
+export async function interruptTask(
+  words: string[],
+  env: Record<string, string>,
+  pattern: RegExp,
+  { afterMs = 0, onStderr }: { afterMs?: number; onStderr?: (text: string) => void } = {},
+): Promise<Ended> {
+  let sent = false;
+  const ended = await runTask(words, env, (text, child) => {
+    onStderr?.(text);
+    if (sent || !pattern.test(text)) return;
+    sent = true;
+    if (afterMs === 0) child.kill("SIGINT");
+    else setTimeout(() => child.kill("SIGINT"), afterMs);
+  });
+  assert.ok(sent, `never came to ${pattern}: ${ended.stderr}`);
+  return ended;
+}
