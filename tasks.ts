@@ -9,9 +9,16 @@ import { readClock } from "./tasks/clock.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { toSentence } from "./tasks/failures.ts";
-import { readRows, toCsvLines, toJsonLines, toTableLines } from "./tasks/list_rows.ts";
+import {
+  followRows,
+  readRows,
+  toCsvLines,
+  toFollowedLines,
+  toJsonLines,
+  toTableLines,
+} from "./tasks/list_rows.ts";
 import { runAtTerminal } from "./tasks/local_shell.ts";
-import { isWanted, logToJson, logToText, readLog } from "./tasks/logs.ts";
+import { readLog, toLogLines } from "./tasks/logs.ts";
 import {
   type OptionName,
   OPTIONS,
@@ -125,7 +132,7 @@ export const TASKS = {
   rows: task({
     does: "Print rows of the table, the newest first",
     words: { usage: "[KEY]", says: "only this key's rows", least: 0, most: 1 },
-    options: ["env", "local", "json", "csv", "since", "prefix", "limit"],
+    options: ["env", "local", "json", "csv", "since", "follow", "prefix", "limit"],
     afterCtrlC: unchanged,
     run: rowsTask,
   }),
@@ -243,24 +250,16 @@ async function logsTask(
   >,
 ): Promise<void> {
   await withStack(where, async (stack) => {
-    const { logs, outputs } = stack;
     const now = await readClock(stack);
     const sinceMs = now() - (since ?? LOG_SINCE_MS);
-    try {
-      for await (const event of readLog(logs, outputs.log_group_name, { sinceMs, follow })) {
-        if (!isWanted(event, { key, failed })) continue;
-        const line = json ? logToJson(event) : logToText(event);
-        if (line !== undefined && !await printLine(line)) return;
-      }
-    } catch (error) {
-      if (!follow || !interrupted.aborted) throw error; // Ctrl-C is how following ends
-    }
+    const events = readLog(stack.logs, stack.outputs.log_group_name, { sinceMs, follow });
+    await printLines(toLogLines(events, { key, failed, json }), { follow });
   });
 }
 
 async function rowsTask(
-  { json, csv, since, prefix, limit, ...where }: Values<
-    "env" | "local" | "json" | "csv" | "since" | "prefix" | "limit"
+  { json, csv, since, follow, prefix, limit, ...where }: Values<
+    "env" | "local" | "json" | "csv" | "since" | "follow" | "prefix" | "limit"
   >,
   [key]: string[],
 ): Promise<void> {
@@ -268,14 +267,30 @@ async function rowsTask(
   if (key !== undefined && prefix !== "") {
     throw new UserError("KEY and --prefix exclude each other: choose one");
   }
-  const most = limit ?? (json || csv ? Infinity : SHOWN_ROWS);
+  const most = limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
   await withStack(where, async (stack) => {
     const now = await readClock(stack);
     const sinceMs = since === undefined ? undefined : now() - since;
-    const rows = readRows(stack, { key, prefix, sinceMs, limit: most });
-    const lines = json ? toJsonLines(rows) : csv ? toCsvLines(rows) : toTableLines(rows, now());
-    for await (const line of lines) if (!await printLine(line)) return;
+    const wanted = { key, prefix, limit: most };
+    const rows = follow
+      ? followRows(stack, { ...wanted, sinceMs: sinceMs ?? now(), now })
+      : readRows(stack, { ...wanted, sinceMs });
+    const toText = (all: typeof rows) =>
+      follow ? toFollowedLines(all, now) : toTableLines(all, now());
+    await printLines(json ? toJsonLines(rows) : csv ? toCsvLines(rows) : toText(rows), { follow });
   });
+}
+
+/** Prints lines as they come, until nobody reads them; Ctrl-C is how following ends. */
+async function printLines(
+  lines: AsyncIterable<string>,
+  { follow }: { follow: boolean },
+): Promise<void> {
+  try {
+    for await (const line of lines) if (!await printLine(line)) return;
+  } catch (error) {
+    if (!follow || !interrupted.aborted) throw error;
+  }
 }
 
 async function whyTask(

@@ -29,19 +29,21 @@ export interface News {
   versionId?: string;
   /** Why it failed. */
   error?: string;
-  /** The row that was written, if it is among the newest and still there. */
+  /** The row that was written, if it is still there, and among those that are read. */
   row?: Item;
 }
 
 /**
  * The news since a time of AWS's clock, then those to come, oldest first: a list for each
- * look into the log, which may be empty. It ends by throwing, at Ctrl-C or when `signal` is aborted.
+ * look into the log, which may be empty. The rows of its newest `mostRows` are read. It ends by
+ * throwing, at Ctrl-C or when `signal` is aborted.
  */
 export async function* followNews(
   stack: Stack,
-  { sinceMs, now, signal = interrupted, pollMs = POLL_MS }: {
+  { sinceMs, now, mostRows = BATCH_KEYS, signal = interrupted, pollMs = POLL_MS }: {
     sinceMs: number;
     now: Clock;
+    mostRows?: number;
     signal?: AbortSignal;
     pollMs?: number;
   },
@@ -58,7 +60,7 @@ export async function* followNews(
       if (!seen.has(id)) fresh.push(line);
       seen.set(id, line.timestamp);
     }
-    yield await withRows(stack, fresh.flatMap(toNews));
+    yield await withRows(stack, fresh.flatMap(toNews), mostRows);
     fromMs = Math.max(fromMs, newestMs - LATE_MS, lookMs - SILENCE_MS);
     seen = new Map([...seen].filter(([, timestamp]) => timestamp >= fromMs));
     await pause(pollMs, signal);
@@ -86,10 +88,10 @@ function toNews({ timestamp: atMs, message }: LogEvent): News[] {
 }
 
 /** Adds the rows of the newest: the log has no previews. */
-async function withRows(stack: Stack, news: News[]): Promise<News[]> {
-  const written = news.filter(({ outcome }) => outcome === "written").slice(-BATCH_KEYS);
+async function withRows(stack: Stack, news: News[], most: number): Promise<News[]> {
+  const newest = news.filter(({ outcome }) => outcome === "written").slice(-most);
   const keyOf = ({ key, timestamp }: News) => rowKey({ file_key: key, timestamp });
-  const keys = new Map(written.map((news) => [JSON.stringify(keyOf(news)), keyOf(news)]));
+  const keys = new Map(newest.map((one) => [JSON.stringify(keyOf(one)), keyOf(one)]));
   const rows = await getRows(stack, [...keys.values()]);
   const rowsByKey = new Map(rows.map((row) => [JSON.stringify(rowKey(row)), row]));
   return news.map((one) => ({

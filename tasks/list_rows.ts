@@ -2,6 +2,8 @@
 
 import { DescribeTableCommand, paginateQuery, paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
+import type { Clock } from "./clock.ts";
+import { followNews } from "./feed.ts";
 import { parseLine, readLog, WRITTEN } from "./logs.ts";
 import { BATCH_KEYS, getRows, type Item, rowKey, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
@@ -37,6 +39,30 @@ export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<It
   for await (const row of rows) {
     if (left-- <= 0) return;
     yield row;
+  }
+}
+
+/**
+ * The rows written since a time of AWS's clock, oldest first, then those to come: until there are
+ * enough, or by throwing at Ctrl-C.
+ */
+export async function* followRows(
+  stack: Stack,
+  { key, prefix, sinceMs, limit, now, pollMs }: Wanted & {
+    sinceMs: number;
+    now: Clock;
+    pollMs?: number;
+  },
+): AsyncGenerator<Item> {
+  let left = limit;
+  const isWanted = ({ file_key }: Item) =>
+    key === undefined ? String(file_key).startsWith(prefix) : file_key === key;
+  for await (const news of followNews(stack, { sinceMs, now, mostRows: Infinity, pollMs })) {
+    for (const { row } of news) {
+      if (row === undefined || !isWanted(row)) continue;
+      yield row;
+      if (--left <= 0) return;
+    }
   }
 }
 
@@ -157,18 +183,40 @@ export async function* toTableLines(
 ): AsyncGenerator<string> {
   let cells: string[][] = [];
   for await (const row of rows) {
-    cells.push([
-      clip(String(row.file_key), 40),
-      visible(String(row.file_size ?? "")),
-      clip(String(row.content_type ?? ""), 16),
-      toDuration(nowMs - Date.parse(String(row.processed_at))),
-      clip(String(row.content_preview ?? ""), 24),
-    ]);
+    cells.push(toCells(row, nowMs));
     if (cells.length < SORTED_ROWS) continue;
-    yield* toTable([HEADINGS, ...cells], [1, 3]);
+    yield* toTable([HEADINGS, ...cells], NUMBERS);
     cells = [];
   }
-  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], [1, 3]);
+  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], NUMBERS);
+}
+
+/** Rows that come one by one, as lines for people: each column has its greatest width from the start. */
+export async function* toFollowedLines(
+  rows: AsyncIterable<Item>,
+  now: Clock,
+): AsyncGenerator<string> {
+  const widest = WIDTHS.map((width) => "-".repeat(width));
+  const line = (cells: string[]) => toTable([widest, cells], NUMBERS)[1];
+  yield line(HEADINGS);
+  for await (const row of rows) yield line(toCells(row, now()));
 }
 
 const HEADINGS = ["key", "bytes", "type", "age", "preview"];
+
+/** The most columns that a cell takes; a size has 14 digits at most, which is 50 TB. */
+const WIDTHS = [40, 14, 16, 6, 24];
+
+/** The columns of numbers. */
+const NUMBERS = [1, 3];
+
+function toCells(row: Item, nowMs: number): string[] {
+  const [keyWidth, , typeWidth, , previewWidth] = WIDTHS;
+  return [
+    clip(String(row.file_key), keyWidth),
+    visible(String(row.file_size ?? "")),
+    clip(String(row.content_type ?? ""), typeWidth),
+    toDuration(nowMs - Date.parse(String(row.processed_at))),
+    clip(String(row.content_preview ?? ""), previewWidth),
+  ];
+}

@@ -93,6 +93,18 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
   return line(String(level ?? ""), typeof note === "string" ? note : message);
 }
 
+/** The lines that are wanted, for people or as JSON. */
+export async function* toLogLines(
+  events: AsyncIterable<LogEvent>,
+  { json, ...wanted }: { key?: string; failed: boolean; json: boolean },
+): AsyncGenerator<string> {
+  for await (const event of events) {
+    if (!isWanted(event, wanted)) continue;
+    const line = json ? logToJson(event) : logToText(event);
+    if (line !== undefined) yield line;
+  }
+}
+
 /** Whether a line is about a key that holds a text, and, with `failed`, about a failure. */
 export function isWanted(
   event: LogEvent,

@@ -33,7 +33,7 @@ export const OPTIONS = {
     says: "how far back: 90s, 15m, 2h or 7d",
     read: (text) => text === undefined ? undefined : readDuration(text),
   } as Option<number | undefined>,
-  follow: { says: "print new lines as they come, until Ctrl-C", ...SWITCH },
+  follow: { says: "print what is new as it comes, until Ctrl-C", ...SWITCH },
   "dry-run": { says: "only look; change nothing", ...SWITCH },
   limit: {
     value: "N",

@@ -60,21 +60,23 @@ export async function queryRows({ dynamo, outputs }: Stack, key: string): Promis
   return items;
 }
 
-/** The rows of some keys that are still there, in the order of the keys. */
+/** The rows of any number of keys that are still there, in the order of the keys. */
 export async function getRows(
   { dynamo, outputs }: Stack,
   keys: ReturnType<typeof rowKey>[],
 ): Promise<Item[]> {
   const found = new Map<string, Item>();
   const table = outputs.dynamodb_table_name;
-  for (let Keys = keys; Keys.length > 0;) {
+  for (let wanted = keys; wanted.length > 0;) {
+    const Keys = wanted.slice(0, BATCH_KEYS);
     const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
       new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
     );
     for (const item of (Responses[table] ?? []).map(toItem)) {
       found.set(JSON.stringify(rowKey(item)), item);
     }
-    Keys = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
+    const unprocessed = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
+    wanted = [...unprocessed, ...wanted.slice(BATCH_KEYS)];
   }
   return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
 }

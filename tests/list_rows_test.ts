@@ -114,6 +114,40 @@ permittedTest("toTableLines() shows nothing that steers a terminal", async () =>
   ]);
 });
 
+permittedTest("followRows() prints every row that comes, and ends at the limit", async () => {
+  const { followRows, toFollowedLines } = await import("../tasks/list_rows.ts");
+  const line = (file_key: string) => ({
+    timestamp: Date.parse(at(1)),
+    message: JSON.stringify({ outcome: "written", file_key, timestamp: at(1) }),
+  });
+  const keys = Array.from({ length: 250 }, (_, index) => `in/${index}`);
+  const { stack, calls } = await fakeStack({
+    FilterLogEventsCommand: [
+      { events: [line("in/first"), line("out/other")] },
+      { events: [line("in/first"), ...keys.map(line)] },
+      { events: [line("in/last"), line("in/after")] },
+      new Error("it looks once more"),
+    ],
+    BatchGetItemCommand: ({ RequestItems }) => {
+      const { Keys } = (RequestItems as { files: { Keys: { file_key: { S: string } }[] } }).files;
+      assert.ok(Keys.length <= 100);
+      return { Responses: { files: Keys.map(({ file_key }) => row(file_key.S, 1)) } };
+    },
+  });
+  const now = () => Date.parse(at(2));
+  const wanted = { prefix: "in/", limit: 252, sinceMs: Date.parse(at(0)), now, pollMs: 1 };
+  const lines = await Array.fromAsync(toFollowedLines(followRows(stack, wanted), now));
+  assert.equal(
+    lines[0],
+    "key                                                bytes  type                 age  preview",
+  );
+  assert.equal(lines[1], "in/first".padEnd(78) + "60 s");
+  const printed = lines.slice(1).map((text) => text.split(" ")[0]);
+  assert.deepEqual(printed, ["in/first", ...keys, "in/last"]);
+  const looks = calls.filter(({ name }) => name === "FilterLogEventsCommand");
+  assert.equal(looks[0].input.startTime, Date.parse(at(0)));
+});
+
 function at(minute: number): string {
   return new Date(Date.UTC(2026, 0, 2, 3, minute)).toISOString();
 }
