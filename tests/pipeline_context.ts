@@ -16,7 +16,7 @@ import { countFailures, invoke } from "../tasks/function.ts";
 import { type Item, toItem } from "../tasks/rows.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
-import { connect, type Stack, targetOf } from "../tasks/target.ts";
+import { type Clients, connect, type Stack, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
@@ -24,7 +24,8 @@ import { type Ended, interruptTask } from "./run_task.ts";
 
 /** The workspace of the test's own, whose variables no user has a file for. */
 export const ENVIRONMENT = ["--local", "--env", "deno-task-test"];
-export const WORKSPACE = "local-deno-task-test";
+export const TARGET = targetOf({ env: "deno-task-test", local: true });
+export const WORKSPACE = TARGET.workspace;
 
 /** The environment and workspace of a stand-in that is killed, in the other clone. */
 export const KILLED_ENVIRONMENT = ["--local", "--env", "deno-task-test-killed"];
@@ -50,6 +51,8 @@ export interface Pipeline {
   /** Command lines of stand-ins that run from the project's folder. */
   standIns(): Promise<string[]>;
   standInsBefore: string[];
+  /** What the other clone's tasks do meanwhile; `state` is a folder. */
+  otherTools: Promise<{ plan: Ended; verify: Ended; state: string }>;
 }
 
 /** What there is once the stack is deployed. */
@@ -77,12 +80,20 @@ export type Steps<Context> = Record<
 export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Deployed> {
   const found = await outputs(WORKSPACE);
   assert.ok(found);
-  const target = targetOf({ env: "deno-task-test", local: true });
   const close = () => Promise.resolve();
-  const deployer = connect({ ...target, ca, [Symbol.asyncDispose]: close }, found);
-  const config = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca);
-  const root = {
-    outputs: found,
+  const deployer = connect({ ...TARGET, ca, [Symbol.asyncDispose]: close }, found);
+  const endpoint = Deno.env.get("AWS_ENDPOINT_URL")!;
+  const root = { outputs: found, ...rootClients(endpoint, ca) };
+  const settings = { "cloudtrail._recording_enabled": true };
+  await post(ca, `${endpoint}/_ministack/config`, settings);
+  const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
+  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca, otherApply, loaded: [] };
+}
+
+/** Clients of the stand-in's root, whom no policy binds. */
+export function rootClients(endpoint: string, ca: string): Clients {
+  const config = rootOf(endpoint, ca);
+  return {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
     lambda: new LambdaClient(config),
@@ -92,10 +103,6 @@ export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Depl
     iam: new IAMClient(config),
     sts: new STSClient(config),
   };
-  const settings = { "cloudtrail._recording_enabled": true };
-  await post(ca, `${config.endpoint}/_ministack/config`, settings);
-  const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
-  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca, otherApply, loaded: [] };
 }
 
 /** Runs a task in the test's environment. */

@@ -13,19 +13,16 @@ import {
   LONGEST_PROJECT,
   type Pipeline,
   plainTerraform,
-  processesOf,
   RESOURCES,
   type Steps,
   task,
   taskIn,
-  unwrapped,
   VARIABLES,
-  WORKSPACE,
 } from "./pipeline_context.ts";
 import { removeOtherBucket } from "./pipeline_losses.ts";
 
-/** Up to a stack that works. */
-export const DEPLOY: Steps<Pipeline> = {
+/** What comes before a deploy. */
+export const PREPARE: Steps<Pipeline> = {
   "verify and destroy say that nothing is deployed": async ({ shell }) => {
     const sentence = /Nothing is deployed on the stand-in in environment deno-task-test/;
     const verify = await task(shell, "verify");
@@ -35,33 +32,6 @@ export const DEPLOY: Steps<Pipeline> = {
     const destroy = await task(shell, "destroy", "--yes");
     assert.equal(destroy.code, 0);
     assert.match(destroy.stderr, sentence);
-  },
-
-  // In the other clone, so that this one's tools stay.
-  "a half-made virtual environment is made again": async ({ shell, clone }) => {
-    const venv = join(clone, ".local", "venv");
-    await run("python3", ["-m", "venv", "--without-pip", venv], { quiet: true });
-    const plan = await taskIn(clone, shell, "plan", ...KILLED_ENVIRONMENT);
-    assert.equal(plan.code, 0, plan.stderr);
-    assert.match(plan.stderr, /Installing MiniStack and Node/);
-    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
-  },
-
-  "a killed stand-in is cleared away, with the state of what it held": async (pipeline) => {
-    const { shell, clone } = pipeline;
-    const folder = join(clone, ".local", KILLED_WORKSPACE);
-    const { pid } = JSON.parse(await Deno.readTextFile(join(folder, "running.json")));
-    Deno.kill(-pid, "SIGKILL");
-    const state = join(clone, "terraform.tfstate.d", KILLED_WORKSPACE);
-    await Deno.mkdir(state, { recursive: true });
-    const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
-    await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
-    const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
-    assert.equal(verify.code, 1);
-    assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
-    assert.match(verify.stderr, /its Terraform state is removed/);
-    assert.match(verify.stderr, /Nothing is deployed/);
-    await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
   },
 
   "Ctrl-C while the stand-in starts leaves no process": async (pipeline) => {
@@ -75,21 +45,15 @@ export const DEPLOY: Steps<Pipeline> = {
     assert.deepEqual(await pipeline.standIns(), pipeline.standInsBefore);
   },
 
-  "a region that is none, or a value out of its range, is refused at plan": async ({ shell }) => {
-    const cases = [
-      [
-        'aws_region = "eu-nowhere-9"',
-        /the aws provider here knows no such region; correct aws_region/,
-      ],
-      ["lambda_memory_mb = 64", /must be a whole number from 128 to 10240/],
-    ] as const;
-    for (const [variables, sentence] of cases) {
-      await Deno.writeTextFile(VARIABLES, variables);
-      const plan = await task(shell, "plan");
-      assert.equal(plan.code, 1);
-      assert.match(unwrapped(plan.stderr), sentence);
-      assert.match(plan.stderr.trimEnd().split("\n").at(-1)!, /^terraform plan failed/);
-    }
+  "a region that is none is refused at plan": async ({ shell }) => {
+    await Deno.writeTextFile(VARIABLES, 'aws_region = "eu-nowhere-9"');
+    const plan = await task(shell, "plan");
+    assert.equal(plan.code, 1);
+    const last = plan.stderr.trimEnd().split("\n").at(-1)!;
+    assert.match(
+      last,
+      /^terraform plan failed: the aws provider here knows no such region; correct/,
+    );
     await Deno.writeTextFile(VARIABLES, `project_name = "${LONGEST_PROJECT}"\n`);
   },
 
@@ -113,19 +77,10 @@ export const DEPLOY: Steps<Pipeline> = {
     const zip = await Deno.readFile(join(ROOT, "build", "lambda.zip"));
     assert.equal(zipEntryMode(zip), 0o644);
   },
+};
 
-  "Ctrl-C in the middle of apply lets Terraform save its state": async ({ hostileShell }) => {
-    const made = /uploads: Creation complete/;
-    const { code, stderr } = await interruptedTask(hostileShell, made, "deploy", "--yes");
-    assert.equal(code, 130);
-    assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
-    assert.match(
-      stderr,
-      /deno task destroy --local --env deno-task-test --yes removes what is there/,
-    );
-    assert.deepEqual(await processesOf(`${WORKSPACE}.tfplan`), []);
-  },
-
+/** Up to a stack that works. */
+export const DEPLOY: Steps<Pipeline> = {
   "deploy goes on where it was interrupted": async ({ hostileShell }) => {
     const deploy = await task(hostileShell, "deploy", "--yes");
     assert.equal(deploy.code, 0, deploy.stderr);
@@ -138,6 +93,22 @@ export const DEPLOY: Steps<Pipeline> = {
       deploy.stderr,
       /Account 123456789012, region us-east-1, environment local-deno-task-test/,
     );
+  },
+
+  "a half-made virtual environment is made again": async ({ otherTools }) => {
+    const { plan } = await otherTools;
+    assert.equal(plan.code, 0, plan.stderr);
+    assert.match(plan.stderr, /Installing MiniStack and Node/);
+    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
+  },
+
+  "a killed stand-in is cleared away, with the state of what it held": async ({ otherTools }) => {
+    const { verify, state } = await otherTools;
+    assert.equal(verify.code, 1);
+    assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
+    assert.match(verify.stderr, /its Terraform state is removed/);
+    assert.match(verify.stderr, /Nothing is deployed/);
+    await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
   },
 
   "F1 F2 verify finds every file's row, exact": async ({ hostileShell }) => {
@@ -170,17 +141,40 @@ export const DEPLOY_TWICE: Steps<Deployed> = {
     assert.ok(await failedMessage(deployed));
   },
 
-  "two deploys at once: the second one waits": async ({ shell }) => {
-    const deploy = () => task(shell, "deploy", "--yes");
-    const both = await Promise.all([deploy(), deploy()]);
+  "a deploy and a backfill at once: the second one waits": async ({ shell }) => {
+    const both = await Promise.all([
+      task(shell, "deploy", "--yes"),
+      task(shell, "backfill", "--dry-run"),
+    ]);
     assert.deepEqual(both.map(({ code }) => code), [0, 0], both[0].stderr + both[1].stderr);
-    const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
+    const waits =
+      /Waiting for another task on this environment: (deploy|backfill) --local .*, process \d+/;
     assert.equal(both.filter(({ stderr }) => waits.test(stderr)).length, 1);
     // The other clone's destroy and these changes left the stack whole.
     const verify = await task(shell, "verify");
     assert.equal(verify.code, 0, verify.stdout + verify.stderr);
   },
 };
+
+/**
+ * A plan with a half-made virtual environment, then verify with a stand-in that was killed: in the
+ * other clone, so that this one's tools stay, and beside this one's deploy, which mostly waits.
+ */
+export async function runOtherTools(shell: Record<string, string>, clone: string) {
+  const venv = join(clone, ".local", "venv");
+  await run("python3", ["-m", "venv", "--without-pip", venv], { quiet: true });
+  const plan = await taskIn(clone, shell, "plan", ...KILLED_ENVIRONMENT);
+
+  const running = join(clone, ".local", KILLED_WORKSPACE, "running.json");
+  const { pid } = JSON.parse(await Deno.readTextFile(running));
+  Deno.kill(-pid, "SIGKILL");
+  const state = join(clone, "terraform.tfstate.d", KILLED_WORKSPACE);
+  await Deno.mkdir(state, { recursive: true });
+  const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
+  await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
+  const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
+  return { plan, verify, state };
+}
 
 /** The project's files, as git on Windows may write them. */
 export async function copyAsWindowsClone(folder: string): Promise<void> {

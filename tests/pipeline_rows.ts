@@ -22,6 +22,8 @@ import {
 } from "./pipeline_context.ts";
 import { listProcesses } from "./processes.ts";
 
+const EVERY_EVENT = { dryRun: false, max: Infinity };
+
 const LATER = "2026-01-02T03:04:06.000Z";
 
 export const ROWS: Steps<Deployed> = {
@@ -31,6 +33,11 @@ export const ROWS: Steps<Deployed> = {
     await forEachParallel(samples, 8, async ({ key, body, type, encoding }) => {
       const object = { Key: key, Body: body, ContentType: type, ContentEncoding: encoding };
       await root.s3.send(new PutObjectCommand({ Bucket: bucket, ...object }));
+    });
+    await untilRecorded(deployed, async () => {
+      const rows = await rowsBelow(deployed, "");
+      const keys = new Set(rows.map(({ file_key }) => file_key));
+      return samples.every(({ key }) => keys.has(key));
     });
     const wrong: string[] = [];
     await forEachParallel(samples, 16, async (sample) => {
@@ -80,8 +87,6 @@ export const ROWS: Steps<Deployed> = {
   },
 };
 
-const EVERY_EVENT = { dryRun: false, max: Infinity };
-
 export const MANY_ROWS: Steps<Deployed> = {
   "1,000 objects at once; then their events again, twice and in disorder": async (deployed) => {
     const { root, bucket } = deployed;
@@ -90,12 +95,7 @@ export const MANY_ROWS: Steps<Deployed> = {
       await root.s3.send(new PutObjectCommand({ Bucket: bucket, Key, Body: Key }));
     });
     const rows = () => rowsBelow(deployed, "load/");
-    await waitFor(120_000, async () => {
-      if ((await rows()).length >= 1000) return true;
-      // On a busy machine the stand-in fails some events by throttling them three times. AWS does not
-      // count that as a try: they are run again.
-      if ((await countFailures(root)).visible > 1) await replayFailures(root, EVERY_EVENT);
-    });
+    await untilRecorded(deployed, async () => (await rows()).length >= 1000);
     await assertOneFailure(deployed);
 
     deployed.loaded = await rows();
@@ -126,13 +126,21 @@ export const MANY_ROWS: Steps<Deployed> = {
   },
 };
 
+/**
+ * Waits until uploads have their rows. On a busy machine the stand-in fails some events by throttling
+ * them three times. AWS does not count that as a try: they are run again.
+ */
+async function untilRecorded({ root }: Deployed, isDone: () => Promise<boolean>): Promise<void> {
+  await waitFor(120_000, async () => {
+    if (await isDone()) return true;
+    if ((await countFailures(root)).visible > 1) await replayFailures(root, EVERY_EVENT);
+  });
+}
+
 /** What is wrong with the rows of a sample. */
 async function checkSample({ root, bucket }: Deployed, sample: Sample): Promise<string[]> {
   const { name, key, body, preview } = sample;
-  const rows = await waitFor(60_000, async () => {
-    const rows = await queryRows(root, key);
-    return rows.length > 0 ? rows : undefined;
-  }).catch(() => []);
+  const rows = await queryRows(root, key);
   const head = await root.s3.send(new HeadObjectCommand({ Bucket: bucket, Key: key }));
   const type = Array.from(head.ContentType!).slice(0, 1024).join("");
   const actual = rows.map((row) => [

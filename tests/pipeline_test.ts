@@ -8,21 +8,16 @@
 
 import { join } from "node:path";
 import { permittedTest } from "./fixtures.ts";
-import type { Steps } from "./pipeline_context.ts";
+import type { Deployed, Steps } from "./pipeline_context.ts";
 
 permittedTest("the pipeline, end to end on the stand-in", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
-  const { openDeployed, KILLED_ENVIRONMENT, taskIn, VARIABLES, WORKSPACE, processesOf } =
-    await import(
-      "./pipeline_context.ts"
-    );
-  const { copyAsWindowsClone, DEPLOY, DEPLOY_TWICE } = await import("./pipeline_deploy.ts");
-  const { PLAN } = await import("./pipeline_plan.ts");
-  const { FAIL, OPERATE } = await import("./pipeline_operate.ts");
-  const { PERMISSIONS, CALLS } = await import("./pipeline_permissions.ts");
-  const { LOSSES } = await import("./pipeline_losses.ts");
-  const { ROWS, MANY_ROWS } = await import("./pipeline_rows.ts");
-  const { DESTROY, LEFT } = await import("./pipeline_destroy.ts");
+  const { KILLED_ENVIRONMENT, openDeployed, processesOf, taskIn, VARIABLES, WORKSPACE } =
+    await import("./pipeline_context.ts");
+  const { copyAsWindowsClone, DEPLOY, DEPLOY_TWICE, PREPARE, runOtherTools } = await import(
+    "./pipeline_deploy.ts"
+  );
+  const { INTERRUPTED } = await import("./pipeline_interrupted.ts");
   const { enterStandIn, stopStandIn } = await import("../tasks/stand_in.ts");
   const { removeIfThere } = await import("../tasks/files.ts");
   const { ROOT } = await import("../tasks/shell.ts");
@@ -46,21 +41,38 @@ permittedTest("the pipeline, end to end on the stand-in", async (t) => {
     ...await processesOf(clone),
   ];
   const standInsBefore = await standIns();
-  const pipeline = { shell, hostileShell: hostile(shell), clone, standIns, standInsBefore };
+  const otherTools = runOtherTools(shell, clone);
+  otherTools.catch(() => {}); // the step that awaits it tells
+  const hostileShell = hostile(shell);
+  const pipeline = { shell, hostileShell, clone, standIns, standInsBefore, otherTools };
 
-  await runSteps(t, DEPLOY, pipeline);
+  for (const steps of [PREPARE, INTERRUPTED, DEPLOY]) await runSteps(t, steps, pipeline);
   const standIn = await enterStandIn(WORKSPACE, "find");
   if (standIn === undefined) throw new Error("The stand-in does not run: deploying failed");
   try {
     const deployed = await openDeployed(pipeline, standIn.ca);
-    // Before the keys of every kind: the stand-in fails a plan while one holds a control character.
-    const first = [PLAN, FAIL, DEPLOY_TWICE, LOSSES, PERMISSIONS, ROWS, CALLS, MANY_ROWS];
-    for (const steps of [...first, OPERATE, DESTROY]) await runSteps(t, steps, deployed);
+    for (const steps of await stepsOfStack(DEPLOY_TWICE)) await runSteps(t, steps, deployed);
   } finally {
     await standIn.leave();
   }
+  const { LEFT } = await import("./pipeline_destroy.ts");
   await runSteps(t, LEFT, pipeline);
 });
+
+/** What is tried on the deployed stack, in order. */
+async function stepsOfStack(twice: Steps<Deployed>): Promise<Steps<Deployed>[]> {
+  const { PLAN } = await import("./pipeline_plan.ts");
+  const { DEV } = await import("./pipeline_dev.ts");
+  const { FAIL, OPERATE } = await import("./pipeline_operate.ts");
+  const { PERMISSIONS, CALLS } = await import("./pipeline_permissions.ts");
+  const { LOSSES } = await import("./pipeline_losses.ts");
+  const { ROWS, MANY_ROWS } = await import("./pipeline_rows.ts");
+  const { DESTROY } = await import("./pipeline_destroy.ts");
+  // Dev before the event that stays in the failure queue; plans before the keys of every kind, as the
+  // stand-in fails a plan while one holds a control character.
+  const first = [DEV, PLAN, FAIL, twice, LOSSES, PERMISSIONS];
+  return [...first, ROWS, CALLS, MANY_ROWS, OPERATE, DESTROY];
+}
 
 async function runSteps<Context>(t: Deno.TestContext, steps: Steps<Context>, context: Context) {
   for (const [name, step] of Object.entries(steps)) {

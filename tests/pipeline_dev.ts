@@ -1,14 +1,19 @@
 /**
- * Dev's page in a real browser, on the stand-in: files dropped on it become rows, failures are shown
- * and replayed, an edit runs, and a screenshot as README shows it is taken.
+ * Steps of the end-to-end test: dev's page in a real browser. Files dropped on it become rows, failures
+ * are shown and replayed, an edit runs, and a screenshot as README shows it is taken.
  */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import type { IAMClient } from "@aws-sdk/client-iam";
-import type { OpenTarget, Stack } from "../tasks/target.ts";
-import type { Page } from "./browser.ts";
-import { copyOfCode, permittedTest } from "./fixtures.ts";
+import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
+import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { startDev } from "../dev/dev.ts";
+import { temporaryFolder } from "../tasks/files.ts";
+import { queryRows } from "../tasks/rows.ts";
+import type { Stack } from "../tasks/target.ts";
+import { launchBrowser, type Page } from "./browser.ts";
+import { copyOfCode } from "./fixtures.ts";
+import { type Deployed, type Steps, TARGET } from "./pipeline_context.ts";
 
 /** In a variable, so that only this test fetches it. */
 const AXE = "npm:axe-core@4.14.1";
@@ -28,56 +33,44 @@ const FILES = {
   "sensors.json": '{ "station": "pier 4", "celsius": [11.2, 11.4, 11.9] }\n',
 };
 
-permittedTest("dev in a real browser", async (t) => {
-  const browser = await (await import("./browser.ts")).launchBrowser();
-  if (browser === undefined) {
-    const name = "no Chrome was found: install one, or name it in CHROME_PATH";
-    return void await t.step({ name, ignore: true, fn: () => {} });
-  }
-  await using held = new AsyncDisposableStack();
-  held.defer(() => browser.close());
-  const { page, problems } = await openPage(browser);
-  const { temporaryFolder } = await import("../tasks/files.ts");
-  const { startDev } = await import("../dev/dev.ts");
-  const deployed = await deploy(held);
-  const code = held.use(await copyOfCode()).path;
-  const files = held.use(await temporaryFolder()).path;
-  const dev = await startDev(deployed.stack, deployed.target, code);
-  held.defer(() => dev.close());
-  await page.setViewport({ width: 1120, height: 820 });
-  await page.goto(dev.url);
-  await shows(page, "#connection", /^Connected$/);
-  await shows(page, "#code", /^this folder's code runs$|^new code runs, \d+\.\d s$/);
+export const DEV: Steps<Deployed> = {
+  "dev in a real browser": async (deployed, t) => {
+    const browser = await launchBrowser();
+    if (browser === undefined) {
+      const name = "no Chrome was found: install one, or name it in CHROME_PATH";
+      return void await t.step({ name, ignore: true, fn: () => {} });
+    }
+    await using held = new AsyncDisposableStack();
+    held.defer(() => browser.close());
+    const { page, problems } = await openPage(browser);
+    const code = held.use(await copyOfCode()).path;
+    const files = held.use(await temporaryFolder()).path;
+    const { deployer } = deployed;
+    const dev = await startDev(deployer, TARGET, code);
+    held.defer(() => dev.close());
+    await page.setViewport({ width: 1120, height: 820 });
+    await page.goto(dev.url);
+    await shows(page, "#connection", /^Connected$/);
+    await shows(page, "#code", /^this folder's code runs$|^new code runs, \d+\.\d s$/);
 
-  await t.step(
-    "files are dropped, and their rows are exact",
-    () => drops(page, deployed.stack, files),
-  );
-  await t.step("the screenshot is taken", () => takeScreenshot(page));
-  await t.step("the whole row opens by the keyboard, and closes", () => opensRow(page));
-  await t.step("the filter hides what does not match", () => filters(page));
-  await t.step(
-    "a failure is shown with its reason, and replayed",
-    () => replays(page, deployed, files),
-  );
-  await t.step(
-    "an edit runs, and the next file shows it",
-    () => edits(page, deployed.stack, code, files),
-  );
-  await t.step(
-    "code that does not build or fails at its start is told",
-    () => breaks(page, deployed, code),
-  );
-  await t.step("axe-core finds no violation", () => isAccessible(page));
-  await t.step("nothing was refused, thrown or fetched from elsewhere", () => {
-    assert.deepEqual(problems, []);
-  });
-  await t.step(
-    "another origin that has the token gets nothing",
-    () => refusesOthers(page, dev.url),
-  );
-  await t.step("the end of dev is shown", () => endsDev(page, dev));
-});
+    const steps: Record<string, () => void | Promise<void>> = {
+      "files are dropped, and their rows are exact": () => drops(page, deployer, files),
+      "the screenshot is taken": () => takeScreenshot(page),
+      "the whole row opens by the keyboard, and closes": () => opensRow(page),
+      "the filter hides what does not match": () => filters(page),
+      "a failure is shown with its reason, and replayed": () => replays(page, deployed, files),
+      "an edit runs, and the next file shows it": () => edits(page, deployer, code, files),
+      "code that does not build or fails at its start is told": () => breaks(page, deployer, code),
+      "axe-core finds no violation": () => isAccessible(page),
+      "nothing was refused, thrown or fetched from elsewhere": () => {
+        assert.deepEqual(problems, []);
+      },
+      "another origin that has the token gets nothing": () => refusesOthers(page, dev.url),
+      "the end of dev is shown": () => endsDev(page, dev),
+    };
+    for (const [name, step] of Object.entries(steps)) await t.step(name, step);
+  },
+};
 
 async function endsDev(page: Page, dev: { url: string; close(): Promise<void> }) {
   await page.goto(dev.url);
@@ -99,7 +92,6 @@ async function openPage(browser: { newPage(): Promise<Page> }) {
 }
 
 async function drops(page: Page, stack: Stack, folder: string) {
-  const { queryRows } = await import("../tasks/rows.ts");
   for (const [name, text] of Object.entries(FILES)) {
     await Deno.writeTextFile(join(folder, name), text);
   }
@@ -152,9 +144,8 @@ async function filters(page: Page) {
 }
 
 /** Takes the function's permission to write, drops a file, gives it back, and replays. */
-async function replays(page: Page, { iam, stack }: Deployed, folder: string) {
-  const { GetRolePolicyCommand, PutRolePolicyCommand } = await import("@aws-sdk/client-iam");
-  const policy = { RoleName: stack.outputs.lambda_function_name, PolicyName: "metadata" };
+async function replays(page: Page, { root: { iam, outputs } }: Deployed, folder: string) {
+  const policy = { RoleName: outputs.lambda_function_name, PolicyName: "metadata" };
   const { PolicyDocument } = await iam.send(new GetRolePolicyCommand(policy));
   const whole = decodeURIComponent(PolicyDocument!);
   const less = whole.replace('"dynamodb:PutItem"', '"dynamodb:DescribeTable"');
@@ -179,7 +170,6 @@ async function replays(page: Page, { iam, stack }: Deployed, folder: string) {
 
 /** Two edits in quick succession: the last one is what the next file runs. */
 async function edits(page: Page, stack: Stack, code: string, folder: string) {
-  const { queryRows } = await import("../tasks/rows.ts");
   const handler = join(code, "handler.ts");
   const source = await Deno.readTextFile(handler);
   await Deno.writeTextFile(join(folder, "edited.txt"), "edited");
@@ -212,8 +202,7 @@ async function forgetCode(page: Page) {
 }
 
 /** What does not build changes nothing; what fails at its start is told at once. */
-async function breaks(page: Page, { stack }: Deployed, code: string) {
-  const { GetFunctionCommand } = await import("@aws-sdk/client-lambda");
+async function breaks(page: Page, stack: Stack, code: string) {
   const FunctionName = stack.outputs.lambda_function_name;
   const sha256 = async () =>
     (await stack.lambda.send(new GetFunctionCommand({ FunctionName }))).Configuration?.CodeSha256;
@@ -255,37 +244,6 @@ async function refusesOthers(page: Page, url: string) {
     headers: { authorization: "Bearer ${token}" },
   }).then(() => "let in", () => "refused")`);
   assert.equal(result, "refused");
-}
-
-/** What the test acts on. */
-interface Deployed {
-  stack: Stack;
-  target: OpenTarget;
-  /** The stand-in's root. */
-  iam: IAMClient;
-}
-
-/** Deploys a stand-in, and removes it at the end. */
-async function deploy(held: AsyncDisposableStack): Promise<Deployed> {
-  const { IAMClient } = await import("@aws-sdk/client-iam");
-  const { deploy } = await import("../tasks/deploy.ts");
-  const { writeZip } = await import("../tasks/build.ts");
-  const { rootOf, stopStandIn } = await import("../tasks/stand_in.ts");
-  const { connect, openTarget, targetOf } = await import("../tasks/target.ts");
-  const where = { env: "test-dev", local: true };
-  const { workspace } = targetOf(where);
-  const shell = Deno.env.toObject();
-  held.defer(() => { // for the tests to come
-    for (const name of Object.keys(Deno.env.toObject())) Deno.env.delete(name);
-    for (const [name, value] of Object.entries(shell)) Deno.env.set(name, value);
-  });
-  await stopStandIn(workspace); // of a test that was killed
-  held.defer(() => stopStandIn(workspace));
-  await writeZip();
-  const target = held.use(await openTarget(where, { standIn: "start" }));
-  const outputs = await deploy(target, { yes: true, show: "brief" });
-  const iam = new IAMClient(rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, target.ca!));
-  return { stack: connect(target, outputs), target, iam };
 }
 
 /** Drops files onto the page, as a person does. */
