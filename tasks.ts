@@ -34,6 +34,7 @@ import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { run } from "./tasks/shell.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
 import { stopStandIns } from "./tasks/stand_in.ts";
+import { copyFor } from "./tasks/terraform.ts";
 import { readStatus, statusToText } from "./tasks/status.ts";
 import {
   NothingDeployedError,
@@ -400,6 +401,9 @@ async function testTask(): Promise<void> {
   const deno = (args: string[]) => run(Deno.execPath(), args);
   await requirePrograms({ standIn: true });
   await readyTerraform(TEST_WORKSPACES);
+  const copy = await copyFor(TEST_WORKSPACES);
+  const env = { TF_WORKSPACE: "default", ...copy?.env };
+  const terraform = (args: string[]) => run("terraform", [...copy?.args ?? [], ...args], { env });
   // Terraform's provider starts a hundred times, and spends 40 % of that on collecting garbage.
   Deno.env.set("GOGC", "off");
   Deno.env.set("GOMEMLIMIT", "1GiB");
@@ -408,10 +412,10 @@ async function testTask(): Promise<void> {
     await deno(["lint"]);
     await deno(["check"]);
     await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
-    await run("terraform", ["validate"]);
+    await terraform(["validate"]);
     await buildTask();
     const files = [await writeDefaults(), "docs/hardened.tfvars"].map((f) => `-var-file=${f}`);
-    await run("terraform", ["test", ...files], { env: { TF_WORKSPACE: "default" } });
+    await terraform(["test", ...files]);
     // One after another: the stand-in gives up on events where too much runs beside it.
     await deno(["test", "--allow-all"]);
   } finally {

@@ -148,7 +148,7 @@ export async function readyTerraform(workspace: string): Promise<void> {
   for (const name of unset) Deno.env.delete(name);
   for (const [name, value] of Object.entries(set)) Deno.env.set(name, value);
   await Deno.mkdir(join(ROOT, "build"), { recursive: true });
-  await terraform.init();
+  await terraform.init(workspace);
 }
 
 /** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */

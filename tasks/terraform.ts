@@ -1,10 +1,11 @@
 /** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
 
 import { join } from "node:path";
+import { type Copy, copyWithoutBackend } from "./backend.ts";
 import { CANNOT_RUN, type Ran, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
-import { variableSources } from "./variables.ts";
+import { isLocalWorkspace, variableSources } from "./variables.ts";
 
 const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
 
@@ -72,38 +73,55 @@ export interface Plan {
 }
 
 /**
- * Initialises the folder, if it is not: by Terraform's own way, else from a folder of providers on
- * this machine.
+ * Initialises the folder in which a workspace's Terraform runs, if it is not: by Terraform's own way,
+ * else from a folder of providers on this machine.
  *
- * @throws {UserError} Terraform is not installed, or the provider is nowhere to be had
+ * @throws {UserError} Terraform is not installed, the backend fails, or the provider is nowhere to be had
  */
-export async function init(): Promise<void> {
-  const quiet: RunOptions = { quiet: true, install: INSTALL, env: { TF_WORKSPACE: "default" } };
+export async function init(workspace: string, { localState = false } = {}): Promise<void> {
+  const copy = await copyFor(workspace, localState);
+  const quiet: RunOptions = {
+    quiet: true,
+    install: INSTALL,
+    env: { TF_WORKSPACE: "default", ...copy?.env },
+  };
+  const call = (args: string[]) => run("terraform", [...copy?.args ?? [], ...args], quiet);
   try {
     // Fails where plugins are missing or do not fit the lock file, without asking the registry.
-    await run("terraform", ["output", "-json"], quiet);
+    await call(["output", "-json"]);
     return;
   } catch (error) {
     if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
   }
   const args = ["init", "-no-color", "-input=false"];
   try {
-    await withProgress("terraform init", run("terraform", args, quiet));
+    await withProgress("terraform init", call(args));
   } catch (failure) {
     if (!(failure instanceof RunError)) throw failure;
+    const sentence = explainFailure("init", failure.code, failure.stderr);
+    if (!PROVIDER_FAILED.test(failure.stderr)) {
+      throw new UserError(`${failure.stderr.trim()}\n${sentence}`);
+    }
     const mirror = await findMirror();
     if (mirror === undefined) {
-      const sentence = explainFailure("init", failure.code, failure.stderr);
       throw new UserError(
         `${failure.stderr.trim()}\n${sentence}; is the registry reachable, perhaps through HTTPS_PROXY?`,
       );
     }
     say(`Terraform's own way failed; now with the folder of providers ${mirror}`);
-    await run("terraform", [...args, `-plugin-dir=${mirror}`], quiet).catch((error) => {
+    await call([...args, `-plugin-dir=${mirror}`]).catch((error) => {
       if (!(error instanceof RunError)) throw error;
       throw new UserError(`${error.stderr.trim()}\nterraform init failed with ${mirror} too`);
     });
   }
+}
+
+/** What `terraform init` says when it gets no provider; all else is the backend's or the code's. */
+const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
+
+/** The stand-in's states stay on this machine, whatever backend is configured. */
+export async function copyFor(workspace: string, localState = false): Promise<Copy | undefined> {
+  return localState || isLocalWorkspace(workspace) ? await copyWithoutBackend() : undefined;
 }
 
 /** A folder that holds the aws provider, directly under one of the usual places. */
@@ -263,6 +281,8 @@ export async function stillThere(
 ): Promise<string[]> {
   const planFile = `${stateFile}.proof`;
   const variables = await variableSources(workspace);
+  const quiet = { quiet: true, localState: true }; // -state is for a local backend alone
+  await init(workspace, quiet);
   await terraform(workspace, [
     "plan",
     "-refresh-only",
@@ -271,8 +291,8 @@ export async function stillThere(
     `-state=${stateFile}`,
     `-out=${planFile}`,
     ...variables.args,
-  ], { quiet: true });
-  const { stdout } = await terraform(workspace, ["show", "-json", planFile], { quiet: true });
+  ], quiet);
+  const { stdout } = await terraform(workspace, ["show", "-json", planFile], quiet);
   const { resource_drift = [] } = parse<PlanJson>(stdout, "terraform show");
   const gone = new Set(
     resource_drift.filter(({ change }) => change.actions.includes("delete")).map((r) => r.address),
@@ -322,17 +342,18 @@ export function parsePlan(json: string): Plan {
 async function terraform(
   workspace: string,
   args: string[],
-  options: RunOptions = {},
+  { localState = false, ...options }: RunOptions & { localState?: boolean } = {},
 ): Promise<Ran> {
+  const copy = await copyFor(workspace, localState);
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];
   try {
-    return await run("terraform", words, {
+    return await run("terraform", [...copy?.args ?? [], ...words], {
       output: "return",
       install: INSTALL,
       ...options,
-      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...options.env },
+      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...copy?.env, ...options.env },
     });
   } catch (error) {
     if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;

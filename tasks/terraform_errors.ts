@@ -18,6 +18,10 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "another Terraform works on this state, as shown above; wait for it (if it was killed, terraform force-unlock ID)",
   ],
   [
+    /-migrate-state/,
+    "the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
+  ],
+  [
     /Saved plan is stale/,
     "the state changed since the plan was shown; run it again",
   ],

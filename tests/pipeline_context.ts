@@ -66,6 +66,8 @@ export interface Deployed extends Pipeline {
   ca: string;
   /** The apply of the other clone, which goes on beside the first steps. */
   otherApply: Promise<Ended>;
+  /** The deploy of the other clone with a backend of the user's own, beside some steps too. */
+  otherDeploy?: Promise<Ended>;
   /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */
   loaded: Item[];
 }
@@ -143,6 +145,15 @@ export async function plainTerraform({ clone, shell }: Pipeline, args: string[])
   const [command, ...rest] = args;
   const variables = command === "output" ? [] : [`-var=project_name=${LONGEST_PROJECT}`];
   return await ended("terraform", [command, "-no-color", ...variables, ...rest], clone, env);
+}
+
+/** Terraform with just these arguments, in a folder. */
+export function plainTerraformIn(
+  folder: string,
+  env: Record<string, string>,
+  args: string[],
+): Promise<Ended> {
+  return ended("terraform", args, folder, env);
 }
 
 /** Options of Terraform in the project's folder and the test's workspace. */

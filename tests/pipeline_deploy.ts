@@ -19,6 +19,7 @@ import {
   taskIn,
   VARIABLES,
 } from "./pipeline_context.ts";
+import { deployWithBackend } from "./pipeline_backend.ts";
 import { removeOtherBucket } from "./pipeline_losses.ts";
 
 /** What comes before a deploy. */
@@ -139,6 +140,9 @@ export const DEPLOY_TWICE: Steps<Deployed> = {
     assert.equal(destroyed.code, 0, destroyed.stderr);
     assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 1 - gone} destroyed`));
     assert.ok(await failedMessage(deployed));
+
+    deployed.otherDeploy = deployWithBackend(deployed);
+    deployed.otherDeploy.catch(() => {}); // the step that awaits it tells
   },
 
   "a deploy and a backfill at once: the second one waits": async ({ shell }) => {

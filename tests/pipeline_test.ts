@@ -64,13 +64,14 @@ async function stepsOfStack(twice: Steps<Deployed>): Promise<Steps<Deployed>[]> 
   const { PLAN } = await import("./pipeline_plan.ts");
   const { DEV } = await import("./pipeline_dev.ts");
   const { FAIL, OPERATE } = await import("./pipeline_operate.ts");
+  const { OWN_BACKEND } = await import("./pipeline_backend.ts");
   const { PERMISSIONS, CALLS } = await import("./pipeline_permissions.ts");
   const { LOSSES } = await import("./pipeline_losses.ts");
   const { ROWS, MANY_ROWS } = await import("./pipeline_rows.ts");
   const { DESTROY } = await import("./pipeline_destroy.ts");
   // Dev before the event that stays in the failure queue; plans before the keys of every kind, as the
   // stand-in fails a plan while one holds a control character.
-  const first = [DEV, PLAN, FAIL, twice, LOSSES, PERMISSIONS];
+  const first = [DEV, PLAN, FAIL, twice, LOSSES, OWN_BACKEND, PERMISSIONS];
   return [...first, ROWS, CALLS, MANY_ROWS, OPERATE, DESTROY];
 }
 
