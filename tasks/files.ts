@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { ROOT } from "./shell.ts";
 
 /** Where the user stood when `deno task` was called. */
-export const CALLED_FROM = Deno.env.get("INIT_CWD") ?? Deno.cwd();
+export const calledFrom = () => Deno.env.get("INIT_CWD") ?? Deno.cwd();
 
 /** A file's text; undefined if it does not exist. */
 export async function readText(path: string): Promise<string | undefined> {

@@ -1,6 +1,6 @@
 /** The user's shell, or one command, in an environment in which every AWS SDK finds the stand-in. */
 
-import { CALLED_FROM } from "./files.ts";
+import { calledFrom } from "./files.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /**
@@ -16,7 +16,7 @@ export async function runAtTerminal([program, ...args]: string[]): Promise<numbe
   try {
     const command = new Deno.Command(program, {
       args,
-      cwd: CALLED_FROM,
+      cwd: calledFrom(),
       // The aws CLI and boto3 read AWS_CA_BUNDLE, Node only this.
       env: { NODE_EXTRA_CA_CERTS: Deno.env.get("AWS_CA_BUNDLE")!, PS1: "(stand-in) \\w \\$ " },
       stdin: "inherit",

@@ -5,7 +5,7 @@ import { basename, join, resolve } from "node:path";
 import mime from "mime";
 import { PREFIX_BYTES } from "../handler.ts";
 import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
-import { CALLED_FROM } from "./files.ts";
+import { calledFrom } from "./files.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /** A file to upload, and the preview that its row must have. */
@@ -42,7 +42,7 @@ export const SAMPLES: Sample[] = [
 export async function readSamples(paths: string[]): Promise<Sample[]> {
   const samples: Sample[] = [];
   for (const path of paths) {
-    const full = resolve(CALLED_FROM, path);
+    const full = resolve(calledFrom(), path);
     for await (const [file, name] of filesIn(full, basename(full))) {
       samples.push(await toSample(file, name));
     }

@@ -53,9 +53,12 @@ permittedTest("every path that README.md and CONTRIBUTING.md name is there", asy
   }
 });
 
-/** The files that `deno test` runs, and the tests' own files that these import. */
+/** The files that `deno task test` runs, and the tests' own files that these import. */
 async function filesOfTests(): Promise<Set<string>> {
-  const files = new Set([join(ROOT, "handler_test.ts")]);
+  const { TESTS_WITH_PACKAGES } = await import("../tasks.ts");
+  const files = new Set(
+    ["handler_test.ts", ...TESTS_WITH_PACKAGES].map((name) => join(ROOT, name)),
+  );
   for await (const { name } of Deno.readDir(import.meta.dirname!)) {
     if (name.endsWith("_test.ts")) files.add(join(import.meta.dirname!, name));
   }

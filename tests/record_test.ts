@@ -1,7 +1,6 @@
 /** From a record to an upload, a row and a put: the pure steps of the core. */
 
 import assert from "node:assert/strict";
-import fc from "npm:fast-check@4.10.2";
 import { decodeKey, recordToUpload, rowToPut, toRow, unquoted, versionOf } from "../handler.ts";
 import { type ObjectAnswer } from "../function/read.ts";
 import { assertOneJsonLine, object, record, upload, withoutUndefined } from "./outside.ts";
@@ -66,13 +65,7 @@ Deno.test("F23 F24 F25 F29 F34 decodeKey() decodes once", () => {
   for (const [encoded, key] of cases) assert.equal(decodeKey(encoded), key);
 });
 
-Deno.test("F27 F28 F31 F32 decodeKey() gives back any encoded key", () => {
-  const key = fc.string({ unit: "binary", minLength: 1, maxLength: 100 })
-    .filter((key) => new TextEncoder().encode(key).length <= 1024);
-  fc.assert(fc.property(key, (key) => {
-    const encoded = encodeURIComponent(key).replaceAll("%20", "+").replaceAll("%2F", "/");
-    assert.equal(decodeKey(encoded), key);
-  }));
+Deno.test("F27 F32 decodeKey() takes keys of 1 to 1,024 bytes, and nothing else", () => {
   assert.equal(decodeKey("%C3%A9".repeat(512)), "é".repeat(512));
   for (const encoded of ["%C3%A9".repeat(512) + "a", "%zz", ""]) {
     assert.throws(() => decodeKey(encoded), {

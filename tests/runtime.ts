@@ -1,6 +1,7 @@
 /** Calls functions of the bundle in the runtime's own Node. */
 
 import * as esbuild from "esbuild";
+import type { previewOf } from "../function/preview.ts";
 import { BUNDLE_OPTIONS } from "../tasks/build.ts";
 import { makeTools } from "../tasks/tools.ts";
 
@@ -27,6 +28,17 @@ export async function inRuntime<T>(script: string, input: unknown): Promise<T> {
   const { success, stdout } = await output;
   if (!success) throw new Error("Cannot test in the runtime's Node: the script failed, see above");
   return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+/** What previewOf() answers there for some bytes, each with its options; null for none. */
+export function previewsInRuntime(
+  inputs: (readonly [Uint8Array, Parameters<typeof previewOf>[1]])[],
+): Promise<(string | null)[]> {
+  const script = `
+    import { previewOf } from "./function/preview.ts";
+    export const answer = (inputs: [number[], Parameters<typeof previewOf>[1]][]) =>
+      inputs.map(([bytes, options]) => previewOf(Uint8Array.from(bytes), options) ?? null);`;
+  return inRuntime(script, inputs.map(([bytes, options]) => [Array.from(bytes), options]));
 }
 
 async function bundle(script: string): Promise<string> {

@@ -1,8 +1,13 @@
-/** What holds of the core for any event, in any order. */
+/**
+ * What holds of the core for any event in any order, any key and any bytes. Only `deno task test` runs
+ * it: a plain `deno test` would fetch fast-check, and so would every task from then on.
+ */
 
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
-import { handleEvent } from "../handler.ts";
+import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
+import { decodeKey, handleEvent, PREFIX_BYTES } from "../handler.ts";
+import { permittedTest } from "./fixtures.ts";
 import { assertOneJsonLine, event, fakes, object, record } from "./outside.ts";
 
 Deno.test("handleEvent() throws nothing but its own errors, for any payload", async () => {
@@ -81,3 +86,61 @@ Deno.test("F79 the log has one JSON line a record, with the key and without the 
     assert.equal(JSON.stringify(line).includes(content), false);
   }));
 });
+
+Deno.test("F27 F28 F31 F32 decodeKey() gives back any encoded key", () => {
+  const key = fc.string({ unit: "binary", minLength: 1, maxLength: 100 })
+    .filter((key) => new TextEncoder().encode(key).length <= 1024);
+  fc.assert(fc.property(key, (key) => {
+    const encoded = encodeURIComponent(key).replaceAll("%20", "+").replaceAll("%2F", "/");
+    assert.equal(decodeKey(encoded), key);
+  }));
+});
+
+Deno.test("F42 F43 F44 previewOf() is a well-formed beginning of the text, wherever the bytes are cut", () => {
+  const text = fc.string({ unit: "binary", minLength: 1, maxLength: 1000 });
+  fc.assert(fc.property(text, fc.nat(PREFIX_BYTES), (text, cut) => {
+    const all = new TextEncoder().encode(text);
+    const complete = cut >= all.length;
+    const preview = previewOf(all.slice(0, cut), { contentType: "text/plain", complete }) ?? "";
+    assertPreview(preview || undefined);
+    assert.ok(text.replace(/^\ufeff/, "").startsWith(preview));
+  }));
+});
+
+Deno.test("F45 F49 F50 previewOf() takes any bytes, type and encoding without a throw or a NUL", () => {
+  fc.assert(fc.property(anyInput(), ([bytes, options]) => {
+    assertPreview(previewOf(bytes, options));
+  }));
+});
+
+permittedTest("F45 F49 F50 previewOf() takes any bytes in the runtime's Node", async () => {
+  const { previewsInRuntime } = await import("./runtime.ts");
+  for (const preview of await previewsInRuntime(fc.sample(anyInput(), 1000))) {
+    assertPreview(preview ?? undefined);
+  }
+});
+
+function anyInput() {
+  const types = ["text/plain", "application/json", "text/plain; charset=utf-16", "image/png", ""];
+  const charsets = "euc-kr big5 euc-jp iso-2022-jp gb18030 shift_jis windows-1252 bogus".split(" ");
+  const type = fc.oneof(
+    fc.string(),
+    fc.constantFrom(...types, ...charsets.map((charset) => `text/html; charset=${charset}`)),
+    fc.string().map((charset) => `text/plain; charset=${charset}`),
+  );
+  const options: fc.Arbitrary<Parameters<typeof previewOf>[1]> = fc.record({
+    contentType: fc.option(type, { nil: undefined }),
+    contentEncoding: fc.option(fc.constantFrom("", "gzip", "none"), { nil: undefined }),
+    complete: fc.boolean(),
+  });
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: PREFIX_BYTES }),
+    fc.uint8Array({ min: 0x1b, maxLength: PREFIX_BYTES }), // no NUL, so that there is a preview
+  );
+  return fc.tuple(bytes, options);
+}
+
+function assertPreview(preview = "a"): void {
+  assert.ok(preview.isWellFormed() && preview !== "" && !preview.includes("\0"));
+  assert.ok(Array.from(preview).length <= PREVIEW_CHARACTERS);
+}
