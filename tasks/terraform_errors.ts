@@ -25,6 +25,10 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     /Saved plan is stale/,
     "the state changed since the plan was shown; run it again",
   ],
+  [ // https://github.com/hashicorp/terraform-provider-aws/issues/19088
+    /Unable to validate the following destination configurations/,
+    "S3 could not see the function's new permission yet, as happens once in a while; run it again",
+  ],
   ...REFUSALS,
   [
     /Proxy Authentication Required/i,

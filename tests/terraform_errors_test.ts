@@ -54,6 +54,11 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     "Error: creating X: AccessDenied: User is not authorized to\nperform: s3:PutObject\n",
     /^terraform plan failed: the role of this machine lacks a permission, which is named above; add/,
   ],
+  [
+    "a notification that S3 refuses once in a while",
+    "Error: creating S3 Bucket (x) Notification: operation error S3:\nPutBucketNotificationConfiguration, https response error StatusCode: 400,\napi error InvalidArgument: Unable to validate the following destination\nconfigurations\n",
+    "terraform plan failed: S3 could not see the function's new permission yet, as happens once in a while; run it again",
+  ],
   ["credentials", "Error: x: ExpiredToken: y\n", /AWS does not accept the credentials/],
   [
     "a proxy",
