@@ -58,7 +58,7 @@ export interface Outside {
 export async function handleEvent(event: unknown, outside: Outside): Promise<void> {
   // Sent by S3 when a notification is configured; it reaches Lambda only when re-driven.
   if (isObject(event) && event.Event === "s3:TestEvent") {
-    return outside.log({ level: "INFO", outcome: "test", message: "S3 test event" });
+    return log(outside, { level: "INFO", outcome: "test", message: "S3 test event" });
   }
   if (!isObject(event) || !Array.isArray(event.Records)) {
     throw new InvalidEventError("Cannot handle the event: it has no list of Records");
@@ -88,10 +88,10 @@ async function handleRecord(record: unknown, outside: Outside): Promise<string |
     const upload = recordToUpload(record, outside.bucket);
     if (upload === undefined) {
       const { event_name } = namesOf(record);
-      outside.log({ level: "WARN", outcome: "ignored", event_name });
+      log(outside, { level: "WARN", outcome: "ignored", event_name });
       return;
     }
-    known = uploadToAttributes(upload);
+    known = toLogFields(uploadToAttributes(upload));
     if (outside.remainingMs() < MIN_RECORD_MS) {
       throw new OutOfTimeError(`Cannot begin ${quote(upload.key)}: no time left in this run`);
     }
@@ -103,20 +103,22 @@ async function handleRecord(record: unknown, outside: Outside): Promise<string |
     const row = toRow(upload, answer, bytes, new Date(outside.now()).toISOString());
     const outcome = await putRow(row, outside);
 
-    const { content_preview: _, ...attributes } = row;
     const duration_ms = outside.now() - startMs;
-    outside.log({ level: "INFO", outcome, ...attributes, object: fact, duration_ms });
+    log(outside, { level: "INFO", outcome, ...toLogFields(row), object: fact, duration_ms });
   } catch (error) {
     const failure = describe(error);
     const duration_ms = outside.now() - startMs;
     const names = known ?? namesOf(record);
-    outside.log({ level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
+    log(outside, { level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
     return failure;
   }
 }
 
 /** One line of the log: what happened to a record, in the row's own names, never any content. */
 export type LogLine = Partial<Omit<Row, "content_preview">> & {
+  /** When the line was written, which Lambda reads. The row's `timestamp` is `event_time`. */
+  timestamp: string;
+  event_time?: string;
   level: "INFO" | "WARN" | "ERROR";
   outcome: "written" | "unchanged" | "ignored" | "failed" | "test";
   /** The key as the record spells it, where it can't be decoded. */
@@ -126,6 +128,17 @@ export type LogLine = Partial<Omit<Row, "content_preview">> & {
   error?: string;
   message?: string;
 };
+
+/** https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html */
+function log(outside: Outside, line: Omit<LogLine, "timestamp">): void {
+  outside.log({ timestamp: new Date(outside.now()).toISOString(), ...line });
+}
+
+/** What the log says of a row. */
+function toLogFields(row: Omit<Row, "processed_at">) {
+  const { content_preview: _, timestamp: event_time, ...fields } = row;
+  return { event_time, ...fields };
+}
 
 /** The payload, or a record of it, is not what S3 sends, or not about this function's bucket. */
 export class InvalidEventError extends TypeError {

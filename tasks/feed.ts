@@ -81,7 +81,8 @@ function toNews({ timestamp: atMs, message }: LogEvent): News[] {
     outcome,
     atMs,
     key: text("file_key"),
-    timestamp: text("timestamp"),
+    // A line of an earlier version has it as timestamp: see rowKeyOf().
+    timestamp: text("event_time") ?? (outcome === "failed" ? undefined : text("timestamp")),
     versionId: text("version_id"),
     error: text("error"),
   }];

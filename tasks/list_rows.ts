@@ -5,7 +5,7 @@ import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clock.ts";
 import { followNews } from "./feed.ts";
 import { parseLine, readLog, WRITTEN } from "./logs.ts";
-import { BATCH_KEYS, getRows, type Item, rowKey, toItem } from "./rows.ts";
+import { BATCH_KEYS, getRows, type Item, rowKey, rowKeyOf, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, say, toDuration, toJson, toTable, visible } from "./terminal.ts";
 
@@ -96,7 +96,7 @@ async function* rowsWrittenSince(
   for await (const { message } of events) {
     const line = parseLine(message);
     if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
-    const key = rowKey(line);
+    const key = rowKeyOf(line);
     const id = JSON.stringify(key);
     keys.delete(id); // a row that was written again moves to the end
     keys.set(id, key);

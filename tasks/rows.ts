@@ -47,6 +47,12 @@ export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
   return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
 }
 
+/** The key of the row that a line of the function's log says it wrote. */
+export function rowKeyOf({ file_key, event_time, timestamp }: Record<string, unknown>) {
+  // Lines of earlier versions have no event_time: it was their timestamp.
+  return rowKey({ file_key, timestamp: event_time ?? timestamp });
+}
+
 /** The rows of a key, oldest first. */
 export async function queryRows({ dynamo, outputs }: Stack, key: string): Promise<Item[]> {
   const items: Item[] = [];

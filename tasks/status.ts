@@ -7,7 +7,7 @@ import { type Clock, readClock } from "./clock.ts";
 import { sayGone } from "./gone.ts";
 import { parseLine, readLog, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
-import { BATCH_KEYS, getRows, type Item, rowKey } from "./rows.ts";
+import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 
@@ -200,7 +200,7 @@ export async function newestRows(
     untilMs = sinceMs - 1;
   }
   const keys = new Map(
-    written.slice(-candidates).map((line) => [`${line.timestamp} ${line.file_key}`, rowKey(line)]),
+    written.slice(-candidates).map(rowKeyOf).map((key) => [JSON.stringify(key), key]),
   );
   const rows = await getRows(stack, [...keys.values()]);
   return rows.sort((a, b) => a.processed_at < b.processed_at ? 1 : -1).slice(0, count);

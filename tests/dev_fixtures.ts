@@ -12,7 +12,9 @@ export function row(file_key: string): Item {
 
 export function logLine(outcome: string, file_key: string, timestamp: number) {
   const error = outcome === "failed" ? "no" : undefined;
-  const line = { level: "INFO", outcome, file_key, timestamp: TIME, version_id: "1", error };
+  const time = new Date(timestamp).toISOString();
+  const known = { file_key, event_time: TIME, version_id: "1", error };
+  const line = { timestamp: time, level: "INFO", outcome, ...known };
   return { timestamp, message: JSON.stringify(line) };
 }
 

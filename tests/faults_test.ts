@@ -337,12 +337,16 @@ const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<v
     await setup.putObject("zone", TEXT);
     const env = { AWS_ENDPOINT_URL: setup.standIn, TZ: "Asia/Kathmandu" };
     const lambda = await setup.startFunction(env);
-    await lambda.invoke(eventOf(["zone"]));
+    const { log } = await lambda.invoke(eventOf(["zone"]));
     const [row] = await setup.rowsOf("zone");
+    const line = JSON.parse(log[0]);
+    assert.equal(line.event_time, EVENT_TIME);
     const { LastModified } = await setup.headObject("zone");
     assert.equal(row.timestamp.S, EVENT_TIME);
     assert.equal(row.last_modified.S, LastModified!.toISOString());
-    assert.ok(Math.abs(Date.parse(row.processed_at.S!) - Date.now()) < 60_000);
+    for (const time of [row.processed_at.S!, line.timestamp]) {
+      assert.ok(Math.abs(Date.parse(time) - Date.now()) < 60_000, time);
+    }
   },
 
   "F80 another bucket is refused, asked for or not": async (setup) => {

@@ -23,12 +23,15 @@ permittedTest(
 permittedTest("readRows() since a time goes by the log, and leaves out what is gone", async () => {
   const { readRows } = await import("../tasks/list_rows.ts");
   const line = (file_key: string, minute: number, outcome = "written") => ({
-    message: JSON.stringify({ outcome, file_key, timestamp: at(minute) }),
+    message: JSON.stringify({ timestamp: at(9), outcome, file_key, event_time: at(minute) }),
+  });
+  const earlierLine = (file_key: string, minute: number) => ({
+    message: JSON.stringify({ outcome: "written", file_key, timestamp: at(minute) }),
   });
   const { stack, calls } = await fakeStack({
     FilterLogEventsCommand: [{
       events: [
-        line("in/old", 1),
+        earlierLine("in/old", 1),
         line("in/gone", 2),
         line("out/other", 3),
         line("in/failed", 4, "failed"),
@@ -48,8 +51,12 @@ permittedTest("readRows() since a time goes by the log, and leaves out what is g
   const rows = await Array.fromAsync(readRows(stack, wanted));
   assert.deepEqual(rows.map(({ file_key }) => file_key), ["in/old", "in/new"]);
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
-  const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
-  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), ["in/old", "in/new", "in/gone"]);
+  const { files } = input.RequestItems as { files: { Keys: Record<string, { S: string }>[] } };
+  assert.deepEqual(files.Keys.map(({ file_key, timestamp }) => [file_key.S, timestamp.S]), [
+    ["in/old", at(1)],
+    ["in/new", at(5)],
+    ["in/gone", at(2)],
+  ]);
 });
 
 permittedTest("readRows() sorts a small table, and streams a large one page by page", async () => {
@@ -118,13 +125,17 @@ permittedTest("followRows() prints every row that comes, and ends at the limit",
   const { followRows, toFollowedLines } = await import("../tasks/list_rows.ts");
   const line = (file_key: string) => ({
     timestamp: Date.parse(at(1)),
-    message: JSON.stringify({ outcome: "written", file_key, timestamp: at(1) }),
+    message: JSON.stringify({ timestamp: at(9), outcome: "written", file_key, event_time: at(1) }),
   });
+  const earlier = {
+    timestamp: Date.parse(at(1)),
+    message: JSON.stringify({ outcome: "written", file_key: "in/first", timestamp: at(1) }),
+  };
   const keys = Array.from({ length: 250 }, (_, index) => `in/${index}`);
   const { stack, calls } = await fakeStack({
     FilterLogEventsCommand: [
-      { events: [line("in/first"), line("out/other")] },
-      { events: [line("in/first"), ...keys.map(line)] },
+      { events: [earlier, line("out/other")] },
+      { events: [earlier, ...keys.map(line)] },
       { events: [line("in/last"), line("in/after")] },
       new Error("it looks once more"),
     ],

@@ -30,7 +30,11 @@ Deno.test("handleEvent() throws nothing but its own errors, for any payload", as
     await handleEvent(input, outside).catch((error) => {
       assert.ok(["InvalidEventError", "RecordsFailedError"].includes(error.name), String(error));
     });
-    for (const line of calls.log) assertOneJsonLine(line);
+    for (const line of calls.log) {
+      assertOneJsonLine(line);
+      // The clock's time, whatever the event says: Lambda takes it for the line's.
+      assert.match(line.timestamp, /^2026-01-02T03:04:\d\d\.\d00Z$/);
+    }
   }));
 });
 

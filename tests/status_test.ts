@@ -76,11 +76,11 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
     "All is well.",
   ]);
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
-  const { files } = input.RequestItems as { files: { Keys: { file_key: { S: string } }[] } };
-  assert.deepEqual(files.Keys.map(({ file_key }) => file_key.S), [
-    "in/a.txt",
-    "in/b.txt",
-    "in/gone.txt",
+  const { files } = input.RequestItems as { files: { Keys: Record<string, { S: string }>[] } };
+  assert.deepEqual(files.Keys.map(({ file_key, timestamp }) => [file_key.S, timestamp.S]), [
+    ["in/a.txt", EVENT_TIME],
+    ["in/b.txt", EVENT_TIME],
+    ["in/gone.txt", EVENT_TIME],
   ]);
 });
 
@@ -91,7 +91,14 @@ function ago(ms: number): string {
   return new Date(NOW_MS - ms).toISOString();
 }
 
-const WRITTEN = { level: "INFO", outcome: "written", ...row("in/a.txt", {}) };
+const { timestamp: EVENT_TIME, ...KEY } = row("in/a.txt", {});
+const WRITTEN = {
+  timestamp: ago(60_000),
+  level: "INFO",
+  outcome: "written",
+  ...KEY,
+  event_time: EVENT_TIME,
+};
 
 const SOUND: Answers = {
   HeadBucketCommand: () => dated(new Date(NOW_MS)),
