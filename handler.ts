@@ -36,6 +36,8 @@ const NAMED_FAILURES = 20;
 export interface Outside {
   /** The function's own bucket; undefined where it is not known. */
   bucket?: string;
+  /** When the stack was made, in milliseconds since 1970; undefined where it is not known. */
+  stackCreatedMs?: number;
   /** Answer and first {@link PREFIX_BYTES} bytes; a body that breaks is a {@link BrokenBodyError}. */
   getObject(upload: Upload): Promise<ObjectAnswer & { bytes: Uint8Array }>;
   headObject(upload: Upload): Promise<ObjectAnswer>;

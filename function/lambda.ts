@@ -26,6 +26,7 @@ const RESERVE_MS = 2000;
 const tableName = process.env.TABLE_NAME;
 if (!tableName) throw new Error("Cannot start: the environment variable TABLE_NAME is not set");
 const bucket = process.env.BUCKET_NAME || undefined;
+const stackCreatedMs = time("STACK_CREATED");
 
 /** Limit of one attempt: until its answer begins, and of any silence after that. */
 const attemptTimeoutMs = milliseconds("ATTEMPT_TIMEOUT_MS", 2000);
@@ -74,6 +75,7 @@ export function handler(
 
   const outside: Outside = {
     bucket,
+    stackCreatedMs,
     getObject: (upload) =>
       inTime(async (abortSignal) => {
         const command = new GetObjectCommand({ ...source(upload), Range: RANGE });
@@ -99,6 +101,15 @@ export function handler(
 function source({ bucket, key, versionId, etag }: Upload) {
   const IfMatch = versionId || !etag ? undefined : `"${etag}"`;
   return { Bucket: bucket, Key: key, VersionId: versionId, IfMatch };
+}
+
+/** Milliseconds since 1970; undefined where the environment does not say. */
+function time(name: string): number | undefined {
+  const value = process.env[name];
+  if (!value) return undefined;
+  const ms = Date.parse(value);
+  if (Number.isFinite(ms)) return ms;
+  throw new Error(`Cannot start: the environment variable ${name} is no time`);
 }
 
 function milliseconds(name: string, byDefault: number): number {

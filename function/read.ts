@@ -11,6 +11,12 @@ export const MIN_RECORD_MS = 1000;
 /** Reads of one object whose body breaks, the first included: as many as the SDK's own attempts. */
 const READ_TRIES = 3;
 
+/**
+ * So long after versioning is first enabled S3 may answer 404 for an object that is there:
+ * https://docs.aws.amazon.com/AmazonS3/latest/userguide/manage-versioning-examples.html
+ */
+const EARLY_MINUTES = 15;
+
 /** An object's body ended before its announced length. */
 export class BrokenBodyError extends Error {
   override name = "BrokenBodyError";
@@ -60,6 +66,7 @@ export async function readUpload(
   } catch (error) {
     const fact = factOf(error);
     if (fact === undefined) throw error;
+    refuseEarly404(error, outside);
     const hasHead = fact === "archived" || fact === "empty";
     return { answer: hasHead ? await tryHead(upload, outside) : undefined, fact };
   }
@@ -70,9 +77,22 @@ async function tryHead(upload: Upload, outside: Outside): Promise<ObjectAnswer |
   try {
     return await outside.headObject(upload);
   } catch (error) {
-    if (HEAD_FACTS.includes((error as SdkError).$metadata?.httpStatusCode ?? 0)) return undefined;
-    throw error;
+    if (!HEAD_FACTS.includes(statusOf(error))) throw error;
+    refuseEarly404(error, outside);
   }
+}
+
+/** Throws a 404 that may pass, so that Lambda runs the event again. */
+function refuseEarly404(error: unknown, { stackCreatedMs, now }: Outside): void {
+  if (statusOf(error) !== 404 || stackCreatedMs === undefined) return;
+  const endMs = stackCreatedMs + EARLY_MINUTES * 60_000;
+  if (now() >= endMs) return;
+  const answer = `${(error as Error).name} (HTTP 404)`;
+  const until = `until ${
+    new Date(endMs).toISOString()
+  }, ${EARLY_MINUTES} minutes after the stack was`;
+  const why = `${until} made, S3 may answer so for an object that is there`;
+  throw new Error(`${answer}: ${why}; run it again after that`, { cause: error });
 }
 
 /** Gets again when a body breaks: the SDK repeats only calls that fail before their body. */
@@ -91,6 +111,11 @@ async function getWithRetry(upload: Upload, outside: Outside) {
 /** What the SDK's errors carry. */
 export interface SdkError extends Error {
   $metadata?: { httpStatusCode?: number };
+}
+
+/** 0 where there was no answer. */
+function statusOf(error: unknown): number {
+  return (error as SdkError).$metadata?.httpStatusCode ?? 0;
 }
 
 /** The fact behind a GET's refusal; undefined for an error worth a retry, a missing bucket's too. */

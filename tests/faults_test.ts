@@ -215,6 +215,31 @@ async function underOddAnswer(
 }
 
 const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<void>> = {
+  "F57a 404 in the stack's first 15 minutes is thrown, by GET and HEAD; then it is a fact": async (
+    setup,
+  ) => {
+    await setup.putObject("early.txt", TEXT);
+    const startAged = (minutes: number) => {
+      const created = new Date(Date.now() - minutes * 60_000).toISOString();
+      return setup.startFunction({ AWS_ENDPOINT_URL: setup.proxy, STACK_CREATED: created });
+    };
+    const early = await startAged(1);
+    await early.invoke(eventOf(["cold"]));
+    await breakBy(setup.proxy, [get("404 NoSuchKey", 1)]);
+    const message =
+      /(NoSuchKey|NotFound) \(HTTP 404\): until .*, 15 minutes after the stack was made/;
+    const first = await early.invoke(eventOf(["early.txt"]));
+    assert.match(first.error!, message);
+    assert.equal((await setup.rowsOf("early.txt")).length, 0);
+    assert.equal((await early.invoke(eventOf(["early.txt"]))).error, undefined);
+    assert.equal((await setup.rowsOf("early.txt"))[0].content_preview.S, PREVIEW);
+
+    assert.match((await early.invoke(eventOf(["missing.txt"], 0))).error!, message);
+    const old = await startAged(16);
+    assert.equal((await old.invoke(eventOf(["missing.txt"], 0))).error, undefined);
+    assert.equal((await setup.rowsOf("missing.txt")).length, 1);
+  },
+
   "F71 500 after the write was applied": async (setup) => {
     await setup.putObject("applied.txt", TEXT);
     await using server = firstAnswer500Proxy(setup.standIn);
@@ -326,11 +351,15 @@ const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<v
   },
 
   "F77 without TABLE_NAME the function does not start, and says why": async (setup) => {
-    const { init } = await setup.startFunction({ TABLE_NAME: undefined });
-    assert.equal(
-      init.error,
-      "Error: Cannot start: the environment variable TABLE_NAME is not set",
-    );
+    const cases = [["TABLE_NAME", undefined, "not set"], [
+      "STACK_CREATED",
+      "soon",
+      "no time",
+    ]] as const;
+    for (const [name, value, why] of cases) {
+      const { init } = await setup.startFunction({ [name]: value });
+      assert.equal(init.error, `Error: Cannot start: the environment variable ${name} is ${why}`);
+    }
   },
 
   "F78 another time zone changes no time": async (setup) => {
