@@ -46,9 +46,7 @@ resource "aws_s3_bucket" "uploads" {
   force_destroy = var.force_destroy
 
   # A new name would replace it and lose its data, so it keeps its own even if the identity is lost.
-  lifecycle {
-    ignore_changes = [bucket]
-  }
+  lifecycle { ignore_changes = [bucket] }
 }
 
 resource "aws_s3_bucket_public_access_block" "uploads" {
@@ -61,10 +59,7 @@ resource "aws_s3_bucket_public_access_block" "uploads" {
 
 resource "aws_s3_bucket_ownership_controls" "uploads" {
   bucket = aws_s3_bucket.uploads.id
-
-  rule {
-    object_ownership = "BucketOwnerEnforced"
-  }
+  rule { object_ownership = "BucketOwnerEnforced" }
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
@@ -72,7 +67,6 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
 
   rule {
     bucket_key_enabled = var.kms_key_arn != null
-
     apply_server_side_encryption_by_default {
       sse_algorithm     = var.kms_key_arn == null ? "AES256" : "aws:kms"
       kms_master_key_id = var.kms_key_arn
@@ -83,10 +77,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
 # With versions the function reads the bytes that its event is about, however late it runs.
 resource "aws_s3_bucket_versioning" "uploads" {
   bucket = aws_s3_bucket.uploads.id
-
-  versioning_configuration {
-    status = "Enabled"
-  }
+  versioning_configuration { status = "Enabled" }
 }
 
 # Limits what old versions and unfinished uploads cost; a current object never expires.
@@ -96,20 +87,10 @@ resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
   rule {
     id     = "expire-leftovers"
     status = "Enabled"
-
     filter {}
-
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-
-    noncurrent_version_expiration {
-      noncurrent_days = var.noncurrent_days
-    }
-
-    expiration {
-      expired_object_delete_marker = true
-    }
+    abort_incomplete_multipart_upload { days_after_initiation = 7 }
+    noncurrent_version_expiration { noncurrent_days = var.noncurrent_days }
+    expiration { expired_object_delete_marker = true }
   }
 
   depends_on = [aws_s3_bucket_versioning.uploads]
@@ -121,7 +102,6 @@ data "aws_iam_policy_document" "uploads" {
     effect    = "Deny"
     actions   = ["s3:*"]
     resources = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
-
     principals {
       type        = "*"
       identifiers = ["*"]
@@ -170,9 +150,7 @@ resource "aws_dynamodb_table" "files" {
     type = "S"
   }
 
-  point_in_time_recovery {
-    enabled = var.point_in_time_recovery
-  }
+  point_in_time_recovery { enabled = var.point_in_time_recovery }
 
   # Without kms_key_arn the table is encrypted too, with a key that AWS owns.
   server_side_encryption {
@@ -180,9 +158,7 @@ resource "aws_dynamodb_table" "files" {
     kms_key_arn = var.kms_key_arn
   }
 
-  lifecycle {
-    ignore_changes = [name] # as the bucket's
-  }
+  lifecycle { ignore_changes = [name] } # as the bucket's
 }
 
 # --- Failure queue: keeps the events that failed three times, so none is lost silently ---
@@ -194,9 +170,7 @@ resource "aws_sqs_queue" "failures" {
   kms_master_key_id                 = var.kms_key_arn
   kms_data_key_reuse_period_seconds = 300
 
-  lifecycle {
-    ignore_changes = [name] # as the bucket's
-  }
+  lifecycle { ignore_changes = [name] } # as the bucket's
 }
 
 # --- Log: made here so that destroy removes it; the function's role cannot recreate it ---
@@ -213,7 +187,6 @@ data "aws_iam_policy_document" "trust" {
   statement {
     sid     = "LetLambdaRunIt"
     actions = ["sts:AssumeRole"]
-
     principals {
       type        = "Service"
       identifiers = ["lambda.amazonaws.com"]
@@ -233,7 +206,6 @@ data "aws_iam_policy_document" "function" {
     sid       = "ReadUploads"
     actions   = ["s3:GetObject", "s3:GetObjectVersion"]
     resources = ["${aws_s3_bucket.uploads.arn}/*"]
-
     condition {
       test     = "StringEquals"
       variable = "aws:ResourceAccount"
@@ -246,7 +218,6 @@ data "aws_iam_policy_document" "function" {
     sid       = "TellGoneFromForbidden"
     actions   = ["s3:ListBucket"]
     resources = [aws_s3_bucket.uploads.arn]
-
     condition {
       test     = "StringEquals"
       variable = "aws:ResourceAccount"
@@ -275,12 +246,10 @@ data "aws_iam_policy_document" "function" {
   # S3 and DynamoDB decrypt with the key; sending to SQS also needs a data key.
   dynamic "statement" {
     for_each = var.kms_key_arn[*]
-
     content {
       sid       = "UseGivenKey"
       actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
       resources = [statement.value]
-
       condition {
         test     = "StringEquals"
         variable = "kms:ViaService"
@@ -292,7 +261,6 @@ data "aws_iam_policy_document" "function" {
   # X-Ray has no narrower resource.
   dynamic "statement" {
     for_each = var.tracing_mode == "Active" ? ["*"] : []
-
     content {
       sid       = "Trace"
       actions   = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
@@ -315,8 +283,7 @@ resource "aws_lambda_function" "metadata" {
   role             = aws_iam_role.function.arn
   filename         = local.zip_path
   source_code_hash = try(filebase64sha256(local.zip_path), null)
-  # function/lambda.ts, not handler.ts: importing the AWS SDK reads the environment, and handler.ts is
-  # tested by a plain deno test, which may not.
+  # Not in handler.ts: importing the AWS SDK reads the environment, which a plain deno test may not.
   handler                        = "lambda.handler"
   runtime                        = var.lambda_runtime
   architectures                  = ["arm64"]
@@ -341,9 +308,7 @@ resource "aws_lambda_function" "metadata" {
     log_group  = aws_cloudwatch_log_group.function.name
   }
 
-  tracing_config {
-    mode = var.tracing_mode
-  }
+  tracing_config { mode = var.tracing_mode }
 
   lifecycle {
     precondition {
@@ -362,9 +327,7 @@ resource "aws_lambda_function_event_invoke_config" "metadata" {
   maximum_event_age_in_seconds = 21600
 
   destination_config {
-    on_failure {
-      destination = aws_sqs_queue.failures.arn
-    }
+    on_failure { destination = aws_sqs_queue.failures.arn }
   }
 
   # Lambda checks at creation that the role may send to the queue.
@@ -400,10 +363,7 @@ resource "aws_s3_bucket_notification" "uploads" {
   }
 
   # So that an upload right after creation may invoke the function, and has a queue to fail to.
-  depends_on = [
-    aws_lambda_permission.uploads,
-    aws_lambda_function_event_invoke_config.metadata,
-  ]
+  depends_on = [aws_lambda_permission.uploads, aws_lambda_function_event_invoke_config.metadata]
 }
 
 # --- Alarms: one for each way in which an upload could go unrecorded ---
