@@ -371,6 +371,7 @@ resource "aws_s3_bucket_notification" "uploads" {
 resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
   alarm_name          = "${local.name}-failures-waiting"
   alarm_description   = "Events that failed three times wait in the failure queue ${aws_sqs_queue.failures.name}"
+# None for AsyncEventsDropped, which also counts every event that Lambda sends to the failure queue.
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = aws_sqs_queue.failures.name }
@@ -386,24 +387,14 @@ resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
 
 resource "aws_cloudwatch_metric_alarm" "function" {
   for_each = {
-    errors = {
-      metric_name = "Errors"
-      description = "The function ended with an error: its log names the objects"
-    }
-    undelivered-failures = {
-      metric_name = "DestinationDeliveryFailures"
-      description = "Lambda could not park a failed event in the failure queue: the event is lost"
-    }
-    dropped-events = {
-      metric_name = "AsyncEventsDropped"
-      description = "Lambda dropped events without running the function"
-    }
+    errors               = { metric = "Errors", means = "The function ended with an error: its log names the objects" }
+    undelivered-failures = { metric = "DestinationDeliveryFailures", means = "Lambda could not park a failed event in the failure queue: the event is lost" }
   }
 
   alarm_name          = "${local.name}-${each.key}"
-  alarm_description   = each.value.description
+  alarm_description   = each.value.means
   namespace           = "AWS/Lambda"
-  metric_name         = each.value.metric_name
+  metric_name         = each.value.metric
   dimensions          = { FunctionName = aws_lambda_function.metadata.function_name }
   statistic           = "Sum"
   period              = 300

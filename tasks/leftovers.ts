@@ -61,7 +61,7 @@ export const NAMED: Named[] = [
     name: "NAME-failures-waiting",
     find: findAlarm,
   },
-  ...["errors", "undelivered-failures", "dropped-events"].map((key) => ({
+  ...["errors", "undelivered-failures"].map((key) => ({
     address: `aws_cloudwatch_metric_alarm.function["${key}"]`,
     name: `NAME-${key}`,
     find: findAlarm,

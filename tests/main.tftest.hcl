@@ -341,14 +341,13 @@ run "defaults" {
           "${local.name}-failures-waiting"     = ["ApproximateNumberOfMessagesVisible", "AWS/SQS", "Maximum", { QueueName = aws_sqs_queue.failures.name }]
           "${local.name}-errors"               = ["Errors", "AWS/Lambda", "Sum", { FunctionName = aws_lambda_function.metadata.function_name }]
           "${local.name}-undelivered-failures" = ["DestinationDeliveryFailures", "AWS/Lambda", "Sum", { FunctionName = aws_lambda_function.metadata.function_name }]
-          "${local.name}-dropped-events"       = ["AsyncEventsDropped", "AWS/Lambda", "Sum", { FunctionName = aws_lambda_function.metadata.function_name }]
         }[alarm.alarm_name]),
         alarm.comparison_operator == "GreaterThanThreshold",
         alarm.threshold == 0,
         alarm.treat_missing_data == "notBreaching",
       ])
-    ]) && length(aws_cloudwatch_metric_alarm.function) == 3
-    error_message = "Alarms: one each for an event in the failure queue, an error, an event that could not be sent there, and a dropped event."
+    ]) && length(aws_cloudwatch_metric_alarm.function) == 2
+    error_message = "Alarms: one each for an event in the failure queue, an error, and an event that could not be sent there."
   }
 
   # Each opt-in of docs/SECURITY.md is off.

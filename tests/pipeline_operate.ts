@@ -151,15 +151,15 @@ export const OPERATE: Steps<Deployed> = {
   "status no longer names the queue when it is empty, but a fired alarm": async (deployed) => {
     const { outputs, sqs, cloudwatch } = deployed.root;
     await sqs.send(new PurgeQueueCommand({ QueueUrl: outputs.failure_queue_url }));
-    const AlarmName = `${outputs.lambda_function_name}-dropped-events`;
+    const AlarmName = `${outputs.lambda_function_name}-errors`;
     const alarm = { AlarmName, StateValue: "ALARM" as const, StateReason: "Tried \u202e" };
     await cloudwatch.send(new SetAlarmStateCommand(alarm));
     const { code, stdout } = await task(deployed.shell, "status");
     assert.equal(code, 1);
     assert.match(stdout, /^code .*, as built here$/m);
     assert.match(stdout, /^failure queue +0 events$/m);
-    assert.match(stdout, /-dropped-events, \d+ s ago: Tried \\u\{202e\}/);
-    assert.match(stdout, /^WRONG: the alarm \S+-dropped-events is in ALARM$/m);
+    assert.match(stdout, /-errors, \d+ s ago: Tried \\u\{202e\}/);
+    assert.match(stdout, /^WRONG: the alarm \S+-errors is in ALARM$/m);
     assert.doesNotMatch(stdout, /^WRONG: (?!the alarm)/m);
   },
 
