@@ -1,10 +1,11 @@
 terraform {
   required_version = ">= 1.9.0"
 
+  # 6.22 to 6.39 change the bucket's encryption at every apply: README.md says how to move to 6.40.
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.100.0, < 7.0.0"
+      version = "~> 5.100"
     }
   }
 }

@@ -11,7 +11,7 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
   [
     /invalid AWS Region/i,
-    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, get a newer provider with terraform init -upgrade",
+    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, move to a newer provider as README.md says of Node 24",
   ],
   [
     /Error acquiring the state lock/,

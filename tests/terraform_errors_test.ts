@@ -47,7 +47,7 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
   [
     "a region that the provider does not know may be a new one",
     "Error: invalid AWS Region: eu-nowhere-9\n\n  with provider,\n",
-    /knows no such region; correct aws_region .*, or, if AWS has opened it lately, .* -upgrade$/,
+    /knows no such region; correct aws_region .*, or, if AWS has opened it lately, .* README\.md says of Node 24$/,
   ],
   [
     "a missing permission",
