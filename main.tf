@@ -295,12 +295,14 @@ resource "aws_lambda_function" "metadata" {
 
   environment {
     variables = {
-      BUCKET_NAME = aws_s3_bucket.uploads.bucket
-      TABLE_NAME  = aws_dynamodb_table.files.name
+      BUCKET_NAME   = aws_s3_bucket.uploads.bucket
+      TABLE_NAME    = aws_dynamodb_table.files.name
+      STACK_CREATED = terraform_data.stack.input.created
+      WARM_UP       = var.warm_up ? "on" : "off"
 
-      # Limits V8's space for new objects to 6 MB, where the runtime's own flags allow 24 MB or more:
-      # an event needs little, and the rest would only fill with garbage.
-      NODE_OPTIONS = "--max-semi-space-size=2"
+      # New objects get 6 MB, as more would only fill with garbage. Where one limit is set the runtime
+      # sets none, so its own for the rest of the heap stands here too: 90 % of the memory.
+      NODE_OPTIONS = "--max-semi-space-size=2 --max-old-space-size=${floor(var.lambda_memory_mb * 9 / 10)}"
     }
   }
 
@@ -369,10 +371,10 @@ resource "aws_s3_bucket_notification" "uploads" {
 
 # --- Alarms: one for each way in which an upload could go unrecorded ---
 
+# None for AsyncEventsDropped, which also counts every event that Lambda sends to the failure queue.
 resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
   alarm_name          = "${local.name}-failures-waiting"
   alarm_description   = "Events that failed three times wait in the failure queue ${aws_sqs_queue.failures.name}"
-# None for AsyncEventsDropped, which also counts every event that Lambda sends to the failure queue.
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = aws_sqs_queue.failures.name }

@@ -100,6 +100,13 @@ variable "tracing_mode" {
   }
 }
 
+variable "warm_up" {
+  description = "Whether a starting function opens its connections at once; each start is then refused twice, unsigned, by S3 and DynamoDB"
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "filter_prefix" {
   description = "Only keys that begin with this plain text trigger the function, for example incoming/"
   type        = string

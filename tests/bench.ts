@@ -7,11 +7,10 @@
  *   deno task bench --json   the same for machines
  */
 
-import { join } from "node:path";
 import * as esbuild from "esbuild";
 import { unzipSync, zipSync } from "fflate";
 import { build, ENTRY } from "../tasks/build.ts";
-import { toEvent } from "./fixtures.ts";
+import { nodeOptions, toEvent } from "./fixtures.ts";
 import {
   type Environment,
   FunctionProcess,
@@ -246,12 +245,6 @@ async function writeVariants(parent: string) {
     folders[variant] = { folder: await writeFunction(parent, variant, files), zipBytes };
   }
   return { folders, core };
-}
-
-/** NODE_OPTIONS as main.tf sets them. */
-async function nodeOptions(): Promise<string> {
-  const text = await Deno.readTextFile(join(ROOT, "main.tf"));
-  return text.match(/NODE_OPTIONS\s*= "(.*)"/)?.[1] ?? "";
 }
 
 function checked(invocation: Invocation): Invocation {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 import { handleEvent, PREFIX_BYTES, type Put, toJsonLine } from "../handler.ts";
-import { EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
+import { defaultMemoryMb, EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
 
 /** What `deno task bench` measures, and what a call usually takes: the README tells both. */
 const CALL_MS = 20;
@@ -44,8 +44,7 @@ permittedTest("the README's cost of a million uploads is right", async (t) => {
   };
 
   await t.step("Lambda's time: two calls, and the CPU that so much memory buys", async () => {
-    const variables = await read("variables.tf");
-    const memoryMb = Number(variables.match(/"lambda_memory_mb"[^}]*?default\s*= (\d+)/)![1]);
+    const memoryMb = await defaultMemoryMb();
     const ms = Math.ceil(2 * CALL_MS + CPU_MS * VCPU_MB / memoryMb);
     says(`two calls of ${CALL_MS} ms and ${CPU_MS} ms of CPU are ${ms} ms at ${memoryMb} MB`);
     costs(ms * 1000 * memoryMb / 1024, "GB-seconds", "0.0000133334", "GB-second");

@@ -39,6 +39,22 @@ export function replaceEnvironment(environment: Record<string, string>): Disposa
   return { [Symbol.dispose]: () => restore(before) };
 }
 
+/** The function's memory in MB, as variables.tf sets it. */
+export async function defaultMemoryMb(): Promise<number> {
+  const [, value] = (await read("variables.tf"))
+    .match(/^variable "lambda_memory_mb" \{[^}]*?default\s*= (\d+)$/m)!;
+  return Number(value);
+}
+
+/** NODE_OPTIONS as main.tf sets them, at that memory. */
+export async function nodeOptions(): Promise<string> {
+  const [, template] = (await read("main.tf")).match(/^ +NODE_OPTIONS = "(.*)"$/m)!;
+  const heapMb = Math.floor(await defaultMemoryMb() * 9 / 10);
+  const options = template.replace("${floor(var.lambda_memory_mb * 9 / 10)}", String(heapMb));
+  if (/^[-=\w ]+$/.test(options)) return options;
+  throw new Error(`Cannot read NODE_OPTIONS from main.tf: ${options}`);
+}
+
 export const EVENT_TIME = "2026-01-02T03:04:05.678Z";
 
 /** The object of an S3 event record, its key form-encoded. */

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { unzipSync } from "fflate";
-import { permittedTest, toEvent } from "./fixtures.ts";
+import { defaultMemoryMb, nodeOptions, permittedTest, toEvent } from "./fixtures.ts";
 import { type Environment, FunctionProcess, writeFunction } from "./function_process.ts";
 import { LARGE_BYTES, TlsStub } from "./tls_stub.ts";
 
@@ -12,6 +12,8 @@ interface Setup {
   startStub(): Promise<TlsStub>;
   start(endpoint: string, env?: Environment, flags?: string[]): Promise<FunctionProcess>;
   freePort(): number;
+  /** The runtime's own Node. */
+  node: string;
 }
 
 permittedTest("the function wastes no call, connection, byte or start", async (t) => {
@@ -34,7 +36,7 @@ permittedTest("the function wastes no call, connection, byte or start", async (t
       await work(lambda, stub);
     };
     for (const [name, step] of Object.entries(STEPS)) {
-      await t.step(name, () => step({ start, startStub, withStub, freePort }));
+      await t.step(name, () => step({ start, startStub, withStub, freePort, node }));
     }
   } finally {
     await Deno.remove(parent, { recursive: true });
@@ -154,6 +156,18 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
     // What is kept of each event would show: 1 KB of each is 1.2 MB.
     const grown = last.heapMb! / first.heapMb!;
     assert.ok(grown < 1.1, `${first.heapMb} MB became ${last.heapMb} MB`);
+  },
+
+  "the heap's limit is below the function's memory": async ({ node }) => {
+    const args = ["-p", "v8.getHeapStatistics().heap_size_limit / 2 ** 20"];
+    const heapMb = async (NODE_OPTIONS: string) => {
+      const options = { args, env: { NODE_OPTIONS }, clearEnv: true };
+      const { stdout } = await new Deno.Command(node, options).output();
+      return Number(new TextDecoder().decode(stdout));
+    };
+    const memoryMb = await defaultMemoryMb();
+    const limitMb = await heapMb(await nodeOptions());
+    assert.ok(limitMb > 0.8 * memoryMb && limitMb < memoryMb, `${limitMb} of ${memoryMb} MB`);
   },
 
   "no more is read of an object of 512 MB than of one of 4 KB": (setup) =>

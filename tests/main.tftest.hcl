@@ -37,6 +37,7 @@ variables {
   lambda_timeout_seconds   = null
   reserved_concurrency     = null
   tracing_mode             = null
+  warm_up                  = null
   filter_prefix            = null
   filter_suffix            = null
   log_retention_days       = null
@@ -221,13 +222,21 @@ run "defaults" {
   assert {
     condition = alltrue([
       jsonencode(aws_lambda_function.metadata.environment) == jsonencode([
-        { variables = { BUCKET_NAME = aws_s3_bucket.uploads.bucket, NODE_OPTIONS = "--max-semi-space-size=2", TABLE_NAME = aws_dynamodb_table.files.name } },
+        {
+          variables = {
+            BUCKET_NAME   = aws_s3_bucket.uploads.bucket
+            NODE_OPTIONS  = "--max-semi-space-size=2 --max-old-space-size=230"
+            STACK_CREATED = terraform_data.stack.input.created
+            TABLE_NAME    = aws_dynamodb_table.files.name
+            WARM_UP       = "on"
+          }
+        },
       ]),
       jsonencode([for block in regexall("(?ms)^provider .*?^}", join("\n", [for name in fileset(path.module, "*.tf") : file(name)])) : flatten(regexall("(?m)^  (\\w+)", block))]) == jsonencode([
         ["region", "default_tags"],
       ]),
     ])
-    error_message = "CKV_AWS_45 CKV_AWS_41: the function's environment holds two names and a memory limit, and the provider block no key."
+    error_message = "CKV_AWS_45 CKV_AWS_41: the function's environment holds two names, a time, a switch and limits of memory, and the provider block no key."
   }
 
   assert {
@@ -379,6 +388,28 @@ run "defaults" {
   assert {
     condition     = jsonencode(sort(flatten(regexall("(?m)^variable \"(\\w+)\"", file("${path.module}/variables.tf"))))) == jsonencode(sort(flatten(regexall("(?m)^  (\\w+) += null$", file("${path.module}/tests/main.tftest.hcl")))))
     error_message = "Variables: this test sets each to null."
+  }
+}
+
+run "changed_function" {
+  command = apply
+
+  variables {
+    lambda_memory_mb = 129
+    warm_up          = false
+  }
+
+  assert {
+    condition = jsonencode([
+      aws_lambda_function.metadata.environment[0].variables.NODE_OPTIONS,
+      aws_lambda_function.metadata.environment[0].variables.WARM_UP,
+      aws_lambda_function.metadata.environment[0].variables.STACK_CREATED,
+      ]) == jsonencode([
+      "--max-semi-space-size=2 --max-old-space-size=116",
+      "off",
+      terraform_data.stack.input.created,
+    ])
+    error_message = "Function: the heap is limited to 90 % of the memory, warm_up switches the warm-up off, and the stack keeps its age."
   }
 }
 
