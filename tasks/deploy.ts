@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { EARLY_MINUTES } from "../function/read.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { temporaryFolder } from "./files.ts";
 import { updateCode } from "./function.ts";
@@ -37,7 +38,22 @@ export async function deploy(
   });
   const outputs = (await terraform.outputs(target.workspace))!;
   await repairCode(connect(target, outputs), await Deno.readFile(ZIP_URL));
+  sayIfNew(await terraform.pullState(target.workspace), target, Date.now());
   return outputs;
+}
+
+/** Says what the function does while S3 may not know the objects of a new stack. */
+export function sayIfNew(
+  { created = "" }: Pick<terraform.State, "created">,
+  { flags }: Pick<Target, "flags">,
+  nowMs: number,
+): void {
+  if (!(nowMs < Date.parse(created) + EARLY_MINUTES * 60_000)) return;
+  say(
+    `The stack is younger than ${EARLY_MINUTES} minutes, in which S3 may answer 404 for an object ` +
+      `that is there: such events are tried again, and deno task replay${flags} runs those that ` +
+      "end in the failure queue",
+  );
 }
 
 /** Terraform compares the zip with its own record, and so misses code that was changed in AWS. */

@@ -49,6 +49,8 @@ export interface State {
   text: string;
   /** The stack's; undefined until the first apply, before which nothing exists in AWS. */
   name?: string;
+  /** When the stack was made, in ISO 8601; undefined until then. */
+  created?: string;
   resources: Resource[];
   region: string;
 }
@@ -240,7 +242,7 @@ export async function pullState(workspace: string, { always = false } = {}): Pro
   );
   const stack = all.find(({ type, name }) => type === "terraform_data" && name === "stack");
   const input = stack?.instances[0]?.attributes.input as
-    | { value: { region: string; name: string } }
+    | { value: { region: string; name: string; created: string } }
     | undefined;
   // terraform_data lives in the state alone: AWS has nothing of it.
   const isInAws = ({ mode, provider }: StateResource) =>
@@ -254,8 +256,8 @@ export async function pullState(workspace: string, { always = false } = {}): Pro
         tainted: status === "tainted",
       })),
   );
-  const { name, region = "us-east-1" } = input?.value ?? {};
-  return { text, name, resources, region };
+  const { name, created, region = "us-east-1" } = input?.value ?? {};
+  return { text, name, created, resources, region };
 }
 
 interface StateResource {

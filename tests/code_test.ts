@@ -1,8 +1,8 @@
-/** Code that was changed outside Terraform, which the provider never sees. */
+/** What deploy does after the apply: code that was changed outside Terraform, and a new stack. */
 
 import assert from "node:assert/strict";
 import { quiet } from "./dev_fixtures.ts";
-import { fakeStack, permittedTest } from "./fixtures.ts";
+import { fakeStack, permittedTest, progressOf } from "./fixtures.ts";
 
 const ZIP = new TextEncoder().encode("zip");
 
@@ -37,4 +37,19 @@ permittedTest("status counts other code than built here as a problem", async () 
   ]);
   assert.deepEqual(await problems("deployed"), []);
   assert.deepEqual(await problems(), []);
+});
+
+permittedTest("deploy says for 15 minutes what the function does in a new stack", async () => {
+  const { sayIfNew } = await import("../tasks/deploy.ts");
+  const said = (created: string | undefined, now: string) =>
+    progressOf(() =>
+      Promise.resolve(sayIfNew({ created }, { flags: " --env a" }, Date.parse(now)))
+    );
+  const made = "2026-01-02T03:04:05Z";
+  assert.match(
+    await said(made, "2026-01-02T03:19:04Z"),
+    /^The stack is younger than 15 minutes, .* 404 .* deno task replay --env a runs those .*\n$/,
+  );
+  assert.equal(await said(made, "2026-01-02T03:19:05Z"), "");
+  assert.equal(await said(undefined, made), "");
 });
