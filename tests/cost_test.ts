@@ -16,6 +16,18 @@ const CPU_MS = 2.1;
 const VCPU_MB = 1769;
 
 /**
+ * Lambda bills init too since 2025-08-01. AWS finds it in less than one call of 100:
+ * https://aws.amazon.com/blogs/compute/aws-lambda-standardizes-billing-for-init-phase/
+ * Its length is an assumption, as nothing was measured on AWS.
+ */
+const INIT_MS = 300;
+const CALLS_AN_INIT = 100;
+
+/** Of each alarm, a month, and those that are free: https://aws.amazon.com/cloudwatch/pricing/ */
+const ALARM_DOLLARS = "0.10";
+const FREE_ALARMS = 10;
+
+/**
  * What the platform adds to the log of an invocation, in JSON and at its level INFO:
  * https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
  */
@@ -32,45 +44,67 @@ const PLATFORM_LINES = [
 ];
 
 permittedTest("the README's cost of a million uploads is right", async (t) => {
-  const readme = (await read("README.md")).replaceAll(/\s+/g, " ");
-  const says = (text: string) =>
-    assert.ok(readme.includes(text), `README.md does not say: ${text}`);
   let total = 0;
   /** Looks for the cells of quantity, price and cost. */
-  const costs = (quantity: number, unit: string, price: string, per = unit) => {
+  const costs = async (quantity: number, unit: string, price: string, per = unit) => {
     const cost = (quantity * Number(price)).toFixed(2);
     total += Number(cost);
-    says(`| ${quantity.toLocaleString("en-US")} ${unit} | $${price} a ${per} | $${cost} |`);
+    await says(`| ${quantity.toLocaleString("en-US")} ${unit} | $${price} a ${per} | $${cost} |`);
   };
 
   await t.step("Lambda's time: two calls, and the CPU that so much memory buys", async () => {
     const memoryMb = await defaultMemoryMb();
     const ms = Math.ceil(2 * CALL_MS + CPU_MS * VCPU_MB / memoryMb);
-    says(`two calls of ${CALL_MS} ms and ${CPU_MS} ms of CPU are ${ms} ms at ${memoryMb} MB`);
-    costs(ms * 1000 * memoryMb / 1024, "GB-seconds", "0.0000133334", "GB-second");
+    await says(`two calls of ${CALL_MS} ms and ${CPU_MS} ms of CPU are ${ms} ms at ${memoryMb} MB`);
+    await costs(ms * 1000 * memoryMb / 1024, "GB-seconds", "0.0000133334", "GB-second");
   });
-  await t.step("requests to Lambda and S3", () => {
-    costs(1, "million", "0.20");
-    costs(1, "million", "0.40");
+  await t.step("Lambda's init", async () => {
+    const assumed = `if it takes ${INIT_MS} ms, and 1 call of ${CALLS_AN_INIT} begins with one`;
+    await says(`init, billed since 2025-08-01: ${assumed}`);
+    const seconds = INIT_MS / 1000 * 1e6 / CALLS_AN_INIT;
+    await costs(
+      seconds * await defaultMemoryMb() / 1024,
+      "GB-seconds",
+      "0.0000133334",
+      "GB-second",
+    );
+  });
+  await t.step("requests to Lambda and S3", async () => {
+    await costs(1, "million", "0.20");
+    await costs(1, "million", "0.40");
   });
   await t.step("DynamoDB's units, by the size of the row as the code writes it", async () => {
     const sizes = [];
     for (const text of ["\0", "a", "ä", "😀"]) sizes.push(itemBytes((await record(text)).item));
     const [bare, ascii, ...others] = sizes;
-    says(`a row of ${ascii} bytes, ${bare} without preview`);
+    await says(`a row of ${ascii} bytes, ${bare} without preview`);
     const [two, three] = others.map((bytes) => Math.ceil(bytes / 1024));
-    says(`${two} or ${three} units in other alphabets`);
-    costs(Math.ceil(ascii / 1024), "million", "0.625");
+    await says(`${two} or ${three} units in other alphabets`);
+    await costs(Math.ceil(ascii / 1024), "million", "0.625");
   });
   await t.step("the log's bytes, by the line as the code writes it", async () => {
     const bytes = new TextEncoder().encode((await record("a")).line).length;
     const platform = PLATFORM_LINES.map((line) => toJsonLine(line).length)
       .reduce((sum, length) => sum + length);
-    says(`a line of ${bytes} bytes, and ${platform} of the platform's`);
-    costs(Number(((bytes + platform) * 1e6 / 1024 ** 3).toFixed(2)), "GB", "0.50");
+    await says(`a line of ${bytes} bytes, and ${platform} of the platform's`);
+    await costs(Number(((bytes + platform) * 1e6 / 1024 ** 3).toFixed(2)), "GB", "0.50");
   });
   await t.step("all of it together", () => says(`| $${total.toFixed(2)} |`));
 });
+
+permittedTest("the README says what its alarms cost, idle or not", async () => {
+  const { NAMED } = await import("../tasks/leftovers.ts");
+  const alarms = NAMED.filter(({ address }) => address.startsWith("aws_cloudwatch_metric_alarm."));
+  const free = `past an account's ${FREE_ALARMS} free ones`;
+  await says(
+    `An idle stack costs its ${alarms.length} alarms, $${ALARM_DOLLARS} a month each ${free}`,
+  );
+});
+
+async function says(text: string): Promise<void> {
+  const readme = (await read("README.md")).replaceAll(/\s+/g, " ");
+  assert.ok(readme.includes(text), `README.md does not say: ${text}`);
+}
 
 /** The row and the line of the log that the code makes of an upload that begins with `text`. */
 async function record(text: string) {
