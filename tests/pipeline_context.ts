@@ -9,7 +9,13 @@ import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
 import { IAMClient } from "@aws-sdk/client-iam";
 import { STSClient } from "@aws-sdk/client-sts";
-import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
+import {
+  GetFunctionConfigurationCommand,
+  InvokeCommand,
+  LambdaClient,
+  UpdateFunctionConfigurationCommand,
+  waitUntilFunctionUpdatedV2,
+} from "@aws-sdk/client-lambda";
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { countFailures, invoke } from "../tasks/function.ts";
@@ -189,6 +195,26 @@ export async function invokeLater({ root }: Deployed, event: unknown): Promise<v
   const FunctionName = root.outputs.lambda_function_name;
   const Payload = new TextEncoder().encode(JSON.stringify(event));
   await root.lambda.send(new InvokeCommand({ FunctionName, InvocationType: "Event", Payload }));
+}
+
+/**
+ * Has the function take the stack for so old, until the next deploy, and returns when it was made by
+ * what the function knew before. In the first 15 minutes a 404 fails.
+ */
+export async function ageStack(
+  { root: { lambda, outputs } }: Deployed,
+  minutes: number,
+): Promise<string | undefined> {
+  const name = { FunctionName: outputs.lambda_function_name };
+  const { Environment } = await lambda.send(new GetFunctionConfigurationCommand(name));
+  const before = Environment?.Variables ?? {};
+  const STACK_CREATED = new Date(Date.now() - minutes * 60_000).toISOString();
+  const Variables = { ...before, STACK_CREATED };
+  await lambda.send(
+    new UpdateFunctionConfigurationCommand({ ...name, Environment: { Variables } }),
+  );
+  await waitUntilFunctionUpdatedV2({ client: lambda, maxWaitTime: 60, minDelay: 0.1 }, name);
+  return before.STACK_CREATED;
 }
 
 /** An S3 event record of the stack's bucket. */

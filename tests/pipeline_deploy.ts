@@ -94,6 +94,7 @@ export const DEPLOY: Steps<Pipeline> = {
       deploy.stderr,
       /Account 123456789012, region us-east-1, environment local-deno-task-test/,
     );
+    assert.match(deploy.stderr, /^The stack is younger than 15 minutes, in which S3 may .* 404/m);
   },
 
   "a half-made virtual environment is made again": async ({ otherTools }) => {

@@ -10,22 +10,40 @@ import { forEachParallel } from "../tasks/parallel.ts";
 import type { ReplayReport } from "../tasks/replay.ts";
 import { BACKFILLED, deleteRow, type Item, queryRows } from "../tasks/rows.ts";
 import type { Status } from "../tasks/status.ts";
+import { pullState } from "../tasks/terraform.ts";
 import { toEvent } from "./fixtures.ts";
 import {
+  ageStack,
   type Deployed,
   failedMessage,
   interruptedTask,
   invokeLater,
+  invokeWith,
+  recordOf,
   recordOfRow,
   rowsBelow,
   type Steps,
   task,
   waitFor,
+  WORKSPACE,
 } from "./pipeline_context.ts";
 import type { Ended } from "./run_task.ts";
 
 /** An event that always fails, and so stays in the failure queue, from here on. */
 export const FAIL: Steps<Deployed> = {
+  "F57a a 404 fails in the stack's first 15 minutes, and is a fact after them": async (
+    deployed,
+  ) => {
+    const key = "poison/missing.txt";
+    const invoked = () => invokeWith(deployed, [recordOf(deployed, { key, size: 7 })]);
+    assert.equal(await ageStack(deployed, 10), (await pullState(WORKSPACE)).created);
+    assert.match(await invoked() ?? "", /NoSuchKey \(HTTP 404\): until .*, 15 minutes after/);
+    assert.deepEqual(await queryRows(deployed.root, key), []);
+    await ageStack(deployed, 20);
+    assert.equal(await invoked(), undefined);
+    assert.equal((await queryRows(deployed.root, key)).length, 1);
+  },
+
   "an event that can't be handled is retried, then parked whole": async (deployed) => {
     const event = toEvent(deployed.bucket, ["poison/%zz", "poison/good.txt"], 7);
     await invokeLater(deployed, event);

@@ -9,6 +9,7 @@ import { queryRows } from "../tasks/rows.ts";
 import { corpus, type Sample } from "./corpus.ts";
 import { EVENT_TIME, toEvent } from "./fixtures.ts";
 import {
+  ageStack,
   assertOneFailure,
   type Deployed,
   invokeLater,
@@ -110,6 +111,7 @@ export const MANY_ROWS: Steps<Deployed> = {
   },
 
   "the function killed in the middle of an event: the retry records it": async (deployed) => {
+    await ageStack(deployed, 20); // as there are no such objects
     const keys = Array.from({ length: 1000 }, (_, i) => `killed/${i}`);
     await invokeLater(deployed, toEvent(deployed.bucket, keys, 7));
     const count = async () => (await rowsBelow(deployed, "killed/")).length;
