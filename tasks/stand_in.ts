@@ -51,7 +51,7 @@ const GRANTED_ON_ALL = [
 ];
 
 /** The files of a workspace's stand-in. */
-export function placesOf(workspace: string) {
+function placesOf(workspace: string) {
   const folder = join(LOCAL_FOLDER, workspace);
   const tmp = join(folder, "tmp");
   return {

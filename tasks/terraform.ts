@@ -234,7 +234,11 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
 /** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */
 export async function pullState(workspace: string, { always = false } = {}): Promise<State> {
   const options: RunOptions = { quiet: true, always };
-  const { stdout: text } = await terraform(workspace, ["state", "pull"], options);
+  return parseState((await terraform(workspace, ["state", "pull"], options)).stdout);
+}
+
+/** A state in the words of `terraform state pull`. */
+export function parseState(text: string): State {
   if (text.trim() === "") return { text, resources: [], region: "" };
   const { resources: all = [] } = parse<{ resources?: StateResource[] }>(
     text,

@@ -19,12 +19,14 @@ import {
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { countFailures, invoke } from "../tasks/function.ts";
+import type { Found } from "../tasks/leftovers.ts";
 import { type Item, toItem } from "../tasks/rows.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
-import { type Clients, connect, type Stack, targetOf } from "../tasks/target.ts";
+import { connect, type Stack, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
+import type { LateProxy } from "./pipeline_interrupted.ts";
 import { listProcesses } from "./processes.ts";
 import { type Ended, interruptTask } from "./run_task.ts";
 
@@ -72,7 +74,11 @@ export interface Deployed extends Pipeline {
   ca: string;
   /** The apply of the other clone, which goes on beside the first steps. */
   otherApply: Promise<Ended>;
-  /** The deploy of the other clone with a backend of the user's own, beside some steps too. */
+  /** A way to the stand-in whose answers can be late. */
+  late: LateProxy;
+  /** What the last interruption of the other clone's deploy left in AWS alone. */
+  left: Found[];
+  /** The deploy that goes on, beside some steps too. */
   otherDeploy?: Promise<Ended>;
   /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */
   loaded: Item[];
@@ -85,23 +91,18 @@ export type Steps<Context> = Record<
 >;
 
 /** What is deployed; starts to record the calls to it, and to deploy it from the other clone. */
-export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Deployed> {
+export async function openDeployed(
+  pipeline: Pipeline,
+  ca: string,
+  late: LateProxy,
+): Promise<Deployed> {
   const found = await outputs(WORKSPACE);
   assert.ok(found);
   const close = () => Promise.resolve();
   const deployer = connect({ ...TARGET, ca, [Symbol.asyncDispose]: close }, found);
-  const endpoint = Deno.env.get("AWS_ENDPOINT_URL")!;
-  const root = { outputs: found, ...rootClients(endpoint, ca) };
-  const settings = { "cloudtrail._recording_enabled": true };
-  await post(ca, `${endpoint}/_ministack/config`, settings);
-  const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
-  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca, otherApply, loaded: [] };
-}
-
-/** Clients of the stand-in's root, whom no policy binds. */
-export function rootClients(endpoint: string, ca: string): Clients {
-  const config = rootOf(endpoint, ca);
-  return {
+  const config = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca);
+  const root = {
+    outputs: found,
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
     lambda: new LambdaClient(config),
@@ -111,6 +112,11 @@ export function rootClients(endpoint: string, ca: string): Clients {
     iam: new IAMClient(config),
     sts: new STSClient(config),
   };
+  const settings = { "cloudtrail._recording_enabled": true };
+  await post(ca, `${config.endpoint}/_ministack/config`, settings);
+  const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
+  const bucket = found.s3_bucket_name;
+  return { ...pipeline, deployer, root, bucket, ca, otherApply, late, left: [], loaded: [] };
 }
 
 /** Runs a task in the test's environment. */
@@ -154,7 +160,7 @@ export async function plainTerraform({ clone, shell }: Pipeline, args: string[])
 }
 
 /** Terraform with just these arguments, in a folder. */
-export function plainTerraformIn(
+export function terraformIn(
   folder: string,
   env: Record<string, string>,
   args: string[],

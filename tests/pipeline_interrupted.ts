@@ -1,21 +1,23 @@
 /**
  * Steps of the end-to-end test: Ctrl-C in the middle of an apply, with AWS's answers as late as they
- * are from afar. What Terraform left behind is taken in by the next deploy.
+ * are from afar; and a backend of the user's own, which keeps the state in a bucket. Both in the other
+ * clone, whose tasks act as on AWS, since a stand-in's own state stays on this machine.
  */
 
 import assert from "node:assert/strict";
-import { findNamed, type Found } from "../tasks/leftovers.ts";
-import { placesOf } from "../tasks/stand_in.ts";
-import type { Clients } from "../tasks/target.ts";
-import { pullState } from "../tasks/terraform.ts";
+import { join } from "node:path";
+import { CreateBucketCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
+import { namesIn } from "../tasks/files.ts";
+import { findNamed, type Found, NAMED } from "../tasks/leftovers.ts";
+import { parseState } from "../tasks/terraform.ts";
 import {
-  ENVIRONMENT,
-  LONGEST_PROJECT,
-  type Pipeline,
+  type Deployed,
   processesOf,
-  rootClients,
+  RESOURCES,
   type Steps,
-  WORKSPACE,
+  taskIn,
+  terraformIn,
+  withoutAws,
 } from "./pipeline_context.ts";
 import { interruptTask } from "./run_task.ts";
 
@@ -23,71 +25,133 @@ import { interruptTask } from "./run_task.ts";
 const DELAY_MS = 400;
 const INTERRUPT_AFTER_MS = 300;
 
-const { running: RUNNING, certificate: CERTIFICATE } = placesOf(WORKSPACE);
+/** By its name the deployer may use it. */
+const BUCKET = "file-metadata-states";
+const KEY = "file-metadata.tfstate";
 
-/** Three interruptions; the next deploy goes on. */
-export const INTERRUPTED: Steps<Pipeline> = {
-  "Ctrl-C in the middle of apply, answers late": async ({ hostileShell }, t) => {
-    const text = await Deno.readTextFile(RUNNING);
-    const { port } = JSON.parse(text);
-    using proxy = lateProxy(port);
-    // The tasks go through the proxy.
-    await Deno.writeTextFile(RUNNING, JSON.stringify({ ...JSON.parse(text), port: proxy.port }));
-    const aws = rootClients(`https://127.0.0.1:${port}`, await Deno.readTextFile(CERTIFICATE));
-    let left: Found[] = [];
-    const interrupt = (line: RegExp) => interruptLate(hostileShell, proxy, line);
-    try {
-      await t.step("the stack's name is in the state before anything is in AWS", async () => {
-        const stderr = await interrupt(/terraform_data\.stack: Creation complete/);
-        assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
-        assert.match(
-          stderr,
-          /deno task destroy --local --env deno-task-test --yes removes what is there/,
-        );
-        assert.deepEqual(await processesOf(`${WORKSPACE}.tfplan`), []);
-        const { name, resources } = await pullState(WORKSPACE);
-        assert.match(name!, new RegExp(`^${LONGEST_PROJECT}-local-deno-task-test-[0-9a-f]{10}$`));
-        assert.deepEqual([resources, await findNamed(aws, name!)], [[], []]);
-      });
-      await t.step("what is on its way is made, and the state lacks it", async () => {
-        await interrupt(/aws_iam_role\.function: Creating/);
-        left = await leftovers(aws);
-        assert.ok(left.length > 0, "this interruption left nothing behind");
-      });
-      await t.step("the next deploy imports it and goes on, until Ctrl-C", async () => {
-        const stderr = await interrupt(/aws_lambda_function\.metadata: Creating/);
-        assertImported(stderr, left);
-        assert.match(stderr, / to add, \d+ to change, 0 to destroy$/m);
-        assert.doesNotMatch(stderr, /already ?exists|ResourceInUse|ResourceConflict/i);
-      });
-    } finally {
-      await Deno.writeTextFile(RUNNING, text);
-    }
+/** As README has it. */
+const BACKEND = `terraform {
+  backend "s3" {
+    bucket       = "${BUCKET}"
+    key          = "${KEY}"
+    region       = "us-east-1"
+    use_lockfile = true
+  }
+}
+`;
+
+/** The state loses it before destroy. */
+const FORGOTTEN = "aws_cloudwatch_log_group.function";
+
+/** Three interruptions; the deploy that goes on runs beside the next steps. */
+export const INTERRUPTED: Steps<Deployed> = {
+  "Ctrl-C in the middle of apply lets Terraform save its state": async (deployed) => {
+    const { clone, root } = deployed;
+    await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
+    await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
+    const stderr = await interruptLate(deployed, /terraform_data\.stack: Creation complete/);
+    assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
+    assert.match(stderr, /deno task destroy --yes removes what is there$/m);
+    assert.deepEqual(await processesOf(join(clone, "build")), []);
+    // The name is in the state before anything is in AWS.
+    const { name, resources } = await stateNow(deployed);
+    assert.match(name!, /^file-metadata-dev-[0-9a-f]{10}$/);
+    assert.deepEqual([resources, await findNamed(root, name!)], [[], []]);
+  },
+
+  "what is on its way at Ctrl-C is made, and the state lacks it": async (deployed) => {
+    await interruptLate(deployed, /aws_iam_role\.function: Creating/);
+    deployed.left = await leftovers(deployed);
+    assert.ok(deployed.left.length > 0, "this interruption left nothing behind");
+  },
+
+  "the next deploy imports it and goes on, until Ctrl-C": async (deployed) => {
+    const stderr = await interruptLate(deployed, /aws_lambda_function\.metadata: Creating/);
+    assertImported(stderr, deployed.left);
+    assert.match(stderr, / to add, \d+ to change, 0 to destroy$/m);
+    assert.doesNotMatch(stderr, /already ?exists|ResourceInUse|ResourceConflict/i);
+
+    deployed.left = await leftovers(deployed);
+    deployed.otherDeploy = taskIn(deployed.clone, asOnAws(deployed), "deploy", "--yes");
+    deployed.otherDeploy.catch(() => {}); // the step that awaits it tells
   },
 };
 
-/** What is in AWS and not in the state. */
-export async function leftovers(aws: Clients): Promise<Found[]> {
-  const { name, resources } = await pullState(WORKSPACE);
-  const known = resources.map(({ address }) => address);
-  return (await findNamed(aws, name!)).filter(({ address }) => !known.includes(address));
+export const OWN_BACKEND: Steps<Deployed> = {
+  "deploy goes on where it was interrupted, its state in the user's own backend": async (
+    deployed,
+  ) => {
+    const { code, stdout, stderr } = await deployed.otherDeploy!;
+    assert.equal(code, 0, stderr);
+    assertImported(stderr, deployed.left);
+    assert.match(stdout, /^environment = dev$/m);
+    const list = new ListObjectsV2Command({ Bucket: BUCKET });
+    const { Contents = [] } = await deployed.root.s3.send(list);
+    assert.deepEqual(Contents.map(({ Key }) => Key), [KEY]); // and no lock
+    const local = (await namesIn(deployed.clone)).filter((name) => name === "terraform.tfstate");
+    assert.deepEqual(local, []);
+  },
+
+  "verify and status find it": async (deployed) => {
+    const verify = await taskIn(deployed.clone, asOnAws(deployed), "verify");
+    assert.equal(verify.code, 0, verify.stdout + verify.stderr);
+    const status = await taskIn(deployed.clone, asOnAws(deployed), "status");
+    assert.equal(status.code, 0, status.stdout + status.stderr);
+    assert.match(status.stdout, /^All is well\.$/m);
+  },
+
+  "destroy takes in what the state lacks, and proves that nothing is left": async (deployed) => {
+    const { clone, root } = deployed;
+    const env = { ...asOnAws(deployed), TF_WORKSPACE: "default" };
+    const removed = await terraformIn(clone, env, ["state", "rm", FORGOTTEN]);
+    assert.equal(removed.code, 0, removed.stderr);
+    const { name } = await stateNow(deployed);
+    assert.equal((await findNamed(root, name!)).length, NAMED.length);
+    const { code, stdout, stderr } = await taskIn(clone, asOnAws(deployed), "destroy", "--yes");
+    assert.equal(code, 0, stderr);
+    assertImported(stderr, [{ address: FORGOTTEN }]);
+    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources gone\n`);
+    assert.deepEqual(await findNamed(root, name!), []);
+  },
+};
+
+async function stateNow(deployed: Deployed) {
+  const env = { ...asOnAws(deployed), TF_WORKSPACE: "default" };
+  return parseState((await terraformIn(deployed.clone, env, ["state", "pull"])).stdout);
 }
 
-/** An id is not compared: that of a queue is its URL, and the tasks' one has the proxy's port. */
-export function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
+/** What is in AWS and not in the state. */
+async function leftovers(deployed: Deployed): Promise<Found[]> {
+  const { name, resources } = await stateNow(deployed);
+  const known = resources.map(({ address }) => address);
+  return (await findNamed(deployed.root, name!)).filter(({ address }) => !known.includes(address));
+}
+
+function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
   const imports = stderr.split("\n").filter((line) => line.startsWith("$ terraform import "));
   for (const { address } of left) {
     assert.ok(imports.some((line) => line.includes(` ${address} `)), `${address}: ${stderr}`);
   }
 }
 
-interface LateProxy extends Disposable {
+/**
+ * An environment in which the stand-in is AWS, behind the late proxy, and this machine an instance with
+ * the deployer's role.
+ */
+function asOnAws({ shell, late }: Deployed): Record<string, string> {
+  const names = ["AWS_CA_BUNDLE", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
+  const ofStandIn = Object.fromEntries(names.map((name) => [name, Deno.env.get(name)!]));
+  // A queue's URL has the port in it by which it was made.
+  return { ...withoutAws(shell), ...ofStandIn, AWS_ENDPOINT_URL: `https://127.0.0.1:${late.port}` };
+}
+
+export interface LateProxy extends Disposable {
   port: number;
   delayMs: number;
 }
 
 /** Passes connections on to a port of this machine, and what comes back after `delayMs`. */
-function lateProxy(port: number): LateProxy {
+export function lateProxy(port: number): LateProxy {
   const hostname = "127.0.0.1";
   const listener = Deno.listen({ hostname, port: 0 });
   const open = new Set<Deno.TcpConn>();
@@ -121,19 +185,16 @@ function lateProxy(port: number): LateProxy {
 }
 
 /** Deploys with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
-async function interruptLate(
-  shell: Record<string, string>,
-  proxy: LateProxy,
-  line: RegExp,
-): Promise<string> {
-  const words = ["deploy", ...ENVIRONMENT, "--yes"];
-  const { code, stderr } = await interruptTask(words, shell, line, {
+async function interruptLate(deployed: Deployed, line: RegExp): Promise<string> {
+  const { clone: folder, late } = deployed;
+  const { code, stderr } = await interruptTask(["deploy", "--yes"], asOnAws(deployed), line, {
+    folder,
     afterMs: INTERRUPT_AFTER_MS,
     onStderr: (text) => {
-      if (/\$ terraform apply/.test(text)) proxy.delayMs = DELAY_MS;
+      if (/\$ terraform apply/.test(text)) late.delayMs = DELAY_MS;
     },
   });
-  proxy.delayMs = 0;
+  late.delayMs = 0;
   assert.equal(code, 130, stderr);
   return stderr;
 }

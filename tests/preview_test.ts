@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
-import { PREFIX_BYTES } from "../handler.ts";
 import { permittedTest } from "./fixtures.ts";
 
 type Options = Parameters<typeof previewOf>[1];

@@ -10,20 +10,26 @@ export interface Ended {
   stderr: string;
 }
 
+/** The project's folder. */
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
 /**
- * Runs a task by its name and arguments in just this environment. `onStderr` is called with all of
- * standard error so far, whenever more of it comes.
+ * Runs a task by its name and arguments in just this environment. `folder` is the clone's. `onStderr`
+ * is called with all of standard error so far, whenever more of it comes.
  */
 export async function runTask(
   [name, ...args]: string[],
   env: Record<string, string>,
-  onStderr?: (text: string, child: Deno.ChildProcess) => void,
+  { folder = ROOT, onStderr }: {
+    folder?: string;
+    onStderr?: (text: string, child: Deno.ChildProcess) => void;
+  } = {},
 ): Promise<Ended> {
   const { tasks } = JSON.parse(await read("deno.json"));
   const [, ...words] = tasks[name].command.split(" ");
   const child = new Deno.Command(Deno.execPath(), {
     args: [...words, ...args],
-    cwd: fileURLToPath(new URL("..", import.meta.url)),
+    cwd: folder,
     env,
     clearEnv: true,
     stdin: "null",
@@ -44,16 +50,21 @@ export async function interruptTask(
   words: string[],
   env: Record<string, string>,
   pattern: RegExp,
-  { afterMs = 0, onStderr }: { afterMs?: number; onStderr?: (text: string) => void } = {},
+  { folder, afterMs = 0, onStderr }: {
+    folder?: string;
+    afterMs?: number;
+    onStderr?: (text: string) => void;
+  } = {},
 ): Promise<Ended> {
   let sent = false;
-  const ended = await runTask(words, env, (text, child) => {
+  const interrupt = (text: string, child: Deno.ChildProcess) => {
     onStderr?.(text);
     if (sent || !pattern.test(text)) return;
     sent = true;
     if (afterMs === 0) child.kill("SIGINT");
     else setTimeout(() => child.kill("SIGINT"), afterMs);
-  });
+  };
+  const ended = await runTask(words, env, { folder, onStderr: interrupt });
   assert.ok(sent, `never came to ${pattern}: ${ended.stderr}`);
   return ended;
 }
