@@ -18,7 +18,7 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "another Terraform works on this state, as shown above; wait for it (if it was killed, terraform force-unlock ID)",
   ],
   [
-    /-migrate-state/,
+    /state migration|-migrate-state/,
     "the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],
   [

@@ -22,6 +22,11 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     "terraform plan failed: Invalid value for variable: lambda_memory_mb must be a whole number from 128 to 10240.",
   ],
   [
+    "a backend that was added while the state is on this machine",
+    "\nError: Can't ask approval for state migration when interactive input is disabled.\n\nPlease\n",
+    "terraform plan failed: the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
+  ],
+  [
     "two errors",
     `${INVALID}\nError: Second\n\nmore\n`,
     /from 128 to 10240\. \(and 1 more above\)$/,
