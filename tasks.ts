@@ -33,16 +33,8 @@ import { replayFailures, replayToText } from "./tasks/replay.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { run } from "./tasks/shell.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
-import { stopStandIns } from "./tasks/stand_in.ts";
-import { copyFor } from "./tasks/terraform.ts";
 import { readStatus, statusToText } from "./tasks/status.ts";
-import {
-  NothingDeployedError,
-  openTarget,
-  readyTerraform,
-  targetOf,
-  withStack,
-} from "./tasks/target.ts";
+import { NothingDeployedError, openTarget, targetOf, withStack } from "./tasks/target.ts";
 import {
   FindingError,
   print,
@@ -52,8 +44,6 @@ import {
   UserError,
   visible,
 } from "./tasks/terminal.ts";
-import { requirePrograms } from "./tasks/tools.ts";
-import { writeDefaults } from "./tasks/variables.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
 import { explain, whyToText } from "./tasks/why.ts";
 
@@ -75,16 +65,6 @@ export interface Task<Name extends OptionName = OptionName> extends Syntax<Name>
 const LOG_SINCE_MS = 15 * 60_000;
 const SHOWN_ROWS = 50;
 const WHY_SINCE_MS = 7 * 86_400_000;
-
-/**
- * Packages that only tests need are in a lock file of their own: a task fetches all that is in
- * deno.lock. The tests that need them are not named as tests, so that a plain `deno test` passes by.
- */
-const OF_TESTS = "--lock=tests/deno.lock";
-export const TESTS_WITH_PACKAGES = ["tests/properties.ts", "tests/pipeline.ts"];
-
-/** The tests' stand-ins are in workspaces that begin so. */
-const TEST_WORKSPACES = "local-deno-task-test";
 
 const goesOn = (again: string) => `${again} goes on where this ended`;
 const unchanged = () => "nothing was changed";
@@ -403,31 +383,9 @@ async function mutateTask(): Promise<void> {
   await run(Deno.execPath(), args);
 }
 
-/** Every check: the first failure ends it. */
 async function testTask(): Promise<void> {
-  const deno = (args: string[]) => run(Deno.execPath(), args);
-  await requirePrograms({ standIn: true });
-  await readyTerraform(TEST_WORKSPACES);
-  const copy = await copyFor(TEST_WORKSPACES);
-  const env = { TF_WORKSPACE: "default", ...copy?.env };
-  const terraform = (args: string[]) => run("terraform", [...copy?.args ?? [], ...args], { env });
-  // Terraform's provider starts a hundred times, and spends 40 % of that on collecting garbage.
-  Deno.env.set("GOGC", "off");
-  Deno.env.set("GOMEMLIMIT", "1GiB");
-  try {
-    await deno(["fmt", "--check"]);
-    await deno(["lint"]);
-    await deno(["check", OF_TESTS]);
-    await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
-    await terraform(["validate"]);
-    await buildTask();
-    const files = [await writeDefaults(), "docs/hardened.tfvars"].map((f) => `-var-file=${f}`);
-    await terraform(["test", ...files]);
-    // One after another: the stand-in gives up on events where too much runs beside it.
-    await deno(["test", "--allow-all", OF_TESTS, ".", ...TESTS_WITH_PACKAGES]);
-  } finally {
-    await stopStandIns(TEST_WORKSPACES);
-  }
+  const { checkAll } = await import("./tasks/checks.ts");
+  await checkAll();
 }
 
 /** Gives a task's story exactly the options that the task names. */

@@ -12,8 +12,11 @@ export interface RunOptions {
   env?: Record<string, string>;
   /** `env` is all that it gets. */
   clearEnv?: boolean;
-  /** What standard output becomes: shown on stderr (the default), or returned alone. */
-  output?: "show" | "return";
+  /**
+   * What standard output becomes: shown on stderr (the default), or returned alone. `atEnd` shows all
+   * output when the program has ended, so that it is not mixed with that of another.
+   */
+  output?: "show" | "return" | "atEnd";
   /** Of standard output the line that is this text is not shown, and what follows it is not either. */
   showUntil?: string;
   /** Nothing is shown; standard error is in the thrown error. */
@@ -52,12 +55,18 @@ export async function run(command: string, args: string[], options: RunOptions =
   const child = spawn(command, args, name, options);
   children.add(child);
   try {
-    const shown = options.showUntil ? linesBefore(options.showUntil) : show;
+    const held: Uint8Array[] = [];
+    const shown = options.output === "atEnd"
+      ? (chunk: Uint8Array) => void held.push(chunk)
+      : options.showUntil
+      ? linesBefore(options.showUntil)
+      : show;
     const [status, stdout, stderr] = await Promise.all([
       endOf(child),
       collect(child.stdout, options.output === "return" || options.quiet ? undefined : shown),
-      collect(child.stderr, options.quiet ? undefined : show),
+      collect(child.stderr, options.quiet ? undefined : options.output === "atEnd" ? shown : show),
     ]);
+    held.forEach(show);
     if (!options.always) interrupted.throwIfAborted();
     if (!(options.accept ?? [0]).includes(status.code)) {
       const call = [name, ...args.slice(0, 1)].join(" ");

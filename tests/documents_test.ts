@@ -55,7 +55,7 @@ permittedTest("every path that README.md and CONTRIBUTING.md name is there", asy
 
 /** The files that `deno task test` runs, and the tests' own files that these import. */
 async function filesOfTests(): Promise<Set<string>> {
-  const { TESTS_WITH_PACKAGES } = await import("../tasks.ts");
+  const { TESTS_WITH_PACKAGES } = await import("../tasks/checks.ts");
   const files = new Set(
     ["handler_test.ts", ...TESTS_WITH_PACKAGES].map((name) => join(ROOT, name)),
   );
