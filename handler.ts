@@ -18,7 +18,7 @@ import {
 export const PREFIX_BYTES = 1024 * Math.ceil((3 + 4 * PREVIEW_CHARACTERS) / 1024);
 
 /** Records of one event in work at the same time, fewer than the 50 sockets that the SDK opens. */
-const PARALLEL_RECORDS = 32;
+export const PARALLEL_RECORDS = 32;
 
 /** Characters of a content type that are kept; S3 itself takes 8 KB of headers. */
 const CONTENT_TYPE_LENGTH = 1024;
@@ -69,7 +69,7 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
   const records: unknown[] = event.Records;
   const failures: string[] = [];
   await forEachParallel(records, PARALLEL_RECORDS, async (record) => {
-    const failure = await handleRecord(record, outside);
+    const { failure } = await handleRecord(record, outside);
     if (failure !== undefined) failures.push(failure);
   });
 
@@ -82,8 +82,24 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
   }
 }
 
-/** Does one record and logs it; returns the sentence of its failure, if it failed. */
-async function handleRecord(record: unknown, outside: Outside): Promise<string | undefined> {
+/** What became of a record. */
+export interface Handled {
+  outcome: LogLine["outcome"];
+  /** Why it failed. */
+  failure?: string;
+  /** Whether it will fail whenever it is tried. */
+  isFinal?: boolean;
+}
+
+/** An upload as the answer to its read completes it; undefined to leave it without a row. */
+export type Complete = (upload: Upload, answer?: ObjectAnswer) => Upload | undefined;
+
+/** Does one record and logs it. Before a given `complete` its time is unknown, and not told. */
+export async function handleRecord(
+  record: unknown,
+  outside: Outside,
+  complete?: Complete,
+): Promise<Handled> {
   const startMs = outside.now();
   let known: Partial<LogLine> | undefined;
   try {
@@ -91,9 +107,9 @@ async function handleRecord(record: unknown, outside: Outside): Promise<string |
     if (upload === undefined) {
       const { event_name } = namesOf(record);
       log(outside, { level: "WARN", outcome: "ignored", event_name });
-      return;
+      return { outcome: "ignored" };
     }
-    known = toLogFields(uploadToAttributes(upload));
+    if (complete === undefined) known = toLogFields(uploadToAttributes(upload));
     if (outside.remainingMs() < MIN_RECORD_MS) {
       throw new OutOfTimeError(`Cannot begin ${quote(upload.key)}: no time left in this run`);
     }
@@ -102,17 +118,23 @@ async function handleRecord(record: unknown, outside: Outside): Promise<string |
       .catch((error) => {
         throw cannot("read", upload, error);
       });
-    const row = toRow(upload, answer, bytes, new Date(outside.now()).toISOString());
+    const whole = complete ? complete(upload, answer) : upload;
+    if (whole === undefined) {
+      log(outside, { level: "INFO", outcome: "ignored", ...namesOf(record), object: fact });
+      return { outcome: "ignored" };
+    }
+    const row = toRow(whole, answer, bytes, new Date(outside.now()).toISOString());
     const outcome = await putRow(row, outside);
 
     const duration_ms = outside.now() - startMs;
     log(outside, { level: "INFO", outcome, ...toLogFields(row), object: fact, duration_ms });
+    return { outcome };
   } catch (error) {
     const failure = describe(error);
     const duration_ms = outside.now() - startMs;
     const names = known ?? namesOf(record);
     log(outside, { level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
-    return failure;
+    return { outcome: "failed", failure, isFinal: error instanceof InvalidEventError };
   }
 }
 
@@ -410,7 +432,7 @@ export function toJsonLine(line: unknown): string {
 }
 
 /** Runs `work` for every item, at most `limit` at the same time. */
-async function forEachParallel<T>(
+export async function forEachParallel<T>(
   items: T[],
   limit: number,
   work: (item: T) => Promise<void>,

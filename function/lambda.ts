@@ -6,14 +6,8 @@
 import process from "node:process";
 import { DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { GetObjectCommand, HeadObjectCommand, S3Client } from "@aws-sdk/client-s3";
-import {
-  handleEvent,
-  OutOfTimeError,
-  type Outside,
-  PREFIX_BYTES,
-  toJsonLine,
-  type Upload,
-} from "../handler.ts";
+import { OutOfTimeError, type Outside, PREFIX_BYTES, toJsonLine, type Upload } from "../handler.ts";
+import { handle } from "./batch.ts";
 import { readPrefix } from "./read.ts";
 import { warmUp } from "./warm_up.ts";
 
@@ -51,11 +45,11 @@ export const ready: Promise<unknown> = process.env.WARM_UP === "off"
   ? Promise.resolve()
   : warmUp({ s3, dynamo, table: tableName, bucket });
 
-/** Lambda's entry: see {@link handleEvent} for what returning and throwing mean. */
+/** Lambda's entry: see {@link handle} for what returning and throwing mean. */
 export function handler(
   event: unknown,
   context: { getRemainingTimeInMillis(): number },
-): Promise<void> {
+): Promise<unknown> {
   const remainingMs = () => context.getRemainingTimeInMillis() - RESERVE_MS;
 
   /** Aborts a call at its limit: the SDK's timeouts miss a server that sends a byte now and then. */
@@ -94,7 +88,7 @@ export function handler(
     // Not console.log: with JSON logs the runtime would wrap and escape the line once more.
     log: (line) => void process.stdout.write(toJsonLine(line) + "\n"),
   };
-  return handleEvent(event, outside);
+  return handle(event, outside);
 }
 
 /** Asks for the event's own version; without versions, for its own content or a refusal (412). */

@@ -30,6 +30,7 @@ export interface ObjectAnswer {
   ContentEncoding?: string;
   LastModified?: Date;
   ETag?: string;
+  VersionId?: string;
 }
 
 /** How the object now differs from what its event said, or why its content can't be read. */

@@ -7,6 +7,7 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
+import { BACKFILLED } from "../function/batch.ts";
 import { type Upload, versionOf } from "../handler.ts";
 import { pause } from "./signals.ts";
 import type { Clients, Stack } from "./target.ts";
@@ -14,8 +15,7 @@ import type { Clients, Stack } from "./target.ts";
 /** A row of the table: strings and numbers only. */
 export type Item = Record<string, string | number>;
 
-/** The `event_name` of a row that a backfill made. */
-export const BACKFILLED = "ObjectCreated:Backfill";
+export { BACKFILLED };
 
 /** No upload in one request takes longer. */
 const LONGEST_REQUEST_MS = 86_400_000;
