@@ -318,6 +318,40 @@ const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<v
     assert.deepEqual(counter.requests.map(({ method }) => method), ["HEAD", "POST"]);
   },
 
+  "F90 F91 F92 F93 a job's task, under faults and twice": async (setup, lambda) => {
+    await setup.putObject("a task", TEXT);
+    const { LastModified } = await setup.headObject("a task");
+    const answerTo = async (s3Key: string) => {
+      const tasks = [{ taskId: "1", s3Key, s3VersionId: null, s3Bucket: BUCKET }];
+      const invocation = { invocationSchemaVersion: "2.0", invocationId: "i", job: {}, tasks };
+      const { error, answer } = await lambda.invoke(invocation);
+      assert.equal(error, undefined);
+      const [{ resultCode, resultString }] = (answer as { results: Record<string, string>[] })
+        .results;
+      return `${resultCode}: ${resultString}`;
+    };
+    for (const fault of [get("503 SlowDown"), get({ timeout_ms: 60_000 }), put("500 Internal")]) {
+      await breakBy(setup.proxy, [fault]);
+      assert.match(
+        await answerTo("a+task"),
+        /^TemporaryFailure: Cannot (read|write the row of) "a/,
+      );
+    }
+    await breakBy(setup.proxy, []);
+    assert.equal((await setup.rowsOf("a task")).length, 0);
+    assert.equal(await answerTo("a+task"), "Succeeded: written");
+    const rows = await setup.rowsOf("a task");
+    assert.equal(await answerTo("a+task"), "Succeeded: unchanged");
+    assert.deepEqual(await setup.rowsOf("a task"), rows);
+    const [{ timestamp, event_name, content_preview }] = rows;
+    assert.deepEqual(
+      [rows.length, timestamp.S, event_name.S, content_preview.S],
+      [1, LastModified!.toISOString(), "ObjectCreated:Backfill", PREVIEW],
+    );
+    assert.equal(await answerTo("gone"), "Succeeded: ignored");
+    assert.equal((await setup.rowsOf("gone")).length, 0);
+  },
+
   "F74 cut JSON from PutItem": async (setup) => {
     await setup.putObject("cut-json", TEXT);
     using server = new OddServer();

@@ -9,6 +9,8 @@ import { join } from "node:path";
 export interface Invocation {
   /** The name and message of what was thrown. */
   error?: string;
+  /** What the handler returned last. */
+  answer?: unknown;
   ms: number;
   cpuMs: number;
   /** Peak memory of the process so far. */
@@ -27,9 +29,9 @@ const RUNTIME = `
 import fs from "node:fs";
 const measured = async (work) => {
   const [startMs, startCpu] = [performance.now(), process.cpuUsage()];
-  let error;
+  let error, answer;
   try {
-    await work();
+    answer = await work();
   } catch (thrown) {
     error = thrown.name + ": " + thrown.message;
   }
@@ -38,7 +40,7 @@ const measured = async (work) => {
   const peakMb = peakKb() / 1024;
   globalThis.gc?.();
   const heapMb = globalThis.gc && process.memoryUsage().heapUsed / 1024 ** 2;
-  const line = JSON.stringify({ error, ms, cpuMs: (user + system) / 1000, peakMb, heapMb });
+  const line = JSON.stringify({ error, answer, ms, cpuMs: (user + system) / 1000, peakMb, heapMb });
   process.stdout.write("${MARK}" + line + "\\n");
 };
 // Linux's own high-water mark: resourceUsage() begins with the parent's, of which this is a fork.
@@ -50,16 +52,18 @@ const peakKb = () => {
   }
 };
 let handler;
-await measured(async () => ({ handler } = await import("./lambda.mjs")));
+await measured(async () => void ({ handler } = await import("./lambda.mjs")));
 const { createInterface } = await import("node:readline"); // only now: nothing is loaded in advance
 for await (const line of createInterface({ input: process.stdin })) {
   const { event, times, remainingMs } = JSON.parse(line);
   await measured(async () => {
+    let answer;
     for (let time = 0; time < times; time++) {
       const endMs = performance.now() + remainingMs;
       const context = { getRemainingTimeInMillis: () => endMs - performance.now() };
-      await handler(JSON.parse(event.replaceAll("{time}", time)), context);
+      answer = await handler(JSON.parse(event.replaceAll("{time}", time)), context);
     }
+    return answer;
   });
 }
 `;

@@ -148,6 +148,31 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
       assert.ok(ratio < 1 / 6, `${ratio} of the time that 500 events take`);
     }),
 
+  "F90 F94 a job's tasks are answered, each done in two calls": (setup) =>
+    setup.withStub(async (lambda, stub) => {
+      const task = { s3VersionId: null, s3Bucket: "bucket" };
+      const { error, answer } = await lambda.invoke({
+        invocationSchemaVersion: "2.0",
+        invocationId: "i",
+        job: { id: "j", userArguments: {} },
+        tasks: [{ ...task, taskId: "1", s3Key: "a+b" }, { ...task, taskId: "2", s3Key: "%" }],
+      });
+      assert.equal(error, undefined);
+      const { results, ...rest } = answer as { results: Record<string, string>[] };
+      const [second, first] = results; // it waits for no call
+      assert.deepEqual(rest, {
+        invocationSchemaVersion: "2.0",
+        treatMissingKeysAs: "TemporaryFailure",
+        invocationId: "i",
+      });
+      assert.deepEqual(first, { taskId: "1", resultCode: "Succeeded", resultString: "written" });
+      assert.deepEqual([second.taskId, second.resultCode], ["2", "PermanentFailure"]);
+      assert.equal(stub.requests.length, 2);
+      const { Item, ConditionExpression } = JSON.parse(stub.requests[1].body);
+      assert.deepEqual([Item.file_key.S, Item.timestamp.S], ["a b", "1970-01-01T00:00:00.000Z"]);
+      assert.equal(ConditionExpression, "attribute_not_exists(file_key)");
+    }),
+
   "memory stays as it is": async (setup) => {
     await using stub = await setup.startStub();
     await using lambda = await setup.start(stub.url, {}, ["--expose-gc"]);
