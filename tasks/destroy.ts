@@ -32,7 +32,7 @@ export async function destroy(
   await sayWhatIsLost(target, clients, state);
   if (!yes) await confirm("Destroy all of it, for good?");
 
-  const bucket = find(state, "aws_s3_bucket");
+  const bucket = find(state, "aws_s3_bucket.uploads");
   if (bucket) await emptyWithProgress(clients, String(bucket.id));
   const proof = await removeAndProve(workspace, state, clients);
   if (local) await stopStandIn(workspace);
@@ -58,8 +58,8 @@ async function sayWhatIsLost(
   { s3, dynamo }: Clients,
   state: terraform.State,
 ): Promise<void> {
-  const bucket = find(state, "aws_s3_bucket");
-  const table = find(state, "aws_dynamodb_table");
+  const bucket = find(state, "aws_s3_bucket.uploads");
+  const table = find(state, "aws_dynamodb_table.files");
   const objects = bucket ? await countVersions(s3, String(bucket.id), COUNT_LIMIT) : 0;
   const rows = table ? await countRows({ dynamo }, String(table.id), COUNT_LIMIT) : 0;
   refuseProtected(bucket, objects, table);
@@ -132,6 +132,6 @@ function without({ resources }: terraform.State, found: Found[]): Found[] {
   return found.filter(({ address }) => !resources.some((known) => known.address === address));
 }
 
-function find({ resources }: terraform.State, type: string): Record<string, unknown> | undefined {
-  return resources.find(({ address }) => address.startsWith(`${type}.`))?.attributes;
+function find({ resources }: terraform.State, wanted: string): Record<string, unknown> | undefined {
+  return resources.find(({ address }) => address === wanted)?.attributes;
 }
