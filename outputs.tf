@@ -67,3 +67,18 @@ output "aws_region" {
   description = "AWS region of this stack"
   value       = terraform_data.stack.input.region
 }
+
+output "created" {
+  description = "When this stack was created: no event tells of objects that are older"
+  value       = terraform_data.stack.input.created
+}
+
+output "batch_role_arn" {
+  description = "ARN of the role of jobs of S3 Batch Operations, if batch_backfill is true"
+  value       = one(aws_iam_role.batch[*].arn)
+}
+
+output "batch_bucket_name" {
+  description = "Bucket for the reports of these jobs, if batch_backfill is true"
+  value       = one(aws_s3_bucket.batch[*].id)
+}

@@ -204,3 +204,10 @@ variable "permissions_boundary_arn" {
     error_message = "permissions_boundary_arn must be the ARN of a policy (arn:aws:iam::ACCOUNT:policy/NAME)."
   }
 }
+
+variable "batch_backfill" {
+  description = "Whether deno task backfill --batch may make jobs of S3 Batch Operations: adds a role for them, and a bucket for their reports"
+  type        = bool
+  default     = false
+  nullable    = false
+}

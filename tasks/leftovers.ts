@@ -49,6 +49,8 @@ export const NAMED: Named[] = [
   { address: "aws_sqs_queue.failures", name: "NAME-failures", holdsData: true, find: findQueue },
   { address: "aws_cloudwatch_log_group.function", name: "/aws/lambda/NAME", find: findLogGroup },
   { address: "aws_iam_role.function", name: "NAME", find: findRole },
+  { address: "aws_s3_bucket.batch[0]", name: "NAME-batch", find: findBucket },
+  { address: "aws_iam_role.batch[0]", name: "NAME-batch", find: findRole },
   { address: "aws_lambda_function.metadata", name: "NAME", find: findFunction },
   // AWS refuses the same permission twice.
   {

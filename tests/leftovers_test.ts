@@ -6,13 +6,16 @@ import { type Answers, fakeStack, permittedTest, read } from "./fixtures.ts";
 
 /** Resources of main.tf without a name of their own: making one twice is no error. */
 const SETTINGS = [
+  "aws_iam_role_policy.batch",
   "aws_iam_role_policy.function",
   "aws_lambda_function_event_invoke_config.metadata",
   "aws_s3_bucket_lifecycle_configuration.uploads",
   "aws_s3_bucket_logging.uploads",
   "aws_s3_bucket_notification.uploads",
   "aws_s3_bucket_ownership_controls.uploads",
+  "aws_s3_bucket_policy.batch",
   "aws_s3_bucket_policy.uploads",
+  "aws_s3_bucket_public_access_block.batch",
   "aws_s3_bucket_public_access_block.uploads",
   "aws_s3_bucket_server_side_encryption_configuration.uploads",
   "aws_s3_bucket_versioning.uploads",
@@ -93,8 +96,12 @@ permittedTest("findNamed() takes nothing for the stack's that is not", async (t)
           return failure("Forbidden", status);
         },
       });
-      assert.deepEqual(asked, [{ Bucket: "app", ExpectedBucketOwner: "123456789012" }]);
-      assert.equal(addresses.some(({ address }) => address === "aws_s3_bucket.uploads"), false);
+      const ExpectedBucketOwner = "123456789012";
+      assert.deepEqual(asked, [
+        { Bucket: "app", ExpectedBucketOwner },
+        { Bucket: "app-batch", ExpectedBucketOwner },
+      ]);
+      assert.equal(addresses.some(({ address }) => address.startsWith("aws_s3_bucket.")), false);
     }
   });
 });

@@ -4,7 +4,7 @@
 #
 #   terraform test -var-file=docs/hardened.tfvars
 #
-# runs this file and the other two. Build the function's zip first (deno task build): without it
+# runs this file and the others. Build the function's zip first (deno task build): without it
 # each run fails with main.tf's own sentence.
 
 mock_provider "aws" {
@@ -49,6 +49,7 @@ variables {
   access_log_bucket        = null
   alarm_topic_arn          = null
   permissions_boundary_arn = null
+  batch_backfill           = null
 }
 
 run "defaults" {
@@ -63,17 +64,22 @@ run "defaults" {
       "aws_cloudwatch_metric_alarm.failures_waiting",
       "aws_cloudwatch_metric_alarm.function",
       "aws_dynamodb_table.files",
+      "aws_iam_role.batch",
       "aws_iam_role.function",
+      "aws_iam_role_policy.batch",
       "aws_iam_role_policy.function",
       "aws_lambda_function.metadata",
       "aws_lambda_function_event_invoke_config.metadata",
       "aws_lambda_permission.uploads",
+      "aws_s3_bucket.batch",
       "aws_s3_bucket.uploads",
       "aws_s3_bucket_lifecycle_configuration.uploads",
       "aws_s3_bucket_logging.uploads",
       "aws_s3_bucket_notification.uploads",
       "aws_s3_bucket_ownership_controls.uploads",
+      "aws_s3_bucket_policy.batch",
       "aws_s3_bucket_policy.uploads",
+      "aws_s3_bucket_public_access_block.batch",
       "aws_s3_bucket_public_access_block.uploads",
       "aws_s3_bucket_server_side_encryption_configuration.uploads",
       "aws_s3_bucket_versioning.uploads",

@@ -33,8 +33,13 @@ import {
   VARIABLES,
 } from "./pipeline_context.ts";
 
-/** Checked by AWS alone: without it Lambda may not be given the function's role. */
-const NOT_CHECKED_BY_THE_STAND_IN = ["PassFunctionRole"];
+/** Checked by AWS alone: who may hand a role on. The stand-in has no S3 Batch Operations either. */
+const NOT_CHECKED_BY_THE_STAND_IN = [
+  "PassFunctionRole",
+  "PassBatchRole",
+  "MakeBatchJobs",
+  "ReadBatchJobs",
+];
 
 /** What the function itself calls for. */
 const ROLE_IN_USE = ["ReadUploads", "WriteRows"];

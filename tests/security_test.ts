@@ -6,10 +6,12 @@ import assert from "node:assert/strict";
 const ID =
   /\b(?:CKV2?_AWS_\d+|AVD-AWS-\d{4}|(?:CloudWatch|DynamoDB|IAM|KMS|Lambda|S3|SQS)\.\d+)\b/g;
 
-/** AWS lists these completely or not at all. */
+/** AWS lists these completely or not at all, and gives a job of S3 Batch Operations a name of its own. */
 const ON_ALL: Record<string, string[]> = {
   ListLogGroups: ["*"],
   ListAlarms: ["arn:aws:cloudwatch:*:*:alarm:*"],
+  MakeBatchJobs: ["*"],
+  ReadBatchJobs: ["arn:aws:s3:*:*:job/*"],
 };
 
 /** Characters of a managed policy, without white space: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html */
