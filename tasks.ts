@@ -139,8 +139,10 @@ export const TASKS = {
   }),
   backfill: task({
     does: "Record the objects that have no row",
-    options: ["env", "local", "json", "prefix", "dry-run", "concurrency"],
-    afterCtrlC: goesOn,
+    words: { usage: "[JOB]", says: "a job of --batch, to look at it again", least: 0, most: 1 },
+    options: ["env", "local", "json", "prefix", "dry-run", "concurrency", "batch", "detach"],
+    afterCtrlC: (again) =>
+      again.includes("--batch") ? "the job that is named above goes on" : goesOn(again),
     run: backfillTask,
   }),
   dev: task({
@@ -310,10 +312,15 @@ async function replayTask(
 }
 
 async function backfillTask(
-  { json, prefix, "dry-run": dryRun, concurrency, ...where }: Values<
-    "env" | "local" | "json" | "prefix" | "dry-run" | "concurrency"
+  { json, prefix, "dry-run": dryRun, concurrency, batch, detach, ...where }: Values<
+    "env" | "local" | "json" | "prefix" | "dry-run" | "concurrency" | "batch" | "detach"
   >,
+  [job]: string[],
 ): Promise<void> {
+  if (batch || detach || job !== undefined) {
+    const { backfillByJob } = await import("./tasks/batch.ts");
+    return await backfillByJob(where, { job, prefix, dryRun, batch, detach, json });
+  }
   await withStack(where, async (stack, { rowDeadlineMs }) => {
     const options = { prefix, dryRun, concurrency, settleMs: rowDeadlineMs };
     const report = await backfillRows(stack, options);

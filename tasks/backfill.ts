@@ -249,7 +249,7 @@ async function send(stack: Stack, objects: Upload[]): Promise<BackfillReport["fa
 }
 
 /** The narrower of two prefixes, of which one must begin with the other. */
-function narrowest(wanted: string, filter: string): string {
+export function narrowest(wanted: string, filter: string): string {
   if (wanted.startsWith(filter)) return wanted;
   if (filter.startsWith(wanted)) return filter;
   throw new UserError(

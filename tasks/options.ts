@@ -61,6 +61,8 @@ export const OPTIONS = {
     says: "events in flight at once, 8 by default",
     read: (text) => readCount("--concurrency", text, 8, 100),
   } as Option<number>,
+  batch: { says: "by a job of S3 Batch Operations, on AWS alone", ...SWITCH },
+  detach: { says: "do not wait for the job of --batch", ...SWITCH },
 };
 
 export type OptionName = keyof typeof OPTIONS;

@@ -187,12 +187,14 @@ export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
   return { ...clientsOf(target, outputs.aws_region), outputs };
 }
 
-export function clientsOf(
-  { local, ca }: Pick<OpenTarget, "local" | "ca">,
-  region: string,
-): Clients {
+/** What every client of a region needs to know. */
+export function configOf({ local, ca }: Pick<OpenTarget, "local" | "ca">, region: string) {
   const trusted = local ? ca : readTrusted();
-  const config = { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
+  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
+}
+
+export function clientsOf(target: Pick<OpenTarget, "local" | "ca">, region: string): Clients {
+  const config = configOf(target, region);
   return {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),

@@ -33,8 +33,13 @@ const OUTPUTS = [
   "aws_region",
 ] as const;
 
+/** Those that only batch_backfill needs, and what was deployed by an earlier outputs.tf has not. */
+const BATCH_OUTPUTS = ["created", "batch_role_arn", "batch_bucket_name"] as const;
+
 /** Values of outputs.tf. */
-export type Outputs = Record<typeof OUTPUTS[number], string>;
+export type Outputs =
+  & Record<typeof OUTPUTS[number], string>
+  & Partial<Record<typeof BATCH_OUTPUTS[number], string>>;
 
 /** A resource of a state, with the attributes that its provider keeps. */
 export interface Resource {
@@ -228,7 +233,10 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
       `The deployment is not complete: Terraform has no output ${missing.join(", ")}; deploy again`,
     );
   }
-  return Object.fromEntries(OUTPUTS.map((name) => [name, values[name].value])) as Outputs;
+  const given = [...OUTPUTS, ...BATCH_OUTPUTS].filter((name) =>
+    typeof values[name]?.value === "string"
+  );
+  return Object.fromEntries(given.map((name) => [name, values[name].value])) as Outputs;
 }
 
 /** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */

@@ -23,6 +23,15 @@ export interface StubRequest {
   connection: number;
 }
 
+/** A key and a certificate (PEM) that signs for itself, made in `folder`. */
+export async function makeCertificate(folder: string): Promise<{ key: string; cert: string }> {
+  const [keyFile, certFile] = [join(folder, "key.pem"), join(folder, "cert.pem")];
+  const args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+  const subject = ["-subj", "/CN=127.0.0.1", "-keyout", keyFile, "-out", certFile];
+  await run("openssl", [...args.split(" "), ...subject], { quiet: true });
+  return { key: await Deno.readTextFile(keyFile), cert: await Deno.readTextFile(certFile) };
+}
+
 /** S3 and DynamoDB, as far as the function calls them. Refuses unsigned requests, as AWS does. */
 export class TlsStub implements AsyncDisposable {
   url = "";
@@ -52,11 +61,8 @@ export class TlsStub implements AsyncDisposable {
 
   /** Serves on a free port, with a certificate made in `folder`. */
   static async start(folder: string): Promise<TlsStub> {
-    const [keyFile, certFile] = [join(folder, "key.pem"), join(folder, "cert.pem")];
-    const args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-    const subject = ["-subj", "/CN=127.0.0.1", "-keyout", keyFile, "-out", certFile];
-    await run("openssl", [...args.split(" "), ...subject], { quiet: true });
-    const stub = new TlsStub(await Deno.readTextFile(keyFile), await Deno.readTextFile(certFile));
+    const { key, cert } = await makeCertificate(folder);
+    const stub = new TlsStub(key, cert);
     await new Promise<void>((resolve) => stub.#server.listen(0, "127.0.0.1", resolve));
     stub.url = `https://127.0.0.1:${(stub.#server.address() as AddressInfo).port}`;
     return stub;

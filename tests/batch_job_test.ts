@@ -1,0 +1,268 @@
+/** `backfill --batch` against a fake of S3 Control that speaks the SDK's own wire format. */
+
+import assert from "node:assert/strict";
+import type { FakeControl } from "./fake_control.ts";
+import { permittedTest, progressOf } from "./fixtures.ts";
+import type { JobReport } from "../tasks/batch.ts";
+import type { Outputs } from "../tasks/terraform.ts";
+
+const FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:app";
+
+const OUTPUTS = {
+  account_id: "123456789012",
+  aws_region: "eu-central-1",
+  s3_bucket_name: "app",
+  s3_bucket_arn: "arn:aws:s3:::app",
+  lambda_function_arn: FUNCTION,
+  filter_prefix: "in/",
+  filter_suffix: ".txt",
+  created: "2026-01-02T03:04:05Z",
+  batch_role_arn: "arn:aws:iam::123456789012:role/app-batch",
+  batch_bucket_name: "app-batch",
+} as Outputs;
+
+const OPTIONS = { prefix: "", detach: false, flags: " --env x", pollMs: 1 };
+
+/** What DescribeJob answers of a job: its status, and its counts if its objects are listed. */
+function job(status: string, counts?: [all: number, succeeded: number, failed: number], more = "") {
+  const progress = counts === undefined ? "" : "<ProgressSummary>" +
+    `<TotalNumberOfTasks>${counts[0]}</TotalNumberOfTasks>` +
+    `<NumberOfTasksSucceeded>${counts[1]}</NumberOfTasksSucceeded>` +
+    `<NumberOfTasksFailed>${counts[2]}</NumberOfTasksFailed>` +
+    "<Timers><ElapsedTimeInActiveSeconds>60</ElapsedTimeInActiveSeconds></Timers>" +
+    "</ProgressSummary>";
+  return `<Status>${status}</Status>${progress}${more}` +
+    `<Operation><LambdaInvoke><FunctionArn>${FUNCTION}</FunctionArn></LambdaInvoke></Operation>` +
+    "<Report><Enabled>true</Enabled><Bucket>arn:aws:s3:::app-batch</Bucket></Report>";
+}
+
+permittedTest("backfill --batch makes a job, waits for it and tells its end", async (t) => {
+  const { FakeControl } = await import("./fake_control.ts");
+  const folder = await Deno.makeTempDir();
+  try {
+    await using control = await FakeControl.start(folder);
+    for (const [name, step] of Object.entries(STEPS)) {
+      await t.step(name, async () => {
+        Object.assign(control, { requests: [], jobs: {}, refusal: undefined });
+        await step(control);
+      });
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
+  "the job is about what is older than the stack, below the prefix, by S3's own list": async (
+    control,
+  ) => {
+    control.jobs["0a-1"] = [job("New")];
+    await run(control, { ...OPTIONS, prefix: "in/2026/", detach: true });
+    const [{ body, ...request }] = control.requests;
+    assert.deepEqual(request, {
+      method: "POST",
+      path: "/v20180820/jobs",
+      host: "123456789012.s3-control.test",
+      account: "123456789012",
+      signed: true,
+    });
+    const xml = body.replace(/<\?xml.*?\?>/, "").replace(/ xmlns="[^"]*"/, "")
+      .replace(/(<ClientRequestToken>)[\w-]{36}(<)/, "$1TOKEN$2");
+    assert.equal(xml.replaceAll("><", ">\n<"), CREATE_JOB);
+  },
+
+  "a condition on keys is there only where there is one": async (control) => {
+    control.jobs["0a-1"] = [job("New")];
+    const constraintOf = async (prefix: string, filter_prefix: string, filter_suffix: string) => {
+      control.requests.length = 0;
+      const outputs = { ...OUTPUTS, filter_prefix, filter_suffix };
+      await run(control, { ...OPTIONS, prefix, detach: true }, outputs);
+      return control.requests[0].body.match(/<KeyNameConstraint>(.*)<\/KeyNameConstraint>/)?.[1];
+    };
+    const one = (kind: string, text: string) =>
+      `<MatchAny${kind}><member>${text}</member></MatchAny${kind}>`;
+    assert.equal(await constraintOf("", "", ""), undefined);
+    assert.equal(await constraintOf("a&b/", "", ""), one("Prefix", "a&amp;b/"));
+    assert.equal(await constraintOf("", "in/", ""), one("Prefix", "in/"));
+    assert.equal(await constraintOf("", "", ".csv"), one("Suffix", ".csv"));
+  },
+
+  "it waits with progress, and ends with the counts": async (control) => {
+    const { jobToText } = await import("../tasks/batch.ts");
+    control.jobs["0a-1"] = [
+      job("Preparing"),
+      job("Active", [400, 100, 0]),
+      job("Complete", [400, 400, 0]),
+    ];
+    const { report, progress } = await run(control, OPTIONS);
+    assert.deepEqual(progress, [
+      "Job 0a-1 runs on AWS by itself: deno task backfill --batch 0a-1 --env x looks at it again",
+      "The job is Preparing",
+      "The job is Active: 100 of 400 done, 0 failed, 3 min left",
+    ]);
+    assert.deepEqual(report, {
+      ok: true,
+      job: "0a-1",
+      status: "Complete",
+      objects: 400,
+      succeeded: 400,
+      failed: 0,
+      reasons: [],
+      report: undefined,
+    });
+    assert.equal(jobToText(report), "Job 0a-1 is Complete: 400 objects, 400 done, 0 failed");
+    assert.deepEqual(control.requests.map(({ method }) => method), ["POST", "GET", "GET", "GET"]);
+  },
+
+  "failed objects are a failure, and it says where they are listed": async (control) => {
+    const { jobToText } = await import("../tasks/batch.ts");
+    control.jobs["0a-1"] = [job("Complete", [3, 1, 2])];
+    const { report } = await run(control, OPTIONS);
+    assert.deepEqual([report.ok, report.report], [false, "s3://app-batch/job-0a-1/"]);
+    assert.equal(
+      jobToText(report),
+      "Job 0a-1 is Complete: 3 objects, 1 done, 2 failed\n" +
+        "What failed, and why, is in s3://app-batch/job-0a-1/",
+    );
+  },
+
+  "a job that ends otherwise is a failure, with its reasons": async (control) => {
+    const { jobToText } = await import("../tasks/batch.ts");
+    const reason = "<FailureReasons><member><FailureCode>E</FailureCode>" +
+      "<FailureReason>no \u009b[31m</FailureReason></member></FailureReasons>";
+    for (const status of ["Failed", "Cancelled", "Suspended"]) {
+      control.jobs["0a-1"] = [job(status, undefined, reason)];
+      const { report } = await run(control, OPTIONS);
+      assert.equal(report.ok, false);
+      assert.equal(
+        jobToText(report),
+        `FAILED: E: no \\u{9b}[31m\nJob 0a-1 is ${status}: its objects are not listed yet`,
+      );
+    }
+  },
+
+  "--detach does not wait, and a job is looked at again by its id": async (control) => {
+    control.jobs["0b-2"] = [job("Active", [2, 1, 0]), job("Complete", [2, 2, 0])];
+    const early = await run(control, { ...OPTIONS, job: "0b-2", detach: true });
+    assert.deepEqual([early.report.status, early.report.ok], ["Active", true]);
+    const late = await run(control, { ...OPTIONS, job: "0b-2" });
+    assert.deepEqual([late.report.status, late.progress], ["Complete", []]);
+    assert.deepEqual(control.requests.map(({ method, path }) => `${method} ${path}`), [
+      "GET /v20180820/jobs/0b-2",
+      "GET /v20180820/jobs/0b-2",
+    ]);
+  },
+
+  "a job that is not there, or of another function, is none of this stack's": async (control) => {
+    control.jobs["0c-3"] = [job("Complete").replace(FUNCTION, `${FUNCTION}-2`)];
+    control.jobs["0d-4"] = ["<Status>Complete</Status>"];
+    for (const id of ["0c-3", "0d-4", "0e-5"]) {
+      await assert.rejects(run(control, { ...OPTIONS, job: id }), {
+        name: "UserError",
+        message: new RegExp(`^${id} is no job of this stack; deno task backfill --batch makes`),
+      });
+    }
+  },
+
+  "without the role nothing is asked": async (control) => {
+    for (const name of ["batch_role_arn", "batch_bucket_name", "created"] as const) {
+      const { [name]: _, ...outputs } = OUTPUTS;
+      await assert.rejects(run(control, OPTIONS, outputs as Outputs), {
+        name: "UserError",
+        message: /deploy it with batch_backfill = true first$/,
+      });
+    }
+    await assert.rejects(run(control, { ...OPTIONS, prefix: "out/" }), /filter_prefix is "in\/"$/);
+    assert.deepEqual(control.requests, []);
+  },
+
+  "a refusal is AWS's own, and becomes a sentence": async (control) => {
+    control.refusal = "AccessDenied";
+    const { toSentence } = await import("../tasks/failures.ts");
+    const error = await run(control, OPTIONS).catch((error) => error);
+    assert.match(toSentence(error, {})!, /^AWS refused: AccessDenied: no\nThe role .* permission/);
+  },
+};
+
+permittedTest("backfill says which of its options exclude each other", async () => {
+  const { main, TASKS } = await import("../tasks.ts");
+  const cases: [args: string[], sentence: RegExp][] = [
+    [["--batch", "--dry-run"], /^--dry-run and --batch exclude each other: choose one$/m],
+    [["--batch", "--local"], /^The stand-in has no S3 Batch Operations: leave --batch or --local/m],
+    [["0a-1"], /^--detach and JOB are for --batch: add it$/m],
+    [["--detach"], /^--detach and JOB are for --batch: add it$/m],
+    [["--batch", "0a-1", "0a-2"], /^"0a-2" is not an option; deno task backfill takes \[JOB\] /m],
+  ];
+  TASKS.backfill.interactive = true; // without signal handlers
+  try {
+    for (const [args, sentence] of cases) {
+      let code = 0;
+      const said = await progressOf(async () => code = await main(["backfill", ...args]));
+      assert.match(said, sentence);
+      assert.equal(code, 1);
+    }
+  } finally {
+    delete TASKS.backfill.interactive;
+  }
+});
+
+permittedTest("after Ctrl-C backfill says what goes on", async () => {
+  const { TASKS } = await import("../tasks.ts");
+  const { afterCtrlC } = TASKS.backfill;
+  assert.match(afterCtrlC("deno task backfill --batch"), /^the job that is named above goes on$/);
+  assert.match(afterCtrlC("deno task backfill"), /^deno task backfill goes on where this ended$/);
+});
+
+/** Runs a job of the stack, and returns its report and the lines of progress. */
+async function run(
+  control: FakeControl,
+  options: Parameters<typeof import("../tasks/batch.ts").runJob>[2],
+  outputs: Outputs = OUTPUTS,
+) {
+  const { runJob } = await import("../tasks/batch.ts");
+  let report: JobReport | undefined;
+  const progress = await progressOf(async () => {
+    report = await runJob(control.client, { outputs }, options);
+  });
+  return { report: report!, progress: progress.split("\n").filter((line) => line !== "") };
+}
+
+/** The whole request, an element a line. */
+const CREATE_JOB = `<CreateJobRequest>
+<Operation>
+<LambdaInvoke>
+<FunctionArn>arn:aws:lambda:eu-central-1:123456789012:function:app</FunctionArn>
+<InvocationSchemaVersion>2.0</InvocationSchemaVersion>
+</LambdaInvoke>
+</Operation>
+<Report>
+<Enabled>true</Enabled>
+<Bucket>arn:aws:s3:::app-batch</Bucket>
+<Format>Report_CSV_20180820</Format>
+<ReportScope>FailedTasksOnly</ReportScope>
+<ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
+</Report>
+<Priority>1</Priority>
+<RoleArn>arn:aws:iam::123456789012:role/app-batch</RoleArn>
+<ConfirmationRequired>false</ConfirmationRequired>
+<ClientRequestToken>TOKEN</ClientRequestToken>
+<Description>Backfill of app</Description>
+<ManifestGenerator>
+<S3JobManifestGenerator>
+<SourceBucket>arn:aws:s3:::app</SourceBucket>
+<EnableManifestOutput>false</EnableManifestOutput>
+<ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
+<Filter>
+<CreatedBefore>2026-01-02T03:04:05Z</CreatedBefore>
+<KeyNameConstraint>
+<MatchAnyPrefix>
+<member>in/2026/</member>
+</MatchAnyPrefix>
+<MatchAnySuffix>
+<member>.txt</member>
+</MatchAnySuffix>
+</KeyNameConstraint>
+</Filter>
+</S3JobManifestGenerator>
+</ManifestGenerator>
+</CreateJobRequest>`;

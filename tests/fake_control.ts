@@ -1,0 +1,101 @@
+/**
+ * A fake of S3 Control behind TLS: CreateJob and DescribeJob in the SDK's own wire format, which is
+ * XML, with the account in a header and at the beginning of the host's name.
+ */
+
+import { Agent, createServer, type Server } from "node:https";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { S3ControlClient } from "@aws-sdk/client-s3-control";
+import { NodeHttpHandler } from "@smithy/node-http-handler";
+import { makeCertificate } from "./tls_stub.ts";
+
+interface ControlRequest {
+  method: string;
+  path: string;
+  host: string;
+  account: string;
+  signed: boolean;
+  body: string;
+}
+
+/** A job of the fake: what is in DescribeJob's `<Job>`, from one call to the next; the last one stays. */
+export type Job = string[];
+
+export class FakeControl implements AsyncDisposable {
+  requests: ControlRequest[] = [];
+  /** By their ids. CreateJob makes that of `nextId`. */
+  jobs: Record<string, Job> = {};
+  nextId = "0a-1";
+  /** A refusal of every call: its code. */
+  refusal?: string;
+  client!: S3ControlClient;
+  #server: Server;
+
+  private constructor(key: string, cert: string) {
+    this.#server = createServer({ key, cert }, (request, response) => {
+      this.#serve(request, response).catch(() => response.destroy());
+    });
+  }
+
+  static async start(folder: string): Promise<FakeControl> {
+    const { key, cert } = await makeCertificate(folder);
+    const fake = new FakeControl(key, cert);
+    await new Promise<void>((resolve) => fake.#server.listen(0, "127.0.0.1", resolve));
+    const { port } = fake.#server.address() as AddressInfo;
+    const httpsAgent = new Agent({
+      rejectUnauthorized: false, // the certificate signs for itself
+      lookup: (_name, options, answer) =>
+        options.all
+          ? answer(null, [{ address: "127.0.0.1", family: 4 }])
+          : answer(null, "127.0.0.1", 4),
+    });
+    fake.client = new S3ControlClient({
+      region: "eu-central-1",
+      endpoint: `https://s3-control.test:${port}`,
+      credentials: { accessKeyId: "test", secretAccessKey: "test" },
+      requestHandler: new NodeHttpHandler({ httpsAgent }),
+      maxAttempts: 1,
+    });
+    return fake;
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse) {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    const { method = "", url = "", headers } = request;
+    this.requests.push({
+      method,
+      path: url,
+      host: headers.host?.replace(/:\d+$/, "") ?? "",
+      account: String(headers["x-amz-account-id"]),
+      signed: headers.authorization !== undefined,
+      body,
+    });
+    const [status, answer] = this.#answer(method, decodeURIComponent(url));
+    response.writeHead(status, { "content-type": "application/xml" });
+    response.end(`<?xml version="1.0" encoding="UTF-8"?>\n${answer}`);
+  }
+
+  #answer(method: string, path: string): [status: number, xml: string] {
+    const refused = (status: number, code: string): [number, string] => [
+      status,
+      `<ErrorResponse><Error><Code>${code}</Code><Message>no</Message></Error></ErrorResponse>`,
+    ];
+    if (this.refusal !== undefined) return refused(403, this.refusal);
+    if (method === "POST" && path === "/v20180820/jobs") {
+      return [200, `<CreateJobResult><JobId>${this.nextId}</JobId></CreateJobResult>`];
+    }
+    const [, id] = path.match(/^\/v20180820\/jobs\/([^/]+)$/) ?? [];
+    const job = method === "GET" && id !== undefined ? this.jobs[id] : undefined;
+    if (job === undefined) return refused(404, "NotFoundException");
+    const now = job.length > 1 ? job.shift() : job[0];
+    return [200, `<DescribeJobResult><Job><JobId>${id}</JobId>${now}</Job></DescribeJobResult>`];
+  }
+
+  async [Symbol.asyncDispose]() {
+    this.client.destroy();
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
