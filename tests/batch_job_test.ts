@@ -77,7 +77,10 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
       control.requests.length = 0;
       const outputs = { ...OUTPUTS, filter_prefix, filter_suffix };
       await run(control, { ...OPTIONS, prefix, detach: true }, outputs);
-      return control.requests[0].body.match(/<KeyNameConstraint>(.*)<\/KeyNameConstraint>/)?.[1];
+      const [{ body }] = control.requests;
+      const constraint = body.match(/<KeyNameConstraint>(.*)<\/KeyNameConstraint>/)?.[1];
+      assert.equal(body.includes("KeyNameConstraint"), constraint !== undefined);
+      return constraint;
     };
     const one = (kind: string, text: string) =>
       `<MatchAny${kind}><member>${text}</member></MatchAny${kind}>`;
