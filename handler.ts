@@ -5,6 +5,7 @@
  * `deno test` may not.
  */
 
+import type { Complete, RowQuery } from "./function/batch.ts";
 import { PREVIEW_CHARACTERS, previewOf } from "./function/preview.ts";
 import {
   MIN_RECORD_MS,
@@ -42,6 +43,8 @@ export interface Outside {
   getObject(upload: Upload): Promise<ObjectAnswer & { bytes: Uint8Array }>;
   headObject(upload: Upload): Promise<ObjectAnswer>;
   putItem(put: Put): Promise<unknown>;
+  /** For a job's tasks alone: events need no such call. */
+  queryRows(query: RowQuery): Promise<Record<string, { S?: string }>[]>;
   /** Milliseconds since 1970. */
   now(): number;
   /** Milliseconds in which calls may still be made. */
@@ -91,9 +94,6 @@ export interface Handled {
   isFinal?: boolean;
 }
 
-/** An upload as the answer to its read completes it; undefined to leave it without a row. */
-export type Complete = (upload: Upload, answer?: ObjectAnswer) => Upload | undefined;
-
 /** Does one record and logs it. Before a given `complete` its time is unknown, and not told. */
 export async function handleRecord(
   record: unknown,
@@ -118,10 +118,10 @@ export async function handleRecord(
       .catch((error) => {
         throw cannot("read", upload, error);
       });
-    const whole = complete ? complete(upload, answer) : upload;
-    if (whole === undefined) {
-      log(outside, { level: "INFO", outcome: "ignored", ...namesOf(record), object: fact });
-      return { outcome: "ignored" };
+    const whole = await complete?.(upload, answer) ?? upload;
+    if (typeof whole === "string") {
+      log(outside, { level: "INFO", outcome: whole, ...namesOf(record), object: fact });
+      return { outcome: whole };
     }
     const row = toRow(whole, answer, bytes, new Date(outside.now()).toISOString());
     const outcome = await putRow(row, outside);
@@ -444,7 +444,12 @@ export async function forEachParallel<T>(
   await Promise.all(lanes);
 }
 
-function cannot(action: string, object: { key: string; bucket: string }, error: unknown): Error {
+/** An error as a sentence: what could not be done, with which object, and why. */
+export function cannot(
+  action: string,
+  object: { key: string; bucket: string },
+  error: unknown,
+): Error {
   return new Error(
     `Cannot ${action} ${quote(object.key)} from ${quote(object.bucket)}: ${describe(error)}`,
   );

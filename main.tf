@@ -228,7 +228,7 @@ data "aws_iam_policy_document" "function" {
 
   statement {
     sid       = "WriteRows"
-    actions   = ["dynamodb:PutItem"]
+    actions   = concat(["dynamodb:PutItem"], var.batch_backfill ? ["dynamodb:Query"] : []) # a job's rows may be there
     resources = [aws_dynamodb_table.files.arn]
   }
 

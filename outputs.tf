@@ -68,11 +68,6 @@ output "aws_region" {
   value       = terraform_data.stack.input.region
 }
 
-output "created" {
-  description = "When this stack was created: no event tells of objects that are older"
-  value       = terraform_data.stack.input.created
-}
-
 output "batch_role_arn" {
   description = "ARN of the role of jobs of S3 Batch Operations, if batch_backfill is true"
   value       = one(aws_iam_role.batch[*].arn)

@@ -6,7 +6,7 @@
  */
 
 import {
-  type Complete,
+  cannot,
   forEachParallel,
   handleEvent,
   handleRecord,
@@ -14,11 +14,35 @@ import {
   isObject,
   type Outside,
   PARALLEL_RECORDS,
+  unquoted,
+  type Upload,
   versionOf,
 } from "../handler.ts";
+import type { ObjectAnswer } from "./read.ts";
 
 /** The `event_name` of a row that a backfill made. */
 export const BACKFILLED = "ObjectCreated:Backfill";
+
+/** The job's argument, ISO 8601: what was created then or later is left to its own event. */
+export const CREATED_BEFORE = "createdBefore";
+
+/** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
+export const CLOCK_MARGIN_MS = 60_000;
+
+/** An upload as the answer to its read completes it, or why it gets no row now. */
+export type Complete = (
+  upload: Upload,
+  answer?: ObjectAnswer,
+) => Promise<Upload | "ignored" | "unchanged">;
+
+/** A query of rows, in DynamoDB's own terms but for the table's name. */
+export interface RowQuery {
+  KeyConditionExpression: string;
+  ProjectionExpression: string;
+  ExpressionAttributeNames: Record<string, string>;
+  ExpressionAttributeValues: Record<string, { S: string }>;
+  ConsistentRead: boolean;
+}
 
 /** What a job is told of its tasks. */
 export interface BatchAnswer {
@@ -51,7 +75,7 @@ export function handle(event: unknown, outside: Outside): Promise<BatchAnswer | 
  * @throws {InvalidEventError} the payload is no invocation that could be answered
  */
 async function handleBatch(
-  { invocationSchemaVersion, invocationId }: Record<string, unknown>,
+  { invocationSchemaVersion, invocationId, job }: Record<string, unknown>,
   tasks: unknown[],
   outside: Outside,
 ): Promise<BatchAnswer> {
@@ -61,7 +85,8 @@ async function handleBatch(
   if (typeof invocationId !== "string" || !tasks.every(hasId)) {
     throw new InvalidEventError("Cannot answer a job's tasks: the invocation or a task has no id");
   }
-  const complete = completeBefore(outside.stackCreatedMs ?? Infinity);
+  const limitMs = limitOf(isObject(job) ? job.userArguments : undefined);
+  const complete: Complete = (upload, answer) => completeBefore(limitMs, upload, answer, outside);
   const results: BatchAnswer["results"] = [];
   await forEachParallel(tasks, PARALLEL_RECORDS, async (task) => {
     const { outcome, failure, isFinal } = await handleRecord(toRecord(task), outside, complete);
@@ -82,17 +107,54 @@ function hasId(task: unknown): task is Task {
   return isObject(task) && typeof task.taskId === "string";
 }
 
+/** Milliseconds since 1970. @throws {InvalidEventError} the argument is no time */
+function limitOf(userArguments: unknown): number {
+  const limit = isObject(userArguments) ? userArguments[CREATED_BEFORE] : undefined;
+  const limitMs = limit === undefined ? Infinity : Date.parse(String(limit));
+  if (!Number.isNaN(limitMs)) return limitMs;
+  throw new InvalidEventError(`Cannot handle a job's tasks: its ${CREATED_BEFORE} is no time`);
+}
+
 /**
- * Takes time and version from S3's answer: without one (gone, SSE-C) a row would have no time. What is
- * as new as the stack is left to its own event, whose row has another time.
+ * Takes time and version from S3's answer: without one (gone, SSE-C) a row would have no time. A
+ * version whose own event came has its row under the time of that.
  */
-function completeBefore(stackCreatedMs: number): Complete {
-  return (upload, answer) => {
-    const createdMs = answer?.LastModified?.getTime() ?? NaN;
-    if (!(createdMs < stackCreatedMs)) return undefined;
-    const versionId = upload.versionId ?? versionOf(answer?.VersionId);
-    return { ...upload, versionId, timestamp: new Date(createdMs).toISOString() };
+async function completeBefore(
+  limitMs: number,
+  upload: Upload,
+  answer: ObjectAnswer | undefined,
+  outside: Outside,
+): Promise<Upload | "ignored" | "unchanged"> {
+  const createdMs = answer?.LastModified?.getTime() ?? NaN;
+  if (!(createdMs < limitMs)) return "ignored";
+  const versionId = upload.versionId ?? versionOf(answer?.VersionId);
+  const whole = { ...upload, versionId, timestamp: new Date(createdMs).toISOString() };
+  return await hasRow(whole, unquoted(answer?.ETag), createdMs, outside) ? "unchanged" : whole;
+}
+
+/** Rows come in the order of time, so that one page has the version's own: it is among the first. */
+async function hasRow(
+  { key, bucket, versionId }: Upload,
+  etag: string | undefined,
+  createdMs: number,
+  outside: Outside,
+): Promise<boolean> {
+  const query: RowQuery = {
+    KeyConditionExpression: "file_key = :key AND #timestamp >= :from",
+    ProjectionExpression: "version_id, etag",
+    ExpressionAttributeNames: { "#timestamp": "timestamp" }, // a reserved word
+    ExpressionAttributeValues: {
+      ":key": { S: key },
+      ":from": { S: new Date(createdMs - CLOCK_MARGIN_MS).toISOString() },
+    },
+    ConsistentRead: true,
   };
+  const rows = await outside.queryRows(query).catch((error) => {
+    throw cannot("look for the row of", { key, bucket }, error);
+  });
+  return rows.some((row) =>
+    versionOf(row.version_id?.S) === versionId && (versionId !== undefined || row.etag?.S === etag)
+  );
 }
 
 /** The record that S3 would have sent. Its time is none: see {@link completeBefore}. */

@@ -4,7 +4,7 @@
  */
 
 import process from "node:process";
-import { DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb";
+import { DynamoDBClient, PutItemCommand, QueryCommand } from "@aws-sdk/client-dynamodb";
 import { GetObjectCommand, HeadObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { OutOfTimeError, type Outside, PREFIX_BYTES, toJsonLine, type Upload } from "../handler.ts";
 import { handle } from "./batch.ts";
@@ -83,6 +83,11 @@ export function handler(
       inTime((abortSignal) =>
         dynamo.send(new PutItemCommand({ TableName: tableName, ...put }), { abortSignal })
       ),
+    queryRows: (query) =>
+      inTime(async (abortSignal) => {
+        const command = new QueryCommand({ TableName: tableName, ...query });
+        return (await dynamo.send(command, { abortSignal })).Items ?? [];
+      }),
     now: Date.now,
     remainingMs,
     // Not console.log: with JSON logs the runtime would wrap and escape the line once more.

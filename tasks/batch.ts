@@ -7,10 +7,15 @@ import {
   type JobManifestGeneratorFilter,
   S3ControlClient,
 } from "@aws-sdk/client-s3-control";
+import { CREATED_BEFORE } from "../function/batch.ts";
 import { narrowest } from "./backfill.ts";
+import { readClock } from "./clock.ts";
 import { pause } from "./signals.ts";
 import { configOf, type Stack, type Where, withStack } from "./target.ts";
 import { FindingError, plural, print, say, toDuration, UserError, visible } from "./terminal.ts";
+
+/** Then no event of an object is on its way: it came, or is in the failure queue. As in main.tf. */
+const LATEST_EVENT_MS = 21_600_000;
 
 /** How often a job is asked after. */
 const POLL_MS = 10_000;
@@ -61,7 +66,8 @@ export async function backfillByJob(
   }
   await withStack(where, async (stack, target) => {
     const control = new S3ControlClient(configOf(target, stack.outputs.aws_region));
-    const report = await runJob(control, stack, { ...options, flags: target.flags });
+    const nowMs = (await readClock(stack))();
+    const report = await runJob(control, stack, { ...options, nowMs, flags: target.flags });
     print(report, json, jobToText);
     if (!report.ok) throw new FindingError("The job did not record all objects: see above");
   });
@@ -69,15 +75,16 @@ export async function backfillByJob(
 
 /**
  * Makes a job, unless one is given, and waits for its end. It goes on by itself when this is stopped.
+ * `nowMs` is S3's time.
  *
  * @throws {UserError} the stack has no role for jobs, or the given job is not of this stack
  */
 export async function runJob(
   control: S3ControlClient,
   stack: StackOfJob,
-  { job, prefix, detach, flags = "", pollMs = POLL_MS }: JobOptions,
+  { job, prefix, detach, nowMs, flags = "", pollMs = POLL_MS }: JobOptions & { nowMs: number },
 ): Promise<JobReport> {
-  const id = job ?? await createJob(control, stack, prefix);
+  const id = job ?? await createJob(control, stack, prefix, nowMs);
   if (job === undefined) {
     say(
       `Job ${id} runs on AWS by itself: deno task backfill --batch ${id}${flags} looks at it again`,
@@ -92,22 +99,21 @@ export async function runJob(
   }
 }
 
-/**
- * Its objects are older than the stack, so no event has told of them: none gets a second row. The
- * function makes sure of that.
- */
+/** Its objects are so old that their own event came or never will; the function looks for its row. */
 async function createJob(
   control: S3ControlClient,
   { outputs }: StackOfJob,
   prefix: string,
+  nowMs: number,
 ): Promise<string> {
-  const { account_id, batch_role_arn, batch_bucket_name, created, filter_suffix } = outputs;
-  if (batch_role_arn === undefined || batch_bucket_name === undefined || created === undefined) {
+  const { account_id, batch_role_arn, batch_bucket_name, filter_suffix } = outputs;
+  if (batch_role_arn === undefined || batch_bucket_name === undefined) {
     throw new UserError(
       "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true first",
     );
   }
-  const Filter = filterOf(created, narrowest(prefix, outputs.filter_prefix), filter_suffix);
+  const before = new Date(nowMs - LATEST_EVENT_MS);
+  const Filter = filterOf(before, narrowest(prefix, outputs.filter_prefix), filter_suffix);
   const { JobId } = await control.send(
     new CreateJobCommand({
       AccountId: account_id,
@@ -118,7 +124,8 @@ async function createJob(
       Operation: {
         LambdaInvoke: {
           FunctionArn: outputs.lambda_function_arn,
-          InvocationSchemaVersion: "2.0",
+          InvocationSchemaVersion: "2.0", // the first one has no arguments
+          UserArguments: { [CREATED_BEFORE]: before.toISOString() },
         },
       },
       ManifestGenerator: {
@@ -142,11 +149,11 @@ async function createJob(
 }
 
 /** Which objects S3 lists. An empty text among the conditions on keys would be refused. */
-function filterOf(created: string, prefix: string, suffix: string): JobManifestGeneratorFilter {
+function filterOf(before: Date, prefix: string, suffix: string): JobManifestGeneratorFilter {
   const given = (text: string) => text === "" ? undefined : [text];
   const keys = { MatchAnyPrefix: given(prefix), MatchAnySuffix: given(suffix) };
   const KeyNameConstraint = prefix === "" && suffix === "" ? undefined : keys;
-  return { CreatedBefore: new Date(created), KeyNameConstraint };
+  return { CreatedBefore: before, KeyNameConstraint };
 }
 
 async function findJob(

@@ -7,7 +7,7 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
-import { BACKFILLED } from "../function/batch.ts";
+import { BACKFILLED, CLOCK_MARGIN_MS } from "../function/batch.ts";
 import { type Upload, versionOf } from "../handler.ts";
 import { pause } from "./signals.ts";
 import type { Clients, Stack } from "./target.ts";
@@ -19,9 +19,6 @@ export { BACKFILLED };
 
 /** No upload in one request takes longer. */
 const LONGEST_REQUEST_MS = 86_400_000;
-
-/** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
-const CLOCK_MARGIN_MS = 60_000;
 
 /** Rows of a key that are read at once. */
 const PAGE_ROWS = 100;

@@ -34,7 +34,7 @@ const OUTPUTS = [
 ] as const;
 
 /** Those that only batch_backfill needs, and what was deployed by an earlier outputs.tf has not. */
-const BATCH_OUTPUTS = ["created", "batch_role_arn", "batch_bucket_name"] as const;
+const BATCH_OUTPUTS = ["batch_role_arn", "batch_bucket_name"] as const;
 
 /** Values of outputs.tf. */
 export type Outputs =

@@ -16,12 +16,13 @@ const OUTPUTS = {
   lambda_function_arn: FUNCTION,
   filter_prefix: "in/",
   filter_suffix: ".txt",
-  created: "2026-01-02T03:04:05Z",
   batch_role_arn: "arn:aws:iam::123456789012:role/app-batch",
   batch_bucket_name: "app-batch",
 } as Outputs;
 
-const OPTIONS = { prefix: "", detach: false, flags: " --env x", pollMs: 1 };
+const NOW_MS = Date.parse("2026-01-02T03:04:05Z");
+
+const OPTIONS = { nowMs: NOW_MS, prefix: "", detach: false, flags: " --env x", pollMs: 1 };
 
 /** What DescribeJob answers of a job: its status, and its counts if its objects are listed. */
 function job(status: string, counts?: [all: number, succeeded: number, failed: number], more = "") {
@@ -53,7 +54,7 @@ permittedTest("backfill --batch makes a job, waits for it and tells its end", as
 });
 
 const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
-  "the job is about what is older than the stack, below the prefix, by S3's own list": async (
+  "the job is about what is older than an event can be, below the prefix, by S3's own list": async (
     control,
   ) => {
     control.jobs["0a-1"] = [job("New")];
@@ -168,7 +169,7 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "without the role nothing is asked": async (control) => {
-    for (const name of ["batch_role_arn", "batch_bucket_name", "created"] as const) {
+    for (const name of ["batch_role_arn", "batch_bucket_name"] as const) {
       const { [name]: _, ...outputs } = OUTPUTS;
       await assert.rejects(run(control, OPTIONS, outputs as Outputs), {
         name: "UserError",
@@ -236,6 +237,12 @@ const CREATE_JOB = `<CreateJobRequest>
 <LambdaInvoke>
 <FunctionArn>arn:aws:lambda:eu-central-1:123456789012:function:app</FunctionArn>
 <InvocationSchemaVersion>2.0</InvocationSchemaVersion>
+<UserArguments>
+<entry>
+<key>createdBefore</key>
+<value>2026-01-01T21:04:05.000Z</value>
+</entry>
+</UserArguments>
 </LambdaInvoke>
 </Operation>
 <Report>
@@ -256,7 +263,7 @@ const CREATE_JOB = `<CreateJobRequest>
 <EnableManifestOutput>false</EnableManifestOutput>
 <ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
 <Filter>
-<CreatedBefore>2026-01-02T03:04:05Z</CreatedBefore>
+<CreatedBefore>2026-01-01T21:04:05Z</CreatedBefore>
 <KeyNameConstraint>
 <MatchAnyPrefix>
 <member>in/2026/</member>

@@ -31,7 +31,7 @@ async function handled(input: unknown, given?: Given) {
   return { answer, results, ...calls };
 }
 
-Deno.test("F90 handle() makes a task of either schema a backfill's row, in two calls", async (t) => {
+Deno.test("F90 handle() makes a task of either schema a backfill's row, in three calls", async (t) => {
   const { s3Bucket: _, ...first } = task({ s3Key: "a+%2B/%C3%BC.txt" });
   const cases = [
     ["1.0", { ...first, s3BucketArn: "arn:aws:s3:::uploads" }],
@@ -64,7 +64,11 @@ Deno.test("F90 handle() makes a task of either schema a backfill's row, in two c
       assert.deepEqual(rows.map(({ processed_at: _, ...rest }) => rest), [
         { ...row, content_preview: "Hello" },
       ]);
-      assert.deepEqual(aws, ["GET a +/ü.txt v1", "PUT a +/ü.txt"]);
+      assert.deepEqual(aws, [
+        "GET a +/ü.txt v1",
+        "QUERY a +/ü.txt from 2026-01-02T03:03:05.000Z",
+        "PUT a +/ü.txt",
+      ]);
       assert.deepEqual(log.map(({ outcome, file_key }) => [outcome, file_key]), [
         ["written", row.file_key],
       ]);
@@ -121,8 +125,14 @@ Deno.test("F92 handle() calls a fact about the object success; without its time 
     ["the version is gone", awsError("NoSuchVersion", 404), ["GET"], false, "gone"],
     ["a delete marker", awsError("MethodNotAllowed", 405), ["GET"], false, "gone"],
     ["SSE-C", awsError("InvalidRequest", 400, SSE_C), ["GET"], false, "customer-encrypted"],
-    ["archived", awsError("InvalidObjectState", 403), ["GET", "HEAD", "PUT"], true, "archived"],
-    ["empty", awsError("InvalidRange", 416), ["GET", "HEAD", "PUT"], true, "empty"],
+    [
+      "archived",
+      awsError("InvalidObjectState", 403),
+      ["GET", "HEAD", "QUERY", "PUT"],
+      true,
+      "archived",
+    ],
+    ["empty", awsError("InvalidRange", 416), ["GET", "HEAD", "QUERY", "PUT"], true, "empty"],
   ];
   for (const [name, error, calls, hasRow, fact] of cases) {
     await t.step(name, async () => {
@@ -144,6 +154,8 @@ Deno.test("F93 handle() calls temporary what an event would be run again for", a
     ["read denied", { getErrors: [awsError("AccessDenied", 403)] }],
     ["no such bucket", { getErrors: [awsError("NoSuchBucket", 404)] }],
     ["no answer", { getErrors: [awsError("TimeoutError")] }],
+    ["query throttled", { queryErrors: [awsError("ThrottlingException", 400)] }],
+    ["query denied", { queryErrors: [awsError("AccessDeniedException", 400)] }],
     ["write throttled", { putErrors: [awsError("ThrottlingException", 400)] }],
     ["no such table", { putErrors: [awsError("ResourceNotFoundException", 400)] }],
   ];
@@ -151,7 +163,10 @@ Deno.test("F93 handle() calls temporary what an event would be run again for", a
     await t.step(name, async () => {
       const { results, rows, log } = await handled(invocation([task()]), given);
       assert.equal(results.length, 1);
-      assert.match(results[0], /^TemporaryFailure: Cannot (read|write the row of) "key" from "upl/);
+      assert.match(
+        results[0],
+        /^TemporaryFailure: Cannot (read|look for the row of|write the row of) "key" from "upl/,
+      );
       assert.deepEqual([rows.length, log.length, log[0].outcome], [0, 1, "failed"]);
       assert.equal(JSON.stringify(log).includes("1970"), false);
     });
@@ -185,22 +200,51 @@ Deno.test("F94 handle() calls permanent what is wrong with the task itself", asy
   }
 });
 
-Deno.test("F95 handle() leaves what is as new as the stack to its own event", async (t) => {
-  const cases: [stackCreated: string | undefined, outcome: string][] = [
+Deno.test("F91 handle() writes no second row where the version's own event came", async (t) => {
+  const upload = { size: 4, versionId: "v1", eTag: "e1", sequencer: "0A" };
+  const cases: [name: string, of: Partial<typeof upload>, eventTime: string, rows: number][] = [
+    ["its event, after the object's time", {}, "2026-01-02T03:04:05.678Z", 1],
+    ["its event, days after, as of an upload in parts", {}, "2026-01-09T00:00:00.000Z", 1],
+    ["by a clock that is behind", {}, "2026-01-02T03:03:59.000Z", 1],
+    ["another version's", { versionId: "v0" }, "2026-01-02T03:04:05.678Z", 2],
+    ["an older one's, of the same id", {}, "2026-01-02T03:03:00.000Z", 2], // no version is so old
+  ];
+  for (const [name, of, eventTime, count] of cases) {
+    await t.step(name, async () => {
+      const { outside, calls } = fakes();
+      await handle(event(record({ ...upload, ...of }, { eventTime })), outside);
+      const { results } = await handle(invocation([task()]), outside) as BatchAnswer;
+      const outcome = count === 1 ? "unchanged" : "written";
+      assert.deepEqual(results.map(({ resultString }) => resultString), [outcome]);
+      assert.equal(calls.table.size, count);
+    });
+  }
+  await t.step("without versions the tag tells", async () => {
+    for (const [eTag, count] of [["e1", 1], ["e2", 2]] as const) {
+      const { outside, calls } = fakes();
+      await handle(event(record({ ...upload, versionId: undefined, eTag })), outside);
+      for (const row of calls.table.values()) row.etag = eTag; // as of an object that was replaced
+      await handle(invocation([task({ s3VersionId: null })]), outside);
+      assert.equal(calls.table.size, count);
+    }
+  });
+});
+
+Deno.test("F95 handle() leaves what is too new to its own event", async (t) => {
+  const cases: [createdBefore: unknown, outcome: string][] = [
     ["2026-01-02T03:04:05Z", "ignored"],
     ["2026-01-02T03:04:05.001Z", "written"],
     ["2025-01-01T00:00:00Z", "ignored"],
     [undefined, "written"],
   ];
-  for (const [stackCreated, outcome] of cases) {
-    await t.step(String(stackCreated), async () => {
-      for (const schema of ["1.0", "2.0"]) {
-        const { outside, calls } = fakes();
-        outside.stackCreatedMs = stackCreated === undefined ? undefined : Date.parse(stackCreated);
-        const { results } = await handle(invocation([task()], schema), outside) as BatchAnswer;
-        assert.deepEqual([results[0].resultCode, results[0].resultString], ["Succeeded", outcome]);
-        assert.equal(calls.rows.length, outcome === "written" ? 1 : 0);
-      }
+  for (const [createdBefore, outcome] of cases) {
+    await t.step(String(createdBefore), async () => {
+      const { outside, calls } = fakes();
+      const job = { id: "job", userArguments: { createdBefore } };
+      const input = { ...invocation([task()]), job };
+      const { results } = await handle(input, outside) as BatchAnswer;
+      assert.deepEqual([results[0].resultCode, results[0].resultString], ["Succeeded", outcome]);
+      assert.equal(calls.rows.length, outcome === "written" ? 1 : 0);
     });
   }
   await t.step("and has no row of an object without a time", async () => {
@@ -219,6 +263,11 @@ Deno.test("F96 handle() throws where no task could be answered", async (t) => {
     ["no invocation id", { ...invocation([task()]), invocationId: null }, /has no id$/],
     ["no task id", invocation([task(), task({ taskId: undefined })]), /has no id$/],
     ["a task that is none", invocation([null]), /has no id$/],
+    [
+      "an argument that is no time",
+      { ...invocation([task()]), job: { userArguments: { createdBefore: "soon" } } },
+      /its createdBefore is no time$/,
+    ],
     ["no list of tasks", { ...invocation([]), tasks: "t" }, /it has no list of Records$/],
   ];
   for (const [name, input, message] of cases) {

@@ -129,6 +129,7 @@ async function record(text: string) {
   await handleEvent({ Records: [upload] }, {
     getObject: () => Promise.resolve(answer),
     headObject: () => Promise.reject(new Error("not called")),
+    queryRows: () => Promise.reject(new Error("an event needs no query")),
     putItem: (put) => Promise.resolve(item = put.Item),
     now: () => nowMs += 27,
     remainingMs: () => 60_000,

@@ -341,7 +341,10 @@ const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<v
     assert.equal((await setup.rowsOf("a task")).length, 0);
     assert.equal(await answerTo("a+task"), "Succeeded: written");
     const rows = await setup.rowsOf("a task");
+    const before = await countRequests(setup.proxy);
     assert.equal(await answerTo("a+task"), "Succeeded: unchanged");
+    const { dynamodb } = await countRequests(setup.proxy);
+    assert.equal(dynamodb - before.dynamodb, 1); // its row is found: it is not put again
     assert.deepEqual(await setup.rowsOf("a task"), rows);
     const [{ timestamp, event_name, content_preview }] = rows;
     assert.deepEqual(

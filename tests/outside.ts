@@ -118,6 +118,7 @@ interface Given {
   getErrors?: Error[];
   headErrors?: Error[];
   putErrors?: Error[];
+  queryErrors?: Error[];
 }
 
 /** Handles an event of some records; answers the error, and what was called. */
@@ -134,7 +135,7 @@ export async function handle(records: unknown, given?: Given) {
 
 /** An outside of S3's objects and a table with DynamoDB's condition, whose clock ticks as it is read. */
 export function fakes(
-  { objects = {}, getErrors = [], headErrors = [], putErrors = [] }: Given = {},
+  { objects = {}, getErrors = [], headErrors = [], putErrors = [], queryErrors = [] }: Given = {},
 ) {
   const calls: Calls = { aws: [], rows: [], table: new Map(), log: [] };
   const find = ({ key }: Upload) => Object.hasOwn(objects, key) ? objects[key] : object("text");
@@ -166,6 +167,15 @@ export function fakes(
       if (!holds(put, calls.table.get(id))) throw awsError("ConditionalCheckFailedException", 400);
       calls.table.set(id, row);
       calls.rows.push(row);
+    },
+    async queryRows({ ExpressionAttributeValues: { ":key": key, ":from": from } }) {
+      await call(`QUERY ${key.S} from ${from.S}`, queryErrors);
+      return [...calls.table.values()]
+        .filter(({ file_key, timestamp }) => file_key === key.S && timestamp >= from.S)
+        .map(({ version_id, etag }) => ({
+          ...(version_id && { version_id: { S: version_id } }),
+          ...(etag && { etag: { S: etag } }),
+        }));
     },
     now: () => nowMs += 100,
     remainingMs: () => 28_000,
