@@ -13,6 +13,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { decodeKey, versionOf } from "../handler.ts";
 import { forEachParallel } from "./parallel.ts";
+import { TIME, type Time } from "./signals.ts";
 import { plural, UserError, visible } from "./terminal.ts";
 
 /** The most objects that DeleteObjects takes, which is a listing's page too. */
@@ -23,12 +24,30 @@ const LISTED_UPLOADS = 10_000;
 
 /** How often a bucket is emptied of what came meanwhile. */
 const MOST_ROUNDS = 10;
+const MOST_BUSY_ROUNDS = 100;
 
 /** Deleting calls at the same time. */
 const PARALLEL_CALLS = 8;
 
 /** Refusals that the error names. */
 const NAMED_REFUSALS = 5;
+
+/**
+ * S3 says so where the same call works later. It takes 3,500 deletions a second below a prefix, and
+ * tells what is too much by a version, inside a successful answer.
+ * https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
+ */
+const BUSY = [
+  "InternalError",
+  "OperationAborted",
+  "RequestTimeout",
+  "ServiceUnavailable",
+  "SlowDown",
+];
+
+/** How long deleting pauses when S3 is busy: at first, and at most. */
+const FIRST_PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 20_000;
 
 /** Line breaks of a key of which every combination is tried: 3 to the power of this. */
 const LINE_BREAKS = 5;
@@ -63,11 +82,26 @@ interface EmptyOptions {
   progress?: (deleted: number) => void;
   /** Stops the work. */
   signal?: AbortSignal;
+  time?: Time;
+}
+
+/** What one emptying has done, and how its calls keep out of S3's way. */
+interface Emptying extends Emptied {
+  s3: S3Client;
+  bucket: string;
+  options: EmptyOptions;
+  /** What S3 refused, the first of them as sentences. */
+  refused: { count: number; named: string[] };
+  /** Why S3 was too busy for some of it in this round. */
+  busy?: string;
+  /** All calls wait for this, then go on. */
+  pausing?: Promise<void>;
+  pauseMs: number;
 }
 
 /**
  * Deletes everything in a bucket, or below a prefix, and what is uploaded meanwhile; a bucket that is
- * gone has nothing.
+ * gone has nothing. What S3 is too busy for is deleted in the next round, after a pause.
  *
  * @throws {UserError} naming what S3 refuses to delete, when all else is deleted
  */
@@ -76,43 +110,75 @@ export async function emptyBucket(
   bucket: string,
   options: EmptyOptions = {},
 ): Promise<Emptied> {
-  const total: Emptied = { versions: 0, uploads: 0 };
-  try {
-    for (let round = 0; round < MOST_ROUNDS; round++) {
-      const { versions, uploads } = total;
-      await abortUploads(s3, bucket, options, total); // first: one that ends becomes a version
-      await deleteAll(s3, bucket, options, total);
-      if (total.versions === versions && total.uploads === uploads) return total;
+  const refused = { count: 0, named: [] };
+  const work: Emptying = { s3, bucket, options, versions: 0, uploads: 0, refused, pauseMs: 0 };
+  const doneSoFar = () => work.versions + work.uploads;
+  for (let all = 0, rounds = 0; rounds < MOST_ROUNDS && all < MOST_BUSY_ROUNDS; all++) {
+    const before = doneSoFar();
+    const isGone = await emptyOnce(work) === "gone";
+    const helped = doneSoFar() > before;
+    if (work.busy === undefined) throwRefusals(work);
+    if (isGone || (work.busy === undefined && !helped)) {
+      return { versions: work.versions, uploads: work.uploads };
     }
-  } catch (error) {
-    if ((error as Error).name === "NoSuchBucket") return total;
-    throw error;
+    if (work.busy === undefined || !helped) rounds++; // a busy S3 needs more rounds
   }
-  throw new UserError(
-    `${bucket} still held objects each of the ${MOST_ROUNDS} times that it was emptied: stop what ` +
-      "uploads to it, then run the same command again",
+  throw notEmpty(work);
+}
+
+/** One round over all that is there, as far as S3 is not too busy. */
+async function emptyOnce(work: Emptying): Promise<"gone" | void> {
+  work.busy = undefined;
+  work.refused = { count: 0, named: [] };
+  try {
+    await abortUploads(work); // first: one that ends becomes a version
+    await deleteAll(work);
+  } catch (error) {
+    const { name, $metadata } = error as { name: string; $metadata?: { httpStatusCode?: number } };
+    if (name === "NoSuchBucket") return "gone";
+    if (!BUSY.includes(name) && ($metadata?.httpStatusCode ?? 0) < 500) throw error;
+    stepBack(work, name);
+  }
+}
+
+function notEmpty({ bucket, busy }: Emptying): UserError {
+  const again = "then run the same command again";
+  return new UserError(
+    busy === undefined
+      ? `${bucket} still held objects each of the ${MOST_ROUNDS} times that it was emptied: stop what ` +
+        `uploads to it, ${again}`
+      : `S3 is too busy to empty ${bucket} (${visible(busy)}): wait some minutes, ${again}`,
   );
 }
 
-async function deleteAll(
-  s3: S3Client,
-  bucket: string,
-  { prefix, progress, signal }: EmptyOptions,
-  total: Emptied,
-): Promise<void> {
-  const refused: string[] = [];
-  const pages = listVersions(s3, bucket, prefix, signal);
-  await forEachParallel(pages, PARALLEL_CALLS, async (page) => {
-    const refusals = await deleteVersions(s3, bucket, page, signal);
-    refused.push(...refusals);
-    total.versions += page.length - refusals.length;
-    progress?.(total.versions);
+async function deleteAll(work: Emptying): Promise<void> {
+  const { s3, bucket, options: { prefix, progress, signal } } = work;
+  await forEachParallel(listVersions(s3, bucket, prefix, signal), PARALLEL_CALLS, async (page) => {
+    if (work.pausing) await work.pausing;
+    const deleted = await deleteVersions(work, page);
+    work.versions += deleted;
+    progress?.(work.versions);
   });
-  if (refused.length === 0) return;
-  const unnamed = refused.length - NAMED_REFUSALS;
+}
+
+/** All calls pause, twice as long as the last time; those under way come back with the same answer. */
+function stepBack(work: Emptying, why: string): void {
+  const { options: { time = TIME, signal } } = work;
+  work.busy ??= why;
+  if (work.pausing !== undefined) return;
+  work.pauseMs = Math.min(Math.max(FIRST_PAUSE_MS, work.pauseMs * 2), LONGEST_PAUSE_MS);
+  const never = new AbortController().signal; // what verify made is removed after Ctrl-C too
+  work.pausing = time.pause(work.pauseMs, signal ?? never)
+    .finally(() => work.pausing = undefined);
+  work.pausing.catch(() => {}); // it is thrown where a call waits for it
+}
+
+function throwRefusals({ bucket, refused: { count, named } }: Emptying): void {
+  if (count === 0) return;
+  const unnamed = count - named.length;
   throw new UserError(
-    `S3 refused to delete ${plural(refused.length, "version")} from ${bucket}: ` +
-      refused.slice(0, NAMED_REFUSALS).join("; ") + (unnamed > 0 ? `; and ${unnamed} more` : "") +
+    `S3 refused to delete ${plural(count, "version")} from ${bucket}: ${named.join("; ")}` +
+      (unnamed > 0 ? `; and ${unnamed} more` : "") +
       ". Take away what protects them, then run the same command again",
   );
 }
@@ -121,31 +187,28 @@ async function deleteAll(
  * Aborts the unfinished uploads. They are listed first: S3 may refuse the marker of a page whose
  * upload is gone. One that ended meanwhile is done.
  */
-async function abortUploads(
-  s3: S3Client,
-  bucket: string,
-  { prefix, signal: abortSignal }: EmptyOptions,
-  total: Emptied,
-): Promise<void> {
+async function abortUploads(work: Emptying): Promise<void> {
+  const { s3, bucket, options: { prefix, signal: abortSignal } } = work;
+  await work.pausing;
   for (let isLast = false; !isLast;) {
     const uploads: UnfinishedUpload[] = [];
     for await (const upload of listUploads(s3, bucket, prefix, abortSignal)) {
       uploads.push(upload);
       if (uploads.length >= LISTED_UPLOADS) break;
     }
-    const before = total.uploads;
+    const before = work.uploads;
     await forEachParallel(uploads, PARALLEL_CALLS, async ({ keys, UploadId }) => {
       for (const Key of keys) {
         const command = new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId });
         try {
           await s3.send(command, { abortSignal });
-          total.uploads++;
+          work.uploads++;
         } catch (error) {
           if ((error as Error).name !== "NoSuchUpload") throw error;
         }
       }
     });
-    isLast = uploads.length < LISTED_UPLOADS || total.uploads === before;
+    isLast = uploads.length < LISTED_UPLOADS || work.uploads === before;
   }
 }
 
@@ -277,41 +340,58 @@ export async function findKeys(s3: S3Client, bucket: string, version: Version): 
   return found.length > 0 || unreadable.length > 1 ? found : unreadable;
 }
 
-/** Deletes versions and answers the refusals, which come inside a successful answer. */
-async function deleteVersions(
-  s3: S3Client,
-  bucket: string,
-  batch: Version[],
-  abortSignal?: AbortSignal,
-): Promise<string[]> {
+/** Deletes versions, and answers how many are gone. */
+async function deleteVersions(work: Emptying, batch: Version[]): Promise<number> {
   // The XML of a batch can't carry control characters: those keys go by calls of their own.
   const odd = batch.filter(({ Key }) => isOdd(Key));
   const plain = batch.filter(({ Key }) => !isOdd(Key));
-  const refused: string[] = [];
+  let deleted = 0;
   if (plain.length > 0) {
-    const Objects = plain.map(({ Key, VersionId }) => ({ Key, VersionId }));
-    const command = new DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects, Quiet: true } });
-    try {
-      const { Errors = [] } = await s3.send(command, { abortSignal });
-      refused.push(...Errors.map(({ Key = "", Code }) => `"${visible(Key)}": ${Code}`));
-    } catch (error) {
-      if ((error as Error).name !== "AccessDenied") throw error;
-      odd.push(...plain); // the batch is refused whole: one by one it shows what may not be deleted
-    }
+    const left = await deleteBatch(work, plain);
+    if (left === "denied") odd.push(...plain); // one by one it shows what may not be deleted
+    else deleted += plain.length - left;
+    if (left === 0 && work.pausing === undefined) work.pauseMs /= 2;
   }
-  for (const { Key: listed, VersionId, exact } of odd) {
-    try {
-      // A version that a key does not have is deleted without effect.
-      for (const Key of exact ? [listed] : spellingsOf(listed)) {
-        const command = new DeleteObjectCommand({ Bucket: bucket, Key, VersionId });
-        await s3.send(command, { abortSignal });
-      }
-    } catch (error) {
-      if ((error as Error).name !== "AccessDenied") throw error;
-      refused.push(`"${visible(listed)}": AccessDenied`);
+  for (const version of odd) if (await deleteOne(work, version)) deleted++;
+  return deleted;
+}
+
+/** Deletes by one call, in whose successful answer is what it left; tells how many. */
+async function deleteBatch(work: Emptying, versions: Version[]): Promise<number | "denied"> {
+  const { s3, bucket, options: { signal: abortSignal } } = work;
+  const Objects = versions.map(({ Key, VersionId }) => ({ Key, VersionId }));
+  const command = new DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects, Quiet: true } });
+  try {
+    const { Errors = [] } = await s3.send(command, { abortSignal });
+    for (const { Key = "", Code = "" } of Errors) {
+      if (BUSY.includes(Code)) stepBack(work, Code);
+      else refuse(work, Key, Code);
     }
+    return Errors.length;
+  } catch (error) {
+    if ((error as Error).name !== "AccessDenied") throw error;
+    return "denied";
   }
-  return refused;
+}
+
+/** A version that a key does not have is deleted without effect. */
+async function deleteOne(work: Emptying, { Key: listed, VersionId, exact }: Version) {
+  const { s3, bucket, options: { signal: abortSignal } } = work;
+  try {
+    for (const Key of exact ? [listed] : spellingsOf(listed)) {
+      await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key, VersionId }), { abortSignal });
+    }
+    return true;
+  } catch (error) {
+    if ((error as Error).name !== "AccessDenied") throw error;
+    refuse(work, listed, "AccessDenied");
+    return false;
+  }
+}
+
+function refuse({ refused }: Emptying, key: string, code: string): void {
+  refused.count++;
+  if (refused.named.length < NAMED_REFUSALS) refused.named.push(`"${visible(key)}": ${code}`);
 }
 
 /** Whether XML cannot carry a key, or the key looks as if it could not. */

@@ -56,6 +56,15 @@ export function pause(ms: number, signal: AbortSignal = interrupted): Promise<vo
   });
 }
 
+/** How time passes; a test's own passes at once. */
+export interface Time {
+  /** Milliseconds since some moment. */
+  nowMs(): number;
+  pause(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export const TIME: Time = { nowMs: () => performance.now(), pause };
+
 /**
  * Ends what a program that was interrupted has left in its process group: asks, waits, and after
  * 10 seconds kills.

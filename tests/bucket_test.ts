@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { fakeTime } from "./fakes.ts";
 import { fakeStack, permittedTest } from "./fixtures.ts";
 
 permittedTest(
@@ -172,6 +173,122 @@ permittedTest("emptyBucket() has few batches under way, and stops at a signal", 
   const signal = AbortSignal.abort(new Error("stop"));
   await assert.rejects(emptyBucket(again, "b", { signal }), /stop/);
 });
+
+permittedTest("emptyBucket() steps back while S3 is busy, and deletes all in the end", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
+  const { interrupted } = await import("../tasks/signals.ts");
+  const { time, pauses } = fakeTime();
+  const bucket = fakeBucket(20_000);
+  let calls = 0;
+  let waiting = false;
+  const busy = ["SlowDown", "InternalError", "ServiceUnavailable"];
+  const { stack: { s3 } } = await fakeStack({
+    ...bucket.answers,
+    DeleteObjectsCommand: (input) => {
+      assert.equal(waiting, false, "a call while S3 asked for a pause");
+      const Code = busy[calls++ % busy.length];
+      // A page of 1,000 leaves 100 of them, until few are left.
+      return bucket.left() > 1000
+        ? bucket.delete(input, { every: 10, Code })
+        : bucket.delete(input);
+    },
+  });
+  const pausing = {
+    ...time,
+    pause: async (ms: number, signal?: AbortSignal) => {
+      assert.equal(signal?.aborted, false); // not the one of Ctrl-C: verify cleans up after it
+      assert.notEqual(signal, interrupted);
+      waiting = true;
+      await time.pause(ms, signal);
+      waiting = false;
+    },
+  };
+  assert.deepEqual(await emptyBucket(s3, "b", { time: pausing }), { versions: 20_000, uploads: 0 });
+  assert.equal(bucket.left(), 0);
+  assert.deepEqual(pauses.slice(0, 3), [1000, 2000, 4000]);
+});
+
+permittedTest("emptyBucket() goes on where S3 breaks off a whole call", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
+  const { time, pauses } = fakeTime();
+  const bucket = fakeBucket(3000);
+  const errors = [
+    named("SlowDown"),
+    Object.assign(named("Odd"), { $metadata: { httpStatusCode: 503 } }),
+  ];
+  const { stack: { s3 } } = await fakeStack({
+    ...bucket.answers,
+    DeleteObjectsCommand: (input) => errors.shift() ?? bucket.delete(input),
+  });
+  assert.equal((await emptyBucket(s3, "b", { time })).versions, 3000);
+  assert.equal(pauses[0], 1000);
+  const { stack: { s3: refusing } } = await fakeStack({
+    ...bucket.answers,
+    DeleteObjectsCommand: () => named("MalformedXML"),
+    ListObjectVersionsCommand: () => ({ Versions: [{ Key: "k", VersionId: "1" }] }),
+  });
+  await assert.rejects(emptyBucket(refusing, "b", { time }), { name: "MalformedXML" });
+});
+
+permittedTest("emptyBucket() gives up on a busy S3, and tells it from protection", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
+  const { time, pauses } = fakeTime();
+  const busy = (Code: string) => ({
+    ListObjectVersionsCommand: () => ({
+      Versions: ["a", "b"].map((Key) => ({ Key, VersionId: "1" })),
+    }),
+    DeleteObjectsCommand: () => ({
+      Errors: [{ Key: "a", Code: "SlowDown" }, { Key: "b", Code }],
+    }),
+  });
+  const { stack } = await fakeStack(busy("InternalError"));
+  await assert.rejects(emptyBucket(stack.s3, "b", { time }), {
+    name: "UserError",
+    message:
+      "S3 is too busy to empty b (SlowDown): wait some minutes, then run the same command again",
+  });
+  assert.deepEqual(pauses, [1000, 2000, 4000, 8000, 16_000, ...Array(4).fill(20_000), 20_000]);
+  let round = 0;
+  const { stack: mixed } = await fakeStack({
+    ListObjectVersionsCommand: () => ({ Versions: [{ Key: "b", VersionId: "1" }] }),
+    DeleteObjectsCommand: () => ({
+      Errors: [{ Key: "b", Code: ++round < 4 ? "SlowDown" : "AccessDenied" }],
+    }),
+  });
+  await assert.rejects(emptyBucket(mixed.s3, "b", { time }), {
+    message: /^S3 refused to delete 1 version from b: "b": AccessDenied\. Take away/,
+  });
+  const signal = AbortSignal.timeout(1);
+  const { stack: { s3 } } = await fakeStack(busy("SlowDown"));
+  await assert.rejects(emptyBucket(s3, "b", { signal }), { name: "TimeoutError" });
+});
+
+/** A bucket of versions, a thousand a page, that tells what it deletes and what it leaves. */
+function fakeBucket(versions: number) {
+  const held = new Set(Array.from({ length: versions }, (_, i) => String(i).padStart(7, "0")));
+  return {
+    left: () => held.size,
+    answers: {
+      ListObjectVersionsCommand: ({ KeyMarker = "" }: Record<string, unknown>) => {
+        const page = [...held].filter((key) => key > String(KeyMarker)).slice(0, 1000);
+        return {
+          Versions: page.map((Key) => ({ Key, VersionId: "1" })),
+          IsTruncated: page.length === 1000,
+          NextKeyMarker: page.at(-1),
+        };
+      },
+    },
+    delete(
+      { Delete }: Record<string, unknown>,
+      { every, Code }: { every: number; Code?: string } = { every: Infinity },
+    ) {
+      const { Objects } = Delete as { Objects: { Key: string }[] };
+      const left = Objects.filter((_, i) => (i + 1) % every === 0);
+      for (const { Key } of Objects) if (!left.some((one) => one.Key === Key)) held.delete(Key);
+      return { Errors: left.map(({ Key }) => ({ Key, VersionId: "1", Code })) };
+    },
+  };
+}
 
 function named(name: string): Error {
   return Object.assign(new Error(name), { name });

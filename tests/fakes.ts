@@ -1,12 +1,29 @@
 /** A table, a failure queue and a clock for the fake stack of fixtures.ts. */
 
 import type { Item } from "../tasks/rows.ts";
+import type { Time } from "../tasks/signals.ts";
 import { type Answers, toAttributes } from "./fixtures.ts";
 
 /** A row of 2026-01-02 with just these attributes more. */
 export function row(file_key: string, attributes: Record<string, string | undefined>): Item {
   const timestamp = "2026-01-02T03:04:05.000Z";
   return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));
+}
+
+/** A time of its own that passes at once, where something pauses. */
+export function fakeTime() {
+  const pauses: number[] = [];
+  let nowMs = 0;
+  const time: Time = {
+    nowMs: () => nowMs,
+    async pause(ms, signal) {
+      signal?.throwIfAborted();
+      pauses.push(ms);
+      nowMs += ms;
+      await new Promise((resolve) => setTimeout(resolve)); // all else that is ready runs first
+    },
+  };
+  return { time, pauses };
 }
 
 type Values = Record<string, { S: string }>;
