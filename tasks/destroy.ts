@@ -3,8 +3,9 @@
 import { join } from "node:path";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { temporaryFolder } from "./files.ts";
-import { findNamed, type Found, importAll } from "./leftovers.ts";
+import { findNamed, importAll } from "./leftovers.ts";
 import { amount, COUNT_LIMIT } from "./losses.ts";
+import { findUnproven, keepForProof, prove, without } from "./proof.ts";
 import { countRows } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
@@ -24,9 +25,10 @@ export async function destroy(
   const { workspace, local, place } = target;
   const state = await completeState(target);
   if (state.resources.length === 0) {
+    const proof = await proveLast(target);
     if (local) await stopStandIn(workspace);
-    say(`Nothing is deployed ${place}: there is nothing to destroy`);
-    return undefined;
+    if (proof === undefined) say(`Nothing is deployed ${place}: there is nothing to destroy`);
+    return proof;
   }
   const clients = clientsOf(target, state.region);
   await sayWhatIsLost(target, clients, state);
@@ -34,9 +36,20 @@ export async function destroy(
 
   const bucket = find(state, "aws_s3_bucket.uploads");
   if (bucket) await emptyWithProgress(clients, String(bucket.id));
-  const proof = await removeAndProve(workspace, state, clients);
+  await keepForProof(workspace, state);
+  await remove(workspace);
+  const proof = await prove(workspace, state, clients);
   if (local) await stopStandIn(workspace);
   return proof;
+}
+
+/** Proves the last destroy, if that ended before its proof. */
+async function proveLast(target: OpenTarget): Promise<string | undefined> {
+  const before = await findUnproven(target.workspace);
+  if (before === undefined) return undefined;
+  say(`Nothing is deployed ${target.place}, but the last destroy ended before its proof`);
+  await checkCredentials(target);
+  return await prove(target.workspace, before, clientsOf(target, before.region));
 }
 
 /** The state, once it holds all that bears the stack's name. */
@@ -106,30 +119,12 @@ async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void>
   );
 }
 
-/** Destroys by Terraform, then asks AWS for each resource of the old state and for each name. */
-async function removeAndProve(
-  workspace: string,
-  state: terraform.State,
-  clients: Clients,
-): Promise<string> {
+/** Destroys by Terraform. */
+async function remove(workspace: string): Promise<void> {
   await using folder = await temporaryFolder();
-  const before = join(folder.path, `before-${workspace}.tfstate`);
-  await Deno.writeTextFile(before, state.text);
-  await terraform.plan(workspace, `${before}.tfplan`, { destroy: true });
-  await terraform.apply(workspace, `${before}.tfplan`);
-  say(`Asking AWS for each resource of the old state, and for all that is named ${state.name} ...`);
-  const known = await terraform.stillThere(workspace, before, state.resources);
-  const unknown = without(state, await findNamed(clients, state.name!));
-  const left = [...known, ...unknown.map(({ address, id }) => `${address} (${id})`)];
-  const total = state.resources.length + unknown.length;
-  const proof = `${total - left.length} of ${total} resources gone`;
-  if (left.length === 0) return proof;
-  throw new UserError(`${proof}; still there: ${left.join(", ")}`);
-}
-
-/** Of what was found in AWS, what the state lacks. */
-function without({ resources }: terraform.State, found: Found[]): Found[] {
-  return found.filter(({ address }) => !resources.some((known) => known.address === address));
+  const file = join(folder.path, `${workspace}.tfplan`);
+  await terraform.plan(workspace, file, { destroy: true });
+  await terraform.apply(workspace, file);
 }
 
 function find({ resources }: terraform.State, wanted: string): Record<string, unknown> | undefined {

@@ -82,6 +82,8 @@ export interface Deployed extends Pipeline {
   otherDeploy?: Promise<Ended>;
   /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */
   loaded: Item[];
+  /** Resources that a destroy removed and did not prove. */
+  removed: number;
 }
 
 /** Steps of one subject by their names, in the order in which they run. */
@@ -116,7 +118,8 @@ export async function openDeployed(
   await post(ca, `${config.endpoint}/_ministack/config`, settings);
   const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
   const bucket = found.s3_bucket_name;
-  return { ...pipeline, deployer, root, bucket, ca, otherApply, late, left: [], loaded: [] };
+  const later = { left: [], loaded: [], removed: 0 };
+  return { ...pipeline, deployer, root, bucket, ca, otherApply, late, ...later };
 }
 
 /** Runs a task in the test's environment. */

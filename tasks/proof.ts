@@ -1,0 +1,93 @@
+/**
+ * The proof that destroy left nothing. Terraform forgets what it removed, so the state from before is
+ * kept until the proof: one that was interrupted can be run again.
+ */
+
+import { join } from "node:path";
+import { readText, removeIfThere, temporaryFolder } from "./files.ts";
+import { findNamed, type Found } from "./leftovers.ts";
+import { TIME, type Time } from "./signals.ts";
+import type { Clients } from "./target.ts";
+import { plural, say, UserError } from "./terminal.ts";
+import * as terraform from "./terraform.ts";
+import { LOCAL_FOLDER } from "./tools.ts";
+
+/** AWS may show for a minute what is gone, as SQS does. */
+const STILL_SHOWN_MS = 120_000;
+const ASK_AGAIN_MS = 10_000;
+
+/** Keeps the state from before a destroy, for the proof. */
+export async function keepForProof(workspace: string, state: terraform.State): Promise<void> {
+  await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
+  await Deno.writeTextFile(keptFile(workspace), state.text, { mode: 0o600 });
+}
+
+/** The state from before a destroy whose proof is missing; undefined if none is. */
+export async function findUnproven(workspace: string): Promise<terraform.State | undefined> {
+  const text = await readText(keptFile(workspace));
+  return text === undefined ? undefined : terraform.parseState(text);
+}
+
+/**
+ * Asks AWS for each resource of the state from before, and for each name; returns the proof as a
+ * sentence.
+ *
+ * @throws {UserError} something is left
+ */
+export async function prove(
+  workspace: string,
+  before: terraform.State,
+  clients: Clients,
+): Promise<string> {
+  say(
+    `Asking AWS for each resource of the old state, and for all that is named ${before.name} ...`,
+  );
+  await using folder = await temporaryFolder();
+  const file = join(folder.path, "before.tfstate");
+  await Deno.writeTextFile(file, before.text);
+  const asked = new Set(before.resources.map(({ address }) => address));
+  const left = await askUntilGone(async () => {
+    const known = await terraform.stillThere(workspace, file, before.resources);
+    const unknown = without(before, await findNamed(clients, before.name!));
+    for (const { address } of unknown) asked.add(address);
+    return [...known, ...unknown.map(({ address, id }) => `${address} (${id})`)];
+  });
+  const proof = `${asked.size - left.length} of ${asked.size} resources gone`;
+  if (left.length > 0) {
+    throw new UserError(
+      `${proof}; still there: ${left.join(", ")}; remove that by hand, then run the same command ` +
+        "again: it asks once more",
+    );
+  }
+  await removeIfThere(keptFile(workspace));
+  return proof;
+}
+
+/** Asks for what is left until nothing is, or AWS has said so for two minutes. */
+export async function askUntilGone(
+  ask: () => Promise<string[]>,
+  time: Time = TIME,
+): Promise<string[]> {
+  const endMs = time.nowMs() + STILL_SHOWN_MS;
+  for (;;) {
+    const left = await ask();
+    const leftMs = endMs - time.nowMs();
+    if (left.length === 0 || leftMs <= 0) return left;
+    say(
+      `AWS still shows ${plural(left.length, "resource")}, the first is ${
+        left[0]
+      }; that may take a ` +
+        `while: asking again for ${Math.ceil(leftMs / 1000)} s ...`,
+    );
+    await time.pause(ASK_AGAIN_MS);
+  }
+}
+
+/** Of what was found in AWS, what the state lacks. */
+export function without({ resources }: terraform.State, found: Found[]): Found[] {
+  return found.filter(({ address }) => !resources.some((known) => known.address === address));
+}
+
+function keptFile(workspace: string): string {
+  return join(LOCAL_FOLDER, `${workspace}.before-destroy.tfstate`);
+}

@@ -1,0 +1,75 @@
+/** The proof of a destroy, where AWS still shows what is gone. */
+
+import assert from "node:assert/strict";
+import { fakeTime } from "./fakes.ts";
+import { permittedTest, progressOf } from "./fixtures.ts";
+
+permittedTest("askUntilGone() asks again for two minutes before anything is left", async (t) => {
+  const { askUntilGone } = await import("../tasks/proof.ts");
+  const cases = [
+    { name: "gone at once", shownFor: 0, asks: 1, left: [], seconds: [] },
+    { name: "gone at the third look", shownFor: 2, asks: 3, left: [], seconds: [120, 110] },
+    {
+      name: "never gone",
+      shownFor: Infinity,
+      asks: 13,
+      left: ["aws_sqs_queue.failures"],
+      seconds: [120, 110, 100, 90, 80, 70, 60, 50, 40, 30, 20, 10],
+    },
+  ];
+  for (const { name, shownFor, asks, left, seconds } of cases) {
+    await t.step(name, async () => {
+      const { time } = fakeTime();
+      let asked = 0;
+      let found: string[] = [];
+      const ask = () => Promise.resolve(asked++ < shownFor ? ["aws_sqs_queue.failures"] : []);
+      const said = await progressOf(async () => void (found = await askUntilGone(ask, time)));
+      assert.deepEqual([found, asked], [left, asks]);
+      const line = (s: number) =>
+        "AWS still shows 1 resource, the first is aws_sqs_queue.failures; that may take a while: " +
+        `asking again for ${s} s ...\n`;
+      assert.equal(said, seconds.map(line).join(""));
+    });
+  }
+});
+
+permittedTest("the state from before destroy is kept for its proof, and for no other", async () => {
+  const { findUnproven, keepForProof } = await import("../tasks/proof.ts");
+  const { parseState } = await import("../tasks/terraform.ts");
+  const { removeIfThere } = await import("../tasks/files.ts");
+  const { LOCAL_FOLDER } = await import("../tasks/tools.ts");
+  const workspace = "local-deno-task-test-proof";
+  const file = `${LOCAL_FOLDER}/${workspace}.before-destroy.tfstate`;
+  try {
+    assert.equal(await findUnproven(workspace), undefined);
+    const kept = parseState(STATE);
+    await keepForProof(workspace, kept);
+    assert.deepEqual(await findUnproven(workspace), kept);
+    assert.equal(await findUnproven(`${workspace}-2`), undefined);
+    assert.deepEqual([kept.name, kept.region], ["app-1", "eu-west-1"]);
+    assert.deepEqual(kept.resources.map(({ address }) => address), ["aws_sqs_queue.failures"]);
+    // A state may hold secrets.
+    if (Deno.build.os !== "windows") assert.equal((await Deno.stat(file)).mode! & 0o777, 0o600);
+  } finally {
+    await removeIfThere(file);
+  }
+});
+
+const STATE = JSON.stringify({
+  resources: [
+    {
+      mode: "managed",
+      provider: 'provider["terraform.io/builtin/terraform"]',
+      type: "terraform_data",
+      name: "stack",
+      instances: [{ attributes: { input: { value: { region: "eu-west-1", name: "app-1" } } } }],
+    },
+    {
+      mode: "managed",
+      provider: 'provider["registry.terraform.io/hashicorp/aws"]',
+      type: "aws_sqs_queue",
+      name: "failures",
+      instances: [{ attributes: { id: "https://queue" } }],
+    },
+  ],
+});
