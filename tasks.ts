@@ -215,8 +215,8 @@ async function verifyTask(
 ): Promise<void> {
   if (keep && files.length === 0) throw new UserError("--keep is for files that you name");
   const samples = files.length > 0 ? await readSamples(files) : SAMPLES;
-  await withStack(where, async (stack, { rowDeadlineMs: deadlineMs }) => {
-    const report = await verifyStack(stack, samples, { deadlineMs, keep });
+  await withStack(where, async (stack, target) => {
+    const report = await verifyStack(stack, samples, { ...target, keep });
     if (files.length > 0 && !json) {
       for (const { row } of report.files) if (row) console.log(`${rowToText(row)}\n`);
     }

@@ -63,12 +63,22 @@ async function upload(
     if (percent < 100) say(`Uploading ${visible(sample.file)}: ${percent} %`);
   });
   const { VersionId } = await upload.done();
+  return await describeUpload({ s3, outputs }, Key, VersionId);
+}
+
+/** What S3 says of an upload, and what the upload's event should say. */
+export async function describeUpload(
+  { s3, outputs }: Pick<Stack, "s3" | "outputs">,
+  Key: string,
+  VersionId: string | undefined,
+): Promise<{ uploaded: Uploaded; head: HeadObjectCommandOutput }> {
+  const Bucket = outputs.s3_bucket_name;
   const head = await s3.send(new HeadObjectCommand({ Bucket, Key, VersionId }));
   const uploaded = {
     bucket: Bucket,
     key: Key,
     timestamp: head.LastModified!.toISOString(),
-    eventName: sample.size > PART_BYTES
+    eventName: head.ContentLength! > PART_BYTES
       ? "ObjectCreated:CompleteMultipartUpload"
       : "ObjectCreated:Put",
     size: head.ContentLength,
@@ -123,7 +133,7 @@ function checkRow(
 }
 
 /** Why a row is missing, as far as invoking the function with the same event shows. */
-async function explainMissing(stack: Stack, uploaded: Uploaded): Promise<string> {
+export async function explainMissing(stack: Stack, uploaded: Uploaded): Promise<string> {
   const encoded = encodeKey(uploaded.key);
   const isUndecoded = async () =>
     encoded !== uploaded.key && (await queryRows(stack, encoded)).length > 0;

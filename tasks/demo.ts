@@ -73,7 +73,7 @@ async function onTarget(story: Story): Promise<void> {
   const stack = connect(target, outputs);
   const report = await story.step(
     `Upload ${SAMPLES.length} files, wait for their rows, send each event again`,
-    () => verifyStack(stack, SAMPLES, { deadlineMs: target.rowDeadlineMs, keep: false }),
+    () => verifyStack(stack, SAMPLES, { ...target, keep: false }),
   );
   if (!report.ok) throw new FindingError(report.problems.map(visible).join("\n"));
   showFiles(story, report);

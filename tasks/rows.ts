@@ -9,7 +9,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { BACKFILLED, CLOCK_MARGIN_MS } from "../function/batch.ts";
 import { type Upload, versionOf } from "../handler.ts";
-import { pause } from "./signals.ts";
+import { TIME, type Time } from "./signals.ts";
 import type { Clients, Stack } from "./target.ts";
 
 /** A row of the table: strings and numbers only. */
@@ -90,17 +90,22 @@ export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[
   return rows.filter((row) => isOfVersion(row, object));
 }
 
-/** The rows of one version, looked for often at first, then less; none at the deadline. */
-export async function waitForRows(
-  stack: Stack,
-  object: Upload,
+/** The rows of one version, looked for until the deadline. */
+export function waitForRows(stack: Stack, object: Upload, deadlineMs: number): Promise<Item[]> {
+  return lookForRows(() => rowsOfVersion(stack, object), deadlineMs);
+}
+
+/** Looks for rows often at first, then less; none at the deadline. */
+export async function lookForRows(
+  look: () => Promise<Item[]>,
   deadlineMs: number,
+  time: Time = TIME,
 ): Promise<Item[]> {
-  const endMs = performance.now() + deadlineMs;
+  const endMs = time.nowMs() + deadlineMs;
   for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
-    const items = await rowsOfVersion(stack, object);
-    if (items.length > 0 || performance.now() > endMs) return items;
-    await pause(waitMs);
+    const items = await look();
+    if (items.length > 0 || time.nowMs() >= endMs) return items;
+    await time.pause(Math.min(waitMs, endMs - time.nowMs()));
   }
 }
 

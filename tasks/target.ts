@@ -21,8 +21,12 @@ import * as terraform from "./terraform.ts";
 import { requirePrograms } from "./tools.ts";
 import { isLocalWorkspace } from "./variables.ts";
 
-/** How long to wait for a row. On AWS new notifications and permissions take minutes to propagate. */
+/**
+ * How long to wait for a row, and for the first one of all: on AWS new notifications and permissions
+ * take minutes to propagate.
+ */
 const AWS_ROW_DEADLINE_MS = 240_000;
+const AWS_FIRST_ROW_DEADLINE_MS = 600_000;
 const LOCAL_ROW_DEADLINE_MS = 30_000;
 
 /** The options `--env` and `--local`. */
@@ -42,6 +46,8 @@ export interface Target {
   flags: string;
   /** How long to wait for the row of an upload. */
   rowDeadlineMs: number;
+  /** How long to wait for the first row after a deploy. */
+  firstRowDeadlineMs: number;
 }
 
 /** A target that tasks act on until it is closed. */
@@ -96,6 +102,7 @@ export function targetOf({ env, local }: Where): Target {
       place: "on the stand-in" + (env === undefined ? "" : ` in environment ${env}`),
       flags,
       rowDeadlineMs: LOCAL_ROW_DEADLINE_MS,
+      firstRowDeadlineMs: LOCAL_ROW_DEADLINE_MS,
     };
   }
   if (env === "default") {
@@ -112,6 +119,7 @@ export function targetOf({ env, local }: Where): Target {
     place: "on AWS in " + (env === undefined ? "the default workspace" : `environment ${env}`),
     flags,
     rowDeadlineMs: AWS_ROW_DEADLINE_MS,
+    firstRowDeadlineMs: AWS_FIRST_ROW_DEADLINE_MS,
   };
 }
 

@@ -5,10 +5,11 @@ import { emptyBucket } from "./bucket.ts";
 import { checkFile, type FileReport } from "./check_file.ts";
 import { bucketNotifies, countFailures, encodeKey, invoke, toEvent } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
+import { probeTrigger } from "./probe.ts";
 import { deleteRow, type Item, queryRows, rowsOfVersion } from "./rows.ts";
 import type { Sample } from "./samples.ts";
 import { interrupted, pause } from "./signals.ts";
-import type { Stack } from "./target.ts";
+import type { Stack, Target } from "./target.ts";
 import { plural, say, toTable, UserError, visible } from "./terminal.ts";
 
 export interface Report {
@@ -32,29 +33,37 @@ const REPEATED_EVENTS = 100;
 const PARALLEL_KEYS = 8;
 
 /**
- * Uploads files, waits for their rows, compares each attribute with S3's own answer, sends the same
+ * Once a probe has its row, uploads files, waits for their rows, compares each attribute with S3's own answer, sends the same
  * events again, and looks into the failure queue. Then it removes what it made, unless it is to keep
- * that: kept files have their own names, the others are in a folder of their own.
+ * that: kept files have their own names, all else is in a folder of its own.
  *
  * @throws {UserError} the trigger would ignore a kept file
  */
 export async function verifyStack(
   stack: Stack,
   samples: Sample[],
-  options: { deadlineMs: number; keep: boolean },
+  options: Pick<Target, "rowDeadlineMs" | "firstRowDeadlineMs"> & { keep: boolean },
 ): Promise<Report> {
-  const { s3_bucket_name, filter_prefix } = stack.outputs;
-  const folder = filter_prefix + (options.keep ? "" : `verify-${crypto.randomUUID()}/`);
+  const { s3_bucket_name, filter_prefix, filter_suffix } = stack.outputs;
+  const own = `${filter_prefix}verify-${crypto.randomUUID()}/`;
+  const folder = options.keep ? filter_prefix : own;
   const keys = samples.map(({ file }) => keyIn(stack, folder, file, options));
+  const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
   const problems: string[] = [];
   let files: FileReport[];
   let after: number;
   try {
-    say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder} ...`);
-    files = await oneAfterAnother(
+    const stuck = await probeTrigger(stack, probe, {
+      deadlineMs: options.firstRowDeadlineMs,
+      isFailing: async () => await countFailed(stack) > before,
+    });
+    if (!stuck) {
+      say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder} ...`);
+    }
+    files = stuck ? [stuck] : await oneAfterAnother(
       samples,
-      (sample, index) => checkFile(stack, sample, keys[index], options.deadlineMs),
+      (sample, index) => checkFile(stack, sample, keys[index], options.rowDeadlineMs),
     );
     interrupted.throwIfAborted();
     problems.push(...await checkRepeat(stack, files));
@@ -66,7 +75,7 @@ export async function verifyStack(
     }
     problems.unshift(...await checkNotification(stack, files));
   } finally {
-    if (!options.keep) await removeTraces(stack, folder, keys);
+    await removeTraces(stack, own, options.keep ? [probe] : [probe, ...keys]);
   }
   problems.push(...files.flatMap(({ file, problems }) => problems.map((p) => `${file}: ${p}`)));
   return {

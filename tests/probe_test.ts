@@ -1,0 +1,179 @@
+/** The probe before verify's files, against a bucket that calls nothing for its first minutes. */
+
+import assert from "node:assert/strict";
+import { fakeTime, row } from "./fakes.ts";
+import { type Answers, fakeStack, permittedTest, progressOf, toAttributes } from "./fixtures.ts";
+
+const KEY = "in/verify-1/probe.txt";
+const MINUTES = 60_000;
+
+/** Runs the probe where uploads send events only from a time on, and says what it did. */
+async function probed(activeAfterMs: number, answers: Answers = {}, isFailing = () => false) {
+  const { probeTrigger } = await import("../tasks/probe.ts");
+  const { time, pauses } = fakeTime();
+  const uploadedMs: number[] = [];
+  let invoked = 0;
+  const { stack, calls } = await fakeStack({
+    PutObjectCommand: () => {
+      uploadedMs.push(Math.round(time.nowMs()));
+      return { VersionId: String(uploadedMs.length) };
+    },
+    HeadObjectCommand: ({ VersionId }) => ({
+      VersionId,
+      ContentLength: 18,
+      ETag: '"e"',
+      LastModified: new Date(0),
+    }),
+    // A row comes two seconds after its upload, or once the function is invoked.
+    QueryCommand: () => {
+      const recorded = uploadedMs.findIndex((ms) =>
+        ms >= activeAfterMs && time.nowMs() >= ms + 2000
+      );
+      const version_id = recorded >= 0 ? String(recorded + 1) : String(uploadedMs.length);
+      return recorded < 0 && invoked === 0
+        ? {}
+        : { Items: [toAttributes(row(KEY, { version_id }))] };
+    },
+    InvokeCommand: () => {
+      invoked++;
+      return {};
+    },
+    ...answers,
+  });
+  let report;
+  const said = await progressOf(async () => {
+    const failing = () => Promise.resolve(isFailing());
+    const options = { deadlineMs: 10 * MINUTES, isFailing: failing, time };
+    report = await probeTrigger(stack, KEY, options);
+  });
+  return {
+    report: report as unknown,
+    said,
+    uploadedMs,
+    waitedMs: time.nowMs(),
+    pauses,
+    calls,
+    stack,
+  };
+}
+
+permittedTest("probeTrigger() uploads once where a row comes, and says nothing", async () => {
+  const { report, said, uploadedMs, waitedMs, pauses, calls } = await probed(0);
+  assert.equal(report, undefined);
+  assert.deepEqual([said, uploadedMs], ["", [0]]);
+  assert.ok(waitedMs >= 2000 && waitedMs < 2600, `${waitedMs} ms`);
+  assert.ok(pauses[0] === 20 && pauses.every((ms) => ms <= 1000));
+  const [{ input }] = calls;
+  assert.deepEqual([input.Bucket, input.Key, input.ContentType], ["uploads", KEY, "text/plain"]);
+  assert.ok(calls.every(({ name }) => ["PutObjectCommand", "QueryCommand"].includes(name)));
+});
+
+permittedTest("probeTrigger() uploads every 15 s until a new notification is active", async () => {
+  const { report, said, uploadedMs, waitedMs } = await probed(5 * MINUTES);
+  assert.equal(report, undefined);
+  assert.deepEqual(uploadedMs, Array.from({ length: 21 }, (_, i) => i * 15_000));
+  assert.ok(waitedMs > 5 * MINUTES && waitedMs < 5 * MINUTES + 3000, `${waitedMs} ms`);
+  const lines = said.trimEnd().split("\n");
+  assert.equal(lines.length, 20);
+  assert.equal(
+    lines[0],
+    "The probe has no row after 15 s: a new notification takes about five minutes on AWS; trying " +
+      "again for 9 min ...",
+  );
+});
+
+permittedTest("probeTrigger() says why no row came within its ten minutes", async () => {
+  const { report, uploadedMs } = await probed(Infinity);
+  assert.equal(uploadedMs.length, 40);
+  assert.deepEqual(report, {
+    file: "probe",
+    key: KEY,
+    checks: 0,
+    problems: [
+      "no row after 600 s, so nothing else was uploaded: invoked directly, the function writes it: " +
+      "the bucket's event does not reach the function",
+    ],
+  });
+});
+
+permittedTest("probeTrigger() ends soon where events reach the function in vain", async () => {
+  let asked = 0;
+  const failure = new TextEncoder().encode('{"errorType":"AccessDenied","errorMessage":"no"}');
+  const InvokeCommand = () => ({ FunctionError: "Unhandled", Payload: failure });
+  const { report, uploadedMs } = await probed(Infinity, { InvokeCommand }, () => ++asked === 3);
+  assert.equal(uploadedMs.length, 3);
+  assert.deepEqual((report as { problems: string[] }).problems, [
+    "no row after 45 s, so nothing else was uploaded: the function fails: AccessDenied: no",
+  ]);
+});
+
+permittedTest("verify removes its probe, and keeps the files alone", async (t) => {
+  const { verifyStack } = await import("../tasks/verify.ts");
+  for (const keep of [false, true]) {
+    await t.step(keep ? "--keep" : "its own files", async () => {
+      const probes = new Set<string>();
+      const removed: unknown[] = [];
+      const { stack } = await fakeStack({
+        GetQueueAttributesCommand: () => ({
+          Attributes: {
+            ApproximateNumberOfMessages: "0",
+            ApproximateNumberOfMessagesNotVisible: "0",
+          },
+        }),
+        PutObjectCommand: ({ Key }) => {
+          probes.add(String(Key));
+          return {};
+        },
+        QueryCommand: ({ ExpressionAttributeValues }) => {
+          const { ":key": { S: key } } = ExpressionAttributeValues as { ":key": { S: string } };
+          return key.endsWith("/probe.txt") ? { Items: [toAttributes(row(key, {}))] } : {};
+        },
+        ListObjectVersionsCommand: ({ Prefix }) => ({
+          Versions: [...probes].filter((key) => key.startsWith(String(Prefix)))
+            .map((Key) => ({ Key, VersionId: "1" })),
+        }),
+        DeleteObjectsCommand: ({ Delete }) => {
+          for (const { Key } of (Delete as { Objects: { Key: string }[] }).Objects) {
+            probes.delete(Key);
+            removed.push(Key);
+          }
+          return {};
+        },
+        DeleteItemCommand: ({ Key }) => {
+          removed.push((Key as { file_key: { S: string } }).file_key.S);
+          return {};
+        },
+      });
+      const options = { rowDeadlineMs: 100, firstRowDeadlineMs: 100, keep };
+      const said = await progressOf(async () => {
+        const report = await verifyStack(stack, [], options);
+        assert.deepEqual(report.problems, []);
+      });
+      assert.equal(removed.length, 2);
+      assert.match(String(removed[0]), /^in\/verify-[-0-9a-f]{36}\/probe\.txt$/);
+      assert.equal(removed[1], removed[0]);
+      assert.match(said, keep ? /to uploads\/in\/ / : /to uploads\/in\/verify-/);
+    });
+  }
+});
+
+permittedTest("verify uploads no file where the probe has no row", async () => {
+  const { verifyStack } = await import("../tasks/verify.ts");
+  const { stack, calls } = await fakeStack({
+    GetQueueAttributesCommand: () => ({
+      Attributes: { ApproximateNumberOfMessages: "0", ApproximateNumberOfMessagesNotVisible: "0" },
+    }),
+    HeadObjectCommand: () => ({ ContentLength: 18, LastModified: new Date(0) }),
+  });
+  const open = () => {
+    throw new Error("uploaded");
+  };
+  const options = { rowDeadlineMs: 0, firstRowDeadlineMs: 0, keep: false };
+  const { ok, problems } = await verifyStack(stack, [{ file: "a", size: 1, open }], options);
+  assert.deepEqual([ok, problems], [false, [
+    "the bucket uploads has no notification that calls the function; deploy again",
+    "probe: no row after 0 s, so nothing else was uploaded: invoked directly, the function reports " +
+    "success, but writes no row",
+  ]]);
+  assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, 1);
+});
