@@ -261,9 +261,9 @@ async function rowsTask(
   await withStack(where, async (stack) => {
     const now = await readClock(stack);
     const sinceMs = since === undefined ? undefined : now() - since;
-    const wanted = { key, prefix, limit: most };
+    const wanted = { key, prefix, limit: most, now };
     const rows = follow
-      ? followRows(stack, { ...wanted, sinceMs: sinceMs ?? now(), now })
+      ? followRows(stack, { ...wanted, sinceMs: sinceMs ?? now() })
       : readRows(stack, { ...wanted, sinceMs });
     const toText = (all: typeof rows) =>
       follow ? toFollowedLines(all, now) : toTableLines(all, now());
@@ -289,7 +289,7 @@ async function whyTask(
 ): Promise<void> {
   await withStack(where, async (stack) => {
     const now = await readClock(stack);
-    const why = await explain(stack, key, now() - (since ?? WHY_SINCE_MS));
+    const why = await explain(stack, key, { sinceMs: now() - (since ?? WHY_SINCE_MS), now });
     print(why, json, whyToText);
     if (!why.ok) throw new FindingError("It needs attention: see above");
   });

@@ -132,7 +132,7 @@ export class Board {
         const sinceMs = now() - LOOK_BACK_MS;
         this.#failures.clear();
         await this.#readParts(true);
-        const rows = await newestRows(this.stack, now, FIRST_ROWS);
+        const { rows } = await newestRows(this.stack, now, FIRST_ROWS);
         for (const row of rows.reverse()) this.#show(row, false);
         let polls = 0;
         for await (

@@ -15,6 +15,9 @@ const LATE_MS = 15_000;
 /** In silence the search goes on from so long ago. */
 const SILENCE_MS = 60_000;
 
+/** Lines of one look that are held. */
+const HELD_LINES = 5000;
+
 const OUTCOMES = ["written", "unchanged", "failed"] as const;
 const PATTERN = `{ ${OUTCOMES.map((outcome) => `($.outcome = "${outcome}")`).join(" || ")} }`;
 
@@ -35,7 +38,7 @@ export interface News {
 
 /**
  * The news since a time of AWS's clock, then those to come, oldest first: a list for each
- * look into the log, which may be empty. The rows of its newest `mostRows` are read. It ends by
+ * look into the log, which may be empty, or more for a long one. The rows of its newest `mostRows` are read. It ends by
  * throwing, at Ctrl-C or when `signal` is aborted.
  */
 export async function* followNews(
@@ -53,18 +56,26 @@ export async function* followNews(
   for (;;) {
     const lookMs = now();
     let newestMs = fromMs;
-    const fresh: LogEvent[] = [];
+    let fresh: LogEvent[] = [];
     for await (const line of linesSince(stack, fromMs)) {
       newestMs = Math.max(newestMs, line.timestamp);
       const id = `${line.timestamp} ${line.message}`;
       if (!seen.has(id)) fresh.push(line);
       seen.set(id, line.timestamp);
+      if (fresh.length < HELD_LINES) continue;
+      yield await withRows(stack, fresh.flatMap(toNews), mostRows);
+      fresh = [];
+      seen = since(seen, newestMs - LATE_MS);
     }
     yield await withRows(stack, fresh.flatMap(toNews), mostRows);
     fromMs = Math.max(fromMs, newestMs - LATE_MS, lookMs - SILENCE_MS);
-    seen = new Map([...seen].filter(([, timestamp]) => timestamp >= fromMs));
+    seen = since(seen, fromMs);
     await pause(pollMs, signal);
   }
+}
+
+function since(lines: Map<string, number>, fromMs: number): Map<string, number> {
+  return new Map([...lines].filter(([, timestamp]) => timestamp >= fromMs));
 }
 
 function linesSince({ logs, outputs }: Stack, sinceMs: number): AsyncGenerator<LogEvent> {

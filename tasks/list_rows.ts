@@ -4,10 +4,11 @@ import { DescribeTableCommand, paginateQuery, paginateScan } from "@aws-sdk/clie
 import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clock.ts";
 import { followNews } from "./feed.ts";
-import { parseLine, readLog, WRITTEN } from "./logs.ts";
-import { BATCH_KEYS, getRows, type Item, rowKey, rowKeyOf, toItem } from "./rows.ts";
+import { searchBack } from "./log_search.ts";
+import { parseLine, WRITTEN } from "./logs.ts";
+import { BATCH_KEYS, getRows, type Item, rowKeyOf, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
-import { clip, say, toDuration, toJson, toTable, visible } from "./terminal.ts";
+import { clip, repeat, say, toDuration, toJson, toTable, visible } from "./terminal.ts";
 
 /** Which rows: those of a key, those written since a time, or those below a prefix. */
 export interface Wanted {
@@ -16,10 +17,15 @@ export interface Wanted {
   /** Milliseconds since 1970. */
   sinceMs?: number;
   limit: number;
+  /** AWS's clock. */
+  now: Clock;
 }
 
 /** Rows that are held to be sorted; more are printed in the table's own order. */
 const SORTED_ROWS = 1000;
+
+/** A search of the log says so often how far it is. */
+const SAY_SEARCHED_MS = 5000;
 
 /** Before a scan reads more rows than this, it says what that costs. */
 const CHEAP_ROWS = 100_000;
@@ -34,11 +40,11 @@ export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<It
   const rows = wanted.key !== undefined
     ? rowsOfKey(stack, wanted.key, wanted.sinceMs)
     : wanted.sinceMs !== undefined
-    ? rowsWrittenSince(stack, wanted.sinceMs, wanted.prefix)
+    ? rowsWrittenSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
     : newestFirst(scanRows(stack, wanted.prefix, wanted.limit));
   for await (const row of rows) {
-    if (left-- <= 0) return;
     yield row;
+    if (--left <= 0) return; // before the next one is looked for
   }
 }
 
@@ -48,11 +54,7 @@ export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<It
  */
 export async function* followRows(
   stack: Stack,
-  { key, prefix, sinceMs, limit, now, pollMs }: Wanted & {
-    sinceMs: number;
-    now: Clock;
-    pollMs?: number;
-  },
+  { key, prefix, sinceMs, limit, now, pollMs }: Wanted & { sinceMs: number; pollMs?: number },
 ): AsyncGenerator<Item> {
   let left = limit;
   const isWanted = ({ file_key }: Item) =>
@@ -85,25 +87,34 @@ async function* rowsOfKey(
   }
 }
 
-/** The table is ordered by key, so the function's log says which rows were written since. */
+/**
+ * The table is ordered by key, so the function's log says which rows were written since: its newest
+ * part first, and no more of it than is wanted.
+ */
 async function* rowsWrittenSince(
   stack: Stack,
-  sinceMs: number,
-  prefix: string,
+  { sinceMs, prefix, now }: Wanted & { sinceMs: number },
 ): AsyncGenerator<Item> {
-  const keys = new Map<string, ReturnType<typeof rowKey>>();
-  const events = readLog(stack.logs, stack.outputs.log_group_name, { sinceMs, pattern: WRITTEN });
-  for await (const { message } of events) {
-    const line = parseLine(message);
-    if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
-    const key = rowKeyOf(line);
-    const id = JSON.stringify(key);
-    keys.delete(id); // a row that was written again moves to the end
-    keys.set(id, key);
-  }
-  const newestFirst = [...keys.values()].reverse();
-  for (let start = 0; start < newestFirst.length; start += BATCH_KEYS) {
-    yield* await getRows(stack, newestFirst.slice(start, start + BATCH_KEYS));
+  const known = new Set<string>();
+  let searchedMs = now();
+  using _progress = repeat(SAY_SEARCHED_MS, () => {
+    say(`Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`);
+  });
+  const search = { sinceMs, now, pattern: WRITTEN };
+  for await (const span of searchBack(stack.logs, stack.outputs.log_group_name, search)) {
+    const keys: ReturnType<typeof rowKeyOf>[] = [];
+    for (const { message } of span.lines.reverse()) {
+      const line = parseLine(message);
+      if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
+      const key = rowKeyOf(line);
+      const id = JSON.stringify(key);
+      if (!known.has(id)) keys.push(key); // a row that was written again is listed once
+      known.add(id);
+    }
+    searchedMs = span.sinceMs;
+    for (let start = 0; start < keys.length; start += BATCH_KEYS) {
+      yield* await getRows(stack, keys.slice(start, start + BATCH_KEYS));
+    }
   }
 }
 

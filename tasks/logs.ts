@@ -1,6 +1,11 @@
 /** The function's log: its lines as they come, for people or as they are. */
 
-import { type CloudWatchLogsClient, FilterLogEventsCommand } from "@aws-sdk/client-cloudwatch-logs";
+import {
+  type CloudWatchLogsClient,
+  FilterLogEventsCommand,
+  type FilterLogEventsCommandInput,
+  type FilterLogEventsCommandOutput,
+} from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
 import { interrupted, pause } from "./signals.ts";
 import { escapeJson, toJson, visible } from "./terminal.ts";
@@ -25,7 +30,6 @@ export async function* readLog(
   logGroupName: string,
   options: {
     sinceMs: number;
-    untilMs?: number;
     follow?: boolean;
     pollMs?: number;
     pattern?: string;
@@ -35,33 +39,44 @@ export async function* readLog(
   let newestMs = startTime;
   let seen = new Map<string, number>(); // the ids of lines since startTime
   for (;;) {
-    let nextToken: string | undefined;
-    do {
-      const page = await client.send(
-        new FilterLogEventsCommand({
-          logGroupName,
-          startTime,
-          endTime: options.untilMs,
-          filterPattern: options.pattern,
-          nextToken,
-        }),
-        { abortSignal: interrupted },
-      );
-      for (const { eventId, logStreamName, timestamp = 0, message = "" } of page.events ?? []) {
-        const id = eventId ?? `${logStreamName} ${timestamp} ${message}`; // the stand-in gives none
+    const span = { logGroupName, startTime, filterPattern: options.pattern };
+    for await (const { events } of pagesOfLog(client, span)) {
+      for (const { id, ...event } of events) {
         if (seen.has(id)) continue;
-        if (options.follow) seen.set(id, timestamp);
-        newestMs = Math.max(newestMs, timestamp);
-        yield { timestamp, message };
+        if (options.follow) seen.set(id, event.timestamp);
+        newestMs = Math.max(newestMs, event.timestamp);
+        yield event;
       }
-      nextToken = page.nextToken;
-    } while (nextToken !== undefined);
+    }
     if (!options.follow) return;
 
     startTime = Math.max(startTime, newestMs - LATE_MS);
     seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
     await pause(options.pollMs ?? 2000);
   }
+}
+
+/** The pages of a span, oldest first; one may be empty and not the last. */
+export async function* pagesOfLog(
+  client: CloudWatchLogsClient,
+  span: FilterLogEventsCommandInput,
+): AsyncGenerator<{ events: (LogEvent & { id: string })[]; isLast: boolean }> {
+  let nextToken: string | undefined;
+  do {
+    const page: FilterLogEventsCommandOutput = await client.send(
+      new FilterLogEventsCommand({ ...span, nextToken }),
+      { abortSignal: interrupted },
+    );
+    nextToken = page.nextToken;
+    const events = (page.events ?? []).map(
+      ({ eventId, logStreamName, timestamp = 0, message = "" }) => ({
+        id: eventId ?? `${logStreamName} ${timestamp} ${message}`, // the stand-in gives none
+        timestamp,
+        message,
+      }),
+    );
+    yield { events, isLast: nextToken === undefined };
+  } while (nextToken !== undefined);
 }
 
 /**

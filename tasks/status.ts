@@ -5,7 +5,8 @@ import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { type Clock, readClock } from "./clock.ts";
 import { sayGone } from "./gone.ts";
-import { parseLine, readLog, WRITTEN } from "./logs.ts";
+import { searchBack } from "./log_search.ts";
+import { parseLine, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
 import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./rows.ts";
 import type { Stack } from "./target.ts";
@@ -17,9 +18,10 @@ const NEWEST = 10;
 /** Rows that are looked up for one that is shown, since some may be deleted by now. */
 const CANDIDATES = 5;
 
-/** How far back the log is searched for rows: at first, and (four times as far each time) at last. */
-const FIRST_LOOK_MS = 15_000;
-const LAST_LOOK_MS = 30 * 86_400_000;
+/** How far back the log is searched for rows, and how long: an account has five calls a second. */
+const LOOK_BACK_MS = 30 * 86_400_000;
+const MOST_CALLS = 40;
+const MOST_MS = 15_000;
 
 export interface Status {
   ok: boolean;
@@ -37,6 +39,8 @@ export interface Status {
   };
   /** Newest first. */
   rows: Item[];
+  /** Where the search for rows ended early: those written before are not shown. */
+  rowsSince?: string;
   failureQueue: QueueCounts;
   alarms: { name: string; since: string; reason: string }[];
   /** What needs attention, as sentences. */
@@ -67,12 +71,13 @@ export async function readStatus(stack: Stack, builtSha256: string | undefined):
     part(countFailures(stack)),
     readAlarms(stack),
   ]);
-  const rows = table && await part(newestRows(stack, now));
+  const newest = table && await part(newestRows(stack, now));
   const seen = {
     at: new Date(now()).toISOString(),
     bucket: { name: stack.outputs.s3_bucket_name, notifies: notifies ?? false },
     function: fn,
-    rows: rows ?? [],
+    rows: newest?.rows ?? [],
+    rowsSince: newest?.since,
     failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
     alarms,
   };
@@ -103,7 +108,7 @@ function problemsOf(
 
 /** A status for people, on one screen. */
 export function statusToText(status: Status): string {
-  const { at, bucket, function: fn, rows, failureQueue, alarms, problems } = status;
+  const { at, bucket, function: fn, rows, rowsSince, failureQueue, alarms, problems } = status;
   const age = (iso: unknown) => toDuration(Date.parse(at) - Date.parse(String(iso)));
   const lines = toTable([
     ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
@@ -139,6 +144,11 @@ export function statusToText(status: Status): string {
       ]),
     ], [1, 3]));
   }
+  if (rowsSince !== undefined) {
+    lines.push(
+      `The log is large: rows written more than ${age(rowsSince)} ago were not looked for.`,
+    );
+  }
   lines.push("");
   lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
   if (problems.length === 0) lines.push("All is well.");
@@ -170,40 +180,32 @@ export async function readFunction(
 
 /**
  * The rows written last. The table is ordered by key, so the newest are found by the function's log,
- * whose lines say which rows it wrote; what was removed since is left out.
+ * whose lines say which rows it wrote; what was removed since is left out. `since` is where the search
+ * ended, if that was early.
  */
 export async function newestRows(
   stack: Stack,
   now: Clock,
   count = NEWEST,
-): Promise<Item[]> {
-  const { logs, outputs } = stack;
+): Promise<{ rows: Item[]; since?: string }> {
   const candidates = Math.min(CANDIDATES * count, BATCH_KEYS);
-  const written: Record<string, unknown>[] = [];
-  const nowMs = now();
-  let untilMs: number | undefined; // no end: rows may come while it looks
-  for (
-    let lookMs = FIRST_LOOK_MS;
-    lookMs < LAST_LOOK_MS && written.length < candidates;
-    lookMs *= 4
-  ) {
-    const sinceMs = nowMs - lookMs;
-    let found: Record<string, unknown>[] = [];
-    const options = { sinceMs, untilMs, pattern: WRITTEN };
-    for await (const { message } of readLog(logs, outputs.log_group_name, options)) {
-      const line = parseLine(message);
-      if (line?.outcome !== "written") continue; // the stand-in ignores such a pattern
-      found.push(line);
-      if (found.length > 1000) found = found.slice(-candidates);
-    }
-    written.unshift(...found);
-    untilMs = sinceMs - 1;
+  let written: Record<string, unknown>[] = [];
+  let searchedMs = now();
+  const sinceMs = searchedMs - LOOK_BACK_MS;
+  const search = { sinceMs, now, pattern: WRITTEN, mostCalls: MOST_CALLS, mostMs: MOST_MS };
+  for await (const span of searchBack(stack.logs, stack.outputs.log_group_name, search)) {
+    const found = span.lines.map(({ message }) => parseLine(message) ?? {})
+      .filter(({ outcome }) => outcome === "written"); // the stand-in ignores such a pattern
+    written = [...found, ...written].slice(-candidates);
+    searchedMs = span.sinceMs;
+    if (written.length === candidates) break;
   }
-  const keys = new Map(
-    written.slice(-candidates).map(rowKeyOf).map((key) => [JSON.stringify(key), key]),
-  );
-  const rows = await getRows(stack, [...keys.values()]);
-  return rows.sort((a, b) => a.processed_at < b.processed_at ? 1 : -1).slice(0, count);
+  const keys = new Map(written.map(rowKeyOf).map((key) => [JSON.stringify(key), key]));
+  const rows = (await getRows(stack, [...keys.values()]))
+    .sort((a, b) => a.processed_at < b.processed_at ? 1 : -1)
+    .slice(0, count);
+  const isEarly = searchedMs > sinceMs && written.length < candidates;
+  return { rows, since: isEarly ? new Date(searchedMs).toISOString() : undefined };
 }
 
 export async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarms"]> {

@@ -203,13 +203,14 @@ export function configOf({ local, ca }: Pick<OpenTarget, "local" | "ca">, region
 
 export function clientsOf(target: Pick<OpenTarget, "local" | "ca">, region: string): Clients {
   const config = configOf(target, region);
+  // Only throttling fails so often; each try waits longer.
+  const patient = { ...config, maxAttempts: 10 };
   return {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
-    // Only throttling fails so often; each try waits longer.
-    lambda: new LambdaClient({ ...config, maxAttempts: 10 }),
+    lambda: new LambdaClient(patient),
     sqs: new SQSClient(config),
-    logs: new CloudWatchLogsClient(config),
+    logs: new CloudWatchLogsClient(patient),
     cloudwatch: new CloudWatchClient(config),
     iam: new IAMClient(config),
     sts: new STSClient(config),

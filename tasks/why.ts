@@ -3,7 +3,9 @@
 import { versionOf } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
 import { bucketNotifies } from "./function.ts";
-import { logToText, parseLine, readLog } from "./logs.ts";
+import type { Clock } from "./clock.ts";
+import { searchBack } from "./log_search.ts";
+import { logToText, parseLine } from "./logs.ts";
 import { replayFailures } from "./replay.ts";
 import { type Item, queryRows } from "./rows.ts";
 import type { Stack } from "./target.ts";
@@ -11,6 +13,10 @@ import { clip, toTable, visible } from "./terminal.ts";
 
 /** Versions, rows and lines that are shown. */
 const SHOWN = 5;
+
+/** How long the log is searched: an account has five calls a second. */
+const MOST_CALLS = 60;
+const MOST_MS = 30_000;
 
 /** A version of the object, or a delete marker, which has no size. */
 export interface ObjectVersion {
@@ -29,6 +35,8 @@ export interface Facts {
   rows: Item[];
   /** The function's log lines about it, as for people. */
   log: string[];
+  /** Where the search of the log ended early: older lines are not among these. */
+  logSince?: string;
   /** The last error that the function logged about it, if nothing better came after. */
   lastError?: string;
   /** Its events in the failure queue. */
@@ -41,14 +49,18 @@ export interface Why extends Facts {
   conclusion: string;
 }
 
-/** Looks everywhere for a key. `sinceMs` is how far back the log is read, in ms since 1970. */
-export async function explain(stack: Stack, key: string, sinceMs: number): Promise<Why> {
+/** Looks everywhere for a key. `sinceMs` is how far back the log is searched, in ms since 1970. */
+export async function explain(
+  stack: Stack,
+  key: string,
+  { sinceMs, now }: { sinceMs: number; now: Clock },
+): Promise<Why> {
   const { filter_prefix, filter_suffix } = stack.outputs;
-  const [notifies, versions, rows, lines, failures] = await Promise.all([
+  const [notifies, versions, rows, { lines, since }, failures] = await Promise.all([
     bucketNotifies(stack),
     versionsOf(stack, key),
     queryRows(stack, key),
-    linesAbout(stack, key, sinceMs),
+    linesAbout(stack, key, sinceMs, now),
     failuresOf(stack, key),
   ]);
   const last = lines.at(-1)?.fields;
@@ -59,6 +71,7 @@ export async function explain(stack: Stack, key: string, sinceMs: number): Promi
     versions,
     rows: rows.toReversed(),
     log: lines.map(({ text }) => text).toReversed(),
+    logSince: since,
     lastError: last?.outcome === "failed" ? String(last.error) : undefined,
     failures,
   };
@@ -105,7 +118,9 @@ export function conclude(facts: Facts): { ok: boolean; conclusion: string } {
 }
 
 /** A screen for people. */
-export function whyToText({ key, versions, rows, log, failures, conclusion }: Why): string {
+export function whyToText(
+  { key, versions, rows, log, logSince, failures, conclusion }: Why,
+): string {
   const lines = [`${visible(key)}`, ""];
   const section = (name: string, all: string[][]) => {
     const shown = all.slice(0, SHOWN);
@@ -130,7 +145,10 @@ export function whyToText({ key, versions, rows, log, failures, conclusion }: Wh
       clip(String(row.content_preview ?? "no preview"), 24),
     ]),
   );
-  section("log lines", log.map((line) => [line]));
+  const since = logSince === undefined
+    ? ""
+    : ` since ${logSince} (the log is large: not searched further)`;
+  section(`log lines${since}`, log.map((line) => [line]));
   section(
     "events in the failure queue",
     failures.map((f) => [f.parkedAt, clip(f.error ?? "", 90)]),
@@ -152,15 +170,19 @@ async function versionsOf({ s3, outputs }: Stack, key: string): Promise<ObjectVe
   return [];
 }
 
-async function linesAbout({ logs, outputs }: Stack, key: string, sinceMs: number) {
+async function linesAbout({ logs, outputs }: Stack, key: string, sinceMs: number, now: Clock) {
   // A pattern takes no quotes and backslashes inside its own quotes.
   const pattern = /^[^"\\]*$/.test(key) ? `{ $.file_key = "${key}" }` : undefined;
   const lines: { text: string; fields: Record<string, unknown> }[] = [];
-  for await (const event of readLog(logs, outputs.log_group_name, { sinceMs, pattern })) {
-    const fields = parseLine(event.message);
-    if (fields?.file_key === key) lines.push({ text: logToText(event) ?? "", fields });
+  let searchedMs = now();
+  const search = { sinceMs, now, pattern, mostCalls: MOST_CALLS, mostMs: MOST_MS };
+  for await (const span of searchBack(logs, outputs.log_group_name, search)) {
+    const own = span.lines.map((event) => ({ event, fields: parseLine(event.message) ?? {} }))
+      .filter(({ fields }) => fields.file_key === key);
+    lines.unshift(...own.map(({ event, fields }) => ({ text: logToText(event) ?? "", fields })));
+    searchedMs = span.sinceMs;
   }
-  return lines;
+  return { lines, since: searchedMs > sinceMs ? new Date(searchedMs).toISOString() : undefined };
 }
 
 async function failuresOf(stack: Stack, key: string): Promise<Facts["failures"]> {

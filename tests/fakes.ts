@@ -103,3 +103,44 @@ export function fakeQueue(bodies: Record<string, string>) {
   };
   return { queue, answers };
 }
+
+/**
+ * A log with a line of a written row every so often, until a time, which FilterLogEvents reads a page
+ * at a time from the oldest on. A call takes 100 ms.
+ */
+export function fakeLog(
+  { fromMs, toMs, everyMs, pageLines }: {
+    fromMs: number;
+    toMs: number;
+    everyMs: number;
+    pageLines: number;
+  },
+) {
+  const log = { calls: 0, lines: 0, nowMs: toMs };
+  const answers: Answers = {
+    FilterLogEventsCommand: ({ startTime, endTime = Infinity, nextToken }) => {
+      log.calls++;
+      log.nowMs += 100;
+      const firstMs = Math.max(fromMs, Number(nextToken ?? startTime));
+      const lastMs = Math.min(toMs, Number(endTime));
+      const events: { timestamp: number; message: string }[] = [];
+      let ms = Math.ceil(firstMs / everyMs) * everyMs;
+      for (; ms <= lastMs && events.length < pageLines; ms += everyMs) {
+        const line = {
+          outcome: "written",
+          file_key: `in/${ms}`,
+          timestamp: new Date(ms).toISOString(),
+        };
+        events.push({ timestamp: ms, message: JSON.stringify(line) });
+      }
+      log.lines += events.length;
+      return { events, nextToken: ms <= lastMs ? String(ms) : undefined };
+    },
+    BatchGetItemCommand: ({ RequestItems }) => {
+      const { files: { Keys } } = RequestItems as { files: { Keys: Values[] } };
+      const rows = Keys.map((key) => ({ ...key, processed_at: key.timestamp }));
+      return { Responses: { files: rows } };
+    },
+  };
+  return { log, answers };
+}

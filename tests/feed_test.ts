@@ -40,3 +40,26 @@ permittedTest("followNews() tells each line once, with its row", async () => {
   ending.abort(new Error("over"));
   await assert.rejects(feed.next(), /over/);
 });
+
+permittedTest("followNews() holds few lines of a long look, and tells each once", async () => {
+  const { followNews } = await import("../tasks/feed.ts");
+  const nowMs = Date.now();
+  const lines = Array.from({ length: 12_000 }, (_, i) => logLine("failed", `${i}`, nowMs + i));
+  const { stack } = await fakeStack({
+    FilterLogEventsCommand: [
+      { events: lines.slice(0, 7000), nextToken: "more" },
+      { events: lines.slice(7000) },
+      { events: lines.slice(-5) },
+    ],
+  });
+  const feed = followNews(stack, { sinceMs: nowMs, now: Date.now, pollMs: 1 });
+  const counts: number[] = [];
+  const keys = new Set<string | undefined>();
+  for await (const news of feed) {
+    counts.push(news.length);
+    for (const { key } of news) keys.add(key);
+    if (news.length === 0) break;
+  }
+  assert.deepEqual(counts, [5000, 5000, 2000, 0]);
+  assert.equal(keys.size, 12_000);
+});

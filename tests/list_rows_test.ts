@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { Item } from "../tasks/rows.ts";
 import { fakeStack, permittedTest, progressOf } from "./fixtures.ts";
 
-const EVERYTHING = { prefix: "", limit: Infinity };
+const EVERYTHING = { prefix: "", limit: Infinity, now: Date.now };
 
 permittedTest(
   "readRows() of a key asks for the newest first, and reads no more than it prints",
@@ -13,7 +13,7 @@ permittedTest(
     const { stack, calls } = await fakeStack({
       QueryCommand: () => ({ Items: [row("a", 3), row("a", 2)], LastEvaluatedKey: { x: 1 } }),
     });
-    const rows = await Array.fromAsync(readRows(stack, { key: "a", prefix: "", limit: 3 }));
+    const rows = await Array.fromAsync(readRows(stack, { ...EVERYTHING, key: "a", limit: 3 }));
     assert.deepEqual(rows.map(({ processed_at }) => processed_at), [at(3), at(2), at(3)]);
     assert.equal(calls.length, 2);
     assert.equal(calls[0].input.ScanIndexForward, false);
@@ -47,7 +47,7 @@ permittedTest("readRows() since a time goes by the log, and leaves out what is g
       { Responses: { files: [row("in/old", 1)] } },
     ],
   });
-  const wanted = { sinceMs: 0, prefix: "in/", limit: 10 };
+  const wanted = { sinceMs: 0, prefix: "in/", limit: 10, now: () => 10_000 };
   const rows = await Array.fromAsync(readRows(stack, wanted));
   assert.deepEqual(rows.map(({ file_key }) => file_key), ["in/old", "in/new"]);
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");

@@ -76,7 +76,7 @@ permittedTest("explain() finds the very key's versions, rows, lines and events",
       })),
     }],
   });
-  const why = await explain(stack, "in/a.txt", 0);
+  const why = await explain(stack, "in/a.txt", { sinceMs: 0, now: () => 10_000 });
   assert.deepEqual(why.versions.map(({ versionId }) => versionId), ["2", "1"]);
   assert.equal(why.failures.length, 1);
   assert.equal(why.lastError, "E: no\u001b");
