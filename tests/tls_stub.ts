@@ -23,12 +23,13 @@ export interface StubRequest {
   connection: number;
 }
 
-/** A key and a certificate (PEM) that signs for itself, made in `folder`. */
+/** A key and a certificate for 127.0.0.1 (PEM), made in a folder. */
 export async function makeCertificate(folder: string): Promise<{ key: string; cert: string }> {
   const [keyFile, certFile] = [join(folder, "key.pem"), join(folder, "cert.pem")];
   const args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-  const subject = ["-subj", "/CN=127.0.0.1", "-keyout", keyFile, "-out", certFile];
-  await run("openssl", [...args.split(" "), ...subject], { quiet: true });
+  const subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"];
+  const files = ["-keyout", keyFile, "-out", certFile];
+  await run("openssl", [...args.split(" "), ...subject, ...files], { quiet: true });
   return { key: await Deno.readTextFile(keyFile), cert: await Deno.readTextFile(certFile) };
 }
 
