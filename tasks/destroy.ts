@@ -66,7 +66,8 @@ async function completeState(target: OpenTarget): Promise<terraform.State> {
   return leftovers.length === 0 ? state : await terraform.pullState(workspace);
 }
 
-async function sayWhatIsLost(
+/** @throws {UserError} what holds data was deployed so that it must not be destroyed */
+export async function sayWhatIsLost(
   { place }: OpenTarget,
   { s3, dynamo }: Clients,
   state: terraform.State,
@@ -85,7 +86,6 @@ async function sayWhatIsLost(
   );
 }
 
-/** @throws {UserError} what holds data was deployed so that it must not be destroyed */
 function refuseProtected(
   bucket: Record<string, unknown> | undefined,
   objects: number,
