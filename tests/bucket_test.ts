@@ -263,6 +263,52 @@ permittedTest("emptyBucket() gives up on a busy S3, and tells it from protection
   await assert.rejects(emptyBucket(s3, "b", { signal }), { name: "TimeoutError" });
 });
 
+permittedTest("emptyBucket() knows a busy S3 by its own words on the wire", async () => {
+  const { emptyBucket } = await import("../tasks/bucket.ts");
+  const { S3Client } = await import("@aws-sdk/client-s3");
+  const error = (code: string) => `<Error><Code>${code}</Code><Message>later</Message></Error>`;
+  const inAnswer = "<DeleteResult><Error><Key>a b</Key><VersionId>1</VersionId>" +
+    "<Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>" +
+    "</DeleteResult>";
+  const answers: [status: number, body: string][] = [
+    [200, inAnswer],
+    [200, error("InternalError")], // begun as a success, ended as a failure
+    [503, error("SlowDown")],
+    [200, "<DeleteResult/>"],
+  ];
+  let isGone = false;
+  const deleted: string[] = [];
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (req) => {
+      const { searchParams } = new URL(req.url);
+      if (searchParams.has("uploads")) return new Response("<ListMultipartUploadsResult/>");
+      if (req.method === "POST") {
+        deleted.push(await req.text());
+        const [status, body] = answers.shift()!;
+        isGone = answers.length === 0;
+        return new Response(body, { status });
+      }
+      const version = "<Version><Key>a+b</Key><VersionId>1</VersionId></Version>";
+      const list = `<EncodingType>url</EncodingType>${isGone ? "" : version}`;
+      return new Response(`<ListVersionsResult>${list}</ListVersionsResult>`);
+    },
+  );
+  const s3 = new S3Client({
+    region: "us-east-1",
+    endpoint: `http://127.0.0.1:${server.addr.port}`,
+    forcePathStyle: true,
+    credentials: { accessKeyId: "a", secretAccessKey: "b" },
+    maxAttempts: 1,
+  });
+  const { time, pauses } = fakeTime();
+  assert.deepEqual(await emptyBucket(s3, "b", { time }), { versions: 1, uploads: 0 });
+  assert.equal(deleted.length, 4);
+  assert.ok(deleted.every((body) => body.includes("<Key>a b</Key><VersionId>1</VersionId>")));
+  assert.deepEqual(pauses, [1000, 2000, 4000]);
+  s3.destroy();
+});
+
 /** A bucket of versions, a thousand a page, that tells what it deletes and what it leaves. */
 function fakeBucket(versions: number) {
   const held = new Set(Array.from({ length: versions }, (_, i) => String(i).padStart(7, "0")));
