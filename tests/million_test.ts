@@ -62,8 +62,8 @@ function holding(size: number): Answers {
 type Work = (stack: Awaited<ReturnType<typeof fakeStack>>["stack"]) => Promise<unknown>;
 
 const BEFORE: Record<string, Record<string, string>> = {
-  aws_dynamodb_table: { id: "files", name: "files" },
-  aws_s3_bucket: { id: "uploads" },
+  "aws_dynamodb_table.files": { id: "files", name: "files" },
+  "aws_s3_bucket.uploads": { id: "uploads" },
 };
 
 /** What reads the bucket, the table or the log, and how many calls more it may make for a million. */
@@ -86,9 +86,9 @@ const WORK: Record<string, { more: number; work: Work }> = {
     more: PAGES_OF_A_COUNT.objects + PAGES_OF_A_COUNT.rows,
     work: async (stack) => {
       const { lossesOf } = await import("../tasks/losses.ts");
-      const changes = Object.entries(BEFORE).map(([type, before]) => ({
-        address: `${type}.x`,
-        type,
+      const changes = Object.entries(BEFORE).map(([address, before]) => ({
+        address,
+        type: address.split(".")[0],
         actions: ["delete"],
         before,
       }));
@@ -101,7 +101,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
     work: async (stack) => {
       const { sayWhatIsLost } = await import("../tasks/destroy.ts");
       const resources = Object.entries(BEFORE)
-        .map(([type, attributes]) => ({ address: `${type}.x`, attributes, tainted: false }));
+        .map(([address, attributes]) => ({ address, attributes, tainted: false }));
       const state = { text: "", name: "app", region: "us-east-1", resources };
       await sayWhatIsLost({ place: "here" } as OpenTarget, stack as Clients, state);
     },
