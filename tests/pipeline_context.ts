@@ -56,7 +56,7 @@ export interface Pipeline {
   hostileShell: Record<string, string>;
   /** A folder for another clone of the project. */
   clone: string;
-  /** Command lines of stand-ins that run from the project's folder. */
+  /** Command lines of this workspace's stand-ins, which run from the project's folder. */
   standIns(): Promise<string[]>;
   standInsBefore: string[];
   /** What the other clone's tasks do meanwhile; `state` is a folder. */

@@ -19,6 +19,7 @@ import {
   type Deployed,
   interruptedTask,
   type Pipeline,
+  processesOf,
   RESOURCES,
   type Steps,
   task,
@@ -115,7 +116,7 @@ export const LEFT: Steps<Pipeline> = {
     assert.ok(performance.now() - startMs < 60_000);
   },
 
-  "nothing is left on this machine": async ({ standIns, standInsBefore }) => {
+  "nothing is left on this machine": async ({ clone, standIns, standInsBefore }) => {
     for (const folder of [".local", "terraform.tfstate.d"]) {
       const names = await namesIn(join(ROOT, folder));
       assert.deepEqual(names.filter((name) => name.split(".")[0] === WORKSPACE), []);
@@ -123,6 +124,7 @@ export const LEFT: Steps<Pipeline> = {
     const built = await namesIn(join(ROOT, "build"));
     assert.deepEqual(built.filter((name) => /^tmp-/.test(name)), []);
     assert.deepEqual(await standIns(), standInsBefore);
+    assert.deepEqual(await processesOf(clone), []);
   },
 };
 
