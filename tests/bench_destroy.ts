@@ -1,10 +1,9 @@
 /**
  * Measures what emptying a bucket costs this machine, from ten thousand versions to a million: CPU a
- * version, memory, and versions a second. A process of its own empties a fake of S3 behind TLS, which
- * answers at once, by the code of `deno task destroy`.
+ * version, memory, and versions a second. A process of its own empties a fake of S3 behind TLS by the
+ * code of `deno task destroy`. The fake answers at once, and in the last run as late as S3 may.
  *
- *   deno run --allow-all tests/bench_destroy.ts            10,000, 100,000 and 1,000,000 versions
- *   deno run --allow-all tests/bench_destroy.ts 50000      as many as are named
+ *   deno run --allow-all tests/bench_destroy.ts      a table; exit code 1 if a target is missed
  */
 
 import { createServer } from "node:https";
@@ -17,6 +16,12 @@ import { makeCertificate } from "./tls_stub.ts";
 
 const PAGE = 1000;
 
+const SIZES = [10_000, 100_000, 1_000_000];
+const LATE = { versions: 100_000, delayMs: 300 };
+
+/** What a million versions may cost, as ratios to a hundred thousand. */
+const MOST = { cpu: 1.15, memory: 1.25 };
+
 /** What the emptying process tells of itself. */
 interface Measured {
   versions: number;
@@ -26,7 +31,7 @@ interface Measured {
 }
 
 /** Empties a fake bucket of so many versions in a process of its own. */
-export async function measureEmptying(versions: number): Promise<Measured & { calls: number }> {
+async function measure(versions: number, delayMs = 0): Promise<Measured & { calls: number }> {
   await using folder = await temporaryFolder();
   const certificate = await makeCertificate(folder.path);
   const bucket = fakeBucket(versions);
@@ -35,6 +40,7 @@ export async function measureEmptying(versions: number): Promise<Measured & { ca
     calls++;
     let body = "";
     for await (const chunk of request) body += chunk;
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
     const { searchParams } = new URL(request.url!, "https://fake");
     response.writeHead(200, { "content-type": "application/xml" });
     response.end(request.method === "POST" ? bucket.delete(body) : bucket.list(searchParams));
@@ -111,24 +117,48 @@ function fakeBucket(versions: number) {
   };
 }
 
-async function main(sizes: number[]): Promise<void> {
-  const rows = [["versions", "CPU a version", "peak memory", "calls", "versions a second"]];
-  for (const size of sizes) {
-    const { versions, seconds, cpuMs, peakMb, calls } = await measureEmptying(size);
+async function main(): Promise<number> {
+  const rows = [[
+    "versions",
+    "an answer after",
+    "CPU a version",
+    "peak memory",
+    "calls",
+    "a second",
+  ]];
+  const measureRow = async (size: number, delayMs = 0) => {
+    const measured = await measure(size, delayMs);
+    const { versions, seconds, cpuMs, peakMb, calls } = measured;
     if (versions !== size) throw new Error(`${versions} of ${size} versions were deleted`);
     rows.push([
       String(versions),
+      `${delayMs} ms`,
       `${(cpuMs / versions * 1000).toFixed(0)} µs`,
       `${peakMb.toFixed(0)} MB`,
       String(calls),
       (versions / seconds).toFixed(0),
     ]);
-  }
-  console.log(toTable(rows, [0, 1, 2, 3, 4]).join("\n"));
+    return measured;
+  };
+  const measured = [];
+  for (const size of SIZES) measured.push(await measureRow(size));
+  await measureRow(LATE.versions, LATE.delayMs);
+  const [less, more] = measured.slice(-2);
+  const cpu = (more.cpuMs / more.versions) / (less.cpuMs / less.versions);
+  const memory = more.peakMb / less.peakMb;
+  const isMet = cpu <= MOST.cpu && memory <= MOST.memory;
+  console.log(toTable(rows, [0, 1, 2, 3, 4, 5]).join("\n"));
+  console.log(
+    `\n${more.versions} versions, of ${less.versions}: CPU a version ${
+      cpu.toFixed(2)
+    } times (at most ` +
+      `${MOST.cpu}), memory ${memory.toFixed(2)} times (at most ${MOST.memory}): ` +
+      (isMet ? "met" : "MISSED"),
+  );
+  return isMet ? 0 : 1;
 }
 
 if (import.meta.main) {
-  const sizes = Deno.args.map(Number);
   if (Deno.args[0] === "empty") console.log(JSON.stringify(await empty()));
-  else await main(sizes.length > 0 ? sizes : [10_000, 100_000, 1_000_000]);
+  else Deno.exit(await main());
 }
