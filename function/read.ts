@@ -88,12 +88,12 @@ function refuseEarly404(error: unknown, { stackCreatedMs, now }: Outside): void 
   if (statusOf(error) !== 404 || stackCreatedMs === undefined) return;
   const endMs = stackCreatedMs + EARLY_MINUTES * 60_000;
   if (now() >= endMs) return;
-  const answer = `${(error as Error).name} (HTTP 404)`;
-  const until = `until ${
-    new Date(endMs).toISOString()
-  }, ${EARLY_MINUTES} minutes after the stack was`;
-  const why = `${until} made, S3 may answer so for an object that is there`;
-  throw new Error(`${answer}: ${why}; run it again after that`, { cause: error });
+  const end = new Date(endMs).toISOString();
+  throw new Error(
+    `${(error as Error).name} (HTTP 404): until ${end}, ${EARLY_MINUTES} minutes after the stack ` +
+      "was made, S3 may answer so for an object that is there; run it again after that",
+    { cause: error },
+  );
 }
 
 /** Gets again when a body breaks: the SDK repeats only calls that fail before their body. */
