@@ -229,7 +229,7 @@ async function countCurrent(backfill: Backfill): Promise<number> {
 /** The objects whose version has no row. */
 async function withoutRow(stack: Stack, objects: Upload[], dryRun: boolean): Promise<Upload[]> {
   const find = dryRun ? findRows : tidyRows;
-  const rows = await Promise.all(objects.map((object) => find(stack, object)));
+  const rows = await find(stack, objects);
   return objects.filter((_, index) => rows[index].length === 0);
 }
 

@@ -4,6 +4,8 @@ import {
   type AttributeValue,
   BatchGetItemCommand,
   DeleteItemCommand,
+  ExecuteStatementCommand,
+  type ExecuteStatementCommandOutput,
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
@@ -22,6 +24,15 @@ const LONGEST_REQUEST_MS = 86_400_000;
 
 /** Rows of a key that are read at once. */
 const PAGE_ROWS = 100;
+
+/**
+ * Keys of one statement, which may name 50. An answer has at most 10 rows, and most keys have one.
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-operators.html
+ */
+const STATEMENT_KEYS = 8;
+
+/** Answers of a statement that are read; a key with many rows is then better asked for on its own. */
+const MOST_ANSWERS = 4;
 
 /** The most keys that BatchGetItem takes. */
 export const BATCH_KEYS = 100;
@@ -110,26 +121,86 @@ export async function lookForRows(
 }
 
 /**
- * The rows of a listed object, whose timestamp is its LastModified. Where the object's own event came
- * after all, its row has the exact time and the sequencer, and a backfill's row is deleted.
+ * The rows of each of some listed objects, whose timestamp is their LastModified. Where an object's
+ * own event came after all, its row has the exact time and the sequencer, and a backfill's row is
+ * deleted.
  */
-export async function tidyRows(stack: Stack, object: Upload): Promise<Item[]> {
-  const rows = await findRows(stack, object);
-  const own = rows.filter((row) => !isBackfilled(row));
-  if (own.length === 0) return rows;
-  for (const row of rows.filter(isBackfilled)) await deleteRow(stack, row);
-  return own;
+export async function tidyRows(stack: Stack, objects: Upload[]): Promise<Item[][]> {
+  const found = await findRows(stack, objects);
+  return Promise.all(found.map(async (rows) => {
+    const own = rows.filter((row) => !isBackfilled(row));
+    if (own.length === 0) return rows;
+    for (const row of rows.filter(isBackfilled)) await deleteRow(stack, row);
+    return own;
+  }));
 }
 
 /** As {@link tidyRows}, but deletes nothing. */
-export async function findRows(stack: Stack, object: Upload): Promise<Item[]> {
+export async function findRows(stack: Stack, objects: Upload[]): Promise<Item[][]> {
+  const found: Promise<Item[][]>[] = [];
+  for (let start = 0; start < objects.length; start += STATEMENT_KEYS) {
+    found.push(findTogether(stack, objects.slice(start, start + STATEMENT_KEYS)));
+  }
+  return (await Promise.all(found)).flat();
+}
+
+/** The rows of each of a few objects, found by one statement, or by a query each. */
+async function findTogether(stack: Stack, objects: Upload[]): Promise<Item[][]> {
+  const all = await selectRows(stack, objects);
+  return Promise.all(objects.map((object) => {
+    if (all === undefined) return pickRows(rowsNear(stack, object, IDENTITY), object);
+    const { from, to } = timesOf(object);
+    const near = all.filter(({ file_key, timestamp }) =>
+      file_key === object.key && timestamp >= from && timestamp <= to
+    );
+    return pickRows(near, object);
+  }));
+}
+
+/** The rows of an object's version, of those that {@link rowsNear} returns. */
+async function pickRows(
+  near: Iterable<Item> | AsyncIterable<Item>,
+  object: Upload,
+): Promise<Item[]> {
   const rows: Item[] = [];
-  for await (const row of rowsNear(stack, object, IDENTITY)) {
+  for await (const row of near) {
     // A backfill's row has exactly the object's time: the search for a second row ends there.
     if (rows.length > 0 && row.timestamp < object.timestamp) break;
     if (isOfVersion(row, object)) rows.push(row);
   }
   return rows;
+}
+
+/**
+ * The rows of some objects' keys between the first and the last of all their times, newest first;
+ * undefined if there are many.
+ */
+async function selectRows(
+  { dynamo, outputs }: Stack,
+  objects: Upload[],
+): Promise<Item[] | undefined> {
+  const keys = [...new Set(objects.map(({ key }) => key))];
+  const times = objects.map(timesOf);
+  const from = times.map(({ from }) => from).reduce((a, b) => a < b ? a : b);
+  const to = times.map(({ to }) => to).reduce((a, b) => a > b ? a : b);
+  const statement = {
+    Statement: `SELECT ${IDENTITY.replace("#timestamp", '"timestamp"')} ` +
+      `FROM "${outputs.dynamodb_table_name}" ` +
+      `WHERE file_key IN [${keys.map(() => "?")}] AND "timestamp" BETWEEN ? AND ?`,
+    Parameters: [...keys, from, to].map((S) => ({ S })),
+    ConsistentRead: true,
+  };
+  const rows: Item[] = [];
+  let NextToken: string | undefined;
+  let answers = 0;
+  do {
+    if (++answers > MOST_ANSWERS) return undefined;
+    const command = new ExecuteStatementCommand({ ...statement, NextToken });
+    const answer: ExecuteStatementCommandOutput = await dynamo.send(command);
+    rows.push(...(answer.Items ?? []).map(toItem));
+    NextToken = answer.NextToken;
+  } while (NextToken !== undefined);
+  return rows.sort((a, b) => a.timestamp > b.timestamp ? -1 : a.timestamp < b.timestamp ? 1 : 0);
 }
 
 /**
@@ -141,10 +212,14 @@ export async function findRows(stack: Stack, object: Upload): Promise<Item[]> {
  * https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
  */
 function rowsNear(stack: Stack, object: Upload, attributes?: string): AsyncGenerator<Item> {
+  return rowsBetween(stack, object.key, timesOf(object), attributes);
+}
+
+/** The times that rows of an object may have, as {@link rowsNear} says. */
+function timesOf(object: Upload): { from: string; to: string } {
   const ms = Date.parse(object.timestamp);
   const from = toIso(ms - CLOCK_MARGIN_MS);
-  const to = isInParts(object) ? LAST_TIME : toIso(ms + LONGEST_REQUEST_MS);
-  return rowsBetween(stack, object.key, { from, to }, attributes);
+  return { from, to: isInParts(object) ? LAST_TIME : toIso(ms + LONGEST_REQUEST_MS) };
 }
 
 /**

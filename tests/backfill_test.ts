@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { decodeKey } from "../handler.ts";
 import { fakeTable, row } from "./fakes.ts";
-import { dated, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import { dated, fakeStack, permittedTest } from "./fixtures.ts";
 import type { Item } from "../tasks/rows.ts";
 
 const OLD = new Date("2026-01-02T03:04:05.000Z");
@@ -85,16 +85,15 @@ permittedTest("backfillRows() refuses a prefix that the trigger ignores", async 
 permittedTest("backfillRows() waits until an object's own event has had its time", async () => {
   const { backfillRows } = await import("../tasks/backfill.ts");
   const LastModified = new Date("2100-01-01T00:00:00.000Z");
+  const at = (ms: number) => new Date(LastModified.getTime() + ms).toISOString();
   const startMs = performance.now();
-  let queries = 0;
+  const { table, answers } = fakeTable([]);
+  setTimeout(() => table.rows.push(row("in/a.txt", { version_id: "a", timestamp: at(1) })), 20);
   const { stack, calls } = await fakeStack({
+    ...answers,
     HeadBucketCommand: () => dated(new Date(LastModified.getTime() + 1000)),
     ListObjectVersionsCommand: () => ({
       Versions: [{ ...version("in/a.txt", "a"), LastModified }],
-    }),
-    // The event's row comes while it waits.
-    QueryCommand: () => ({
-      Items: queries++ === 0 ? [] : [toAttributes(row("in/a.txt", { version_id: "a" }))],
     }),
   });
   const options = { prefix: "in/a", dryRun: false, concurrency: 1, settleMs: 1100 };
@@ -106,8 +105,9 @@ permittedTest("backfillRows() waits until an object's own event has had its time
 
 permittedTest("backfillRows() tells each object's failure, though they went together", async () => {
   const { backfillRows } = await import("../tasks/backfill.ts");
-  const rows = new Set<string>();
+  const { table, answers } = fakeTable([]);
   const { stack } = await fakeStack({
+    ...answers,
     ListObjectVersionsCommand: () => ({
       Versions: ["a", "b", "c"].map((name) => ({
         Key: `in/${name}.txt`,
@@ -117,17 +117,12 @@ permittedTest("backfillRows() tells each object's failure, though they went toge
         LastModified: new Date(0),
       })),
     }),
-    QueryCommand: ({ ExpressionAttributeValues }) => {
-      const key = (ExpressionAttributeValues as { ":key": { S: string } })[":key"].S;
-      const version_id = key.slice(3, 4);
-      return { Items: rows.has(key) ? [toAttributes(row(key, { version_id }))] : [] };
-    },
     InvokeCommand: ({ Payload }) => {
-      const { Records } = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
-      const keys: string[] = Records.map((r: { s3: { object: { key: string } } }) =>
-        r.s3.object.key
-      );
-      for (const key of keys) if (key !== "in/b.txt" && key !== "in/c.txt") rows.add(key);
+      const keys = keysOf(Payload as Uint8Array);
+      const timestamp = new Date(0).toISOString();
+      if (keys.includes("in/a.txt")) {
+        table.rows.push(row("in/a.txt", { version_id: "a", timestamp }));
+      }
       if (!keys.includes("in/b.txt")) return {};
       const error = JSON.stringify({ errorType: "E", errorMessage: "b is bad" });
       return { FunctionError: "Unhandled", Payload: new TextEncoder().encode(error) };
@@ -199,6 +194,7 @@ permittedTest("backfillRows() takes no listed key for another without versions",
   const { backfillRows } = await import("../tasks/backfill.ts");
   const objects: Record<string, string> = { "in/\n.txt": "other", "in/\r.txt": "tag" };
   const { stack } = await fakeStack({
+    ...fakeTable([row("in/\r.txt", { etag: "tag" })]).answers,
     ListObjectVersionsCommand: () => ({
       Versions: [{ ...version("in/\n.txt", "null"), ETag: '"tag"' }],
     }),
@@ -206,10 +202,6 @@ permittedTest("backfillRows() takes no listed key for another without versions",
       const tag = objects[String(Key)];
       if (tag !== undefined) return { ETag: `"${tag}"`, ContentLength: 7 };
       throw Object.assign(new Error("none"), { $metadata: { httpStatusCode: 404 } });
-    },
-    QueryCommand: ({ ExpressionAttributeValues }) => {
-      const { ":key": key } = ExpressionAttributeValues as Record<string, { S: string }>;
-      return { Items: key.S === "in/\r.txt" ? [toAttributes(row(key.S, { etag: "tag" }))] : [] };
     },
   });
   const options = { prefix: "", dryRun: true, concurrency: 1, settleMs: 0 };

@@ -1,5 +1,6 @@
 /** A table, a failure queue and a clock for the fake stack of fixtures.ts. */
 
+import assert from "node:assert/strict";
 import type { Item } from "../tasks/rows.ts";
 import type { Time } from "../tasks/signals.ts";
 import { type Answers, toAttributes } from "./fixtures.ts";
@@ -28,7 +29,13 @@ export function fakeTime() {
 
 type Values = Record<string, { S: string }>;
 
-/** A table that answers queries by key and time, page by page, and counts the rows that they read. */
+/** Rows of a statement's answer at most, as DynamoDB has it where keys are IN a list. */
+const STATEMENT_ROWS = 10;
+
+/**
+ * A table that answers queries by key and time, and statements by keys and time, page by page. It
+ * counts the rows that they read.
+ */
 export function fakeTable(rows: Item[]) {
   const table = { rows, read: 0 };
   const answers: Answers = {
@@ -47,6 +54,29 @@ export function fakeTable(rows: Item[]) {
       return {
         Items: page.map(toAttributes),
         LastEvaluatedKey: end < found.length ? { at: end } : undefined,
+      };
+    },
+    ExecuteStatementCommand: ({ Statement, Parameters, ConsistentRead, NextToken }) => {
+      assert.match(
+        String(Statement),
+        /^SELECT .*, "timestamp", .* FROM "files" WHERE file_key IN \[\?(,\?){0,49}\] AND "timestamp" BETWEEN \? AND \?$/,
+      );
+      const parameters = (Parameters as { S: string }[]).map(({ S }) => S);
+      assert.equal(parameters.length, String(Statement).split("?").length - 1);
+      assert.ok(ConsistentRead);
+      const [from, to] = parameters.slice(-2);
+      const keys = parameters.slice(0, -2);
+      assert.equal(new Set(keys).size, keys.length);
+      const found = table.rows.filter(({ file_key, timestamp }) =>
+        keys.includes(String(file_key)) && timestamp >= from && timestamp <= to
+      );
+      const start = Number(NextToken ?? 0);
+      const page = found.slice(start, start + STATEMENT_ROWS);
+      table.read += page.length;
+      const end = start + page.length;
+      return {
+        Items: page.map(toAttributes),
+        NextToken: end < found.length ? String(end) : undefined,
       };
     },
     DeleteItemCommand: ({ Key }) => {

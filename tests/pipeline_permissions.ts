@@ -20,7 +20,7 @@ import { emptyBucket } from "../tasks/bucket.ts";
 import { invoke } from "../tasks/function.ts";
 import { readLog } from "../tasks/logs.ts";
 import { replayFailures } from "../tasks/replay.ts";
-import { queryRows } from "../tasks/rows.ts";
+import { findRows, queryRows } from "../tasks/rows.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { grantInstanceRole, type Policy, rootOf } from "../tasks/stand_in.ts";
 import {
@@ -159,7 +159,12 @@ function actsOf({ deployer, root, bucket }: Deployed): Record<string, () => Prom
       await emptyBucket(deployer.s3, bucket, { prefix: Key });
     },
     VerifyFiles: () => deployer.s3.send(new PutObjectCommand(object)),
-    OperateRows: () => queryRows(deployer, "any"),
+    OperateRows: async () => {
+      await queryRows(deployer, "any");
+      const timestamp = new Date().toISOString();
+      const any = { bucket, key: "any", eventName: "any", timestamp };
+      await findRows(deployer, [any]);
+    },
     OperateFunction: () => invoke(deployer, { Records: [] }),
     OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
     ReadLog: () => {
