@@ -5,10 +5,11 @@ import { findKeys, listVersions, type Version } from "./bucket.ts";
 import { type Clock, readClock } from "./clock.ts";
 import { invoke, toEvent } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
+import { makePace, type Pace, paced } from "./pace.ts";
 import { BACKFILLED, findRows, isInParts, tidyRows } from "./rows.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
-import { plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
+import { clip, plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
 
 /** Objects of one event: as many as the function works on at the same time. */
 const EVENT_OBJECTS = 32;
@@ -35,7 +36,7 @@ export interface BackfillReport {
 export interface BackfillOptions {
   prefix: string;
   dryRun: boolean;
-  /** Events at the same time. */
+  /** The most events at the same time. */
   concurrency: number;
   /** How old an object is before its own event is given up. */
   settleMs: number;
@@ -46,56 +47,64 @@ interface Backfill extends Pick<BackfillOptions, "dryRun" | "settleMs"> {
   stack: Stack;
   prefix: string;
   report: BackfillReport;
+  pace: Pace;
   /** AWS's time. */
   now: Clock;
   startMs: number;
+  /** How far the listing is. */
+  lastKey: string;
   /** Whether the user was told why nothing happens. */
   saidWhy: boolean;
 }
 
 /**
- * Lists the current objects and invokes the function, `concurrency` events at the same time, with
- * those that have no row of their version (without versions: of their ETag). Running it again goes
- * on where it ended, since what has a row is skipped.
+ * Lists the current objects and invokes the function with those that have no row of their version
+ * (without versions: of their ETag): more events at the same time, up to `concurrency`, until AWS
+ * throttles. Running it again goes on where it ended, since what has a row is skipped.
  *
  * An object younger than `settleMs` is held back until it is that old, since its event may still be
  * on its way. If the event arrives even later, the backfill's row is deleted (see tidyRows).
  */
 export async function backfillRows(
-  stack: Stack,
+  original: Stack,
   { prefix, dryRun, concurrency, settleMs }: BackfillOptions,
 ): Promise<BackfillReport> {
-  const below = narrowest(prefix, stack.outputs.filter_prefix);
-  const now = await readClock(stack);
+  const below = narrowest(prefix, original.outputs.filter_prefix);
+  const now = await readClock(original);
+  const pace = makePace(concurrency);
   const report = emptyReport(dryRun);
   const backfill: Backfill = {
-    stack,
+    stack: paced(original, pace),
     prefix: below,
     dryRun,
     settleMs,
     report,
+    pace,
     now,
     startMs: now(),
+    lastKey: "",
     saidWhy: false,
   };
-  let total: number | undefined;
-  const counting = countCurrent(backfill).then((count) => total = count, () => {});
-  try {
-    const elapsedMs = () => now() - backfill.startMs;
-    using _progress = repeat(2000, () => say(progressLine(report, total, elapsedMs())));
-    await forEachParallel(
-      dueObjects(backfill),
-      concurrency,
-      (objects) =>
-        record(backfill, objects).catch((error) => {
-          if (!interrupted.aborted) throw error; // Ctrl-C in a pause: they are left for next time
-        }),
-    );
-  } finally {
-    await counting;
-  }
+  using _progress = repeat(2000, () => say(progressLine(backfill)));
+  await inParallel(backfill, dueObjects(backfill), record);
   report.ok = report.failures.length === 0 && report.uncertain.length === 0;
   return report;
+}
+
+/** Does some work for as many objects at once as one event holds, at the pace of AWS. */
+async function inParallel(
+  backfill: Backfill,
+  objects: Iterable<Upload[]> | AsyncIterable<Upload[]>,
+  work: (backfill: Backfill, objects: Upload[]) => Promise<void>,
+): Promise<void> {
+  await forEachParallel(objects, backfill.pace.limit, async (some) => {
+    try {
+      if (!interrupted.aborted) await work(backfill, some);
+      backfill.pace.ended();
+    } catch (error) {
+      if (!interrupted.aborted) throw error; // Ctrl-C in a pause: they are left for next time
+    }
+  });
 }
 
 function emptyReport(dryRun: boolean): BackfillReport {
@@ -140,17 +149,29 @@ export function backfillToText(report: BackfillReport): string {
 async function* dueObjects(backfill: Backfill): AsyncGenerator<Upload[]> {
   const { report, startMs } = backfill;
   for await (const page of listCurrent(backfill)) {
+    backfill.lastKey = page.at(-1)?.Key ?? backfill.lastKey;
     const due: Upload[] = [];
-    for (const version of page) {
+    // Rows of about the same time are found together.
+    for (const version of page.toSorted((a, b) => timeOf(a) - timeOf(b))) {
       const objects = await toUploads(backfill, version);
       // The clock is up to a second slow.
-      if (version.LastModified!.getTime() < startMs + 1000) due.push(...objects);
+      if (timeOf(version) < startMs + 1000) due.push(...objects);
       else report.newer += objects.length;
     }
-    for (let start = 0; start < due.length; start += EVENT_OBJECTS) {
+    for (const objects of batches(due)) {
       if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
-      yield due.slice(start, start + EVENT_OBJECTS);
+      yield objects;
     }
+  }
+}
+
+function timeOf({ LastModified }: Version): number {
+  return LastModified!.getTime();
+}
+
+function* batches(objects: Upload[]): Generator<Upload[]> {
+  for (let start = 0; start < objects.length; start += EVENT_OBJECTS) {
+    yield objects.slice(start, start + EVENT_OBJECTS);
   }
 }
 
@@ -217,15 +238,6 @@ async function toUploads(
   }));
 }
 
-async function countCurrent(backfill: Backfill): Promise<number> {
-  let count = 0;
-  for await (const page of listCurrent(backfill)) {
-    interrupted.throwIfAborted();
-    count += page.length;
-  }
-  return count;
-}
-
 /** The objects whose version has no row. */
 async function withoutRow(stack: Stack, objects: Upload[], dryRun: boolean): Promise<Upload[]> {
   const find = dryRun ? findRows : tidyRows;
@@ -257,15 +269,9 @@ export function narrowest(wanted: string, filter: string): string {
   );
 }
 
-function progressLine(
-  { objects, sent, failures }: BackfillReport,
-  total: number | undefined,
-  elapsedMs: number,
-): string {
-  const perSecond = objects / elapsedMs * 1000;
-  const left = total === undefined || objects === 0
-    ? ""
-    : `, ${toDuration(Math.max(0, total - objects) / perSecond * 1000)} left`;
-  return `Backfilling: ${objects}${total === undefined ? "" : ` of ${total}`} done, ` +
-    `${sent} sent, ${failures.length} failed, ${Math.round(perSecond)} a second${left}`;
+function progressLine({ report, pace, now, startMs, lastKey }: Backfill): string {
+  const { objects, sent, failures } = report;
+  const perSecond = Math.round(objects / (now() - startMs) * 1000);
+  return `Backfilling: ${objects} done, ${sent} sent, ${failures.length} failed, ` +
+    `${perSecond} a second, ${plural(pace.limit(), "event")} at once, at "${clip(lastKey, 60)}"`;
 }

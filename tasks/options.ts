@@ -2,6 +2,7 @@
 
 import { parseArgs } from "node:util";
 import { closest, distance } from "fastest-levenshtein";
+import { MOST_CALLS } from "./parallel.ts";
 import { UserError, visible } from "./terminal.ts";
 
 interface Option<T> {
@@ -11,6 +12,9 @@ interface Option<T> {
   /** @throws {UserError} the text is no such value */
   read(text: string | undefined): T;
 }
+
+/** Events of a backfill at the same time: they keep a core busy. */
+const CONCURRENCY = 50;
 
 const SWITCH = { read: (text: string | undefined) => text !== undefined };
 
@@ -58,8 +62,8 @@ export const OPTIONS = {
   } as Option<string>,
   concurrency: {
     value: "N",
-    says: "events in flight at once, 8 by default",
-    read: (text) => readCount("--concurrency", text, 8, 100),
+    says: `at most N events at once, ${CONCURRENCY} by default`,
+    read: (text) => readCount("--concurrency", text, CONCURRENCY, MOST_CALLS),
   } as Option<number>,
   batch: { says: "by a job of S3 Batch Operations, on AWS alone", ...SWITCH },
   detach: { says: "do not wait for the job of --batch", ...SWITCH },

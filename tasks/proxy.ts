@@ -4,6 +4,7 @@ import { Agent } from "node:https";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { HttpsProxyAgent } from "hpagent";
 import { getProxyForUrl } from "proxy-from-env";
+import { MOST_CALLS } from "./parallel.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /** Never asked through a proxy: the instance metadata service, and this machine. */
@@ -51,7 +52,7 @@ export function proxyName(environment: Environment): string | undefined {
  * @throws {UserError} HTTPS_PROXY is no address of an HTTP proxy
  */
 export function requestHandler(ca: string | undefined, environment: Environment) {
-  const settings = { ca, keepAlive: true, maxSockets: 50 };
+  const settings = { ca, keepAlive: true, maxSockets: MOST_CALLS };
   const straight = new NodeHttpHandler({ httpsAgent: new Agent(settings) });
   const { HTTPS_PROXY } = proxyVariables(environment);
   if (HTTPS_PROXY === undefined) return straight;

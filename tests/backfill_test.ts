@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { decodeKey } from "../handler.ts";
 import { fakeTable, row } from "./fakes.ts";
-import { dated, fakeStack, permittedTest } from "./fixtures.ts";
+import { dated, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
 import type { Item } from "../tasks/rows.ts";
 
 const OLD = new Date("2026-01-02T03:04:05.000Z");
@@ -57,7 +57,8 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
     },
   });
   const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 1000 };
-  const counts = { ok: true, dryRun: false, objects: 5, failures: [], uncertain: [], newer: 1 };
+  const lists = { failures: [], uncertain: [] };
+  const counts = { ok: true, dryRun: false, objects: 5, ...lists, newer: 1 };
   const dry = await backfillRows(stack, { ...options, dryRun: true });
   assert.deepEqual(dry, { ...counts, dryRun: true, recorded: 2, sent: 3 });
   assert.deepEqual(sent, []);
@@ -320,6 +321,48 @@ permittedTest(
     assert.equal(calls.some(({ name }) => name === "InvokeCommand"), false);
   },
 );
+
+permittedTest("backfillRows() does more at once until AWS throttles, then less", async (t) => {
+  const { backfillRows } = await import("../tasks/backfill.ts");
+  const cases = { "Lambda takes 16 at once": 16, "no more than --concurrency": 1000 };
+  for (const [name, taken] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const keys = Array.from({ length: 6000 }, (_, n) => `in/${n}.txt`);
+      const recorded = new Set<string>();
+      const calls = { now: 0, most: 0, refused: 0 };
+      const throttled = (name: string) => Object.assign(new Error("Rate"), { name });
+      const early = [throttled("ProvisionedThroughputExceededException")];
+      const { stack } = await fakeStack({
+        ListObjectVersionsCommand: () => ({ Versions: keys.map((key) => version(key, "v")) }),
+        ExecuteStatementCommand: ({ Parameters }) => {
+          if (early.length > 0) throw early.pop();
+          const texts = (Parameters as { S: string }[]).map(({ S }) => S).slice(0, -2);
+          const found = texts.filter((key) => recorded.has(key));
+          return { Items: found.map((key) => toAttributes(row(key, { version_id: "v" }))) };
+        },
+        InvokeCommand: async ({ Payload }) => {
+          if (calls.now >= taken) {
+            calls.refused++;
+            throw throttled("TooManyRequestsException");
+          }
+          calls.most = Math.max(calls.most, ++calls.now);
+          await new Promise((resolve) => setTimeout(resolve, 5));
+          for (const key of keysOf(Payload as Uint8Array)) recorded.add(key);
+          calls.now--;
+          return {};
+        },
+      });
+      const options = { prefix: "", dryRun: false, concurrency: 20, settleMs: 0 };
+      const { ok, objects, sent } = await backfillRows(stack, options);
+      assert.deepEqual({ ok, objects, sent }, { ok: true, objects: 6000, sent: 6000 });
+      assert.equal(recorded.size, 6000);
+      const { most, refused } = calls;
+      assert.ok(most > 8, `${most} at once`);
+      if (taken === 16) assert.ok(most === 16 && refused > 0 && refused < 20, `${refused} refused`);
+      else assert.ok(most <= 20 && refused === 0, `${most} at once, ${refused} refused`);
+    });
+  }
+});
 
 /** The keys of an event's objects. */
 function keysOf(payload: Uint8Array): string[] {

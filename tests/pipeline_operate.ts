@@ -120,7 +120,7 @@ export const OPERATE: Steps<Deployed> = {
     assert.equal(backfillReport(dry).sent, 1000);
     assert.equal((await rowsBelow(deployed, "load/")).length, 0);
 
-    const line = /Backfilling: [1-9]\d* of 1000 done, \d+ sent, 0 failed, \d+ a second, .* left/;
+    const line = /: [1-9]\d* done, \d+ sent, 0 failed, \d+ a second, 1 event at once, at "load/;
     const slowly = [...backfill, "--concurrency", "1"] as const;
     const { code, stderr } = await interruptedTask(shell, line, ...slowly);
     assert.equal(code, 130, stderr);

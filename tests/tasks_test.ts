@@ -10,6 +10,15 @@ permittedTest("the tasks are the same everywhere", async (t) => {
   await t.step("in deno.json, all with one list of permissions", inDenoJson);
   await t.step("in README's table", inReadme);
   await t.step("in `help`, with and without a task, and -h: exit code 0", inHelp);
+  await t.step("README and `help` tell how many events a backfill sends at once", async () => {
+    const { OPTIONS } = await import("../tasks/options.ts");
+    const byDefault = OPTIONS.concurrency.read(undefined);
+    assert.match(OPTIONS.concurrency.says, new RegExp(` ${byDefault} by default`));
+    const readme = (await read("README.md")).replace(/\s+/g, " ");
+    assert.ok(readme.includes(`\`--concurrency\` is the most, ${byDefault} by default`));
+    assert.equal(OPTIONS.concurrency.read("100"), 100);
+    assert.throws(() => OPTIONS.concurrency.read("101"), /a whole number from 1 to 100, not "101"/);
+  });
   await t.step("each says what is true after Ctrl-C", async () => {
     for (const [name, { afterCtrlC }] of await tasks()) {
       assert.match(afterCtrlC(`deno task ${name}`), /^[a-z].*[^.]$/, name);
