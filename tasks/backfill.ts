@@ -6,13 +6,16 @@ import { type Clock, readClock } from "./clock.ts";
 import { invoke, toEvent } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
 import { makePace, type Pace, paced } from "./pace.ts";
-import { BACKFILLED, findRows, isInParts, tidyRows } from "./rows.ts";
+import { BACKFILLED, findRows, isBackfilled, isInParts, lastEventMs, tidyRows } from "./rows.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
 
 /** Objects of one event: as many as the function works on at the same time. */
 const EVENT_OBJECTS = 32;
+
+/** Objects that are looked at again in the end; each takes 200 bytes until then. */
+const AWAITED_OBJECTS = 50_000;
 
 /** It stops after so many failures: then the cause is not in the objects. */
 const FAILURE_LIMIT = 1000;
@@ -31,6 +34,9 @@ export interface BackfillReport {
   uncertain: { listedAs: string; versionId?: string }[];
   /** Objects uploaded since the backfill began: their own events record them. */
   newer: number;
+  /** Objects sent whose own event may still come, and until when: it leaves a second row. */
+  awaited: number;
+  awaitedUntil?: string;
 }
 
 export interface BackfillOptions {
@@ -53,6 +59,11 @@ interface Backfill extends Pick<BackfillOptions, "dryRun" | "settleMs"> {
   startMs: number;
   /** How far the listing is. */
   lastKey: string;
+  /**
+   * Events of objects sent whose own event may still come. As JSON: a string that was cut from a
+   * listing keeps all of it in memory.
+   */
+  awaited: string[];
   /** Whether the user was told why nothing happens. */
   saidWhy: boolean;
 }
@@ -63,7 +74,8 @@ interface Backfill extends Pick<BackfillOptions, "dryRun" | "settleMs"> {
  * throttles. Running it again goes on where it ended, since what has a row is skipped.
  *
  * An object younger than `settleMs` is held back until it is that old, since its event may still be
- * on its way. If the event arrives even later, the backfill's row is deleted (see tidyRows).
+ * on its way. If the event arrives even later, the backfill's row is deleted (see tidyRows), at the
+ * end of this backfill or by the next.
  */
 export async function backfillRows(
   original: Stack,
@@ -83,10 +95,12 @@ export async function backfillRows(
     now,
     startMs: now(),
     lastKey: "",
+    awaited: [],
     saidWhy: false,
   };
   using _progress = repeat(2000, () => say(progressLine(backfill)));
   await inParallel(backfill, dueObjects(backfill), record);
+  await inParallel(backfill, awaitedObjects(backfill), lookAgain);
   report.ok = report.failures.length === 0 && report.uncertain.length === 0;
   return report;
 }
@@ -117,12 +131,14 @@ function emptyReport(dryRun: boolean): BackfillReport {
     failures: [],
     uncertain: [],
     newer: 0,
+    awaited: 0,
   };
 }
 
 /** A report for people: what failed and why, then the counts. */
 export function backfillToText(report: BackfillReport): string {
   const { dryRun, objects, recorded, sent, failures, uncertain, newer } = report;
+  const { awaited, awaitedUntil } = report;
   const lines = failures.map(({ key, reason }) => `FAILED: ${visible(key)}: ${visible(reason)}`);
   for (const { listedAs, versionId } of uncertain) {
     const version = versionId === undefined ? "" : `, version ${visible(versionId)}`;
@@ -139,6 +155,14 @@ export function backfillToText(report: BackfillReport): string {
       (uncertain.length > 0 ? `; ${uncertain.length} uncertain` : "") +
       (newer > 0 ? `; ${newer} uploaded meanwhile, left to S3's events` : ""),
   );
+  if (awaited > 0) {
+    lines.push(
+      `The own events of ${
+        plural(awaited, "object")
+      } may still come, until ${awaitedUntil} at the ` +
+        "latest: run it again then, so that no version keeps two rows",
+    );
+  }
   if (failures.length >= FAILURE_LIMIT) {
     lines.push(`Stopped after ${failures.length} failures: fix their cause, then run it again`);
   }
@@ -183,10 +207,34 @@ async function record(backfill: Backfill, objects: Upload[]): Promise<void> {
     missing = await withoutRow(stack, missing, dryRun);
   }
   const failures = dryRun ? [] : await send(stack, missing);
+  const failed = new Set(failures.map(({ key }) => key));
+  if (!dryRun) expectEvents(backfill, missing.filter(({ key }) => !failed.has(key)));
   report.failures.push(...failures);
   report.objects += objects.length;
   report.recorded += objects.length - missing.length;
   report.sent += missing.length - failures.length;
+}
+
+/** Notes which of some objects, sent just now, may still get their own event. */
+function expectEvents({ report, awaited, now }: Backfill, sent: Upload[]): void {
+  const nowMs = now();
+  const young = sent.filter((object) => lastEventMs(object) >= nowMs);
+  if (young.length === 0) return;
+  const until = new Date(Math.max(...young.map(lastEventMs))).toISOString();
+  if (report.awaitedUntil === undefined || until > report.awaitedUntil) report.awaitedUntil = until;
+  if (report.awaited < AWAITED_OBJECTS) awaited.push(JSON.stringify(young));
+  report.awaited += young.length;
+}
+
+function* awaitedObjects({ awaited }: Backfill): Generator<Upload[]> {
+  for (const objects of awaited) yield JSON.parse(objects);
+}
+
+/** Deletes the backfill's rows of those of some objects whose own event has come by now. */
+async function lookAgain({ stack, report }: Backfill, objects: Upload[]): Promise<void> {
+  const found = await tidyRows(stack, objects);
+  report.awaited -= found.filter((rows) => rows.some((row) => !isBackfilled(row))).length;
+  if (report.awaited === 0) delete report.awaitedUntil;
 }
 
 /** Waits until the events of some objects must have come; false if that was before. */

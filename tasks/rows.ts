@@ -22,6 +22,12 @@ export { BACKFILLED };
 /** No upload in one request takes longer. */
 const LONGEST_REQUEST_MS = 86_400_000;
 
+/** S3 ends an upload in parts after 7 days, as main.tf says, at midnight and maybe late. */
+const LONGEST_UPLOAD_MS = 10 * 86_400_000;
+
+/** Lambda keeps an event so long, as main.tf says. */
+const OLDEST_EVENT_MS = 6 * 3_600_000;
+
 /** Rows of a key that are read at once. */
 const PAGE_ROWS = 100;
 
@@ -248,6 +254,12 @@ function timesOfBackfill(own: Item): { from: string; to: string } {
   return { from: isInParts(own) ? FIRST_TIME : toIso(eventMs - LONGEST_REQUEST_MS), to };
 }
 
+/** When the own event of a listed object comes at the latest. */
+export function lastEventMs(object: Upload): number {
+  const longestMs = isInParts(object) ? LONGEST_UPLOAD_MS : LONGEST_REQUEST_MS;
+  return Date.parse(object.timestamp) + longestMs + OLDEST_EVENT_MS;
+}
+
 /** The rows of a key in a span of time, its ends included, newest first. */
 async function* rowsBetween(
   { dynamo, outputs }: Stack,
@@ -277,7 +289,7 @@ function isOfVersion({ version_id, etag }: Item, object: Upload): boolean {
   return versionOf(version_id) === version && (version !== undefined || etag === object.etag);
 }
 
-function isBackfilled({ event_name }: Item): boolean {
+export function isBackfilled({ event_name }: Item): boolean {
   return event_name === BACKFILLED;
 }
 

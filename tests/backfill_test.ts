@@ -58,7 +58,7 @@ permittedTest("backfillRows() sends what has no row of its version, as S3 would"
   });
   const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 1000 };
   const lists = { failures: [], uncertain: [] };
-  const counts = { ok: true, dryRun: false, objects: 5, ...lists, newer: 1 };
+  const counts = { ok: true, dryRun: false, objects: 5, ...lists, newer: 1, awaited: 0 };
   const dry = await backfillRows(stack, { ...options, dryRun: true });
   assert.deepEqual(dry, { ...counts, dryRun: true, recorded: 2, sent: 3 });
   assert.deepEqual(sent, []);
@@ -363,6 +363,62 @@ permittedTest("backfillRows() does more at once until AWS throttles, then less",
     });
   }
 });
+
+permittedTest(
+  "backfillRows() looks again for events that came late, and tells of others",
+  async () => {
+    const { backfillRows, backfillToText } = await import("../tasks/backfill.ts");
+    const hour = 3_600_000;
+    const ago = (ms: number) => new Date(Math.floor((Date.now() - ms) / 1000) * 1000);
+    const given = {
+      "in/late.txt": { LastModified: ago(hour), ETag: '"t"' },
+      "in/young.txt": { LastModified: ago(29 * hour), ETag: '"t"' },
+      "in/old.txt": { LastModified: ago(31 * hour), ETag: '"t"' },
+      "in/parts.txt": { LastModified: ago(200 * hour), ETag: '"t-2"' },
+      "in/old-parts.txt": { LastModified: ago(247 * hour), ETag: '"t-2"' },
+      "in/fails.txt": { LastModified: ago(hour), ETag: '"t"' },
+    };
+    const { table, answers } = fakeTable([]);
+    const timeOf = (key: string) => given[key as keyof typeof given].LastModified.toISOString();
+    const put = (file_key: string, timestamp: string, event_name: string) => {
+      const key = { file_key, timestamp, event_name, version_id: "v" };
+      if (!table.rows.some((row) => row.file_key === file_key && row.timestamp === timestamp)) {
+        table.rows.push(row(file_key, key));
+      }
+    };
+    const { stack } = await fakeStack({
+      ...answers,
+      ListObjectVersionsCommand: () => ({
+        Versions: Object.entries(given).map(([key, fields]) => ({
+          ...version(key, "v"),
+          ...fields,
+        })),
+      }),
+      InvokeCommand: async ({ Payload }) => {
+        const keys = keysOf(Payload as Uint8Array).filter((key) => key !== "in/fails.txt");
+        for (const key of keys) put(key, timeOf(key), "ObjectCreated:Backfill");
+        await Promise.resolve();
+        if (keys.length === 0) { // the last: the backfill has seen the others' rows
+          put("in/late.txt", timeOf("in/late.txt").replace(".000", ".700"), "ObjectCreated:Put");
+        }
+        return {};
+      },
+    });
+    const options = { prefix: "", dryRun: false, concurrency: 1, settleMs: 0 };
+    const report = await backfillRows(stack, options);
+    assert.deepEqual([report.sent, report.failures.length, report.awaited], [5, 1, 2]);
+    const until = new Date(Date.parse(timeOf("in/parts.txt")) + 246 * hour).toISOString();
+    assert.equal(report.awaitedUntil, until);
+    const names = table.rows.filter(({ file_key }) => file_key === "in/late.txt");
+    assert.deepEqual(names.map(({ event_name }) => event_name), ["ObjectCreated:Put"]);
+    assert.equal(table.rows.length, 5);
+    assert.ok(
+      backfillToText(report).includes(
+        `The own events of 2 objects may still come, until ${until} at the latest: run it again then`,
+      ),
+    );
+  },
+);
 
 /** The keys of an event's objects. */
 function keysOf(payload: Uint8Array): string[] {

@@ -127,7 +127,9 @@ export const OPERATE: Steps<Deployed> = {
     const some = await assertSomeRows(deployed);
     const again = await task(shell, ...backfill);
     assert.equal(again.code, 0, again.stderr);
-    assert.deepEqual(backfillReport(again), {
+    const { awaitedUntil = "", ...report } = backfillReport(again);
+    assert.ok(Date.parse(awaitedUntil) > Date.now(), again.stdout);
+    assert.deepEqual(report, {
       ok: true,
       dryRun: false,
       objects: 1000,
@@ -136,6 +138,7 @@ export const OPERATE: Steps<Deployed> = {
       failures: [],
       uncertain: [],
       newer: 0,
+      awaited: 1000 - some,
     });
     const rows = await rowsBelow(deployed, "load/");
     assert.deepEqual(identities(rows), identities(loaded));
@@ -161,7 +164,7 @@ export const OPERATE: Steps<Deployed> = {
     const { objects, ...others } = backfillReport(ended);
     assert.ok(objects > 1500, ended.stdout);
     // Also of keys whose line breaks the stand-in's listing cannot tell apart.
-    const none = { sent: 0, failures: [], uncertain: [], newer: 0 };
+    const none = { sent: 0, failures: [], uncertain: [], newer: 0, awaited: 0 };
     assert.deepEqual(others, { ok: true, dryRun: true, recorded: objects, ...none });
     assert.equal(ended.code, 0);
   },

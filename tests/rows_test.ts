@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import type { Upload } from "../handler.ts";
 import { fakeTable, row } from "./fakes.ts";
-import { fakeStack, permittedTest } from "./fixtures.ts";
+import { fakeStack, permittedTest, read } from "./fixtures.ts";
 
 const HOUR_MS = 3_600_000;
 const START_MS = Date.parse("2026-01-02T00:00:00Z");
@@ -88,3 +88,25 @@ permittedTest("findRows() reads few rows of others beside a key that has many", 
   assert.ok(table.read < 100, `${table.read} rows read`);
   assert.equal(calls.length, 4 + 2);
 });
+
+permittedTest(
+  "lastEventMs() fits what main.tf says of events and uploads, and README",
+  async () => {
+    const { lastEventMs } = await import("../tasks/rows.ts");
+    const main = await read("main.tf");
+    const [, age] = main.match(/maximum_event_age_in_seconds\s*= (\d+)/)!;
+    const [, days] = main.match(/days_after_initiation\s*= (\d+)/)!;
+    const hoursOf = (etag: string) =>
+      (lastEventMs(object("a", { etag })) - START_MS - Number(age) * 1000) / HOUR_MS;
+    assert.equal(hoursOf("t"), 24);
+    // S3 rounds up to the next midnight, and may be late.
+    assert.ok(hoursOf("t-2") >= (Number(days) + 2) * 24);
+    const readme = (await read("README.md")).replace(/\s+/g, " ");
+    assert.match(readme, / 30 hours after the upload, or ten days after an upload in parts began;/);
+    assert.equal(
+      Math.round(lastEventMs(object("a", { etag: "t-2" })) / 86_400_000 - START_MS / 86_400_000),
+      10,
+    );
+    assert.equal((lastEventMs(object("a")) - START_MS) / HOUR_MS, 30);
+  },
+);
