@@ -23,7 +23,7 @@ export interface StubRequest {
   connection: number;
 }
 
-/** A key and a certificate for 127.0.0.1 (PEM), made in a folder. */
+/** Makes key.pem and cert.pem in a folder, for a server on 127.0.0.1 that signs for itself. */
 export async function makeCertificate(folder: string): Promise<{ key: string; cert: string }> {
   const [keyFile, certFile] = [join(folder, "key.pem"), join(folder, "cert.pem")];
   const args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
