@@ -10,12 +10,10 @@ import {
 import { CREATED_BEFORE } from "../function/batch.ts";
 import { narrowest } from "./backfill.ts";
 import { readClock } from "./clock.ts";
+import { SETTLED_MS } from "./rows.ts";
 import { pause } from "./signals.ts";
 import { configOf, type Stack, type Where, withStack } from "./target.ts";
 import { FindingError, plural, print, say, toDuration, UserError, visible } from "./terminal.ts";
-
-/** Then no event of an object is on its way: it came, or is in the failure queue. As in main.tf. */
-const LATEST_EVENT_MS = 21_600_000;
 
 /** How often a job is asked after. */
 const POLL_MS = 10_000;
@@ -112,7 +110,7 @@ async function createJob(
       "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true first",
     );
   }
-  const before = new Date(nowMs - LATEST_EVENT_MS);
+  const before = new Date(nowMs - SETTLED_MS);
   const Filter = filterOf(before, narrowest(prefix, outputs.filter_prefix), filter_suffix);
   const { JobId } = await control.send(
     new CreateJobCommand({

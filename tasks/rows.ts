@@ -28,6 +28,9 @@ const LONGEST_UPLOAD_MS = 10 * 86_400_000;
 /** Lambda keeps an event so long, as main.tf says. */
 const OLDEST_EVENT_MS = 6 * 3_600_000;
 
+/** So old is an object, if it was not uploaded in parts, when its own event came or never will. */
+export const SETTLED_MS = LONGEST_REQUEST_MS + OLDEST_EVENT_MS;
+
 /** Rows of a key that are read at once. */
 const PAGE_ROWS = 100;
 

@@ -240,7 +240,7 @@ const CREATE_JOB = `<CreateJobRequest>
 <UserArguments>
 <entry>
 <key>createdBefore</key>
-<value>2026-01-01T21:04:05.000Z</value>
+<value>2025-12-31T21:04:05.000Z</value>
 </entry>
 </UserArguments>
 </LambdaInvoke>
@@ -263,7 +263,7 @@ const CREATE_JOB = `<CreateJobRequest>
 <EnableManifestOutput>false</EnableManifestOutput>
 <ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
 <Filter>
-<CreatedBefore>2026-01-01T21:04:05Z</CreatedBefore>
+<CreatedBefore>2025-12-31T21:04:05Z</CreatedBefore>
 <KeyNameConstraint>
 <MatchAnyPrefix>
 <member>in/2026/</member>
