@@ -102,14 +102,7 @@ interface Answer {
 
 function answersOf(holding: Holding) {
   const { objects, takes = Infinity, eventMs = 0, time = "2026-01-02T03:04:05.000Z" } = holding;
-  const counts = {
-    listings: 0,
-    statements: 0,
-    others: 0,
-    events: 0,
-    mostEvents: 0,
-    throttled: 0,
-  };
+  const counts = { listings: 0, statements: 0, others: 0, events: 0, mostEvents: 0, throttled: 0 };
   const hasRow = new Uint8Array(objects).fill(holding.recorded ? 1 : 0);
   let events = 0;
 

@@ -389,10 +389,7 @@ permittedTest(
     const { stack } = await fakeStack({
       ...answers,
       ListObjectVersionsCommand: () => ({
-        Versions: Object.entries(given).map(([key, fields]) => ({
-          ...version(key, "v"),
-          ...fields,
-        })),
+        Versions: Object.entries(given).map(([key, of]) => ({ ...version(key, "v"), ...of })),
       }),
       InvokeCommand: async ({ Payload }) => {
         const keys = keysOf(Payload as Uint8Array).filter((key) => key !== "in/fails.txt");

@@ -56,17 +56,8 @@ export function fakeTable(rows: Item[]) {
         LastEvaluatedKey: end < found.length ? { at: end } : undefined,
       };
     },
-    ExecuteStatementCommand: ({ Statement, Parameters, ConsistentRead, NextToken }) => {
-      assert.match(
-        String(Statement),
-        /^SELECT .*, "timestamp", .* FROM "files" WHERE file_key IN \[\?(,\?){0,49}\] AND "timestamp" BETWEEN \? AND \?$/,
-      );
-      const parameters = (Parameters as { S: string }[]).map(({ S }) => S);
-      assert.equal(parameters.length, String(Statement).split("?").length - 1);
-      assert.ok(ConsistentRead);
-      const [from, to] = parameters.slice(-2);
-      const keys = parameters.slice(0, -2);
-      assert.equal(new Set(keys).size, keys.length);
+    ExecuteStatementCommand: ({ NextToken, ...input }) => {
+      const { keys, from, to } = readStatement(input);
       const found = table.rows.filter(({ file_key, timestamp }) =>
         keys.includes(String(file_key)) && timestamp >= from && timestamp <= to
       );
@@ -88,6 +79,21 @@ export function fakeTable(rows: Item[]) {
     },
   };
   return { table, answers };
+}
+
+/** What a statement asks for, as DynamoDB takes it. */
+function readStatement({ Statement, Parameters, ConsistentRead }: Record<string, unknown>) {
+  assert.match(
+    String(Statement),
+    /^SELECT .*, "timestamp", .* FROM "files" WHERE file_key IN \[\?(,\?){0,49}\] AND "timestamp" BETWEEN \? AND \?$/,
+  );
+  const parameters = (Parameters as { S: string }[]).map(({ S }) => S);
+  assert.equal(parameters.length, String(Statement).split("?").length - 1);
+  assert.ok(ConsistentRead);
+  const [from, to] = parameters.slice(-2);
+  const keys = parameters.slice(0, -2);
+  assert.equal(new Set(keys).size, keys.length);
+  return { keys, from, to };
 }
 
 /** A failure queue with a clock of its own: what is received is hidden for its timeout. */
