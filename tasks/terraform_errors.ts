@@ -22,6 +22,10 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],
   [
+    /Configuration for import target does not exist/,
+    "a variable switches off what is to be imported; set batch_backfill = true, run it again, and then switch it off",
+  ],
+  [
     /Saved plan is stale/,
     "the state changed since the plan was shown; run it again",
   ],

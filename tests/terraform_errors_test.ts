@@ -27,6 +27,11 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     "terraform plan failed: the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],
   [
+    "an import of what a variable switches off",
+    "\nError: Configuration for import target does not\nexist\n\nThe configuration for the given import\n",
+    "terraform plan failed: a variable switches off what is to be imported; set batch_backfill = true, run it again, and then switch it off",
+  ],
+  [
     "two errors",
     `${INVALID}\nError: Second\n\nmore\n`,
     /from 128 to 10240\. \(and 1 more above\)$/,
