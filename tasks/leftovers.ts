@@ -78,6 +78,9 @@ const MISSING = [
   "ResourceNotFoundException",
 ];
 
+/** main.tf refuses `batch_backfill` where its bucket's name would be longer. */
+const BUCKET_CHARACTERS = 63;
+
 /** Seconds that a table may take to be made or deleted. */
 const TABLE_SECONDS = 300;
 
@@ -138,6 +141,7 @@ async function findLeftovers(target: OpenTarget, state: terraform.State): Promis
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */
 async function findBucket({ s3, sts }: Clients, name: string): Promise<string | undefined> {
+  if (name.length > BUCKET_CHARACTERS) return undefined; // S3 refuses to look
   const { Account } = await sts.send(new GetCallerIdentityCommand({}));
   try {
     await s3.send(new HeadBucketCommand({ Bucket: name, ExpectedBucketOwner: Account }));

@@ -86,6 +86,16 @@ permittedTest("findNamed() takes nothing for the stack's that is not", async (t)
     const addresses = (await found({ ...WHOLE, ...others })).map(({ address }) => address);
     assert.equal(addresses.some((address) => /log_group|alarm|permission/.test(address)), false);
   });
+  await t.step("a bucket whose name S3 could not have", async () => {
+    const asked: unknown[] = [];
+    const HeadBucketCommand = ({ Bucket }: Record<string, unknown>) => {
+      asked.push(Bucket);
+      return String(Bucket).length > 63 ? failure("Unknown", 400) : {};
+    };
+    const longest = "a".repeat(63);
+    assert.ok((await found({ ...WHOLE, HeadBucketCommand }, longest)).length > 0);
+    assert.deepEqual(asked, [longest]);
+  });
   await t.step("a bucket of another account, or in another region", async () => {
     for (const status of [301, 403]) {
       const asked: unknown[] = [];
@@ -123,11 +133,11 @@ permittedTest("findNamed() takes a refusal for no answer", async () => {
   await assert.rejects(found({ ...WHOLE, GetQueueUrlCommand }), { name: "AccessDenied" });
 });
 
-/** What is found of the stack `app`. */
-async function found(answers: Answers) {
+/** What is found of a stack. */
+async function found(answers: Answers, name = "app") {
   const { findNamed } = await import("../tasks/leftovers.ts");
   const { stack } = await fakeStack(answers);
-  return await findNamed(stack as Clients, "app");
+  return await findNamed(stack as Clients, name);
 }
 
 function only(command: string): Answers {

@@ -49,7 +49,8 @@ export const INTERRUPTED: Steps<Deployed> = {
     const { clone, root } = deployed;
     await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
-    const stderr = await interruptLate(deployed, /terraform_data\.stack: Creation complete/);
+    // At once: the provider still waits for its first answer.
+    const stderr = await interruptLate(deployed, /terraform_data\.stack: Creation complete/, 0);
     assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
     assert.match(stderr, /deno task destroy --yes removes what is there$/m);
     assert.deepEqual(await processesOf(join(clone, "build")), []);
@@ -185,11 +186,15 @@ export function lateProxy(port: number): LateProxy {
 }
 
 /** Deploys with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
-async function interruptLate(deployed: Deployed, line: RegExp): Promise<string> {
+async function interruptLate(
+  deployed: Deployed,
+  line: RegExp,
+  afterMs = INTERRUPT_AFTER_MS,
+): Promise<string> {
   const { clone: folder, late } = deployed;
   const { code, stderr } = await interruptTask(["deploy", "--yes"], asOnAws(deployed), line, {
     folder,
-    afterMs: INTERRUPT_AFTER_MS,
+    afterMs,
     onStderr: (text) => {
       if (/\$ terraform apply/.test(text)) late.delayMs = DELAY_MS;
     },
