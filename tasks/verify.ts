@@ -33,9 +33,9 @@ const REPEATED_EVENTS = 100;
 const PARALLEL_KEYS = 8;
 
 /**
- * Once a probe has its row, uploads files, waits for their rows, compares each attribute with S3's own answer, sends the same
- * events again, and looks into the failure queue. Then it removes what it made, unless it is to keep
- * that: kept files have their own names, all else is in a folder of its own.
+ * Once a probe has its row, uploads files, waits for their rows, compares each attribute with S3's own
+ * answer, sends the same events again, and looks into the failure queue. Then it removes what it made,
+ * unless it is to keep that: kept files have their own names, all else is in a folder of its own.
  *
  * @throws {UserError} the trigger would ignore a kept file
  */
@@ -50,6 +50,7 @@ export async function verifyStack(
   const keys = samples.map(({ file }) => keyIn(stack, folder, file, options));
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
+  if (!await bucketNotifies(stack)) return silentReport(s3_bucket_name, before);
   const problems: string[] = [];
   let files: FileReport[];
   let after: number;
@@ -73,7 +74,6 @@ export async function verifyStack(
         `the failure queue holds ${plural(after, "event")}, ${after - before} more than before`,
       );
     }
-    problems.unshift(...await checkNotification(stack, files));
   } finally {
     await removeTraces(stack, own, options.keep ? [probe] : [probe, ...keys]);
   }
@@ -185,11 +185,12 @@ function uploadOfRow(row: Item): Upload {
   };
 }
 
-async function checkNotification(stack: Stack, files: FileReport[]): Promise<string[]> {
-  if (files.every(({ row }) => row !== undefined)) return [];
-  if (await bucketNotifies(stack)) return [];
-  const bucket = stack.outputs.s3_bucket_name;
-  return [`the bucket ${bucket} has no notification that calls the function; deploy again`];
+/** No row would come, however long one waits. */
+function silentReport(bucket: string, failed: number): Report {
+  const problem =
+    `the bucket ${bucket} has no notification that calls the function, so nothing was uploaded; deploy again`;
+  const failureQueue = { before: failed, after: failed };
+  return { ok: false, bucket, files: [], failureQueue, problems: [problem] };
 }
 
 async function countFailed(stack: Stack): Promise<number> {

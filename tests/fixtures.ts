@@ -100,6 +100,13 @@ const OUTPUTS = {
   aws_region: "eu-central-1",
 };
 
+/** The answer of a bucket that calls the function of {@link fakeStack}. */
+export const NOTIFIES: Answers = {
+  GetBucketNotificationConfigurationCommand: () => ({
+    LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
+  }),
+};
+
 /** A deployed stack whose clients are one fake, and the calls that this got. S3 has the local time. */
 export async function fakeStack(answers: Answers) {
   const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");

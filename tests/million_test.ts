@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { fakeLog } from "./fakes.ts";
-import { type Answers, fakeStack, permittedTest, progressOf } from "./fixtures.ts";
+import { type Answers, fakeStack, NOTIFIES, permittedTest, progressOf } from "./fixtures.ts";
 import type { Clients, OpenTarget } from "../tasks/target.ts";
 
 const SIZES = { few: 10, many: 1_000_000 };
@@ -27,6 +27,7 @@ function holding(size: number): Answers {
   log.nowMs = Date.now();
   const mine = new Set<string>();
   return {
+    ...NOTIFIES,
     ...answers,
     GetFunctionCommand: () => ({ Configuration: { State: "Active", CodeSha256: "" } }),
     GetQueueAttributesCommand: () => ({

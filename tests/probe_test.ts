@@ -2,7 +2,14 @@
 
 import assert from "node:assert/strict";
 import { fakeTime, row } from "./fakes.ts";
-import { type Answers, fakeStack, permittedTest, progressOf, toAttributes } from "./fixtures.ts";
+import {
+  type Answers,
+  fakeStack,
+  NOTIFIES,
+  permittedTest,
+  progressOf,
+  toAttributes,
+} from "./fixtures.ts";
 
 const KEY = "in/verify-1/probe.txt";
 const MINUTES = 60_000;
@@ -114,6 +121,7 @@ permittedTest("verify removes its probe, and keeps the files alone", async (t) =
       const probes = new Set<string>();
       const removed: unknown[] = [];
       const { stack } = await fakeStack({
+        ...NOTIFIES,
         GetQueueAttributesCommand: () => ({
           Attributes: {
             ApproximateNumberOfMessages: "0",
@@ -160,6 +168,7 @@ permittedTest("verify removes its probe, and keeps the files alone", async (t) =
 permittedTest("verify uploads no file where the probe has no row", async () => {
   const { verifyStack } = await import("../tasks/verify.ts");
   const { stack, calls } = await fakeStack({
+    ...NOTIFIES,
     GetQueueAttributesCommand: () => ({
       Attributes: { ApproximateNumberOfMessages: "0", ApproximateNumberOfMessagesNotVisible: "0" },
     }),
@@ -171,9 +180,20 @@ permittedTest("verify uploads no file where the probe has no row", async () => {
   const options = { rowDeadlineMs: 0, firstRowDeadlineMs: 0, keep: false };
   const { ok, problems } = await verifyStack(stack, [{ file: "a", size: 1, open }], options);
   assert.deepEqual([ok, problems], [false, [
-    "the bucket uploads has no notification that calls the function; deploy again",
     "probe: no row after 0 s, so nothing else was uploaded: invoked directly, the function reports " +
     "success, but writes no row",
   ]]);
   assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, 1);
+});
+
+permittedTest("verify uploads nothing to a bucket that calls nothing", async () => {
+  const { verifyStack } = await import("../tasks/verify.ts");
+  const { stack, calls } = await fakeStack({});
+  const options = { rowDeadlineMs: 60_000, firstRowDeadlineMs: 600_000, keep: false };
+  const { ok, problems } = await verifyStack(stack, [], options);
+  assert.deepEqual([ok, problems], [false, [
+    "the bucket uploads has no notification that calls the function, so nothing was uploaded; " +
+    "deploy again",
+  ]]);
+  assert.equal(calls.some(({ name }) => name === "PutObjectCommand"), false);
 });

@@ -2,7 +2,14 @@
 
 import assert from "node:assert/strict";
 import { row } from "./fakes.ts";
-import { type Answers, dated, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import {
+  type Answers,
+  dated,
+  fakeStack,
+  NOTIFIES,
+  permittedTest,
+  toAttributes,
+} from "./fixtures.ts";
 
 permittedTest("readStatus() names each part that was removed by other means", async () => {
   const { readStatus } = await import("../tasks/status.ts");
@@ -102,9 +109,7 @@ const WRITTEN = {
 
 const SOUND: Answers = {
   HeadBucketCommand: () => dated(new Date(NOW_MS)),
-  GetBucketNotificationConfigurationCommand: () => ({
-    LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
-  }),
+  ...NOTIFIES,
   GetFunctionCommand: () => ({
     Configuration: {
       State: "Active",

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Facts } from "../tasks/why.ts";
-import { fakeStack, permittedTest } from "./fixtures.ts";
+import { fakeStack, NOTIFIES, permittedTest } from "./fixtures.ts";
 
 const VERSION = { versionId: "v2", lastModified: "2026-01-02T03:04:05.000Z", size: 7 };
 const FACTS: Facts = {
@@ -53,9 +53,7 @@ permittedTest("explain() finds the very key's versions, rows, lines and events",
   const line = (fields: object) => ({ timestamp: 0, message: JSON.stringify(fields) });
   const failed = { outcome: "failed", level: "ERROR", file_key: "in/a.txt", error: "E: no\u001b" };
   const { stack, calls } = await fakeStack({
-    GetBucketNotificationConfigurationCommand: () => ({
-      LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn" }],
-    }),
+    ...NOTIFIES,
     ListObjectVersionsCommand: [{
       Versions: [version("in/a.txt", "2", 3), version("in/a.txt.bak", "9", 4)],
       DeleteMarkers: [{ Key: "in/a.txt", VersionId: "1", LastModified: new Date(0) }],
