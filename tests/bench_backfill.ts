@@ -3,7 +3,7 @@
  * memory, in a process of its own, against services on this machine that answer at once.
  *
  *   deno run --allow-all tests/bench_backfill.ts                     10,000 and 100,000 objects
- *   deno run --allow-all tests/bench_backfill.ts 10000 1000000      so many, the fewest first
+ *   deno run --allow-all tests/bench_backfill.ts 10000 1000000      so many
  */
 
 import process from "node:process";
@@ -15,8 +15,8 @@ import { type Counts, type Holding, startServices } from "./backfill_services.ts
 /** The most CPU that an object may take. */
 const MOST_CPU_MS = { recorded: 1, sent: 1.5 };
 
-/** How much more memory than for the fewest objects it may take for the most. */
-const MOST_MEMORY = 1.25;
+/** The most memory, however many objects. Garbage fills most of it: V8 collects as it comes near. */
+const MOST_MB = 400;
 
 /** What an operator's process took. */
 export interface Taken {
@@ -81,26 +81,23 @@ const OUTPUTS = {
   aws_region: "us-east-1",
 } as Outputs;
 
-/** Measures both kinds of objects at each count, the fewest first; prints a table. */
+/** Measures both kinds of objects at each count, and prints a table; false if a target is missed. */
 async function bench(counts: number[]): Promise<boolean> {
   const rows = [["objects", "CPU an object", "a second", "peak memory", "at most", ""]];
   let met = true;
   for (const [kind, most] of Object.entries(MOST_CPU_MS)) {
-    let fewestMb = Infinity;
     for (const objects of counts) {
       say(`Measuring ${objects} objects, ${kind} ...`);
       const { taken } = await measure({ objects, recorded: kind === "recorded" });
       const { cpuMs, ms, peakMb } = taken;
-      fewestMb = Math.min(fewestMb, peakMb);
-      const ratio = peakMb / fewestMb;
-      const isMet = cpuMs / objects <= most && ratio <= MOST_MEMORY;
+      const isMet = cpuMs / objects <= most && peakMb <= MOST_MB;
       met &&= isMet;
       rows.push([
         `${objects.toLocaleString("en-US")} ${kind}`,
         `${(cpuMs / objects).toFixed(2)} ms`,
         String(Math.round(objects / ms * 1000)),
-        `${Math.round(peakMb)} MB (${ratio.toFixed(2)})`,
-        `${most} ms, ${MOST_MEMORY}`,
+        `${Math.round(peakMb)} MB`,
+        `${most} ms, ${MOST_MB} MB`,
         isMet ? "met" : "MISSED",
       ]);
     }
