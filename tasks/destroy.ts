@@ -3,9 +3,9 @@
 import { join } from "node:path";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { temporaryFolder } from "./files.ts";
-import { findNamed, importAll } from "./leftovers.ts";
+import { findNamed, importAll, lackingIn } from "./leftovers.ts";
 import { amount, COUNT_LIMIT } from "./losses.ts";
-import { findUnproven, keepForProof, prove, without } from "./proof.ts";
+import { findUnproven, keepForProof, prove } from "./proof.ts";
 import { countRows } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
@@ -61,8 +61,8 @@ async function completeState(target: OpenTarget): Promise<terraform.State> {
   await terraform.refuseOtherStack(workspace); // and a state without a name
   // Asks for all of them, as the proof will: a missing permission shows before anything is removed.
   const found = await findNamed(clientsOf(target, state.region), state.name!);
-  const leftovers = without(state, found);
-  await importAll(workspace, leftovers);
+  const leftovers = lackingIn(state, found);
+  await importAll(workspace, state, leftovers);
   return leftovers.length === 0 ? state : await terraform.pullState(workspace);
 }
 

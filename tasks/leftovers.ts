@@ -99,14 +99,33 @@ export async function findNamed(
   return found.flat();
 }
 
+/** Of what was found in AWS, what the state lacks, or has no more of than its name. */
+export function lackingIn({ resources }: Pick<terraform.State, "resources">, found: Found[]) {
+  const whole = new Set(
+    resources.filter((resource) => !isIncomplete(resource)).map(({ address }) => address),
+  );
+  return found.filter(({ address }) => !whole.has(address));
+}
+
+/** Terraform did not see the end of its creation. Its empty attributes would make an import fail. */
+function isIncomplete({ tainted, attributes }: terraform.Resource): boolean {
+  return tainted && "arn" in attributes && !attributes.arn;
+}
+
 /** Says what AWS has and the state lacks, with the lines that import it. */
 export async function sayLeftovers(target: OpenTarget): Promise<void> {
-  const leftovers = await findLeftovers(target, await terraform.pullState(target.workspace));
+  const { workspace } = target;
+  const state = await terraform.pullState(workspace);
+  const leftovers = await findLeftovers(target, state);
   if (leftovers.length === 0) return;
   say("In AWS, but not in the state, as after an interrupted apply. deploy does this first:");
+  const incomplete = state.resources.filter(isIncomplete).map(({ address }) => address);
+  const lines = incomplete.length > 0 ? [["state", "rm", ...incomplete]] : [];
   for (const { address, id } of leftovers) {
-    const words = await terraform.importArgs(target.workspace, address, id);
-    say(`  TF_WORKSPACE=${target.workspace} terraform ${words.map(shellWord).join(" ")}`);
+    lines.push(await terraform.importArgs(workspace, address, id));
+  }
+  for (const words of lines) {
+    say(`  TF_WORKSPACE=${workspace} terraform ${words.map(shellWord).join(" ")}`);
   }
 }
 
@@ -117,15 +136,24 @@ export async function sayLeftovers(target: OpenTarget): Promise<void> {
 export async function adoptLeftovers(target: OpenTarget): Promise<void> {
   const { workspace } = target;
   const state = await terraform.pullState(workspace);
-  await importAll(workspace, await findLeftovers(target, state));
-  for (const { address, tainted } of state.resources) {
-    const { holdsData } = NAMED.find((named) => named.address === address) ?? {};
-    if (tainted && holdsData) await terraform.untaint(workspace, address);
+  await importAll(workspace, state, await findLeftovers(target, state));
+  for (const resource of state.resources) {
+    const { holdsData } = NAMED.find(({ address }) => address === resource.address) ?? {};
+    if (resource.tainted && holdsData && !isIncomplete(resource)) {
+      await terraform.untaint(workspace, resource.address);
+    }
   }
 }
 
 /** Imports what AWS has and the state lacks. */
-export async function importAll(workspace: string, leftovers: Found[]): Promise<void> {
+export async function importAll(
+  workspace: string,
+  { resources }: terraform.State,
+  leftovers: Found[],
+): Promise<void> {
+  if (leftovers.length === 0) return;
+  const incomplete = resources.filter(isIncomplete).map(({ address }) => address);
+  if (incomplete.length > 0) await terraform.forget(workspace, incomplete);
   for (const { address, id } of leftovers) {
     say(`${id} is in AWS, but not in the state, as after an interrupted apply: it is imported`);
     await terraform.importResource(workspace, address, id);
@@ -134,9 +162,7 @@ export async function importAll(workspace: string, leftovers: Found[]): Promise<
 
 async function findLeftovers(target: OpenTarget, state: terraform.State): Promise<Found[]> {
   if (state.name === undefined) return []; // nothing is made before the stack has its name
-  const known = new Set(state.resources.map(({ address }) => address));
-  const unknown = NAMED.filter(({ address }) => !known.has(address));
-  return await findNamed(clientsOf(target, state.region), state.name, unknown);
+  return lackingIn(state, await findNamed(clientsOf(target, state.region), state.name));
 }
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */

@@ -5,7 +5,7 @@
 
 import { join } from "node:path";
 import { readText, removeIfThere, temporaryFolder } from "./files.ts";
-import { findNamed, type Found } from "./leftovers.ts";
+import { findNamed, lackingIn } from "./leftovers.ts";
 import { TIME, type Time } from "./signals.ts";
 import type { Clients } from "./target.ts";
 import { plural, say, UserError } from "./terminal.ts";
@@ -48,7 +48,7 @@ export async function prove(
   const asked = new Set(before.resources.map(({ address }) => address));
   const left = await askUntilGone(async () => {
     const known = await terraform.stillThere(workspace, file, before.resources);
-    const unknown = without(before, await findNamed(clients, before.name!));
+    const unknown = lackingIn(before, await findNamed(clients, before.name!));
     for (const { address } of unknown) asked.add(address);
     return [...known, ...unknown.map(({ address, id }) => `${address} (${id})`)];
   });
@@ -81,11 +81,6 @@ export async function askUntilGone(
     );
     await time.pause(ASK_AGAIN_MS);
   }
-}
-
-/** Of what was found in AWS, what the state lacks. */
-export function without({ resources }: terraform.State, found: Found[]): Found[] {
-  return found.filter(({ address }) => !resources.some((known) => known.address === address));
 }
 
 function keptFile(workspace: string): string {

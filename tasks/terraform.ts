@@ -213,6 +213,11 @@ export async function importArgs(
   return ["import", "-input=false", LOCK, ...args, address, id];
 }
 
+/** Takes resources out of the state, and leaves them in AWS. */
+export async function forget(workspace: string, addresses: string[]): Promise<void> {
+  await terraform(workspace, ["state", "rm", LOCK, ...addresses]);
+}
+
 /** Keeps a resource that Terraform would replace, as it did not see the end of its creation. */
 export async function untaint(workspace: string, address: string): Promise<void> {
   await terraform(workspace, ["untaint", LOCK, address]);

@@ -116,6 +116,28 @@ permittedTest("findNamed() takes nothing for the stack's that is not", async (t)
   });
 });
 
+permittedTest("lackingIn() names what the state has not, or not whole", async () => {
+  const { lackingIn } = await import("../tasks/leftovers.ts");
+  const resource = (address: string, tainted: boolean, attributes: Record<string, unknown>) => ({
+    address,
+    tainted,
+    attributes,
+  });
+  const resources = [
+    resource("whole", false, { arn: "arn:1" }),
+    resource("tainted", true, { arn: "arn:2" }),
+    resource("without an ARN", true, { id: "3" }),
+    resource("interrupted", true, { arn: null }),
+    resource("interrupted early", true, { arn: "" }),
+  ];
+  const found = [...resources, { address: "unknown" }].map(({ address }) => ({ address, id: "i" }));
+  assert.deepEqual(lackingIn({ resources }, found).map(({ address }) => address), [
+    "interrupted",
+    "interrupted early",
+    "unknown",
+  ]);
+});
+
 permittedTest("findNamed() waits for a table that is being made or deleted", async () => {
   const table = async (...statuses: string[]) => {
     const answers = statuses.map((TableStatus) => ({ Table: { TableStatus } }));

@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { CreateBucketCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
 import { namesIn } from "../tasks/files.ts";
-import { findNamed, type Found, NAMED } from "../tasks/leftovers.ts";
+import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { parseState } from "../tasks/terraform.ts";
 import {
   type Deployed,
@@ -40,8 +40,9 @@ const BACKEND = `terraform {
 }
 `;
 
-/** The state loses it before destroy. */
-const FORGOTTEN = "aws_cloudwatch_log_group.function";
+/** Before destroy the state loses one, and most of the other, as if interrupted in its creation. */
+const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
+const INCOMPLETE = "aws_cloudwatch_log_group.function";
 
 /** Three interruptions; the deploy that goes on runs beside the next steps. */
 export const INTERRUPTED: Steps<Deployed> = {
@@ -103,29 +104,50 @@ export const OWN_BACKEND: Steps<Deployed> = {
 
   "destroy takes in what the state lacks, and proves that nothing is left": async (deployed) => {
     const { clone, root } = deployed;
-    const env = { ...asOnAws(deployed), TF_WORKSPACE: "default" };
-    const removed = await terraformIn(clone, env, ["state", "rm", FORGOTTEN]);
-    assert.equal(removed.code, 0, removed.stderr);
     const { name } = await stateNow(deployed);
-    assert.equal((await findNamed(root, name!)).length, NAMED.length);
+    await damageState(deployed);
+    const optIn = 2; // of batch_backfill
+    assert.equal((await findNamed(root, name!)).length, NAMED.length - optIn);
     const { code, stdout, stderr } = await taskIn(clone, asOnAws(deployed), "destroy", "--yes");
     assert.equal(code, 0, stderr);
-    assertImported(stderr, [{ address: FORGOTTEN }]);
+    assertImported(stderr, [{ address: FORGOTTEN }, { address: INCOMPLETE }]);
     assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources gone\n`);
     assert.deepEqual(await findNamed(root, name!), []);
   },
 };
 
 async function stateNow(deployed: Deployed) {
+  return parseState(await plainly(deployed, "state", "pull"));
+}
+
+/** Takes one resource out of the state, and leaves of another no more than an interruption does. */
+async function damageState(deployed: Deployed): Promise<void> {
+  await plainly(deployed, "state", "rm", FORGOTTEN);
+  const state = JSON.parse(await plainly(deployed, "state", "pull"));
+  state.serial++;
+  const [type, name] = INCOMPLETE.split(".");
+  for (const resource of state.resources) {
+    if (resource.type !== type || resource.name !== name) continue;
+    resource.instances[0].status = "tainted";
+    resource.instances[0].attributes.arn = null;
+  }
+  const file = join(deployed.clone, "damaged.tfstate");
+  await Deno.writeTextFile(file, JSON.stringify(state));
+  await plainly(deployed, "state", "push", file);
+}
+
+/** Runs plain Terraform in the other clone, and returns its standard output. */
+async function plainly(deployed: Deployed, ...args: string[]): Promise<string> {
   const env = { ...asOnAws(deployed), TF_WORKSPACE: "default" };
-  return parseState((await terraformIn(deployed.clone, env, ["state", "pull"])).stdout);
+  const { code, stdout, stderr } = await terraformIn(deployed.clone, env, args);
+  assert.equal(code, 0, stderr);
+  return stdout;
 }
 
 /** What is in AWS and not in the state. */
 async function leftovers(deployed: Deployed): Promise<Found[]> {
-  const { name, resources } = await stateNow(deployed);
-  const known = resources.map(({ address }) => address);
-  return (await findNamed(deployed.root, name!)).filter(({ address }) => !known.includes(address));
+  const state = await stateNow(deployed);
+  return lackingIn(state, await findNamed(deployed.root, state.name!));
 }
 
 function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
