@@ -24,6 +24,7 @@ import { findRows, queryRows } from "../tasks/rows.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { grantInstanceRole, type Policy, rootOf } from "../tasks/stand_in.ts";
 import {
+  ageStack,
   type Deployed,
   IN_WORKSPACE,
   invokeWith,
@@ -143,7 +144,8 @@ function readsOf({ deployer }: Deployed): Record<string, () => Promise<unknown>>
 }
 
 /** By a statement's id: what fails without it, and succeeds with it. */
-function actsOf({ deployer, root, bucket }: Deployed): Record<string, () => Promise<unknown>> {
+function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
+  const { deployer, root, bucket } = deployed;
   const Key = "needed/a";
   const object = { Bucket: bucket, Key, Body: "1" };
   let memoryMb = 512;
@@ -155,6 +157,7 @@ function actsOf({ deployer, root, bucket }: Deployed): Record<string, () => Prom
       await run("terraform", ["apply", "-input=false", ...variables, ...target], IN_WORKSPACE);
     },
     EmptyBucket: async () => {
+      await ageStack(deployed, 20); // so that an object which is gone is a fact
       await root.s3.send(new PutObjectCommand(object));
       await emptyBucket(deployer.s3, bucket, { prefix: Key });
     },
