@@ -1,7 +1,7 @@
 /** The task backfill in a process of its own, against services behind TLS: what it calls. */
 
 import assert from "node:assert/strict";
-import { permittedTest } from "./fixtures.ts";
+import { permittedTest, read } from "./fixtures.ts";
 
 permittedTest("a backfill lists a bucket once, and asks once for eight objects", async () => {
   const { measure } = await import("./bench_backfill.ts");
@@ -21,4 +21,20 @@ permittedTest("a backfill sends as much at once as Lambda takes, over TLS", asyn
   assert.ok(throttled > 0 && throttled < events / 2, `${throttled} of ${events} throttled`);
   assert.ok(events <= 5000 / 32 + 5, `${events} events`);
   assert.ok(statements <= 2 * (5000 / 8 + 5), `${statements} statements`);
+});
+
+permittedTest("README's minutes for a million objects follow from its own figures", async () => {
+  const { OPTIONS } = await import("../tasks/options.ts");
+  const readme = (await read("README.md")).replace(/\s+/g, " ");
+  const told = readme.match(
+    /`backfill` ([\d.]+) ms of .* one that is sent ([\d.]+) ms: a million take a core (\d+) and (\d+) minutes, .* if Lambda takes (\d+) events at once\. Each takes about ([\d.]+) s at \d+ MB: with (\d+) at once, .* take (\d+) minutes\./,
+  );
+  const [recordedMs, sentMs, recorded, sent, most, eventSeconds, few, slowly] = told!.slice(1)
+    .map(Number);
+  assert.equal(recorded, Math.round(recordedMs * 1e6 / 60_000));
+  assert.equal(sent, Math.round(sentMs * 1e6 / 60_000));
+  assert.equal(most, OPTIONS.concurrency.read(undefined));
+  assert.equal(slowly, Math.round(1e6 / 32 * eventSeconds / few / 60));
+  // The core is the limit only if Lambda is faster.
+  assert.ok(1e6 / 32 * eventSeconds / most / 60 <= sent);
 });
