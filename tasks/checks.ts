@@ -14,8 +14,8 @@ import { writeDefaults } from "./variables.ts";
  */
 const OF_TESTS = "--lock=tests/deno.lock";
 const PIPELINE = "tests/pipeline.ts";
-const PROPERTIES = "tests/properties.ts";
-export const TESTS_WITH_PACKAGES = [PIPELINE, PROPERTIES];
+const PROPERTIES = ["tests/properties.ts", "tests/rows_properties.ts"];
+export const TESTS_WITH_PACKAGES = [PIPELINE, ...PROPERTIES];
 
 /** The tests' stand-ins are in workspaces that begin so. */
 const TEST_WORKSPACES = "local-deno-task-test";
@@ -37,7 +37,9 @@ export async function checkAll(): Promise<void> {
     // A deploy mostly waits; the pipeline's bursts of events come when the other tests have ended.
     await together([
       runDeno("test", "--allow-all", OF_TESTS, PIPELINE),
-      run(Deno.execPath(), ["test", "--allow-all", OF_TESTS, ".", PROPERTIES], { output: "atEnd" }),
+      run(Deno.execPath(), ["test", "--allow-all", OF_TESTS, ".", ...PROPERTIES], {
+        output: "atEnd",
+      }),
     ]);
   } finally {
     await stopStandIns(TEST_WORKSPACES);

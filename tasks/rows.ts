@@ -153,16 +153,19 @@ export async function findRows(stack: Stack, objects: Upload[]): Promise<Item[][
   return (await Promise.all(found)).flat();
 }
 
-/** The rows of each of a few objects, found by one statement, or by a query each. */
+/**
+ * The rows of each of a few objects, found by one statement. Where that finds none a query looks once
+ * more, as a row that is overlooked would be written twice, and one emulator overlooks some.
+ */
 async function findTogether(stack: Stack, objects: Upload[]): Promise<Item[][]> {
-  const all = await selectRows(stack, objects);
-  return Promise.all(objects.map((object) => {
-    if (all === undefined) return pickRows(rowsNear(stack, object, IDENTITY), object);
+  const all = await selectRows(stack, objects) ?? [];
+  return Promise.all(objects.map(async (object) => {
     const { from, to } = timesOf(object);
     const near = all.filter(({ file_key, timestamp }) =>
       file_key === object.key && timestamp >= from && timestamp <= to
     );
-    return pickRows(near, object);
+    const rows = await pickRows(near, object);
+    return rows.length > 0 ? rows : await pickRows(rowsNear(stack, object, IDENTITY), object);
   }));
 }
 

@@ -36,6 +36,15 @@ const OBJECTS = fc.uniqueArray(
   { selector: ({ key }) => key },
 );
 
+permittedTest("findRows() asks again for what a statement overlooks", async () => {
+  const { findRows } = await import("../tasks/rows.ts");
+  const { answers } = fakeTable([row("a", { timestamp: at(1), etag: "t" })]);
+  const ExecuteStatementCommand = () => ({ Items: [] });
+  const { stack } = await fakeStack({ ...answers, ExecuteStatementCommand });
+  const found = await findRows(stack, [object("a"), object("b")]);
+  assert.deepEqual(found.map((rows) => rows.length), [1, 0]);
+});
+
 permittedTest(
   "findRows() finds by statements what it finds by a query for each object",
   async () => {
