@@ -76,7 +76,14 @@ async function stepsOfStack(twice: Steps<Deployed>): Promise<Steps<Deployed>[]> 
 
 async function runSteps<Context>(t: Deno.TestContext, steps: Steps<Context>, context: Context) {
   for (const [name, step] of Object.entries(steps)) {
-    await t.step(name, async (t) => await step(context, t));
+    await t.step(name, async (t) => {
+      try {
+        await step(context, t);
+      } catch (error) {
+        console.error(error); // now, as Deno tells it minutes later
+        throw error;
+      }
+    });
   }
 }
 
