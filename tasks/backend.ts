@@ -5,7 +5,8 @@
  */
 
 import { join } from "node:path";
-import { namesIn, readText } from "./files.ts";
+import { isDeepStrictEqual } from "node:util";
+import { namesIn, removeIfThere } from "./files.ts";
 import { ROOT } from "./shell.ts";
 import { LOCAL_FOLDER } from "./tools.ts";
 
@@ -14,11 +15,13 @@ const COPY = join(LOCAL_FOLDER, "terraform");
 /** The last override counts: https://developer.hashicorp.com/terraform/language/files/override */
 const OVERRIDE = "zz_local_override.tf";
 
-/** What Terraform reads by itself, and its lock file, which `init` may write. */
-const COPIED = /\.(tf|tfvars)(\.json)?$|^\.terraform\.lock\.hcl$/;
-
-/** Folders that the configuration and its tests name. */
-const LINKED = ["build", "docs", "tests"];
+/** What Terraform reads, by folder: by itself, its lock file, and what the configuration names. */
+const COPIED: [folder: string, names: RegExp][] = [
+  [".", /\.(tf|tfvars)(\.json)?$|^\.terraform\.lock\.hcl$/],
+  ["build", /^lambda\.zip$|\.tfvars\.json$/],
+  ["docs", /\.tfvars$/],
+  ["tests", /\.hcl$/],
+];
 
 /** A folder for Terraform to run in. */
 export interface Copy {
@@ -27,21 +30,35 @@ export interface Copy {
   env: Record<string, string>;
 }
 
-/** The copy, as the configuration is now; undefined where no backend is configured: none is needed. */
+/** The copy, as all is now; undefined where no backend is configured: none is needed. */
 export async function copyWithoutBackend(): Promise<Copy | undefined> {
-  const names = (await namesIn(ROOT)).filter((name) => COPIED.test(name));
-  const texts = new Map<string, string>();
-  for (const name of names) texts.set(name, await Deno.readTextFile(join(ROOT, name)));
-  if (!hasBackend(texts)) return undefined;
+  if (!hasBackend(await readConfiguration())) return undefined;
+  for (const [folder, names] of COPIED) await copyFiles(folder, names);
   const state = quoted(join(ROOT, "terraform.tfstate.d"));
-  texts.set(OVERRIDE, `terraform {\n  backend "local" {\n    workspace_dir = ${state}\n  }\n}\n`);
-  await Deno.mkdir(COPY, { recursive: true });
-  for (const name of (await namesIn(COPY)).filter((name) => COPIED.test(name))) {
-    if (!texts.has(name)) await Deno.remove(join(COPY, name));
-  }
-  for (const [name, text] of texts) await writeWhole(join(COPY, name), text);
-  for (const name of LINKED) await link(join(ROOT, name), join(COPY, name));
+  const override = `terraform {\n  backend "local" {\n    workspace_dir = ${state}\n  }\n}\n`;
+  await writeWhole(join(COPY, OVERRIDE), new TextEncoder().encode(override));
   return { args: [`-chdir=${COPY}`], env: { TF_DATA_DIR: join(COPY, ".terraform") } };
+}
+
+/** The texts of the configuration, by file. */
+async function readConfiguration(): Promise<Map<string, string>> {
+  const names = (await namesIn(ROOT)).filter((name) => name.endsWith(".tf"));
+  const texts = names.map(async (name) =>
+    [name, await Deno.readTextFile(join(ROOT, name))] as const
+  );
+  return new Map(await Promise.all(texts));
+}
+
+/** Makes the copy of a folder have these files, and no other of these names. */
+async function copyFiles(folder: string, pattern: RegExp): Promise<void> {
+  const [from, to] = [join(ROOT, folder), join(COPY, folder)];
+  await Deno.mkdir(to, { recursive: true });
+  const names = (await namesIn(from)).filter((name) => pattern.test(name));
+  for (const name of await namesIn(to)) {
+    const isOurs = pattern.test(name) && name !== OVERRIDE;
+    if (isOurs && !names.includes(name)) await removeIfThere(join(to, name));
+  }
+  for (const name of names) await writeWhole(join(to, name), await Deno.readFile(join(from, name)));
 }
 
 /** Whether the state is elsewhere than on this machine, by the text of the configuration's files. */
@@ -57,17 +74,10 @@ function quoted(text: string): string {
 }
 
 /** Another task may read the file now: it is replaced, and only if it changes. */
-async function writeWhole(path: string, text: string): Promise<void> {
-  if (await readText(path) === text) return;
+async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
+  const there = await Deno.readFile(path).catch(() => undefined);
+  if (there !== undefined && isDeepStrictEqual(there, bytes)) return;
   const draft = `${path}.${Deno.pid}`;
-  await Deno.writeTextFile(draft, text);
+  await Deno.writeFile(draft, bytes);
   await Deno.rename(draft, path);
-}
-
-async function link(target: string, path: string): Promise<void> {
-  try {
-    await Deno.symlink(target, path, { type: "junction" }); // on Windows anybody may make one
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-  }
 }

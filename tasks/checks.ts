@@ -51,9 +51,9 @@ function runDeno(...args: string[]): Promise<unknown> {
 }
 
 async function testTerraform(): Promise<void> {
+  const files = [await writeDefaults(), "docs/hardened.tfvars"].map((file) => `-var-file=${file}`);
   const copy = await copyFor(TEST_WORKSPACES);
   const env = { TF_WORKSPACE: "default", ...copy?.env };
-  const files = [await writeDefaults(), "docs/hardened.tfvars"].map((file) => `-var-file=${file}`);
   for (const args of [["validate"], ["test", ...files]]) {
     await run("terraform", [...copy?.args ?? [], ...args], { env, output: "atEnd" });
   }

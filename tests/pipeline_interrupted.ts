@@ -12,6 +12,7 @@ import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { parseState } from "../tasks/terraform.ts";
 import {
   type Deployed,
+  KILLED_ENVIRONMENT,
   processesOf,
   RESOURCES,
   type Steps,
@@ -100,6 +101,10 @@ export const OWN_BACKEND: Steps<Deployed> = {
     const status = await taskIn(deployed.clone, asOnAws(deployed), "status");
     assert.equal(status.code, 0, status.stdout + status.stderr);
     assert.match(status.stdout, /^All is well\.$/m);
+    // A stand-in's state is never there.
+    const local = await taskIn(deployed.clone, deployed.shell, "status", ...KILLED_ENVIRONMENT);
+    assert.equal(local.code, 2);
+    assert.match(local.stderr, /^Nothing is deployed on the stand-in in environment /m);
   },
 
   "destroy takes in what the state lacks, and proves that nothing is left": async (deployed) => {
