@@ -15,7 +15,7 @@ permittedTest("a backfill lists a bucket once, and asks once for eight objects",
 
 permittedTest("a backfill sends as much at once as Lambda takes, over TLS", async () => {
   const { measure } = await import("./bench_backfill.ts");
-  const { counts } = await measure({ objects: 5000, recorded: false, takes: 9, eventMs: 100 });
+  const { counts } = await measure({ objects: 5000, recorded: false, takes: 9, eventMs: 400 });
   const { events, mostEvents, throttled, statements } = counts;
   assert.equal(mostEvents, 9); // it begins with 8
   assert.ok(throttled > 0 && throttled < events / 2, `${throttled} of ${events} throttled`);
