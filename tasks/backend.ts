@@ -5,8 +5,7 @@
  */
 
 import { join } from "node:path";
-import { isDeepStrictEqual } from "node:util";
-import { namesIn, removeIfThere } from "./files.ts";
+import { namesIn, removeIfThere, replaceFile } from "./files.ts";
 import { ROOT } from "./shell.ts";
 import { LOCAL_FOLDER } from "./tools.ts";
 
@@ -36,7 +35,7 @@ export async function copyWithoutBackend(): Promise<Copy | undefined> {
   for (const [folder, names] of COPIED) await copyFiles(folder, names);
   const state = quoted(join(ROOT, "terraform.tfstate.d"));
   const override = `terraform {\n  backend "local" {\n    workspace_dir = ${state}\n  }\n}\n`;
-  await writeWhole(join(COPY, OVERRIDE), new TextEncoder().encode(override));
+  await replaceFile(join(COPY, OVERRIDE), new TextEncoder().encode(override));
   return { args: [`-chdir=${COPY}`], env: { TF_DATA_DIR: join(COPY, ".terraform") } };
 }
 
@@ -52,13 +51,14 @@ async function readConfiguration(): Promise<Map<string, string>> {
 /** Makes the copy of a folder have these files, and no other of these names. */
 async function copyFiles(folder: string, pattern: RegExp): Promise<void> {
   const [from, to] = [join(ROOT, folder), join(COPY, folder)];
-  await Deno.mkdir(to, { recursive: true });
   const names = (await namesIn(from)).filter((name) => pattern.test(name));
   for (const name of await namesIn(to)) {
     const isOurs = pattern.test(name) && name !== OVERRIDE;
     if (isOurs && !names.includes(name)) await removeIfThere(join(to, name));
   }
-  for (const name of names) await writeWhole(join(to, name), await Deno.readFile(join(from, name)));
+  for (const name of names) {
+    await replaceFile(join(to, name), await Deno.readFile(join(from, name)));
+  }
 }
 
 /** Whether the state is elsewhere than on this machine, by the text of the configuration's files. */
@@ -71,13 +71,4 @@ export function hasBackend(texts: Map<string, string>): boolean {
 /** A text as Terraform's language has it: in its quotes `${` and `%{` would begin an expression. */
 function quoted(text: string): string {
   return JSON.stringify(text).replace(/[$%]\{/g, (sign) => sign[0] + sign);
-}
-
-/** Another task may read the file now: it is replaced, and only if it changes. */
-async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
-  const there = await Deno.readFile(path).catch(() => undefined);
-  if (there !== undefined && isDeepStrictEqual(there, bytes)) return;
-  const draft = `${path}.${Deno.pid}`;
-  await Deno.writeFile(draft, bytes);
-  await Deno.rename(draft, path);
 }

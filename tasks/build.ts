@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
 import { type ZipOptions, zipSync } from "fflate";
+import { replaceFile } from "./files.ts";
 import { UserError } from "./terminal.ts";
 
 /** Where main.tf looks for the zip. */
@@ -201,9 +202,6 @@ export async function build(): Promise<Built> {
 /** Builds the zip where main.tf looks for it, whole or not at all, whoever reads it meanwhile. */
 export async function writeZip(): Promise<Built> {
   const built = await build();
-  await Deno.mkdir(new URL(".", ZIP_URL), { recursive: true });
-  const part = new URL(`lambda.zip.${Deno.pid}`, ZIP_URL);
-  await Deno.writeFile(part, built.zip);
-  await Deno.rename(part, ZIP_URL);
+  await replaceFile(fileURLToPath(ZIP_URL), built.zip);
   return built;
 }

@@ -1,6 +1,7 @@
 /** Small helpers for files and folders. */
 
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { ROOT } from "./shell.ts";
 
 /** Where the user stood when `deno task` was called. */
@@ -14,6 +15,16 @@ export async function readText(path: string): Promise<string | undefined> {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
+}
+
+/** Gives a file this content, whole or not at all, whoever reads it meanwhile; only if it changes. */
+export async function replaceFile(path: string, content: Uint8Array): Promise<void> {
+  const there = await Deno.readFile(path).catch(() => undefined);
+  if (there !== undefined && isDeepStrictEqual(there, content)) return;
+  await Deno.mkdir(dirname(path), { recursive: true });
+  const draft = `${path}.${Deno.pid}`;
+  await Deno.writeFile(draft, content);
+  await Deno.rename(draft, path);
 }
 
 /** Removes a file or a whole folder. */

@@ -1,7 +1,7 @@
 /** Which files give Terraform's variables their values. */
 
 import { join } from "node:path";
-import { namesIn, readText } from "./files.ts";
+import { namesIn, replaceFile } from "./files.ts";
 import { ROOT } from "./shell.ts";
 
 /** The region that the stand-in plays. */
@@ -68,12 +68,6 @@ export async function variableNames(): Promise<string[]> {
 export async function writeDefaults(): Promise<string> {
   const nulls = (await variableNames()).map((name) => [name, null]);
   const text = JSON.stringify({ ...Object.fromEntries(nulls), aws_region: LOCAL_REGION }, null, 2);
-  const path = join(ROOT, DEFAULTS);
-  if (await readText(path) === text) return DEFAULTS;
-  await Deno.mkdir(join(ROOT, "build"), { recursive: true });
-  // Renamed, as another task may read it now.
-  const draft = `${path}.${Deno.pid}`;
-  await Deno.writeTextFile(draft, text);
-  await Deno.rename(draft, path);
+  await replaceFile(join(ROOT, DEFAULTS), new TextEncoder().encode(text));
   return DEFAULTS;
 }
