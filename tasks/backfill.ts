@@ -1,6 +1,6 @@
 /** Backfill: rows for objects that have none: older than the trigger, or their event was lost. */
 
-import { unquoted, type Upload, versionOf } from "../handler.ts";
+import { PARALLEL_RECORDS, unquoted, type Upload, versionOf } from "../handler.ts";
 import { findKeys, listVersions, type Version } from "./bucket.ts";
 import { type Clock, readClock } from "./clock.ts";
 import { invoke, toEvent } from "./function.ts";
@@ -12,7 +12,7 @@ import type { Stack } from "./target.ts";
 import { clip, plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
 
 /** Objects of one event: as many as the function works on at the same time. */
-const EVENT_OBJECTS = 32;
+const EVENT_OBJECTS = PARALLEL_RECORDS;
 
 /** Objects that are looked at again in the end; each takes 200 bytes until then. */
 const AWAITED_OBJECTS = 50_000;
