@@ -107,6 +107,10 @@ export function lackingIn({ resources }: Pick<terraform.State, "resources">, fou
   return found.filter(({ address }) => !whole.has(address));
 }
 
+function incompleteIn({ resources }: Pick<terraform.State, "resources">): string[] {
+  return resources.filter(isIncomplete).map(({ address }) => address);
+}
+
 /** Terraform did not see the end of its creation. Its empty attributes would make an import fail. */
 function isIncomplete({ tainted, attributes }: terraform.Resource): boolean {
   return tainted && "arn" in attributes && !attributes.arn;
@@ -119,7 +123,7 @@ export async function sayLeftovers(target: OpenTarget): Promise<void> {
   const leftovers = await findLeftovers(target, state);
   if (leftovers.length === 0) return;
   say("In AWS, but not in the state, as after an interrupted apply. deploy does this first:");
-  const incomplete = state.resources.filter(isIncomplete).map(({ address }) => address);
+  const incomplete = incompleteIn(state);
   const lines = incomplete.length > 0 ? [["state", "rm", ...incomplete]] : [];
   for (const { address, id } of leftovers) {
     lines.push(await terraform.importArgs(workspace, address, id));
@@ -148,11 +152,11 @@ export async function adoptLeftovers(target: OpenTarget): Promise<void> {
 /** Imports what AWS has and the state lacks. */
 export async function importAll(
   workspace: string,
-  { resources }: terraform.State,
+  state: terraform.State,
   leftovers: Found[],
 ): Promise<void> {
   if (leftovers.length === 0) return;
-  const incomplete = resources.filter(isIncomplete).map(({ address }) => address);
+  const incomplete = incompleteIn(state);
   if (incomplete.length > 0) await terraform.forget(workspace, incomplete);
   for (const { address, id } of leftovers) {
     say(`${id} is in AWS, but not in the state, as after an interrupted apply: it is imported`);
