@@ -1,7 +1,7 @@
 /** Checks: what `deno task test` runs. */
 
 import { writeZip } from "./build.ts";
-import { run } from "./shell.ts";
+import { run, type RunOptions } from "./shell.ts";
 import { stopStandIns } from "./stand_in.ts";
 import { readyTerraform } from "./target.ts";
 import { copyFor } from "./terraform.ts";
@@ -29,25 +29,23 @@ export async function checkAll(): Promise<void> {
   Deno.env.set("GOGC", "off");
   Deno.env.set("GOMEMLIMIT", "1GiB");
   try {
-    await runDeno("fmt", "--check");
-    await runDeno("lint");
+    await runDeno(["fmt", "--check"]);
+    await runDeno(["lint"]);
     await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
     await writeZip();
-    await together([runDeno("check", OF_TESTS), testTerraform()]);
+    await together([runDeno(["check", OF_TESTS]), testTerraform()]);
     // A deploy mostly waits; the pipeline's bursts of events come when the other tests have ended.
     await together([
-      runDeno("test", "--allow-all", OF_TESTS, PIPELINE),
-      run(Deno.execPath(), ["test", "--allow-all", OF_TESTS, ".", ...PROPERTIES], {
-        output: "atEnd",
-      }),
+      runDeno(["test", "--allow-all", OF_TESTS, PIPELINE]),
+      runDeno(["test", "--allow-all", OF_TESTS, ".", ...PROPERTIES], { output: "atEnd" }),
     ]);
   } finally {
     await stopStandIns(TEST_WORKSPACES);
   }
 }
 
-function runDeno(...args: string[]): Promise<unknown> {
-  return run(Deno.execPath(), args);
+function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
+  return run(Deno.execPath(), args, options);
 }
 
 async function testTerraform(): Promise<void> {
