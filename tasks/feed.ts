@@ -37,9 +37,9 @@ export interface News {
 }
 
 /**
- * The news since a time of AWS's clock, then those to come, oldest first: a list for each
- * look into the log, which may be empty, or more for a long one. The rows of its newest `mostRows` are read. It ends by
- * throwing, at Ctrl-C or when `signal` is aborted.
+ * The news since a time of AWS's clock, then those to come, oldest first: a list for each look into
+ * the log, which may be empty, or more for a long one. The rows of its newest `mostRows` are read. It
+ * ends by throwing, at Ctrl-C or when `signal` is aborted.
  */
 export async function* followNews(
   stack: Stack,
