@@ -1,12 +1,13 @@
 /** Backfill: rows for objects that have none: older than the trigger, or their event was lost. */
 
+import { BACKFILLED } from "../function/batch.ts";
 import { PARALLEL_RECORDS, unquoted, type Upload, versionOf } from "../handler.ts";
 import { findKeys, listVersions, type Version } from "./bucket.ts";
 import { type Clock, readClock } from "./clock.ts";
 import { invoke, toEvent } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
 import { makePace, type Pace, paced } from "./pace.ts";
-import { BACKFILLED, findRows, isBackfilled, isInParts, lastEventMs, tidyRows } from "./rows.ts";
+import { findRows, isBackfilled, isInParts, lastEventMs, tidyRows } from "./rows.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";

@@ -17,8 +17,6 @@ import type { Clients, Stack } from "./target.ts";
 /** A row of the table: strings and numbers only. */
 export type Item = Record<string, string | number>;
 
-export { BACKFILLED };
-
 /** No upload in one request takes longer. */
 const LONGEST_REQUEST_MS = 86_400_000;
 
