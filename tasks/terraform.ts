@@ -1,8 +1,9 @@
 /** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
 
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { type Copy, copyWithoutBackend } from "./backend.ts";
-import { CANNOT_RUN, type Ran, run, RunError, type RunOptions } from "./shell.ts";
+import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
 import { isLocalWorkspace, variableSources } from "./variables.ts";
@@ -80,31 +81,30 @@ export interface Plan {
 }
 
 /**
- * Initialises the folder in which a workspace's Terraform runs, if it is not: by Terraform's own way,
- * else from a folder of providers on this machine.
+ * Initialises the folder in which a workspace's Terraform runs, if none ran there. One that has to be
+ * initialised again, {@link terraform} finds.
  *
  * @throws {UserError} Terraform is not installed, the backend fails, or the provider is nowhere to be had
  */
 export async function init(workspace: string, { localState = false } = {}): Promise<void> {
   const copy = await copyFor(workspace, localState);
+  const data = copy?.env.TF_DATA_DIR ?? Deno.env.get("TF_DATA_DIR") ?? ".terraform";
+  if (!existsSync(resolve(ROOT, data))) await initialise(copy);
+}
+
+/** By Terraform's own way, else from a folder of providers on this machine. */
+async function initialise(copy: Copy | undefined): Promise<void> {
   const quiet: RunOptions = {
     quiet: true,
     install: INSTALL,
     env: { TF_WORKSPACE: "default", ...copy?.env },
   };
   const call = (args: string[]) => run("terraform", [...copy?.args ?? [], ...args], quiet);
-  try {
-    // Fails where plugins are missing or do not fit the lock file, without asking the registry.
-    await call(["output", "-json"]);
-    return;
-  } catch (error) {
-    if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
-  }
   const args = ["init", "-no-color", "-input=false"];
   try {
     await withProgress("terraform init", call(args));
   } catch (failure) {
-    if (!(failure instanceof RunError)) throw failure;
+    if (!(failure instanceof RunError) || CANNOT_RUN.includes(failure.code)) throw failure;
     const sentence = explainFailure("init", failure.code, failure.stderr);
     if (!PROVIDER_FAILED.test(failure.stderr)) {
       throw new UserError(`${failure.stderr.trim()}\n${sentence}`);
@@ -125,6 +125,9 @@ export async function init(workspace: string, { localState = false } = {}): Prom
 
 /** What `terraform init` says when it gets no provider; all else is the backend's or the code's. */
 const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
+
+/** What Terraform says where plugins are missing, or do not fit the lock file, or the backend changed. */
+const NOT_INITIALISED = /terraform[\s│]+init\b/;
 
 /** The stand-in's states stay on this machine, whatever backend is configured. */
 export async function copyFor(workspace: string, localState = false): Promise<Copy | undefined> {
@@ -367,12 +370,18 @@ async function terraform(
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];
-  try {
-    return await run("terraform", [...copy?.args ?? [], ...words], {
+  const call = () =>
+    run("terraform", [...copy?.args ?? [], ...words], {
       output: "return",
       install: INSTALL,
       ...options,
       env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...copy?.env, ...options.env },
+    });
+  try {
+    return await call().catch(async (error) => {
+      if (!(error instanceof RunError) || !NOT_INITIALISED.test(error.stderr)) throw error;
+      await initialise(copy);
+      return await call();
     });
   } catch (error) {
     if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;

@@ -63,12 +63,9 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
     });
     assert.match(stderr, /^The shell's TF_WORKSPACE, prod, is not used: .* never-deployed;/m);
     assert.match(stderr, /^The shell's TF_CLI_ARGS is not used/m);
-    const data = join(ROOT, ".terraform");
-    assert.deepEqual((await Deno.readTextFile(calls)).split("\n"), [
-      `output default  ${data} 1`,
-      `output never-deployed  ${data} 1`,
-      "",
-    ]);
+    const [call, ...others] = (await Deno.readTextFile(calls)).split("\n");
+    assert.equal(call, `output never-deployed  ${join(ROOT, ".terraform")} 1`);
+    assert.deepEqual(others, [""]);
   },
   "a log of Terraform's is not taken for the cause": async () => {
     const plan = ["plan", ...NOWHERE];
