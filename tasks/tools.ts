@@ -71,7 +71,8 @@ async function install(): Promise<void> {
   say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
   await run(system, ["-m", "venv", VENV], pythonOptions())
     .catch(explain("Python cannot make a virtual environment"));
-  const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+  // Python compiles what it imports, when it does: a small part of it all.
+  const pip = ["-m", "pip", "install", "--no-compile", "--quiet", "--disable-pip-version-check"];
   await withProgress(
     "Installing MiniStack and Node with pip",
     run(PYTHON, [...pip, "-r", REQUIREMENTS], pythonOptions()),
