@@ -376,7 +376,7 @@ export function rootOf(endpoint: string, ca: string) {
     endpoint,
     region: LOCAL_REGION,
     credentials: { accessKeyId: "test", secretAccessKey: "test" },
-    requestHandler: { httpsAgent: new Agent({ ca }) },
+    requestHandler: { httpsAgent: new Agent({ ca, keepAlive: true }) },
   };
 }
 
