@@ -35,7 +35,7 @@ time.sleep(300)`;
     const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
     assert.deepEqual(await output.read(), { value: "locked", done: false });
     Deno.env.set("PATH", "/nowhere");
-    await stopStandIns("local-deno-task-test-");
+    await stopStandIns(WORKSPACE.slice(0, -1));
     assert.equal((await output.read()).done, true); // it has ended
     await child.status;
     await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
