@@ -440,3 +440,22 @@ run "an_old_runtime_is_refused" {
 
   expect_failures = [var.lambda_runtime]
 }
+
+run "filters_are_form_encoded" {
+  command = plan
+
+  variables {
+    filter_prefix = "dt=2024-01-01/ä b+"
+    filter_suffix = ".c&v"
+  }
+
+  assert {
+    condition     = one(aws_s3_bucket_notification.uploads.lambda_function).filter_prefix == "dt%3D2024-01-01/%C3%A4+b%2B"
+    error_message = "Filters: S3 takes a prefix form-encoded, the slash as it is."
+  }
+
+  assert {
+    condition     = one(aws_s3_bucket_notification.uploads.lambda_function).filter_suffix == ".c%26v"
+    error_message = "Filters: S3 takes a suffix form-encoded."
+  }
+}
