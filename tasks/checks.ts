@@ -4,7 +4,8 @@ import { writeZip } from "./build.ts";
 import { run, type RunOptions } from "./shell.ts";
 import { stopStandIns } from "./stand_in.ts";
 import { readyTerraform } from "./target.ts";
-import { copyFor } from "./terraform.ts";
+import { UserError } from "./terminal.ts";
+import { copyFor, outputs } from "./terraform.ts";
 import { makeTools, requirePrograms } from "./tools.ts";
 import { writeDefaults } from "./variables.ts";
 
@@ -13,9 +14,15 @@ import { writeDefaults } from "./variables.ts";
  * deno.lock. The tests that need them are not named as tests, so that a plain `deno test` passes by.
  */
 const OF_TESTS = "--lock=tests/deno.lock";
-const PIPELINE = "tests/pipeline.ts";
 const PROPERTIES = ["tests/properties.ts", "tests/rows_properties.ts"];
-export const TESTS_WITH_PACKAGES = [PIPELINE, ...PROPERTIES];
+
+/** End-to-end tests by what they are about. A deploy mostly waits, so they run side by side. */
+const END_TO_END = {
+  rows: "tests/end_to_end_rows.ts",
+  changes: "tests/end_to_end_changes.ts",
+  clone: "tests/end_to_end_clone.ts",
+};
+export const TESTS_WITH_PACKAGES = [...Object.values(END_TO_END), ...PROPERTIES];
 
 /** The tests' stand-ins are in workspaces that begin so. */
 const TEST_WORKSPACES = "local-deno-task-test";
@@ -24,24 +31,29 @@ const TEST_WORKSPACES = "local-deno-task-test";
 export async function checkAll(): Promise<void> {
   await requirePrograms({ standIn: true });
   await readyTerraform(TEST_WORKSPACES);
-  await makeTools(); // now, as two would make them below
   // Terraform's provider starts a hundred times, and spends 40 % of that on collecting garbage.
   Deno.env.set("GOGC", "off");
   Deno.env.set("GOMEMLIMIT", "1GiB");
   try {
-    await runDeno(["fmt", "--check"]);
-    await runDeno(["lint"]);
-    await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
-    await writeZip();
-    await together([runDeno(["check", OF_TESTS]), testTerraform()]);
-    // A deploy mostly waits; the pipeline's bursts of events come when the other tests have ended.
-    await together([
-      runDeno(["test", "--allow-all", OF_TESTS, PIPELINE]),
-      runDeno(["test", "--allow-all", OF_TESTS, ".", ...PROPERTIES], { output: "atEnd" }),
-    ]);
+    // The tools now, as two tests would make them at once.
+    await together([makeTools(), checkSources()]);
+    const tests = Object.entries(END_TO_END).map(([label, file]) => runTests([file], { label }));
+    await together([...tests, runTests([".", ...PROPERTIES], { output: "atEnd" })]);
   } finally {
     await stopStandIns(TEST_WORKSPACES);
   }
+}
+
+async function checkSources(): Promise<void> {
+  await runDeno(["fmt", "--check"]);
+  await runDeno(["lint"]);
+  await run("terraform", ["fmt", "-check", "-diff", ".", "docs", "tests"]);
+  await writeZip();
+  await together([runDeno(["check", OF_TESTS]), testTerraform()]);
+}
+
+function runTests(files: string[], options: RunOptions): Promise<unknown> {
+  return runDeno(["test", "--allow-all", OF_TESTS, ...files], options);
 }
 
 function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
@@ -50,6 +62,7 @@ function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
 
 async function testTerraform(): Promise<void> {
   const files = [await writeDefaults(), "docs/hardened.tfvars"].map((file) => `-var-file=${file}`);
+  await outputs(TEST_WORKSPACES); // the first call: it initialises anew what is out of date
   const copy = await copyFor(TEST_WORKSPACES);
   const env = { TF_WORKSPACE: "default", ...copy?.env };
   for (const args of [["validate"], ["test", ...files]]) {
@@ -57,8 +70,13 @@ async function testTerraform(): Promise<void> {
   }
 }
 
-/** Waits for all, then throws the first failure. */
+/** Waits for all, then throws what failed. */
 async function together(all: Promise<unknown>[]): Promise<void> {
-  await Promise.allSettled(all);
-  await Promise.all(all);
+  const failures = (await Promise.allSettled(all)).flatMap((ended) =>
+    ended.status === "rejected" ? [ended.reason] : []
+  );
+  if (failures.length > 1 && failures.every((failure) => failure instanceof UserError)) {
+    throw new UserError(failures.map(({ message }) => message).join("\n"));
+  }
+  if (failures.length > 0) throw failures[0];
 }

@@ -17,6 +17,8 @@ export interface RunOptions {
    * output when the program has ended, so that it is not mixed with that of another.
    */
   output?: "show" | "return" | "atEnd";
+  /** Stands before each line, to tell it from those of a program that runs beside. */
+  label?: string;
   /** Of standard output the line that is this text is not shown, and what follows it is not either. */
   showUntil?: string;
   /** Nothing is shown; standard error is in the thrown error. */
@@ -61,15 +63,24 @@ export async function run(command: string, args: string[], options: RunOptions =
       : options.showUntil
       ? linesBefore(options.showUntil)
       : show;
+    const through = (stream: ReadableStream<Uint8Array>) =>
+      options.label ? stream.pipeThrough(labelLines(`${options.label}: `)) : stream;
     const [status, stdout, stderr] = await Promise.all([
       endOf(child),
-      collect(child.stdout, options.output === "return" || options.quiet ? undefined : shown),
-      collect(child.stderr, options.quiet ? undefined : options.output === "atEnd" ? shown : show),
+      collect(
+        through(child.stdout),
+        options.output === "return" || options.quiet ? undefined : shown,
+      ),
+      collect(
+        through(child.stderr),
+        options.quiet ? undefined : options.output === "atEnd" ? shown : show,
+      ),
     ]);
     held.forEach(show);
     if (!options.always) interrupted.throwIfAborted();
     if (!(options.accept ?? [0]).includes(status.code)) {
-      const call = [name, ...args.slice(0, 1)].join(" ");
+      const of = options.label ? ["of", options.label] : [];
+      const call = [name, ...args.slice(0, 1), ...of].join(" ");
       const why = explainExit(name, status.code, options.quiet ? stderr : undefined);
       throw new RunError(`${call} failed with exit code ${status.code}${why}`, status.code, stderr);
     }
@@ -150,6 +161,23 @@ function linesBefore(last: string): (chunk: Uint8Array) => void {
       if (!over) show(new TextEncoder().encode(line + "\n"));
     }
   };
+}
+
+/** Passes whole lines on, each after a label. */
+function labelLines(label: string): TransformStream<Uint8Array, Uint8Array> {
+  const decoder = new TextDecoder();
+  const encoder = new TextEncoder();
+  let rest = "";
+  return new TransformStream({
+    transform(chunk, lines) {
+      const [...ended] = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+      rest = ended.pop()!;
+      for (const line of ended) lines.enqueue(encoder.encode(label + line + "\n"));
+    },
+    flush(lines) {
+      if (rest !== "") lines.enqueue(encoder.encode(label + rest + "\n"));
+    },
+  });
 }
 
 /** A word as a shell takes it, quoted where it must be. */

@@ -1,4 +1,4 @@
-/** What the steps of the end-to-end test share: the stack that they act on, and how they act. */
+/** What the steps of the end-to-end tests share: the stack that they act on, and how they act. */
 
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
@@ -19,31 +19,14 @@ import {
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { countFailures, invoke } from "../tasks/function.ts";
-import type { Found } from "../tasks/leftovers.ts";
 import { type Item, toItem } from "../tasks/rows.ts";
-import { ROOT } from "../tasks/shell.ts";
+import { ROOT, type RunOptions } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
-import { connect, type Stack, targetOf } from "../tasks/target.ts";
+import { type Clients, connect, type Stack, type Target } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
-import { type EventObject, toRecord } from "./fixtures.ts";
-import type { LateProxy } from "./pipeline_interrupted.ts";
+import { type EventObject, toEvent, toRecord } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
 import { type Ended, interruptTask } from "./run_task.ts";
-
-/** The workspace of the test's own, whose variables no user has a file for. */
-export const ENVIRONMENT = ["--local", "--env", "deno-task-test"];
-export const TARGET = targetOf({ env: "deno-task-test", local: true });
-export const WORKSPACE = TARGET.workspace;
-
-/** The environment and workspace of a stand-in that is killed, in the other clone. */
-export const KILLED_ENVIRONMENT = ["--local", "--env", "deno-task-test-killed"];
-export const KILLED_WORKSPACE = "local-deno-task-test-killed";
-
-/** The test's own variables. */
-export const VARIABLES = join(ROOT, `${WORKSPACE}.tfvars`);
-
-/** With `-local-deno-task-test-` 53 characters, the most that are allowed. */
-export const LONGEST_PROJECT = "file-metadata-with-longest-name";
 
 /** Resources in the state; the plan has one more, the guard of names and regions. */
 export const RESOURCES = 19;
@@ -52,15 +35,16 @@ export const RESOURCES = 19;
 export interface Pipeline {
   /** The environment in which the test was started. */
   shell: Record<string, string>;
-  /** The same with settings that must not get in. */
-  hostileShell: Record<string, string>;
+  /** The test's own environment on the stand-in. */
+  target: Target;
+  /** Its variables, for which no user has a file. */
+  variables: string;
+  /** The value of project_name. */
+  project: string;
   /** A folder for another clone of the project. */
   clone: string;
-  /** Command lines of this workspace's stand-ins, which run from the project's folder. */
-  standIns(): Promise<string[]>;
+  /** Command lines of the stand-ins that ran before, as {@link standInsOf} gives them. */
   standInsBefore: string[];
-  /** What the other clone's tasks do meanwhile; `state` is a folder. */
-  otherTools: Promise<{ plan: Ended; verify: Ended; state: string }>;
 }
 
 /** What there is once the stack is deployed. */
@@ -72,18 +56,6 @@ export interface Deployed extends Pipeline {
   bucket: string;
   /** Certificate of the stand-in (PEM). */
   ca: string;
-  /** The apply of the other clone, which goes on beside the first steps. */
-  otherApply: Promise<Ended>;
-  /** A way to the stand-in whose answers can be late. */
-  late: LateProxy;
-  /** What the last interruption of the other clone's deploy left in AWS alone. */
-  left: Found[];
-  /** The deploy that goes on, beside some steps too. */
-  otherDeploy?: Promise<Ended>;
-  /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */
-  loaded: Item[];
-  /** Resources that a destroy removed and did not prove. */
-  removed: number;
 }
 
 /** Steps of one subject by their names, in the order in which they run. */
@@ -92,19 +64,20 @@ export type Steps<Context> = Record<
   (context: Context, t: Deno.TestContext) => void | Promise<void>
 >;
 
-/** What is deployed; starts to record the calls to it, and to deploy it from the other clone. */
-export async function openDeployed(
-  pipeline: Pipeline,
-  ca: string,
-  late: LateProxy,
-): Promise<Deployed> {
-  const found = await outputs(WORKSPACE);
+/** What is deployed, and how to reach it. */
+export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Deployed> {
+  const found = await outputs(pipeline.target.workspace);
   assert.ok(found);
   const close = () => Promise.resolve();
-  const deployer = connect({ ...TARGET, ca, [Symbol.asyncDispose]: close }, found);
+  const deployer = connect({ ...pipeline.target, ca, [Symbol.asyncDispose]: close }, found);
+  const root = { outputs: found, ...rootClients(ca) };
+  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca };
+}
+
+/** Clients of the stand-in that this process is in, as its root. */
+export function rootClients(ca: string): Clients {
   const config = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca);
-  const root = {
-    outputs: found,
+  return {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
     lambda: new LambdaClient(config),
@@ -114,17 +87,22 @@ export async function openDeployed(
     iam: new IAMClient(config),
     sts: new STSClient(config),
   };
+}
+
+/** Has the stand-in record the calls that it answers. */
+export async function recordCalls(ca: string): Promise<void> {
   const settings = { "cloudtrail._recording_enabled": true };
-  await post(ca, `${config.endpoint}/_ministack/config`, settings);
-  const otherApply = plainTerraform(pipeline, ["apply", "-input=false", "-auto-approve"]);
-  const bucket = found.s3_bucket_name;
-  const later = { left: [], loaded: [], removed: 0 };
-  return { ...pipeline, deployer, root, bucket, ca, otherApply, late, ...later };
+  await post(ca, `${Deno.env.get("AWS_ENDPOINT_URL")}/_ministack/config`, settings);
+}
+
+/** Options that name the test's environment. */
+export function optionsOf({ flags }: Target): string[] {
+  return flags.trim().split(" ");
 }
 
 /** Runs a task in the test's environment. */
-export function task(env: Record<string, string>, name: string, ...args: string[]): Promise<Ended> {
-  return taskIn(ROOT, env, name, ...ENVIRONMENT, ...args);
+export function task({ shell, target }: Pipeline, name: string, ...args: string[]): Promise<Ended> {
+  return taskIn(ROOT, shell, name, ...optionsOf(target), ...args);
 }
 
 /** Runs a task of the clone in a folder, started from elsewhere. */
@@ -139,17 +117,20 @@ export function taskIn(
 
 /** Runs a task in the test's environment, and sends SIGINT once stderr has the pattern. */
 export function interruptedTask(
-  env: Record<string, string>,
+  { shell, target }: Pipeline,
   pattern: RegExp,
   name: string,
   ...args: string[]
 ): Promise<Ended> {
-  return interruptTask([name, ...ENVIRONMENT, ...args], env, pattern);
+  return interruptTask([name, ...optionsOf(target), ...args], shell, pattern);
 }
 
 /** Plain Terraform in the other clone, in the stand-in's environment that this process is in. */
-export async function plainTerraform({ clone, shell }: Pipeline, args: string[]): Promise<Ended> {
-  const env = { ...Deno.env.toObject(), TF_WORKSPACE: WORKSPACE };
+export async function plainTerraform(
+  { clone, shell, target, project }: Pipeline,
+  args: string[],
+): Promise<Ended> {
+  const env = { ...Deno.env.toObject(), TF_WORKSPACE: target.workspace };
   if (args[0] === "apply") {
     // As a user would: the provider comes from where this clone has it.
     const providers = await Deno.realPath(join(ROOT, ".terraform", "providers"));
@@ -158,7 +139,7 @@ export async function plainTerraform({ clone, shell }: Pipeline, args: string[])
     assert.equal(code, 0, stderr);
   }
   const [command, ...rest] = args;
-  const variables = command === "output" ? [] : [`-var=project_name=${LONGEST_PROJECT}`];
+  const variables = command === "output" ? [] : [`-var=project_name=${project}`];
   return await ended("terraform", [command, "-no-color", ...variables, ...rest], clone, env);
 }
 
@@ -172,7 +153,9 @@ export function terraformIn(
 }
 
 /** Options of Terraform in the project's folder and the test's workspace. */
-export const IN_WORKSPACE = { env: { TF_WORKSPACE: WORKSPACE }, quiet: true };
+export function inWorkspace({ target: { workspace } }: Pipeline): RunOptions {
+  return { env: { TF_WORKSPACE: workspace }, quiet: true };
+}
 
 async function ended(
   command: string,
@@ -264,9 +247,20 @@ export async function failedMessage({ root }: Deployed): Promise<string | undefi
   return Messages[0]?.Body;
 }
 
-/** Nothing is in the failure queue but the event that can't be handled. */
+/** An event that always fails, and so stays in the failure queue. */
+export function poison({ bucket }: Deployed) {
+  return toEvent(bucket, ["poison/%zz", "poison/good.txt"], 7);
+}
+
+/** Nothing is in the failure queue but the event that always fails. */
 export async function assertOneFailure({ root }: Deployed): Promise<void> {
   assert.equal((await countFailures(root)).visible, 1);
+}
+
+/** Command lines of a workspace's stand-ins, which run from the project's folder. */
+export async function standInsOf({ workspace }: Target): Promise<string[]> {
+  const all = await processesOf(join(ROOT, ".local", "venv"));
+  return all.filter((line) => line.endsWith(` ${workspace}`));
 }
 
 /** Command lines of this machine's processes that hold `part`. */
@@ -280,10 +274,12 @@ export async function waitFor<T>(
   look: () => Promise<T | undefined>,
 ): Promise<T> {
   const endMs = Date.now() + deadlineMs;
-  while (Date.now() < endMs) {
+  for (let startMs = Date.now(); startMs < endMs; startMs = Date.now()) {
     const found = await look();
     if (found !== undefined) return found;
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    // A look at many rows keeps the stand-in busy: at most a fifth of its time.
+    const pauseMs = Math.max(200, 4 * (Date.now() - startMs));
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
   throw new Error(`Nothing came within ${deadlineMs} ms`);
 }

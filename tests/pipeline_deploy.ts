@@ -1,62 +1,82 @@
-/** Steps of the end-to-end test: what is refused before anything is made, and deploying. */
+/** Steps of the end-to-end tests: what is refused before anything is made, and deploying. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { ROOT, run } from "../tasks/shell.ts";
+import { ROOT } from "../tasks/shell.ts";
 import type { Report } from "../tasks/verify.ts";
 import {
   type Deployed,
-  ENVIRONMENT,
   failedMessage,
   interruptedTask,
-  KILLED_ENVIRONMENT,
-  KILLED_WORKSPACE,
-  LONGEST_PROJECT,
+  optionsOf,
   type Pipeline,
   plainTerraform,
   RESOURCES,
+  standInsOf,
   type Steps,
   task,
   taskIn,
-  VARIABLES,
+  withoutAws,
 } from "./pipeline_context.ts";
 import { type Ended, runTask } from "./run_task.ts";
 import { removeOtherBucket } from "./pipeline_losses.ts";
 
-/** Up to a stack that works. */
-export const DEPLOY: Steps<Pipeline> = {
-  "verify and destroy say that nothing is deployed": async ({ shell }) => {
+/** Without a stand-in that runs. */
+export const REFUSED: Steps<Pipeline> = {
+  "verify and destroy say that nothing is deployed": async (pipeline) => {
     const sentence = /Nothing is deployed on the stand-in in environment deno-task-test/;
-    const verify = await task(shell, "verify");
+    const verify = await task(pipeline, "verify");
     assert.equal(verify.code, 1);
     assert.match(verify.stderr, sentence);
     assert.match(verify.stderr, /: run /);
-    const destroy = await task(shell, "destroy", "--yes");
+    const destroy = await task(pipeline, "destroy", "--yes");
     assert.equal(destroy.code, 0);
     assert.match(destroy.stderr, sentence);
   },
 
-  "Ctrl-C while the stand-in starts leaves no process": async (pipeline) => {
-    const start = /Starting the local/;
-    const { code, stderr } = await interruptedTask(pipeline.shell, start, "deploy", "--yes");
-    assert.equal(code, 130);
-    assert.match(
-      stderr,
-      /Interrupted: deno task deploy --local --env deno-task-test --yes goes on/,
-    );
-    assert.deepEqual(await pipeline.standIns(), pipeline.standInsBefore);
+  "without credentials one sentence says so, soon": async ({ shell }) => {
+    // A metadata service that accepts and never answers, as behind a container's hop limit.
+    using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const env = {
+      ...withoutAws(shell),
+      AWS_EC2_METADATA_SERVICE_ENDPOINT: `http://127.0.0.1:${silent.addr.port}`,
+    };
+    const startMs = performance.now();
+    const { code, stderr } = await taskIn(ROOT, env, "deploy", "--env", "nobody", "--yes");
+    assert.equal(code, 1);
+    const sentence =
+      /No AWS credentials found: the metadata service .* --http-put-response-hop-limit 2 .*$/;
+    assert.match(stderr.trimEnd(), sentence);
+    assert.ok(performance.now() - startMs < 60_000);
   },
 
-  "a region that is none is refused at plan": async ({ shell }) => {
-    await Deno.writeTextFile(VARIABLES, 'aws_region = "eu-nowhere-9"');
-    const plan = await task(shell, "plan");
+  "Ctrl-C while the stand-in starts leaves no process": async (pipeline) => {
+    const { code, stderr } = await interruptedTask(
+      pipeline,
+      /Starting the local/,
+      "deploy",
+      "--yes",
+    );
+    assert.equal(code, 130);
+    const goesOn = `Interrupted: deno task deploy${pipeline.target.flags} --yes goes on`;
+    assert.match(stderr, new RegExp(goesOn));
+    assert.deepEqual(await standInsOf(pipeline.target), pipeline.standInsBefore);
+  },
+};
+
+/** Before anything is deployed. */
+export const BUILT: Steps<Pipeline> = {
+  "a region that is none is refused at plan": async (pipeline) => {
+    const { variables, project } = pipeline;
+    await Deno.writeTextFile(variables, 'aws_region = "eu-nowhere-9"');
+    const plan = await task(pipeline, "plan");
     assert.equal(plan.code, 1);
     const last = plan.stderr.trimEnd().split("\n").at(-1)!;
     assert.match(
       last,
       /^terraform plan failed: the aws provider here knows no such region; correct/,
     );
-    await Deno.writeTextFile(VARIABLES, `project_name = "${LONGEST_PROJECT}"\n`);
+    await Deno.writeTextFile(variables, `project_name = "${project}"\n`);
   },
 
   "the zip has the same bytes in any time zone, umask and folder": async ({ shell, clone }) => {
@@ -79,39 +99,28 @@ export const DEPLOY: Steps<Pipeline> = {
     const zip = await Deno.readFile(join(ROOT, "build", "lambda.zip"));
     assert.equal(zipEntryMode(zip), 0o644);
   },
-  "deploy makes everything, whatever is set in the shell": async ({ hostileShell }) => {
-    const deploy = await task(hostileShell, "deploy", "--yes");
+};
+
+export const DEPLOY: Steps<Pipeline> = {
+  "deploy makes everything, whatever is set in the shell": async (pipeline) => {
+    const { shell, target, project } = pipeline;
+    const deploy = await task({ ...pipeline, shell: hostile(shell) }, "deploy", "--yes");
     assert.equal(deploy.code, 0, deploy.stderr);
     const name = new RegExp(
-      `^s3_bucket_name = ${LONGEST_PROJECT}-local-deno-task-test-[0-9a-f]{10}$`,
+      `^s3_bucket_name = ${project}-${target.workspace}-[0-9a-f]{10}$`,
       "m",
     );
     assert.match(deploy.stdout, name);
-    assert.match(
-      deploy.stderr,
-      /Account 123456789012, region us-east-1, environment local-deno-task-test/,
-    );
+    const where = `Account 123456789012, region us-east-1, environment ${target.workspace}`;
+    assert.ok(deploy.stderr.includes(where), deploy.stderr);
     assert.match(deploy.stderr, /^The stack is younger than 15 minutes, in which S3 may .* 404/m);
   },
+};
 
-  "a half-made virtual environment is made again": async ({ otherTools }) => {
-    const { plan } = await otherTools;
-    assert.equal(plan.code, 0, plan.stderr);
-    assert.match(plan.stderr, /Installing MiniStack and Node/);
-    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
-  },
-
-  "a killed stand-in is cleared away, with the state of what it held": async ({ otherTools }) => {
-    const { verify, state } = await otherTools;
-    assert.equal(verify.code, 1);
-    assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
-    assert.match(verify.stderr, /its Terraform state is removed/);
-    assert.match(verify.stderr, /Nothing is deployed/);
-    await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
-  },
-
-  "F1 F2 verify finds every file's row, exact": async ({ hostileShell }) => {
-    const verify = await task(hostileShell, "verify", "--json");
+export const VERIFY: Steps<Pipeline> = {
+  "F1 F2 verify finds every file's row, exact": async (pipeline) => {
+    const { shell } = pipeline;
+    const verify = await task({ ...pipeline, shell: hostile(shell) }, "verify", "--json");
     assert.equal(verify.code, 0, verify.stdout + verify.stderr);
     const report: Report = JSON.parse(verify.stdout);
     assert.deepEqual(report.problems, []);
@@ -121,16 +130,24 @@ export const DEPLOY: Steps<Pipeline> = {
   },
 };
 
+/** Begins to deploy the stack's twin from the other clone, by plain Terraform. */
+export function deployTwin(deployed: Deployed): Twin {
+  const apply = plainTerraform(deployed, ["apply", "-input=false", "-auto-approve"]);
+  return { ...deployed, apply };
+}
+
+interface Twin extends Deployed {
+  apply: Promise<Ended>;
+}
+
 /** Two stacks with the same variables, and two deploys of one. */
-export const DEPLOY_TWICE: Steps<Deployed> = {
+export const DEPLOY_TWICE: Steps<Twin> = {
   "two clones with the same variables live side by side": async (deployed) => {
-    const applied = await deployed.otherApply;
+    const applied = await deployed.apply;
     assert.equal(applied.code, 0, applied.stderr);
     const output = await plainTerraform(deployed, ["output", "-raw", "s3_bucket_name"]);
-    assert.match(
-      output.stdout,
-      new RegExp(`^${LONGEST_PROJECT}-local-deno-task-test-[0-9a-f]{10}$`),
-    );
+    const { project, target } = deployed;
+    assert.match(output.stdout, new RegExp(`^${project}-${target.workspace}-[0-9a-f]{10}$`));
     assert.notEqual(output.stdout, deployed.bucket);
 
     const gone = await removeOtherBucket(deployed, output.stdout);
@@ -140,11 +157,11 @@ export const DEPLOY_TWICE: Steps<Deployed> = {
     assert.ok(await failedMessage(deployed));
   },
 
-  "a backfill waits while a deploy changes the stack": async ({ shell }) => {
+  "a backfill waits while a deploy changes the stack": async (twin) => {
     let backfill: Promise<Ended> | undefined;
-    const deploy = await runTask(["deploy", ...ENVIRONMENT, "--yes"], shell, {
+    const deploy = await runTask(["deploy", ...optionsOf(twin.target), "--yes"], twin.shell, {
       onStderr: (text) => {
-        if (/\$ terraform plan/.test(text)) backfill ??= task(shell, "backfill", "--dry-run");
+        if (/\$ terraform plan/.test(text)) backfill ??= task(twin, "backfill", "--dry-run");
       },
     });
     assert.equal(deploy.code, 0, deploy.stderr);
@@ -153,42 +170,10 @@ export const DEPLOY_TWICE: Steps<Deployed> = {
     const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
     assert.match(stderr, waits);
     // The other clone's destroy and these changes left the stack whole.
-    const verify = await task(shell, "verify");
+    const verify = await task(twin, "verify");
     assert.equal(verify.code, 0, verify.stdout + verify.stderr);
   },
 };
-
-/**
- * A plan with a half-made virtual environment, then verify with a stand-in that was killed: in the
- * other clone, so that this one's tools stay, and beside this one's deploy, which mostly waits.
- */
-export async function runOtherTools(shell: Record<string, string>, clone: string) {
-  const venv = join(clone, ".local", "venv");
-  await run("python3", ["-m", "venv", "--without-pip", venv], { quiet: true });
-  const plan = await taskIn(clone, shell, "plan", ...KILLED_ENVIRONMENT);
-
-  const running = join(clone, ".local", KILLED_WORKSPACE, "running.json");
-  const { pid } = JSON.parse(await Deno.readTextFile(running));
-  Deno.kill(-pid, "SIGKILL");
-  const state = join(clone, "terraform.tfstate.d", KILLED_WORKSPACE);
-  await Deno.mkdir(state, { recursive: true });
-  const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
-  await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
-  const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
-  return { plan, verify, state };
-}
-
-/** The project's files, as git on Windows may write them. */
-export async function copyAsWindowsClone(folder: string): Promise<void> {
-  for (const part of [".", "dev", "docs", "function", "tasks", "tests"]) {
-    await Deno.mkdir(join(folder, part), { recursive: true });
-    for await (const { name, isFile } of Deno.readDir(join(ROOT, part))) {
-      if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;
-      const text = await Deno.readTextFile(join(ROOT, part, name));
-      await Deno.writeTextFile(join(folder, part, name), text.replace(/\r?\n/g, "\r\n"));
-    }
-  }
-}
 
 /** The Unix mode of a zip's first entry, from its central directory. */
 function zipEntryMode(zip: Uint8Array): number {
@@ -197,4 +182,21 @@ function zipEntryMode(zip: Uint8Array): number {
   assert.equal(view.getUint32(end, true), 0x06054b50);
   const entry = view.getUint32(end + 16, true);
   return view.getUint32(entry + 38, true) >>> 16;
+}
+
+/** A shell full of settings that must not get in. */
+function hostile(shell: Record<string, string>): Record<string, string> {
+  return {
+    ...shell,
+    AWS_PROFILE: "somebody",
+    AWS_ENDPOINT_URL_S3: "https://127.0.0.1:1",
+    AWS_EC2_METADATA_DISABLED: "true",
+    AWS_REGION: "eu-west-3",
+    HTTPS_PROXY: "http://127.0.0.1:1",
+    TF_WORKSPACE: "prod",
+    TF_VAR_environment: "prod",
+    TF_VAR_aws_region: "eu-west-3",
+    TF_CLI_ARGS_plan: "-destroy",
+    TF_CLI_ARGS: "-no-such-option",
+  };
 }

@@ -1,5 +1,5 @@
 /**
- * Steps of the end-to-end test: dev's page in a real browser. Files dropped on it become rows, failures
+ * Steps of the end-to-end tests: dev's page in a real browser. Files dropped on it become rows, failures
  * are shown and replayed, an edit runs, and a screenshot as README shows it is taken.
  */
 
@@ -13,7 +13,7 @@ import { queryRows } from "../tasks/rows.ts";
 import type { Stack } from "../tasks/target.ts";
 import { launchBrowser, type Page } from "./browser.ts";
 import { copyOfCode } from "./fixtures.ts";
-import { type Deployed, type Steps, TARGET } from "./pipeline_context.ts";
+import { type Deployed, type Steps } from "./pipeline_context.ts";
 
 /** In a variable, so that only this test fetches it. */
 const AXE = "npm:axe-core@4.14.1";
@@ -45,8 +45,8 @@ export const DEV: Steps<Deployed> = {
     const { page, problems } = await openPage(browser);
     const code = held.use(await copyOfCode()).path;
     const files = held.use(await temporaryFolder()).path;
-    const { deployer } = deployed;
-    const dev = await startDev(deployer, TARGET, code);
+    const { deployer, target } = deployed;
+    const dev = await startDev(deployer, target, code);
     held.defer(() => dev.close());
     await page.setViewport({ width: 1120, height: 820 });
     await page.goto(dev.url);

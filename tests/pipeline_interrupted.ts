@@ -1,5 +1,5 @@
 /**
- * Steps of the end-to-end test: Ctrl-C in the middle of an apply, with AWS's answers as late as they
+ * Steps of the end-to-end tests: Ctrl-C in the middle of an apply, with AWS's answers as late as they
  * are from afar; and a backend of the user's own, which keeps the state in a bucket. Both in the other
  * clone, whose tasks act as on AWS, since a stand-in's own state stays on this machine.
  */
@@ -10,9 +10,9 @@ import { CreateBucketCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { parseState } from "../tasks/terraform.ts";
+import type { Clients } from "../tasks/target.ts";
 import {
-  type Deployed,
-  KILLED_ENVIRONMENT,
+  type Pipeline,
   processesOf,
   RESOURCES,
   type Steps,
@@ -20,6 +20,7 @@ import {
   terraformIn,
   withoutAws,
 } from "./pipeline_context.ts";
+import { KILLED_ENVIRONMENT } from "./pipeline_tools.ts";
 import { interruptTask } from "./run_task.ts";
 
 /** How late an answer is, and how long after a line on stderr Ctrl-C comes: the request is on its way. */
@@ -45,84 +46,102 @@ const BACKEND = `terraform {
 const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
 const INCOMPLETE = "aws_cloudwatch_log_group.function";
 
-/** Two interruptions; the deploy that goes on runs beside the next steps. */
-export const INTERRUPTED: Steps<Deployed> = {
-  "Ctrl-C in the middle of apply lets Terraform save its state": async (deployed) => {
-    const { clone, root } = deployed;
+/** The other clone, and the stand-in that it takes for AWS. */
+export interface Remote extends Pipeline {
+  /** The stand-in's clients, as its root, whom no policy binds. */
+  root: Clients;
+  /** A way to the stand-in whose answers can be late. */
+  late: LateProxy;
+  /** What the last interruption left in AWS alone. */
+  left: Found[];
+}
+
+export const INTERRUPTED: Steps<Remote> = {
+  "Ctrl-C in the middle of apply lets Terraform save its state": async (remote) => {
+    const { clone, root } = remote;
     await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
     // At once: the provider still waits for its first answer.
-    const stderr = await interruptLate(deployed, /terraform_data\.stack: Creation complete/, 0);
+    const stderr = await interruptLate(remote, /terraform_data\.stack: Creation complete/, 0);
     assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
     assert.match(stderr, /deno task destroy --yes removes what is there$/m);
     assert.deepEqual(await processesOf(join(clone, "build")), []);
     // The name is in the state before anything is in AWS.
-    const { name, resources } = await stateNow(deployed);
+    const { name, resources } = await stateNow(remote);
     assert.match(name!, /^file-metadata-dev-[0-9a-f]{10}$/);
     assert.deepEqual([resources, await findNamed(root, name!)], [[], []]);
   },
 
-  "what is on its way at Ctrl-C is made, and the state lacks it": async (deployed) => {
-    await interruptLate(deployed, /aws_iam_role\.function: Creating/);
-    deployed.left = await leftovers(deployed);
-    assert.ok(deployed.left.length > 0, "this interruption left nothing behind");
-    deployed.otherDeploy = taskIn(deployed.clone, asOnAws(deployed), "deploy", "--yes");
-    deployed.otherDeploy.catch(() => {}); // the step that awaits it tells
+  "what is on its way at Ctrl-C is made, and the state lacks it": async (remote) => {
+    await interruptLate(remote, /aws_iam_role\.function: Creating/);
+    remote.left = await leftovers(remote);
+    assert.ok(remote.left.length > 0, "this interruption left nothing behind");
   },
-};
 
-export const OWN_BACKEND: Steps<Deployed> = {
   "deploy goes on where it was interrupted, its state in the user's own backend": async (
-    deployed,
+    remote,
   ) => {
-    const { code, stdout, stderr } = await deployed.otherDeploy!;
+    const deploy = await taskIn(remote.clone, asOnAws(remote), "deploy", "--yes");
+    const { code, stdout, stderr } = deploy;
     assert.equal(code, 0, stderr);
-    assertImported(stderr, deployed.left);
+    assertImported(stderr, remote.left);
     assert.match(stderr, / to add, \d+ to change, 0 to destroy$/m);
     assert.doesNotMatch(stderr, /already ?exists|ResourceInUse|ResourceConflict/i);
     assert.match(stdout, /^environment = dev$/m);
     const list = new ListObjectsV2Command({ Bucket: BUCKET });
-    const { Contents = [] } = await deployed.root.s3.send(list);
+    const { Contents = [] } = await remote.root.s3.send(list);
     assert.deepEqual(Contents.map(({ Key }) => Key), [KEY]); // and no lock
-    const local = (await namesIn(deployed.clone)).filter((name) => name === "terraform.tfstate");
+    const local = (await namesIn(remote.clone)).filter((name) => name === "terraform.tfstate");
     assert.deepEqual(local, []);
   },
 
-  "verify and status find it": async (deployed) => {
-    const verify = await taskIn(deployed.clone, asOnAws(deployed), "verify");
+  "verify and status find it": async (remote) => {
+    const verify = await taskIn(remote.clone, asOnAws(remote), "verify");
     assert.equal(verify.code, 0, verify.stdout + verify.stderr);
-    const status = await taskIn(deployed.clone, asOnAws(deployed), "status");
+    const status = await taskIn(remote.clone, asOnAws(remote), "status");
     assert.match(status.stdout, /^bucket +file-metadata-dev-\w+, calls the function$/m);
     // The stand-in forgets whose errors an alarm is about.
     assert.doesNotMatch(status.stdout, /^WRONG: (?!the alarm)/m);
     // A stand-in's state is never there.
-    const local = await taskIn(deployed.clone, deployed.shell, "status", ...KILLED_ENVIRONMENT);
+    const local = await taskIn(remote.clone, remote.shell, "status", ...KILLED_ENVIRONMENT);
     assert.equal(local.code, 2);
     assert.match(local.stderr, /^Nothing is deployed on the stand-in in environment /m);
   },
 
-  "destroy takes in what the state lacks, and proves that nothing is left": async (deployed) => {
-    const { clone, root } = deployed;
-    const { name } = await stateNow(deployed);
-    await damageState(deployed);
+  "destroy takes in what the state lacks; Ctrl-C in its middle leaves the rest": async (remote) => {
+    const { clone: folder, root } = remote;
+    const { name } = await stateNow(remote);
+    await damageState(remote);
     const optIn = 2; // of batch_backfill
     assert.equal((await findNamed(root, name!)).length, NAMED.length - optIn);
-    const { code, stdout, stderr } = await taskIn(clone, asOnAws(deployed), "destroy", "--yes");
+    const words = ["destroy", "--yes"];
+    const ended = await interruptTask(words, asOnAws(remote), /Destroying\.\.\./, { folder });
+    assert.equal(ended.code, 130, ended.stderr);
+    assertImported(ended.stderr, [{ address: FORGOTTEN }, { address: INCOMPLETE }]);
+    assert.match(ended.stderr, /Interrupted: deno task destroy --yes goes on/);
+    const { resources } = await stateNow(remote);
+    assert.ok(resources.length > 0 && resources.length < RESOURCES, `${resources.length} are left`);
+  },
+
+  "destroy removes the rest, without a built zip, and proves it": async (remote) => {
+    const { clone, root } = remote;
+    const { name, resources: { length } } = await stateNow(remote);
+    await Deno.remove(join(clone, "build", "lambda.zip"));
+    const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
     assert.equal(code, 0, stderr);
-    assertImported(stderr, [{ address: FORGOTTEN }, { address: INCOMPLETE }]);
-    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources gone\n`);
+    assert.equal(stdout, `${length} of ${length} resources gone\n`);
     assert.deepEqual(await findNamed(root, name!), []);
   },
 };
 
-async function stateNow(deployed: Deployed) {
-  return parseState(await plainly(deployed, "state", "pull"));
+async function stateNow(remote: Remote) {
+  return parseState(await plainly(remote, "state", "pull"));
 }
 
 /** Takes one resource out of the state, and leaves of another no more than an interruption does. */
-async function damageState(deployed: Deployed): Promise<void> {
-  await plainly(deployed, "state", "rm", FORGOTTEN);
-  const state = JSON.parse(await plainly(deployed, "state", "pull"));
+async function damageState(remote: Remote): Promise<void> {
+  await plainly(remote, "state", "rm", FORGOTTEN);
+  const state = JSON.parse(await plainly(remote, "state", "pull"));
   state.serial++;
   const [type, name] = INCOMPLETE.split(".");
   for (const resource of state.resources) {
@@ -130,23 +149,23 @@ async function damageState(deployed: Deployed): Promise<void> {
     resource.instances[0].status = "tainted";
     resource.instances[0].attributes.arn = null;
   }
-  const file = join(deployed.clone, "damaged.tfstate");
+  const file = join(remote.clone, "damaged.tfstate");
   await Deno.writeTextFile(file, JSON.stringify(state));
-  await plainly(deployed, "state", "push", file);
+  await plainly(remote, "state", "push", file);
 }
 
 /** Runs plain Terraform in the other clone, and returns its standard output. */
-async function plainly(deployed: Deployed, ...args: string[]): Promise<string> {
-  const env = { ...asOnAws(deployed), TF_WORKSPACE: "default" };
-  const { code, stdout, stderr } = await terraformIn(deployed.clone, env, args);
+async function plainly(remote: Remote, ...args: string[]): Promise<string> {
+  const env = { ...asOnAws(remote), TF_WORKSPACE: "default" };
+  const { code, stdout, stderr } = await terraformIn(remote.clone, env, args);
   assert.equal(code, 0, stderr);
   return stdout;
 }
 
 /** What is in AWS and not in the state. */
-async function leftovers(deployed: Deployed): Promise<Found[]> {
-  const state = await stateNow(deployed);
-  return lackingIn(state, await findNamed(deployed.root, state.name!));
+async function leftovers(remote: Remote): Promise<Found[]> {
+  const state = await stateNow(remote);
+  return lackingIn(state, await findNamed(remote.root, state.name!));
 }
 
 function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
@@ -160,7 +179,7 @@ function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
  * An environment in which the stand-in is AWS, behind the late proxy, and this machine an instance with
  * the deployer's role.
  */
-function asOnAws({ shell, late }: Deployed): Record<string, string> {
+function asOnAws({ shell, late }: Remote): Record<string, string> {
   const names = ["AWS_CA_BUNDLE", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
   const ofStandIn = Object.fromEntries(names.map((name) => [name, Deno.env.get(name)!]));
   // A queue's URL has the port in it by which it was made.
@@ -208,12 +227,12 @@ export function lateProxy(port: number): LateProxy {
 
 /** Deploys with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
 async function interruptLate(
-  deployed: Deployed,
+  remote: Remote,
   line: RegExp,
   afterMs = INTERRUPT_AFTER_MS,
 ): Promise<string> {
-  const { clone: folder, late } = deployed;
-  const { code, stderr } = await interruptTask(["deploy", "--yes"], asOnAws(deployed), line, {
+  const { clone: folder, late } = remote;
+  const { code, stderr } = await interruptTask(["deploy", "--yes"], asOnAws(remote), line, {
     folder,
     afterMs,
     onStderr: (text) => {

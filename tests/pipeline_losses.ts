@@ -1,4 +1,4 @@
-/** Steps of the end-to-end test: `--yes` deletes no data, and what is made again replaces nothing. */
+/** Steps of the end-to-end tests: `--yes` deletes no data, and what is made again replaces nothing. */
 
 import assert from "node:assert/strict";
 import { GetItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
@@ -7,7 +7,7 @@ import { countFailures } from "../tasks/function.ts";
 import { run } from "../tasks/shell.ts";
 import {
   type Deployed,
-  IN_WORKSPACE,
+  inWorkspace,
   plainTerraform,
   type Steps,
   task,
@@ -19,12 +19,15 @@ const KEY = { file_key: { S: "identity/kept" }, timestamp: { S: "2026-01-02T03:0
 
 export const LOSSES: Steps<Deployed> = {
   // Terraform replaces what is tainted, as by an interrupted apply; losses_test.ts has other causes.
-  "--yes does not replace a tainted table and queue that hold data": async ({ shell, root }) => {
+  "--yes does not replace a tainted table and queue that hold data": async (deployed) => {
+    const { root } = deployed;
     const { dynamodb_table_name: TableName } = root.outputs;
     await root.dynamo.send(new PutItemCommand({ TableName, Item: KEY }));
-    for (const address of [TABLE, QUEUE]) await run("terraform", ["taint", address], IN_WORKSPACE);
+    for (const address of [TABLE, QUEUE]) {
+      await run("terraform", ["taint", address], inWorkspace(deployed));
+    }
 
-    const { code, stderr } = await task(shell, "deploy", "--yes");
+    const { code, stderr } = await task(deployed, "deploy", "--yes");
     assert.equal(code, 0, stderr);
     assert.match(stderr, / 0 to add, \d+ to change, 0 to destroy$/m);
     const kept = new GetItemCommand({ TableName, Key: KEY, ConsistentRead: true });

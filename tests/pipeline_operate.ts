@@ -1,7 +1,8 @@
-/** Steps of the end-to-end test: what fails is kept, and the operator's tasks bring it back. */
+/** Steps of the end-to-end tests: what fails is kept, and the operator's tasks bring it back. */
 
 import assert from "node:assert/strict";
 import { SetAlarmStateCommand } from "@aws-sdk/client-cloudwatch";
+import { BatchWriteItemCommand } from "@aws-sdk/client-dynamodb";
 import { PutBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
 import { PurgeQueueCommand, SendMessageBatchCommand } from "@aws-sdk/client-sqs";
 import { BACKFILLED } from "../function/batch.ts";
@@ -9,10 +10,9 @@ import type { BackfillReport } from "../tasks/backfill.ts";
 import { countVersions } from "../tasks/bucket.ts";
 import { forEachParallel } from "../tasks/parallel.ts";
 import type { ReplayReport } from "../tasks/replay.ts";
-import { deleteRow, type Item, queryRows } from "../tasks/rows.ts";
+import { type Item, queryRows, rowKey } from "../tasks/rows.ts";
 import type { Status } from "../tasks/status.ts";
 import { pullState } from "../tasks/terraform.ts";
-import { toEvent } from "./fixtures.ts";
 import {
   ageStack,
   type Deployed,
@@ -20,24 +20,28 @@ import {
   interruptedTask,
   invokeLater,
   invokeWith,
+  poison,
   recordOf,
   recordOfRow,
   rowsBelow,
   type Steps,
   task,
   waitFor,
-  WORKSPACE,
 } from "./pipeline_context.ts";
+import type { Recorded } from "./pipeline_rows.ts";
 import type { Ended } from "./run_task.ts";
 
-/** An event that always fails, and so stays in the failure queue, from here on. */
+/** An event that always fails, and stays in the failure queue from here on. */
 export const FAIL: Steps<Deployed> = {
   "F57a a 404 fails in the stack's first 15 minutes, and is a fact after them": async (
     deployed,
   ) => {
     const key = "poison/missing.txt";
     const invoked = () => invokeWith(deployed, [recordOf(deployed, { key, size: 7 })]);
-    assert.equal(await ageStack(deployed, 10), (await pullState(WORKSPACE)).created);
+    assert.equal(
+      await ageStack(deployed, 10),
+      (await pullState(deployed.target.workspace)).created,
+    );
     assert.match(await invoked() ?? "", /NoSuchKey \(HTTP 404\): until .*, 15 minutes after/);
     assert.deepEqual(await queryRows(deployed.root, key), []);
     await ageStack(deployed, 20);
@@ -46,7 +50,7 @@ export const FAIL: Steps<Deployed> = {
   },
 
   "an event that can't be handled is retried, then parked whole": async (deployed) => {
-    const event = toEvent(deployed.bucket, ["poison/%zz", "poison/good.txt"], 7);
+    const event = poison(deployed);
     await invokeLater(deployed, event);
     const envelope = JSON.parse(await waitFor(60_000, () => failedMessage(deployed)));
     assert.deepEqual(envelope.requestPayload, event);
@@ -60,8 +64,8 @@ export const FAIL: Steps<Deployed> = {
     assert.equal(row.content_preview, undefined);
   },
 
-  "status, logs and replay say what is wrong with it, and keep it": async ({ shell }) => {
-    const status = await task(shell, "status", "--json");
+  "status, logs and replay say what is wrong with it, and keep it": async (deployed) => {
+    const status = await task(deployed, "status", "--json");
     assert.equal(status.code, 1, status.stderr);
     const { ok, failureQueue, rows, problems }: Status = JSON.parse(status.stdout);
     assert.equal(ok, false);
@@ -69,13 +73,13 @@ export const FAIL: Steps<Deployed> = {
     assert.match(problems.join(), /^1 event in the failure queue: deno task logs says why/);
     assert.equal(rows[0].file_key, "poison/good.txt");
 
-    const logs = await task(shell, "logs", "--since", "5m");
+    const logs = await task(deployed, "logs", "--since", "5m");
     assert.equal(logs.code, 0, logs.stderr);
     assert.match(logs.stdout, /^\S+Z {2}ERROR {2}failed .* form-encoded.*"poison\/%zz"/m);
     assert.match(logs.stdout, /^\S+Z {2}INFO {3}written +\d+ ms {2}poison\/good\.txt/m);
     assert.doesNotMatch(logs.stdout, /RequestId/);
 
-    const look = await task(shell, "replay", "--dry-run", "--json");
+    const look = await task(deployed, "replay", "--dry-run", "--json");
     assert.equal(look.code, 0, look.stderr);
     const { replayed, events: [event] = [] }: ReplayReport = JSON.parse(look.stdout);
     assert.equal(replayed, 1);
@@ -84,7 +88,7 @@ export const FAIL: Steps<Deployed> = {
     assert.ok(Date.now() - Date.parse(event.parkedAt) < 600_000, event.parkedAt);
     assert.match(event.error!, /1 of 2 records failed/);
 
-    const replay = await task(shell, "replay", "--json");
+    const replay = await task(deployed, "replay", "--json");
     assert.equal(replay.code, 1);
     const report: ReplayReport = JSON.parse(replay.stdout);
     assert.equal(report.replayed, 0);
@@ -93,17 +97,17 @@ export const FAIL: Steps<Deployed> = {
   },
 };
 
-export const OPERATE: Steps<Deployed> = {
+export const OPERATE: Steps<Recorded> = {
   "replay, stopped in the middle and run again: all rows, exact": async (deployed) => {
-    const { shell, loaded } = deployed;
+    const { loaded } = deployed;
     const parked = loaded.slice(0, 300);
     await forgetLoaded(deployed);
     await parkEvents(deployed, parked);
     const replaying = /Replaying: [1-9]/;
-    const { code, stderr } = await interruptedTask(shell, replaying, "replay", "--json");
+    const { code, stderr } = await interruptedTask(deployed, replaying, "replay", "--json");
     assert.equal(code, 130, stderr);
     await assertSomeRows(deployed, parked.length);
-    const again = await task(shell, "replay", "--json");
+    const again = await task(deployed, "replay", "--json");
     assert.equal(again.code, 1); // the event that always fails
     const report: ReplayReport = JSON.parse(again.stdout);
     assert.equal(report.failures.length, 1);
@@ -114,20 +118,20 @@ export const OPERATE: Steps<Deployed> = {
   },
 
   "backfill, stopped in the middle and run again: a row each": async (deployed) => {
-    const { shell, loaded } = deployed;
+    const { loaded } = deployed;
     const backfill = ["backfill", "--json", "--prefix", "load/"] as const;
     await forgetLoaded(deployed);
-    const dry = await task(shell, ...backfill, "--dry-run");
+    const dry = await task(deployed, ...backfill, "--dry-run");
     assert.equal(dry.code, 0, dry.stderr);
     assert.equal(backfillReport(dry).sent, 1000);
     assert.equal((await rowsBelow(deployed, "load/")).length, 0);
 
     const line = /: [1-9]\d* done, \d+ sent, 0 failed, \d+ a second, 1 event at once, at "load/;
     const slowly = [...backfill, "--concurrency", "1"] as const;
-    const { code, stderr } = await interruptedTask(shell, line, ...slowly);
+    const { code, stderr } = await interruptedTask(deployed, line, ...slowly);
     assert.equal(code, 130, stderr);
     const some = await assertSomeRows(deployed, loaded.length);
-    const again = await task(shell, ...backfill);
+    const again = await task(deployed, ...backfill);
     assert.equal(again.code, 0, again.stderr);
     const { awaitedUntil = "", ...report } = backfillReport(again);
     assert.ok(Date.parse(awaitedUntil) > Date.now(), again.stdout);
@@ -149,20 +153,20 @@ export const OPERATE: Steps<Deployed> = {
 
   // On AWS their time differs from the listing's.
   "events that come after a backfill replace its rows": async (deployed) => {
-    const { shell, loaded } = deployed;
+    const { loaded } = deployed;
     const late = loaded.slice(0, 50).map((row) => ({
       ...row,
       timestamp: new Date(Date.parse(String(row.timestamp)) + 1000).toISOString(),
     }));
     await parkEvents(deployed, late);
-    assert.equal((await task(shell, "replay")).code, 1); // the event that always fails
+    assert.equal((await task(deployed, "replay")).code, 1); // the event that always fails
     const rows = await rowsBelow(deployed, "load/");
     assert.deepEqual(identities(rows), identities(loaded));
     assert.equal(rows.filter(({ event_name }) => event_name === BACKFILLED).length, 950);
   },
 
-  "backfill finds that every other object has its row": async ({ shell }) => {
-    const ended = await task(shell, "backfill", "--dry-run", "--json");
+  "backfill finds that every other object has its row": async (deployed) => {
+    const ended = await task(deployed, "backfill", "--dry-run", "--json");
     const { objects, ...others } = backfillReport(ended);
     assert.ok(objects > 1500, ended.stdout);
     // Also of keys whose line breaks the stand-in's listing cannot tell apart.
@@ -177,7 +181,7 @@ export const OPERATE: Steps<Deployed> = {
     const AlarmName = `${outputs.lambda_function_name}-errors`;
     const alarm = { AlarmName, StateValue: "ALARM" as const, StateReason: "Tried \u202e" };
     await cloudwatch.send(new SetAlarmStateCommand(alarm));
-    const { code, stdout } = await task(deployed.shell, "status");
+    const { code, stdout } = await task(deployed, "status");
     assert.equal(code, 1);
     assert.match(stdout, /^code .*, as built here$/m);
     assert.match(stdout, /^failure queue +0 events$/m);
@@ -186,9 +190,10 @@ export const OPERATE: Steps<Deployed> = {
     assert.doesNotMatch(stdout, /^WRONG: (?!the alarm)/m);
   },
 
-  "Ctrl-C in verify removes verify's own files": async ({ shell, root, bucket }) => {
+  "Ctrl-C in verify removes verify's own files": async (deployed) => {
+    const { root, bucket } = deployed;
     const before = await countVersions(root.s3, bucket, 100_000);
-    const { code } = await interruptedTask(shell, /Uploading 8 files/, "verify");
+    const { code } = await interruptedTask(deployed, /Uploading 8 files/, "verify");
     assert.equal(code, 130);
     assert.equal(await countVersions(root.s3, bucket, 100_000), before);
   },
@@ -196,7 +201,7 @@ export const OPERATE: Steps<Deployed> = {
   "verify fails, and says why, when the bucket no longer calls": async (deployed) => {
     const none = { Bucket: deployed.bucket, NotificationConfiguration: {} };
     await deployed.root.s3.send(new PutBucketNotificationConfigurationCommand(none));
-    const { code, stdout } = await task(deployed.shell, "verify");
+    const { code, stdout } = await task(deployed, "verify");
     assert.equal(code, 1);
     assert.match(stdout, /WRONG: the bucket \S+ has no notification that calls the function/);
   },
@@ -208,7 +213,16 @@ function backfillReport({ stdout }: Ended): BackfillReport {
 
 async function forgetLoaded(deployed: Deployed): Promise<void> {
   const rows = await rowsBelow(deployed, "load/");
-  await forEachParallel(rows, 16, (row) => deleteRow(deployed.root, row));
+  const { dynamo, outputs: { dynamodb_table_name } } = deployed.root;
+  const most = 25; // in a call
+  const starts = Array.from({ length: Math.ceil(rows.length / most) }, (_, i) => most * i);
+  await forEachParallel(starts, 4, async (start) => {
+    const requests = rows.slice(start, start + most)
+      .map((row) => ({ DeleteRequest: { Key: rowKey(row) } }));
+    const RequestItems = { [dynamodb_table_name]: requests };
+    const { UnprocessedItems } = await dynamo.send(new BatchWriteItemCommand({ RequestItems }));
+    assert.deepEqual(UnprocessedItems, {});
+  });
   assert.equal((await rowsBelow(deployed, "load/")).length, 0);
 }
 

@@ -1,4 +1,4 @@
-/** Steps of the end-to-end test: what the deployer and the function may do, all of it needed. */
+/** Steps of the end-to-end tests: what the deployer and the function may do, all of it needed. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -26,12 +26,11 @@ import { grantInstanceRole, type Policy, rootOf } from "../tasks/stand_in.ts";
 import {
   ageStack,
   type Deployed,
-  IN_WORKSPACE,
   invokeWith,
+  inWorkspace,
   recordOf,
   type Steps,
   upload,
-  VARIABLES,
 } from "./pipeline_context.ts";
 
 /** Checked by AWS alone: who may hand a role on. The stand-in has no S3 Batch Operations either. */
@@ -152,9 +151,13 @@ function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
   return {
     ChangeInPlace: async () => {
       const target = ["-target=aws_lambda_function.metadata", "-auto-approve"];
-      const variables = [`-var-file=${VARIABLES}`, `-var=lambda_memory_mb=${memoryMb}`];
+      const variables = [`-var-file=${deployed.variables}`, `-var=lambda_memory_mb=${memoryMb}`];
       memoryMb = 256; // the second time as it was
-      await run("terraform", ["apply", "-input=false", ...variables, ...target], IN_WORKSPACE);
+      await run(
+        "terraform",
+        ["apply", "-input=false", ...variables, ...target],
+        inWorkspace(deployed),
+      );
     },
     EmptyBucket: async () => {
       await ageStack(deployed, 20); // so that an object which is gone is a fact

@@ -1,4 +1,4 @@
-/** Steps of the end-to-end test: what plans show of a deployed stack, and what they refuse. */
+/** Steps of the end-to-end tests: what plans show of a deployed stack, and what they refuse. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -6,15 +6,13 @@ import { ROOT, run } from "../tasks/shell.ts";
 import { pullState } from "../tasks/terraform.ts";
 import {
   type Deployed,
-  IN_WORKSPACE,
+  inWorkspace,
   RESOURCES,
   type Steps,
   task,
   taskIn,
   unwrapped,
-  VARIABLES,
   withoutAws,
-  WORKSPACE,
 } from "./pipeline_context.ts";
 
 /** What the stand-in forgets of an alarm between an apply and the next plan; AWS does not. */
@@ -28,8 +26,8 @@ const FORGOTTEN_OF_ALARMS = [
 ];
 
 export const PLAN: Steps<Deployed> = {
-  "a second plan changes only what the stand-in forgets": async () => {
-    for (const { type, change } of await plannedChanges()) {
+  "a second plan changes only what the stand-in forgets": async (deployed) => {
+    for (const { type, change } of await plannedChanges(deployed)) {
       for (const name of Object.keys(change.after)) {
         const same = JSON.stringify(change.after[name]) === JSON.stringify(change.before[name]);
         const forgotten = type === "aws_cloudwatch_metric_alarm" &&
@@ -39,18 +37,10 @@ export const PLAN: Steps<Deployed> = {
     }
   },
 
-  "filters reach S3 form-encoded, the slash as it is": async () => {
-    const filters = ["-var=filter_prefix=dt=2024-01-01/ä b+", "-var=filter_suffix=.c&v"];
-    const changes = await plannedChanges(...filters);
-    const { change } = changes.find(({ type }) => type === "aws_s3_bucket_notification")!;
-    const [{ filter_prefix, filter_suffix }] = change.after.lambda_function;
-    assert.equal(filter_prefix, "dt%3D2024-01-01/%C3%A4+b%2B");
-    assert.equal(filter_suffix, ".c%26v");
-  },
-
   // Every plan refuses them, as identity.tftest.hcl shows; destroy asks before it empties the bucket.
-  "another region or project than the state's is refused": async ({ shell }) => {
-    const before = await Deno.readTextFile(VARIABLES);
+  "another region or project than the state's is refused": async (deployed) => {
+    const { variables, target } = deployed;
+    const before = await Deno.readTextFile(variables);
     const cases = [
       [
         "destroy",
@@ -66,23 +56,24 @@ export const PLAN: Steps<Deployed> = {
     for (const [name, line, sentence] of cases) {
       const variable = line.split(" ")[0];
       const lines = before.split("\n").filter((other) => !other.startsWith(variable));
-      await Deno.writeTextFile(VARIABLES, [...lines, line].join("\n"));
-      const { code, stderr } = await task(shell, name, "--yes");
+      await Deno.writeTextFile(variables, [...lines, line].join("\n"));
+      const { code, stderr } = await task(deployed, name, "--yes");
       assert.equal(code, 1, name);
       assert.match(unwrapped(stderr), sentence);
     }
-    await Deno.writeTextFile(VARIABLES, before);
-    const { resources } = await pullState(WORKSPACE);
+    await Deno.writeTextFile(variables, before);
+    const { resources } = await pullState(target.workspace);
     assert.equal(resources.length, RESOURCES);
   },
 
-  "a wrapper around terraform that prints is noticed": async ({ shell }) => {
+  "a wrapper around terraform that prints is noticed": async (deployed) => {
     const bin = await Deno.makeTempDir();
     try {
       const real = (await run("which", ["terraform"], { quiet: true })).stdout.trim();
       const script = `#!/bin/sh\necho "Welcome to the wrapper"\nexec '${real}' "$@"\n`;
       await Deno.writeTextFile(join(bin, "terraform"), script, { mode: 0o755 });
-      const verify = await task({ ...shell, PATH: `${bin}:${shell.PATH}` }, "verify");
+      const shell = { ...deployed.shell, PATH: `${bin}:${deployed.shell.PATH}` };
+      const verify = await task({ ...deployed, shell }, "verify");
       assert.equal(verify.code, 1);
       assert.match(verify.stderr, /it begins with "Welcome to the wrapper"; does a wrapper/);
     } finally {
@@ -117,14 +108,14 @@ export const PLAN: Steps<Deployed> = {
   },
 };
 
-/** The changes that a plan with these arguments would make. */
+/** The changes that a plan would make. */
 // deno-lint-ignore no-explicit-any
-async function plannedChanges(...args: string[]): Promise<any[]> {
+async function plannedChanges(deployed: Deployed): Promise<any[]> {
   const file = join(ROOT, "build", "test.tfplan");
-  const all = ["-input=false", `-out=${file}`, `-var-file=${VARIABLES}`, ...args];
+  const args = ["-input=false", `-out=${file}`, `-var-file=${deployed.variables}`];
   try {
-    await run("terraform", ["plan", ...all], IN_WORKSPACE);
-    const { stdout } = await run("terraform", ["show", "-json", file], IN_WORKSPACE);
+    await run("terraform", ["plan", ...args], inWorkspace(deployed));
+    const { stdout } = await run("terraform", ["show", "-json", file], inWorkspace(deployed));
     return JSON.parse(stdout).resource_changes;
   } finally {
     await Deno.remove(file);

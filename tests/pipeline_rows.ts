@@ -1,4 +1,4 @@
-/** Steps of the end-to-end test: each object its one row, exact. */
+/** Steps of the end-to-end tests: each object its one row, exact. */
 
 import assert from "node:assert/strict";
 import { paginateFilterLogEvents } from "@aws-sdk/client-cloudwatch-logs";
@@ -14,6 +14,7 @@ import {
   ageStack,
   assertOneFailure,
   type Deployed,
+  failedMessage,
   invokeLater,
   invokeWith,
   recordOf,
@@ -25,6 +26,11 @@ import {
 } from "./pipeline_context.ts";
 import { listProcesses } from "./processes.ts";
 import { simulate } from "./simulation.ts";
+
+export interface Recorded extends Deployed {
+  /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */
+  loaded: Item[];
+}
 
 const EVERY_EVENT = { dryRun: false, max: Infinity };
 
@@ -48,6 +54,7 @@ export const ROWS: Steps<Deployed> = {
       wrong.push(...await checkSample(deployed, sample));
     });
     assert.deepEqual(wrong, []);
+    await waitFor(60_000, () => failedMessage(deployed)); // whose tries began before the uploads
     await assertOneFailure(deployed);
     assert.ok(samples.length > 500, `${samples.length} objects`);
   },
@@ -91,8 +98,10 @@ export const ROWS: Steps<Deployed> = {
   },
 };
 
-export const MANY_ROWS: Steps<Deployed> = {
-  "1,000 objects at once; then their events again, twice and in disorder": async (deployed) => {
+export const MANY_ROWS: Steps<Recorded> = {
+  "1,000 objects at once; then half of their events again, twice and in disorder": async (
+    deployed,
+  ) => {
     const { root, bucket } = deployed;
     const keys = Array.from({ length: 1000 }, (_, i) => `load/${i} +%.txt`);
     const startMs = Date.now();
@@ -112,10 +121,11 @@ export const MANY_ROWS: Steps<Deployed> = {
 
     deployed.loaded = await rows();
     assert.equal(deployed.loaded.length, 1000);
-    const records = deployed.loaded.map((row) => recordOfRow(deployed, row));
+    const half = deployed.loaded.filter((_, i) => i % 2 === 0);
+    const records = half.map((row) => recordOfRow(deployed, row));
     const twice = shuffled([...records, ...records]);
-    const events = Array.from({ length: 20 }, (_, i) => twice.slice(100 * i, 100 * (i + 1)));
-    await forEachParallel(events, 4, async (records) => {
+    const events = Array.from({ length: 10 }, (_, i) => twice.slice(100 * i, 100 * (i + 1)));
+    await forEachParallel(events, 2, async (records) => {
       assert.equal(await invokeWith(deployed, records), undefined);
     });
     assert.deepEqual(await rows(), deployed.loaded);
@@ -123,7 +133,7 @@ export const MANY_ROWS: Steps<Deployed> = {
 
   "the function killed in the middle of an event: the retry records it": async (deployed) => {
     await ageStack(deployed, 20); // as there are no such objects
-    const keys = Array.from({ length: 1000 }, (_, i) => `killed/${i}`);
+    const keys = Array.from({ length: 500 }, (_, i) => `killed/${i}`);
     await invokeLater(deployed, toEvent(deployed.bucket, keys, 7));
     const count = async () => (await rowsBelow(deployed, "killed/")).length;
     const some = await waitFor(30_000, async () => await count() || undefined);
@@ -133,8 +143,8 @@ export const MANY_ROWS: Steps<Deployed> = {
     );
     assert.ok(workers.length > 0, "no process runs the function");
     for (const { pid } of workers) Deno.kill(pid, "SIGKILL");
-    assert.ok(some < 1000, `${some} rows were there already`);
-    await waitFor(120_000, async () => await count() === 1000 || undefined);
+    assert.ok(some < keys.length, `${some} rows were there already`);
+    await waitFor(120_000, async () => await count() === keys.length || undefined);
     await assertOneFailure(deployed);
   },
 };

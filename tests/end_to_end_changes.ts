@@ -1,0 +1,35 @@
+/** What changes a stack, or must not: deploys, edits, plans, permissions, and a destroy that is refused. */
+
+import { endToEndTest } from "./pipeline.ts";
+
+/** With `-local-deno-task-test-` 53 characters, the most that are allowed. */
+const LONGEST_PROJECT = "file-metadata-with-longest-name";
+
+/** No burst of events is in these steps: an event is parked after 6 s. */
+const RETRY_SECONDS = 2;
+
+const OPTIONS = { env: "deno-task-test", project: LONGEST_PROJECT };
+
+endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
+  const { openDeployed } = await import("./pipeline_context.ts");
+  const { BUILT, DEPLOY, DEPLOY_TWICE, deployTwin, REFUSED } = await import("./pipeline_deploy.ts");
+  const { DEV } = await import("./pipeline_dev.ts");
+  const { PLAN } = await import("./pipeline_plan.ts");
+  const { FAIL } = await import("./pipeline_operate.ts");
+  const { LOSSES } = await import("./pipeline_losses.ts");
+  const { PERMISSIONS } = await import("./pipeline_permissions.ts");
+  const { PROOF } = await import("./pipeline_destroy.ts");
+
+  await steps(REFUSED, pipeline);
+  const ca = await enter(RETRY_SECONDS);
+  await steps(BUILT, pipeline);
+  await steps(DEPLOY, pipeline);
+  const twin = deployTwin(await openDeployed(pipeline, ca));
+  await steps(DEV, twin);
+  await steps(PLAN, twin);
+  await steps(FAIL, twin); // after dev, whose queue is empty
+  await steps(DEPLOY_TWICE, twin);
+  await steps(LOSSES, twin);
+  await steps(PERMISSIONS, twin);
+  await steps(PROOF, twin);
+});

@@ -1,0 +1,55 @@
+/** Steps of the end-to-end tests: another clone of the project, and the stand-in's tools in it. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { ROOT, run } from "../tasks/shell.ts";
+import { type Pipeline, RESOURCES, type Steps, taskIn } from "./pipeline_context.ts";
+
+/** The environment and workspace of a stand-in that is killed. */
+export const KILLED_ENVIRONMENT = ["--local", "--env", "deno-task-test-killed"];
+const KILLED_WORKSPACE = "local-deno-task-test-killed";
+
+export const TOOLS: Steps<Pipeline> = {
+  "a half-made virtual environment is made again": async ({ shell, clone }) => {
+    const venv = join(clone, ".local", "venv");
+    await run("python3", ["-m", "venv", "--without-pip", venv], { quiet: true });
+    const plan = await taskIn(clone, shell, "plan", ...KILLED_ENVIRONMENT);
+    assert.equal(plan.code, 0, plan.stderr);
+    assert.match(plan.stderr, /Installing MiniStack and Node/);
+    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
+  },
+
+  "a killed stand-in is cleared away, with the state of what it held": async ({ shell, clone }) => {
+    const running = join(clone, ".local", KILLED_WORKSPACE, "running.json");
+    const { pid } = JSON.parse(await Deno.readTextFile(running));
+    Deno.kill(-pid, "SIGKILL");
+    const state = join(clone, "terraform.tfstate.d", KILLED_WORKSPACE);
+    await Deno.mkdir(state, { recursive: true });
+    const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
+    await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
+
+    const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
+    assert.equal(verify.code, 1);
+    assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
+    assert.match(verify.stderr, /its Terraform state is removed/);
+    assert.match(verify.stderr, /Nothing is deployed/);
+    await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
+  },
+};
+
+/** Ends the stand-in of {@link KILLED_ENVIRONMENT} where a failed step left it. */
+export async function endKilled({ shell, clone }: Pipeline): Promise<void> {
+  await taskIn(clone, shell, "destroy", ...KILLED_ENVIRONMENT);
+}
+
+/** The project's files, as git on Windows may write them. */
+export async function copyAsWindowsClone(folder: string): Promise<void> {
+  for (const part of [".", "dev", "docs", "function", "tasks", "tests"]) {
+    await Deno.mkdir(join(folder, part), { recursive: true });
+    for await (const { name, isFile } of Deno.readDir(join(ROOT, part))) {
+      if (!isFile || /\.tfvars$|^terraform\.tfstate/.test(name)) continue;
+      const text = await Deno.readTextFile(join(ROOT, part, name));
+      await Deno.writeTextFile(join(folder, part, name), text.replace(/\r?\n/g, "\r\n"));
+    }
+  }
+}
