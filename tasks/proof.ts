@@ -5,7 +5,7 @@
 
 import { join } from "node:path";
 import { readText, removeIfThere, temporaryFolder } from "./files.ts";
-import { findNamed, lackingIn } from "./leftovers.ts";
+import { findNamed, type Found, NAMED } from "./leftovers.ts";
 import { TIME, type Time } from "./signals.ts";
 import type { Clients } from "./target.ts";
 import { plural, say, UserError } from "./terminal.ts";
@@ -15,6 +15,8 @@ import { LOCAL_FOLDER } from "./tools.ts";
 /** AWS may show for a minute what is gone, as SQS does. */
 const STILL_SHOWN_MS = 120_000;
 const ASK_AGAIN_MS = 10_000;
+
+const QUEUE = NAMED.find(({ address }) => address === "aws_sqs_queue.failures")!;
 
 /** Keeps the state from before a destroy, for the proof. */
 export async function keepForProof(workspace: string, state: terraform.State): Promise<void> {
@@ -44,13 +46,14 @@ export async function prove(
   );
   await using folder = await temporaryFolder();
   const file = join(folder.path, "before.tfstate");
-  await Deno.writeTextFile(file, before.text);
+  const { text, resources } = withoutQueue(before);
+  await Deno.writeTextFile(file, text);
   const asked = new Set(before.resources.map(({ address }) => address));
   const left = await askUntilGone(async () => {
-    const known = await terraform.stillThere(workspace, file, before.resources);
-    const unknown = lackingIn(before, await findNamed(clients, before.name!));
-    for (const { address } of unknown) asked.add(address);
-    return [...known, ...unknown.map(({ address, id }) => `${address} (${id})`)];
+    const known = await terraform.stillThere(workspace, file, resources);
+    const named = await findNamed(clients, before.name!);
+    for (const { address } of named) asked.add(address);
+    return leftOf(known, named);
   });
   const proof = `${asked.size - left.length} of ${asked.size} resources gone`;
   if (left.length > 0) {
@@ -61,6 +64,28 @@ export async function prove(
   }
   await removeIfThere(keptFile(workspace));
   return proof;
+}
+
+/**
+ * What the provider is asked for: for a queue that is gone it asks 20 s long, so that is left to
+ * {@link findNamed}, unless it has a name of the user's own.
+ */
+export function withoutQueue({ text, name, resources }: terraform.State) {
+  const isQueue = ({ address, attributes }: terraform.Resource) =>
+    address === QUEUE.address && attributes.name === QUEUE.name.replace("NAME", name!);
+  if (!resources.some(isQueue)) return { text, resources };
+  const state: { resources: { type: string; name: string }[] } = JSON.parse(text);
+  const others = state.resources.filter(({ type, name }) => `${type}.${name}` !== QUEUE.address);
+  return {
+    text: JSON.stringify({ ...state, resources: others }),
+    resources: resources.filter((resource) => !isQueue(resource)),
+  };
+}
+
+/** What exists by the provider's answer or by its name; with its id where the provider has none. */
+export function leftOf(known: string[], named: Found[]): string[] {
+  const others = named.filter(({ address }) => !known.includes(address));
+  return [...known, ...others.map(({ address, id }) => `${address} (${id})`)];
 }
 
 /** Asks for what is left until nothing is, or AWS has said so for two minutes. */

@@ -33,6 +33,27 @@ permittedTest("askUntilGone() asks again for two minutes before anything is left
   }
 });
 
+permittedTest("the provider is not asked for the queue, but for one of another name", async () => {
+  const { leftOf, withoutQueue } = await import("../tasks/proof.ts");
+  const { parseState } = await import("../tasks/terraform.ts");
+  const before = parseState(STATE);
+  assert.deepEqual(before.resources.map(({ address }) => address), ["aws_sqs_queue.failures"]);
+  const asked = withoutQueue(before);
+  assert.deepEqual(asked.resources, []);
+  const { resources: [stack, ...others], serial } = JSON.parse(asked.text);
+  assert.deepEqual([stack.type, others, serial], ["terraform_data", [], 7]);
+  const renamed = parseState(STATE.replace('"app-1-failures"', '"own"'));
+  const { text, resources } = renamed;
+  assert.deepEqual(withoutQueue(renamed), { text, resources });
+
+  const queue = { address: "aws_sqs_queue.failures", id: "https://queue" };
+  const bucket = { address: "aws_s3_bucket.uploads", id: "app-1" };
+  assert.deepEqual(leftOf(["aws_s3_bucket.uploads"], [bucket, queue]), [
+    "aws_s3_bucket.uploads",
+    "aws_sqs_queue.failures (https://queue)",
+  ]);
+});
+
 permittedTest("the state from before destroy is kept for its proof, and for no other", async () => {
   const { findUnproven, keepForProof } = await import("../tasks/proof.ts");
   const { parseState } = await import("../tasks/terraform.ts");
@@ -56,6 +77,7 @@ permittedTest("the state from before destroy is kept for its proof, and for no o
 });
 
 const STATE = JSON.stringify({
+  serial: 7,
   resources: [
     {
       mode: "managed",
@@ -69,7 +91,7 @@ const STATE = JSON.stringify({
       provider: 'provider["registry.terraform.io/hashicorp/aws"]',
       type: "aws_sqs_queue",
       name: "failures",
-      instances: [{ attributes: { id: "https://queue" } }],
+      instances: [{ attributes: { id: "https://queue", name: "app-1-failures" } }],
     },
   ],
 });
