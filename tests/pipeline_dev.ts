@@ -75,8 +75,12 @@ export const DEV: Steps<Deployed> = {
 async function endsDev(page: Page, dev: { url: string; close(): Promise<void> }) {
   await page.goto(dev.url);
   await shows(page, "#connection", /^Connected$/);
+  await page.evaluate("scrollTo(0, document.body.scrollHeight)");
   await dev.close();
   await shows(page, "#connection", /^Disconnected: run deno task dev again/);
+  assert.ok(await page.evaluate("scrollY") as number > 100);
+  const top = "document.querySelector('#connection').getBoundingClientRect().top";
+  assert.ok(await page.evaluate(top) as number >= 0, "it is out of sight");
 }
 
 /** A page, and what it says, throws, or fetches from elsewhere. */
