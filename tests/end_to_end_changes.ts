@@ -24,12 +24,12 @@ endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
   const ca = await enter(RETRY_SECONDS);
   await steps(BUILT, pipeline);
   await steps(DEPLOY, pipeline);
-  const twin = deployTwin(await openDeployed(pipeline, ca));
-  await steps(DEV, twin);
-  await steps(PLAN, twin);
-  await steps(FAIL, twin); // after dev, whose queue is empty
-  await steps(DEPLOY_TWICE, twin);
-  await steps(LOSSES, twin);
-  await steps(PERMISSIONS, twin);
-  await steps(PROOF, twin);
+  const deployed = deployTwin(await openDeployed(pipeline, ca));
+  await steps(DEV, deployed);
+  await steps(PLAN, deployed);
+  await steps(FAIL, deployed); // after dev, whose queue is empty
+  await steps(DEPLOY_TWICE, deployed);
+  await steps(LOSSES, deployed);
+  await steps(PERMISSIONS, deployed);
+  await steps(PROOF, deployed);
 });

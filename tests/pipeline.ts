@@ -12,7 +12,7 @@ import { permittedTest } from "./fixtures.ts";
 import type { Pipeline, Steps } from "./pipeline_context.ts";
 
 interface Options {
-  /** Of the test's own: its workspace is `local-deno-task-test-` and this. */
+  /** The stand-in's environment that is the test's own. */
   env: string;
   /** The value of project_name; main.tf's own by default. */
   project?: string;

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { DeleteAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import {
   CreateMultipartUploadCommand,
   DeleteObjectCommand,
@@ -10,7 +11,6 @@ import {
   PutObjectCommand,
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
-import { DeleteQueueCommand } from "@aws-sdk/client-sqs";
 import { namesIn } from "../tasks/files.ts";
 import { countVersions } from "../tasks/bucket.ts";
 import { ROOT } from "../tasks/shell.ts";
@@ -72,8 +72,8 @@ export const DESTROY: Steps<Deployed> = {
   "destroy empties the bucket, removes everything and proves it": async (deployed) => {
     const { root, bucket } = deployed;
     // Somebody tidied up by hand.
-    const QueueUrl = root.outputs.failure_queue_url;
-    await root.sqs.send(new DeleteQueueCommand({ QueueUrl }));
+    const AlarmNames = [`${root.outputs.lambda_function_name}-errors`];
+    await root.cloudwatch.send(new DeleteAlarmsCommand({ AlarmNames }));
     await fillBucket(deployed);
     const versions = await countVersions(root.s3, bucket, 100_000);
     const { code, stdout, stderr } = await task(deployed, "destroy", "--yes");
