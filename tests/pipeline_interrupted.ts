@@ -115,7 +115,8 @@ export const INTERRUPTED: Steps<Remote> = {
     const optIn = 2; // of batch_backfill
     assert.equal((await findNamed(root, name!)).length, NAMED.length - optIn);
     const words = ["destroy", "--yes"];
-    const ended = await interruptTask(words, asOnAws(remote), /Destroying\.\.\./, { folder });
+    const removed = /Destruction complete/;
+    const ended = await interruptTask(words, asOnAws(remote), removed, { folder });
     assert.equal(ended.code, 130, ended.stderr);
     assertImported(ended.stderr, [{ address: FORGOTTEN }, { address: INCOMPLETE }]);
     assert.match(ended.stderr, /Interrupted: deno task destroy --yes goes on/);
