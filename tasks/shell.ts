@@ -170,7 +170,7 @@ function labelLines(label: string): TransformStream<Uint8Array, Uint8Array> {
   let rest = "";
   return new TransformStream({
     transform(chunk, lines) {
-      const [...ended] = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+      const ended = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = ended.pop()!;
       for (const line of ended) lines.enqueue(encoder.encode(label + line + "\n"));
     },

@@ -48,6 +48,31 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
       );
     }
   },
+  "a folder is initialised when none ran there, or when Terraform asks for it": async ({ bin }) => {
+    const calls = join(bin, "calls");
+    const ready = join(bin, "ready");
+    const asking = [
+      "│ Error: Required plugins are not installed\n│ run:\n│   terraform init",
+      'Error: Backend initialization required, please run "terraform\n│ init"',
+    ];
+    const cases = [
+      ...asking.map((says) => ({ says, data: ROOT, expected: "output init output " })),
+      { says: "", data: join(bin, "none"), expected: "init output " },
+    ];
+    for (const { says, data, expected } of cases) {
+      const program = `printf "%s " "$1" >>${calls}
+[ "$1" = init ] && touch ${ready}
+[ -e ${ready} ] && { echo "{}"; exit; }
+echo '${says}' >&2
+exit 1`;
+      await writeProgram(bin, "terraform", program);
+      const env = { ...inPath(bin), TF_DATA_DIR: data };
+      const { last } = await runWith(["status", ...NOWHERE], env);
+      assert.match(last, /^Nothing is deployed on AWS in environment never-deployed/);
+      assert.equal(await Deno.readTextFile(calls), expected);
+      for (const file of [calls, ready]) await Deno.remove(file);
+    }
+  },
   "TF_WORKSPACE and TF_CLI_ARGS are not used, from the first call on": async (
     { bin, terraform },
   ) => {
