@@ -127,7 +127,8 @@ async function initialise(copy: Copy | undefined): Promise<void> {
 const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
 
 /** What Terraform says where plugins are missing, or do not fit the lock file, or the backend changed. */
-const NOT_INITIALISED = /terraform[\s│]+init\b/;
+const NOT_INITIALISED =
+  /Required plugins are not installed|Backend initialization required|Module not installed/;
 
 /** The stand-in's states stay on this machine, whatever backend is configured. */
 export async function copyFor(workspace: string, localState = false): Promise<Copy | undefined> {
