@@ -47,7 +47,7 @@ const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
 const INCOMPLETE = "aws_cloudwatch_log_group.function";
 
 /** The other clone, and the stand-in that it takes for AWS. */
-export interface Remote extends Pipeline {
+interface Remote extends Pipeline {
   /** The stand-in's clients, as its root, whom no policy binds. */
   root: Clients;
   /** A way to the stand-in whose answers can be late. */
@@ -187,7 +187,7 @@ function asOnAws({ shell, late }: Remote): Record<string, string> {
   return { ...withoutAws(shell), ...ofStandIn, AWS_ENDPOINT_URL: `https://127.0.0.1:${late.port}` };
 }
 
-export interface LateProxy extends Disposable {
+interface LateProxy extends Disposable {
   port: number;
   delayMs: number;
 }
