@@ -19,7 +19,7 @@ export interface RunOptions {
   output?: "show" | "return" | "atEnd";
   /** Stands before each line, to tell it from those of a program that runs beside. */
   label?: string;
-  /** Of standard output the line that is this text is not shown, and what follows it is not either. */
+  /** Standard output ends before the line that is this text. */
   showUntil?: string;
   /** Nothing is shown; standard error is in the thrown error. */
   quiet?: boolean;
@@ -58,28 +58,20 @@ export async function run(command: string, args: string[], options: RunOptions =
   children.add(child);
   try {
     const held: Uint8Array[] = [];
-    const shown = options.output === "atEnd"
-      ? (chunk: Uint8Array) => void held.push(chunk)
-      : options.showUntil
-      ? linesBefore(options.showUntil)
-      : show;
-    const through = (stream: ReadableStream<Uint8Array>) =>
-      options.label ? stream.pipeThrough(labelLines(`${options.label}: `)) : stream;
+    const shown = options.output === "atEnd" ? (chunk: Uint8Array) => void held.push(chunk) : show;
+    const { label, showUntil } = options;
+    const labelled = (stream: ReadableStream<Uint8Array>) =>
+      label ? stream.pipeThrough(byLine((line) => `${label}: ${line}`)) : stream;
+    const ended = showUntil ? child.stdout.pipeThrough(linesBefore(showUntil)) : child.stdout;
     const [status, stdout, stderr] = await Promise.all([
       endOf(child),
-      collect(
-        through(child.stdout),
-        options.output === "return" || options.quiet ? undefined : shown,
-      ),
-      collect(
-        through(child.stderr),
-        options.quiet ? undefined : options.output === "atEnd" ? shown : show,
-      ),
+      collect(labelled(ended), options.output === "return" || options.quiet ? undefined : shown),
+      collect(labelled(child.stderr), options.quiet ? undefined : shown),
     ]);
     held.forEach(show);
     if (!options.always) interrupted.throwIfAborted();
     if (!(options.accept ?? [0]).includes(status.code)) {
-      const of = options.label ? ["of", options.label] : [];
+      const of = label ? ["of", label] : [];
       const call = [name, ...args.slice(0, 1), ...of].join(" ");
       const why = explainExit(name, status.code, options.quiet ? stderr : undefined);
       throw new RunError(`${call} failed with exit code ${status.code}${why}`, status.code, stderr);
@@ -148,34 +140,33 @@ async function collect(
   return text + decoder.decode();
 }
 
-/** Shows whole lines of what it is given, until one is the last text. */
-function linesBefore(last: string): (chunk: Uint8Array) => void {
-  const decoder = new TextDecoder();
-  let rest = "";
+/** The lines before the first that is the last text. */
+function linesBefore(last: string): TransformStream<Uint8Array, Uint8Array> {
   let over = false;
-  return (chunk) => {
-    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-    rest = lines.pop()!;
-    for (const line of lines) {
-      over ||= line === last;
-      if (!over) show(new TextEncoder().encode(line + "\n"));
-    }
-  };
+  return byLine((line) => {
+    over ||= line === last;
+    return over ? undefined : line;
+  });
 }
 
-/** Passes whole lines on, each after a label. */
-function labelLines(label: string): TransformStream<Uint8Array, Uint8Array> {
+/** Passes whole lines on, as `change` makes them; one that becomes undefined is left out. */
+function byLine(
+  change: (line: string) => string | undefined,
+): TransformStream<Uint8Array, Uint8Array> {
   const decoder = new TextDecoder();
-  const encoder = new TextEncoder();
   let rest = "";
+  const pass = (line: string, lines: TransformStreamDefaultController<Uint8Array>) => {
+    const changed = change(line);
+    if (changed !== undefined) lines.enqueue(new TextEncoder().encode(changed + "\n"));
+  };
   return new TransformStream({
     transform(chunk, lines) {
       const ended = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = ended.pop()!;
-      for (const line of ended) lines.enqueue(encoder.encode(label + line + "\n"));
+      for (const line of ended) pass(line, lines);
     },
     flush(lines) {
-      if (rest !== "") lines.enqueue(encoder.encode(label + rest + "\n"));
+      if (rest !== "") pass(rest, lines);
     },
   });
 }
