@@ -5,7 +5,7 @@
 
 import { join } from "node:path";
 import { readText, removeIfThere, temporaryFolder } from "./files.ts";
-import { findNamed, type Found, NAMED } from "./leftovers.ts";
+import { findNamed, type Found, NAMED, nameOf } from "./leftovers.ts";
 import { TIME, type Time } from "./signals.ts";
 import type { Clients } from "./target.ts";
 import { plural, say, UserError } from "./terminal.ts";
@@ -72,7 +72,7 @@ export async function prove(
  */
 export function withoutQueue({ text, name, resources }: terraform.State) {
   const isQueue = ({ address, attributes }: terraform.Resource) =>
-    address === QUEUE.address && attributes.name === QUEUE.name.replace("NAME", name!);
+    address === QUEUE.address && attributes.name === nameOf(QUEUE, name!);
   if (!resources.some(isQueue)) return { text, resources };
   const state: { resources: { type: string; name: string }[] } = JSON.parse(text);
   const others = state.resources.filter(({ type, name }) => `${type}.${name}` !== QUEUE.address);
