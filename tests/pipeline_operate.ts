@@ -214,11 +214,8 @@ function backfillReport({ stdout }: Ended): BackfillReport {
 async function forgetLoaded(deployed: Deployed): Promise<void> {
   const rows = await rowsBelow(deployed, "load/");
   const { dynamo, outputs: { dynamodb_table_name } } = deployed.root;
-  const most = 25; // in a call
-  const starts = Array.from({ length: Math.ceil(rows.length / most) }, (_, i) => most * i);
-  await forEachParallel(starts, 4, async (start) => {
-    const requests = rows.slice(start, start + most)
-      .map((row) => ({ DeleteRequest: { Key: rowKey(row) } }));
+  await forEachParallel(batches(rows, 25), 4, async (batch) => {
+    const requests = batch.map((row) => ({ DeleteRequest: { Key: rowKey(row) } }));
     const RequestItems = { [dynamodb_table_name]: requests };
     const { UnprocessedItems } = await dynamo.send(new BatchWriteItemCommand({ RequestItems }));
     assert.deepEqual(UnprocessedItems, {});
@@ -245,11 +242,18 @@ async function parkEvents(deployed: Deployed, rows: Item[]): Promise<void> {
     return { Id: String(i % 10), MessageBody: JSON.stringify(message) };
   });
   const QueueUrl = deployed.root.outputs.failure_queue_url;
-  const batches = Array.from({ length: Math.ceil(rows.length / 10) }, (_, i) => 10 * i);
-  await forEachParallel(batches, 8, async (start) => {
-    const Entries = messages.slice(start, start + 10);
+  await forEachParallel(batches(messages, 10), 8, async (Entries) => {
     await deployed.root.sqs.send(new SendMessageBatchCommand({ QueueUrl, Entries }));
   });
+}
+
+/** Items by as many as a call takes. */
+function batches<T>(items: T[], most: number): T[][] {
+  const { length } = items;
+  return Array.from(
+    { length: Math.ceil(length / most) },
+    (_, i) => items.slice(most * i, most * (i + 1)),
+  );
 }
 
 /** What a row has in common with any other row of the same version. */

@@ -3,11 +3,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { ROOT, run } from "../tasks/shell.ts";
-import { type Pipeline, RESOURCES, type Steps, taskIn } from "./pipeline_context.ts";
+import { targetOf } from "../tasks/target.ts";
+import { optionsOf, type Pipeline, RESOURCES, type Steps, taskIn } from "./pipeline_context.ts";
 
-/** The environment and workspace of a stand-in that is killed. */
-export const KILLED_ENVIRONMENT = ["--local", "--env", "deno-task-test-killed"];
-const KILLED_WORKSPACE = "local-deno-task-test-killed";
+/** Where a stand-in is that is killed, and the options that name it. */
+const KILLED = targetOf({ env: "deno-task-test-killed", local: true });
+export const KILLED_ENVIRONMENT = optionsOf(KILLED);
 
 export const TOOLS: Steps<Pipeline> = {
   "a half-made virtual environment is made again": async ({ shell, clone }) => {
@@ -20,10 +21,10 @@ export const TOOLS: Steps<Pipeline> = {
   },
 
   "a killed stand-in is cleared away, with the state of what it held": async ({ shell, clone }) => {
-    const running = join(clone, ".local", KILLED_WORKSPACE, "running.json");
+    const running = join(clone, ".local", KILLED.workspace, "running.json");
     const { pid } = JSON.parse(await Deno.readTextFile(running));
     Deno.kill(-pid, "SIGKILL");
-    const state = join(clone, "terraform.tfstate.d", KILLED_WORKSPACE);
+    const state = join(clone, "terraform.tfstate.d", KILLED.workspace);
     await Deno.mkdir(state, { recursive: true });
     const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
     await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
