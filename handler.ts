@@ -227,7 +227,7 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
   }
   const timestamp = toTimestamp(record.eventTime);
   if (timestamp === undefined) {
-    throw refuse(`its eventTime ${quote(record.eventTime)} is no ISO 8601 time with a zone`);
+    throw refuse(`its eventTime ${quote(record.eventTime)} is no ISO 8601 time since 1970 with a zone`);
   }
   return {
     bucket: bucket_name,
@@ -303,7 +303,8 @@ function toTimestamp(eventTime: unknown): string | undefined {
   const iso = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/;
   const [time, day] = text(eventTime)?.match(iso) ?? [];
   const date = new Date(time ?? NaN);
-  if (Number.isNaN(date.getTime())) return undefined;
+  // A time that was never set is one in year 1 to .NET and Go.
+  if (!(date.getTime() >= 0)) return undefined;
   // Date takes the 30th of February for the 2nd of March.
   return new Date(day).toISOString().startsWith(day) ? date.toISOString() : undefined;
 }

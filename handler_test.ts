@@ -94,7 +94,7 @@ Deno.test("handleEvent() throws for a payload that is no S3 event", async (t) =>
 });
 
 const BAD_KEY = "its key is not form-encoded UTF-8 of 1 to 1024 bytes";
-const badTime = (value: string) => `its eventTime ${value} is no ISO 8601 time with a zone`;
+const badTime = (value: string) => `its eventTime ${value} is no ISO 8601 time since 1970 with a zone`;
 const BAD_VERSION = "its versionId is no text of at most 1024 characters";
 const LONG = "x".repeat(1025);
 const REFUSED: [name: string, input: unknown, why: string, names?: Partial<LogLine>][] = [
@@ -171,6 +171,7 @@ const REFUSED: [name: string, input: unknown, why: string, names?: Partial<LogLi
   ...[
     "2026-01-02T03:04:05",
     "2026-02-30T03:04:05Z",
+    "0001-01-01T00:00:00Z",
     "+2026-01-02T03:04:05Z",
     "2026-01-02T03:04:05Z.",
     "x",
