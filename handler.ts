@@ -227,7 +227,9 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
   }
   const timestamp = toTimestamp(record.eventTime);
   if (timestamp === undefined) {
-    throw refuse(`its eventTime ${quote(record.eventTime)} is no ISO 8601 time since 1970 with a zone`);
+    throw refuse(
+      `its eventTime ${quote(record.eventTime)} is no ISO 8601 time since 1970 with a zone`,
+    );
   }
   return {
     bucket: bucket_name,

@@ -94,7 +94,8 @@ Deno.test("handleEvent() throws for a payload that is no S3 event", async (t) =>
 });
 
 const BAD_KEY = "its key is not form-encoded UTF-8 of 1 to 1024 bytes";
-const badTime = (value: string) => `its eventTime ${value} is no ISO 8601 time since 1970 with a zone`;
+const badTime = (value: string) =>
+  `its eventTime ${value} is no ISO 8601 time since 1970 with a zone`;
 const BAD_VERSION = "its versionId is no text of at most 1024 characters";
 const LONG = "x".repeat(1025);
 const REFUSED: [name: string, input: unknown, why: string, names?: Partial<LogLine>][] = [
