@@ -214,9 +214,11 @@ async function verifyTask(
   files: string[],
 ): Promise<void> {
   if (keep && files.length === 0) throw new UserError("--keep is for files that you name");
-  const samples = files.length > 0 ? await readSamples(files) : SAMPLES;
+  const { samples, leftOut } = files.length > 0
+    ? await readSamples(files)
+    : { samples: SAMPLES, leftOut: [] };
   await withStack(where, async (stack, target) => {
-    const report = await verifyStack(stack, samples, { ...target, keep });
+    const report = await verifyStack(stack, samples, { ...target, keep, leftOut });
     if (files.length > 0 && !json) {
       for (const { row } of report.files) if (row) console.log(`${rowToText(row)}\n`);
     }

@@ -1,6 +1,6 @@
 /** The files that verify uploads: its own eight, or the user's. */
 
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import mime from "mime";
 import { PREFIX_BYTES } from "../handler.ts";
@@ -34,42 +34,64 @@ export const SAMPLES: Sample[] = [
   binary("large.bin", "application/zip", 8 * MEGABYTE),
 ];
 
+/** What verify finds under the paths that it is given. */
+export interface Found {
+  samples: Sample[];
+  /** A sentence for everything that is not uploaded, and why. */
+  leftOut: string[];
+}
+
 /**
- * The user's files, and those in the user's folders, each with the type that its name suggests.
+ * The user's files, and those in the user's folders, each with the type that its name suggests. Links
+ * to files are files.
  *
- * @throws {UserError} a file that does not exist, or two that would have one key
+ * @throws {UserError} a file that does not exist, nothing to upload, or two files of one key
  */
-export async function readSamples(paths: string[]): Promise<Sample[]> {
-  const samples: Sample[] = [];
+export async function readSamples(paths: string[]): Promise<Found> {
+  const found: Found = { samples: [], leftOut: [] };
   for (const path of paths) {
     const full = resolve(calledFrom(), path);
-    for await (const [file, name] of filesIn(full, basename(full))) {
-      samples.push(await toSample(file, name));
+    if (!existsSync(full)) {
+      throw new UserError(`Cannot verify "${visible(path)}": there is no such file`);
     }
+    await find(full, basename(full), found);
   }
-  if (samples.length === 0) throw new UserError("There is no file in what you named");
+  const { samples, leftOut } = found;
+  if (samples.length === 0) {
+    throw new UserError(["There is no file in what you named", ...leftOut].join("\n"));
+  }
   const names = samples.map(({ file }) => file);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice === undefined) return samples;
+  if (twice === undefined) return found;
   throw new UserError(`Two files would have the key "${visible(twice)}": verify one at a time`);
 }
 
-/** Paths of files with the keys that they get: a folder's name begins those of its files. */
-async function* filesIn(path: string, name: string): AsyncGenerator<[path: string, name: string]> {
-  let info: Deno.FileInfo;
+/** Adds a file, or all files in a folder; a folder's name begins those of its files. */
+async function find(path: string, name: string, found: Found, isLink = false): Promise<void> {
+  const leaveOut = (why: string) => found.leftOut.push(`"${name}" was left out: ${why}`);
   try {
-    info = await Deno.stat(path);
+    const { isFile, isDirectory } = await Deno.stat(path);
+    if (isFile) found.samples.push(await toSample(path, name));
+    else if (!isDirectory) leaveOut("it is neither a file nor a folder");
+    else if (isLink) leaveOut("it is a link to a folder, and may lead back to where it is");
+    else {
+      for await (const entry of Deno.readDir(path)) {
+        await find(join(path, entry.name), `${name}/${entry.name}`, found, entry.isSymlink);
+      }
+    }
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new UserError(`Cannot verify "${visible(path)}": there is no such file`);
+    leaveOut(whyUnreadable(error as Error, name));
   }
-  if (info.isFile) yield [path, name];
-  if (!info.isDirectory) return;
-  const entries = await Array.fromAsync(Deno.readDir(path));
-  // A link to a folder may lead back to where it is.
-  for (const entry of entries.filter(({ isSymlink }) => !isSymlink)) {
-    yield* filesIn(join(path, entry.name), `${name}/${entry.name}`);
-  }
+}
+
+/** @throws the error, where it is not about the file */
+function whyUnreadable(error: Error & { code?: string }, name: string): string {
+  // Deno puts U+FFFD in place of bytes that are not UTF-8, and does not find that name again.
+  if (error.code === "ENOENT" && name.includes("\ufffd")) return "its name is not UTF-8";
+  if (["ENOENT", "ELOOP"].includes(error.code!)) return "it is gone, or a link to nothing";
+  if (["EACCES", "EPERM"].includes(error.code!)) return "it may not be read";
+  if (error.code === undefined && !(error instanceof Deno.errors.NotCapable)) throw error;
+  return error.message;
 }
 
 async function toSample(path: string, name: string): Promise<Sample> {

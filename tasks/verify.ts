@@ -42,7 +42,11 @@ const PARALLEL_KEYS = 8;
 export async function verifyStack(
   stack: Stack,
   samples: Sample[],
-  options: Pick<Target, "rowDeadlineMs" | "firstRowDeadlineMs"> & { keep: boolean },
+  options: Pick<Target, "rowDeadlineMs" | "firstRowDeadlineMs"> & {
+    keep: boolean;
+    /** Sentences about files that are not uploaded, each a problem. */
+    leftOut?: string[];
+  },
 ): Promise<Report> {
   const { s3_bucket_name, filter_prefix, filter_suffix } = stack.outputs;
   const own = `${filter_prefix}verify-${crypto.randomUUID()}/`;
@@ -51,7 +55,7 @@ export async function verifyStack(
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
   if (!await bucketNotifies(stack)) return silentReport(s3_bucket_name, before);
-  const problems: string[] = [];
+  const problems = [...options.leftOut ?? []];
   let files: FileReport[];
   let after: number;
   try {
@@ -60,7 +64,8 @@ export async function verifyStack(
       isFailing: async () => await countFailed(stack) > before,
     });
     if (!stuck) {
-      say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder} ...`);
+      const but = problems.length > 0 ? `, ${problems.length} left out` : "";
+      say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder}${but} ...`);
     }
     files = stuck ? [stuck] : await oneAfterAnother(
       samples,

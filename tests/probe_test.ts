@@ -152,15 +152,16 @@ permittedTest("verify removes its probe, and keeps the files alone", async (t) =
           return {};
         },
       });
-      const options = { rowDeadlineMs: 100, firstRowDeadlineMs: 100, keep };
+      const leftOut = keep ? ['"a" was left out'] : [];
+      const options = { rowDeadlineMs: 100, firstRowDeadlineMs: 100, keep, leftOut };
       const said = await progressOf(async () => {
-        const report = await verifyStack(stack, [], options);
-        assert.deepEqual(report.problems, []);
+        const { ok, problems } = await verifyStack(stack, [], options);
+        assert.deepEqual([ok, problems], [!keep, leftOut]);
       });
       assert.equal(removed.length, 2);
       assert.match(String(removed[0]), /^in\/verify-[-0-9a-f]{36}\/probe\.txt$/);
       assert.equal(removed[1], removed[0]);
-      assert.match(said, keep ? /to uploads\/in\/ / : /to uploads\/in\/verify-/);
+      assert.match(said, keep ? /to uploads\/in\/, 1 left out / : /to uploads\/in\/verify-/);
     });
   }
 });
