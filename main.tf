@@ -316,7 +316,7 @@ resource "aws_lambda_function" "metadata" {
   lifecycle {
     precondition {
       condition     = fileexists(local.zip_path)
-      error_message = "The function's code build/lambda.zip is not built yet: run deno task build (deno task deploy does so itself)."
+      error_message = "The function's code build/lambda.zip is not built yet: run deno task build (deploy does so itself)."
     }
   }
 
@@ -482,17 +482,17 @@ resource "terraform_data" "stack" {
 
     postcondition {
       condition     = self.input.region == var.aws_region
-      error_message = "This state's stack is in ${self.input.region}, not in ${var.aws_region}. Set aws_region to ${self.input.region}, or deploy another environment to ${var.aws_region}: deno task deploy --env NAME."
+      error_message = "This state's stack is in ${self.input.region}, not in ${var.aws_region}. Set aws_region to ${self.input.region}, or deploy another environment to ${var.aws_region}, with --env NAME."
     }
 
     postcondition {
       condition     = self.input.prefix == local.name_prefix
-      error_message = "This state holds the stack \"${trimsuffix(self.input.prefix, "-")}\", not \"${trimsuffix(local.name_prefix, "-")}\". Set project_name and environment back, or give the other stack a state of its own: deno task deploy --env NAME."
+      error_message = "This state holds the stack \"${trimsuffix(self.input.prefix, "-")}\", not \"${trimsuffix(local.name_prefix, "-")}\". Set project_name and environment back, or give the other stack a state of its own, with --env NAME."
     }
 
     postcondition {
       condition     = can(self.input.name)
-      error_message = "This state was made by an earlier main.tf, whose stacks this one cannot update without replacing the bucket and the table. Run terraform destroy, or deploy another environment: deno task deploy --env NAME."
+      error_message = "This state was made by an earlier main.tf, whose stacks this one cannot update without replacing the bucket and the table. Run terraform destroy, or deploy another environment, with --env NAME."
     }
   }
 }

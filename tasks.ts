@@ -6,6 +6,7 @@
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { sha256Of, writeZip, ZIP_URL } from "./tasks/build.ts";
 import { readClock } from "./tasks/clock.ts";
+import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { toSentence } from "./tasks/failures.ts";
@@ -405,8 +406,9 @@ function task<Name extends OptionName>(task: Task<Name>): Task {
 /** What `deno task help` prints: every task, every option. */
 export function usage(): string {
   const tasks = Object.entries(TASKS).map(([name, { does }]) => [`  ${name}`, does]);
+  const any = denoTask(ANYWHERE, "NAME");
   return [
-    "usage: deno task NAME [options]; deno task NAME --help shows a task's options",
+    `usage: ${any} [options]; ${any} --help shows a task's options`,
     "",
     ...toTable(tasks),
   ].join("\n");
@@ -420,7 +422,7 @@ function helpOf(name: string, task: Task): string {
     ...options.map((option) => [`  ${toUsage(option).slice(1, -1)}`, OPTIONS[option].says]),
   ];
   return [
-    `usage: ${["deno task", name, ...usageOf(task)].join(" ")}`,
+    `usage: ${[denoTask(ANYWHERE, name), ...usageOf(task)].join(" ")}`,
     "",
     `${does}.`,
     ...(rows.length > 0 ? ["", ...toTable(rows)] : []),
@@ -446,13 +448,13 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
     return await task.run(values, words) ?? 0;
   } catch (error) {
     if (interrupted.aborted) {
-      const again = visible(["deno task", name, ...args].join(" "));
+      const again = args.every(canCopy) ? denoTask(ANYWHERE, name, ...args) : "the same command";
       say(`Interrupted: ${task.afterCtrlC(again)}`);
       return 130;
     }
     const sentence = toSentence(error, Deno.env.toObject());
     if (sentence === undefined) say(error instanceof Error ? error.stack! : String(error));
-    say(sentence ?? `deno task ${name} broke off by a fault of its own, shown above: report it`);
+    say(sentence ?? `The task ${name} broke off by a fault of its own, shown above: report it`);
     return error instanceof FindingError ? 1 : task.failureCode ?? 1;
   }
 }

@@ -1,6 +1,7 @@
 /** What all open pages show. The first page starts the one poller, and the last one ends it. */
 
 import { type Clock, readClock } from "../tasks/clock.ts";
+import { denoTask } from "../tasks/commands.ts";
 import { followNews, type News } from "../tasks/feed.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "../tasks/function.ts";
 import type { Upload } from "../handler.ts";
@@ -61,7 +62,8 @@ export class Board {
     const note = prefix + suffix === ""
       ? ""
       : `Keys get the prefix "${prefix}"; those like ${prefix}…${suffix} are recorded.`;
-    tell({ type: "place", place: this.place, prefix, note });
+    const followLog = denoTask(this.stack, "logs", "--follow");
+    tell({ type: "place", place: this.place, prefix, note, followLog });
     tell({ type: "code", code: this.#code });
     if (this.#parts) tell({ type: "cards", cards: this.#cards(this.#parts) });
     for (const shown of this.#rows.values()) tell({ type: "row", ...shown, isNew: false });
@@ -148,7 +150,9 @@ export class Board {
         const { name, message } = error as Error;
         this.#setTrouble(
           `There is no news: AWS does not answer as it should (${name}: ${message}). It is asked ` +
-            "again all the time; if this stays, run deno task status in a terminal.",
+            `again all the time; if this stays, run ${
+              denoTask(this.stack, "status")
+            } in a terminal.`,
         );
         await pause(this.pollMs, signal).catch(() => {});
       }

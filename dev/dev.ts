@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import * as esbuild from "esbuild";
 import { sha256Of, ZIP_URL } from "../tasks/build.ts";
+import { denoTask } from "../tasks/commands.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { updateCode } from "../tasks/function.ts";
 import { replayFailures } from "../tasks/replay.ts";
@@ -125,13 +126,14 @@ async function readRecord(workspace: string): Promise<string> {
 /** Makes the function run what was deployed, or says what it runs instead. */
 async function putBack(
   stack: Stack,
-  { workspace, flags }: Target,
+  target: Target,
   deployed: Deployed,
   sha256: string,
 ): Promise<void> {
   if (sha256 === deployed.sha256) return;
   const runs = "The function runs this folder's code as it was saved last";
-  const remedy = `deno task deploy${flags} deploys this folder's code for good`;
+  const { workspace } = target;
+  const remedy = `${denoTask(target, "deploy")} deploys this folder's code for good`;
   try {
     using _lock = await lockWorkspace(workspace);
     if (await readRecord(workspace) !== deployed.recordedSha256) {

@@ -33,8 +33,8 @@ export interface Code {
 }
 
 export type Message =
-  /** First of all: where this is, what an upload's key begins with, and a word about it. */
-  | { type: "place"; place: string; prefix: string; note: string }
+  /** First of all: where this is, what an upload's key begins with, a word about it, and a command. */
+  | { type: "place"; place: string; prefix: string; note: string; followLog: string }
   /** `ms`: from the end of its upload by this server to its row. */
   | { type: "row"; row: Row; ms?: number; isNew: boolean }
   /** All that is known; `note` says what is in the queue beside it. */

@@ -27,6 +27,7 @@ const waiting: { file: File; key: string }[] = [];
 const latencies: number[] = [];
 let sending = 0;
 let prefix = "";
+let followLog = "";
 let isReady = false;
 
 function find<T extends Element = HTMLElement>(selector: string, within: ParentNode = document): T {
@@ -64,7 +65,7 @@ async function follow(): Promise<void> {
         for (const line of lines) take(JSON.parse(line));
       }
     } catch { /* as at the stream's end */ }
-    connect("lost", "Disconnected: run deno task dev again, and open the address that it prints");
+    connect("lost", "Disconnected: start dev again, and open the address that it prints");
     await new Promise((resolve) => setTimeout(resolve, 2000));
   }
 }
@@ -78,7 +79,7 @@ function connect(state: "live" | "lost", text: string): void {
 function take(message: Message): void {
   switch (message.type) {
     case "place":
-      prefix = message.prefix;
+      ({ prefix, followLog } = message);
       show("#place", message.place);
       return show("#prefix", message.note);
     case "row":
@@ -148,7 +149,7 @@ function showAges(): void {
   }
   for (const { item, sinceMs } of uploaded.values()) {
     if (Date.now() - sinceMs < LATE_MS) continue;
-    show(".note", "no row yet: deno task logs --follow shows what the function does", item);
+    show(".note", `no row yet: ${followLog} shows what the function does`, item);
   }
 }
 

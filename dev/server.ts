@@ -76,7 +76,7 @@ export async function serve(board: Board, actions: Actions): Promise<Server> {
         ? await answer(request, board, actions, ending.signal).catch(toFailure)
         : refuse(
           401,
-          "The token is missing or wrong: open the address that deno task dev printed",
+          "The token is missing or wrong: open the address that dev printed",
         ));
     for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
     return response;

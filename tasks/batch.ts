@@ -10,6 +10,7 @@ import {
 import { CREATED_BEFORE } from "../function/batch.ts";
 import { narrowest } from "./backfill.ts";
 import { readClock } from "./clock.ts";
+import { denoTask } from "./commands.ts";
 import { SETTLED_MS } from "./rows.ts";
 import { pause } from "./signals.ts";
 import { configOf, type Stack, type Where, withStack } from "./target.ts";
@@ -45,12 +46,10 @@ export interface JobOptions {
   prefix: string;
   /** Does not wait for the job's end. */
   detach: boolean;
-  /** The options that name the environment, as ` --env prod`. */
-  flags?: string;
   pollMs?: number;
 }
 
-type StackOfJob = Pick<Stack, "outputs">;
+type StackOfJob = Pick<Stack, "outputs" | "flags">;
 
 /** The story of `backfill --batch`. */
 export async function backfillByJob(
@@ -65,7 +64,7 @@ export async function backfillByJob(
   await withStack(where, async (stack, target) => {
     const control = new S3ControlClient(configOf(target, stack.outputs.aws_region));
     const nowMs = (await readClock(stack))();
-    const report = await runJob(control, stack, { ...options, nowMs, flags: target.flags });
+    const report = await runJob(control, stack, { ...options, nowMs });
     print(report, json, jobToText);
     if (!report.ok) throw new FindingError("The job did not record all objects: see above");
   });
@@ -80,13 +79,12 @@ export async function backfillByJob(
 export async function runJob(
   control: S3ControlClient,
   stack: StackOfJob,
-  { job, prefix, detach, nowMs, flags = "", pollMs = POLL_MS }: JobOptions & { nowMs: number },
+  { job, prefix, detach, nowMs, pollMs = POLL_MS }: JobOptions & { nowMs: number },
 ): Promise<JobReport> {
   const id = job ?? await createJob(control, stack, prefix, nowMs);
   if (job === undefined) {
-    say(
-      `Job ${id} runs on AWS by itself: deno task backfill --batch ${id}${flags} looks at it again`,
-    );
+    const again = denoTask(stack, "backfill", "--batch", id);
+    say(`Job ${id} runs on AWS by itself: ${again} looks at it again`);
   }
   while (true) {
     const found = await findJob(control, stack, id);
@@ -156,20 +154,20 @@ function filterOf(before: Date, prefix: string, suffix: string): JobManifestGene
 
 async function findJob(
   control: S3ControlClient,
-  { outputs }: StackOfJob,
+  stack: StackOfJob,
   id: string,
 ): Promise<JobDescriptor> {
   const notOfStack = () =>
     new UserError(
-      `${
-        visible(id)
-      } is no job of this stack; deno task backfill --batch makes one, and says its id`,
+      `${visible(id)} is no job of this stack; ${
+        denoTask(stack, "backfill", "--batch")
+      } makes one, and says its id`,
     );
   try {
-    const { account_id: AccountId } = outputs;
+    const { account_id: AccountId, lambda_function_arn } = stack.outputs;
     const { Job = {} } = await control.send(new DescribeJobCommand({ AccountId, JobId: id }));
     const { FunctionArn } = Job.Operation?.LambdaInvoke ?? {};
-    if (FunctionArn === outputs.lambda_function_arn) return Job;
+    if (FunctionArn === lambda_function_arn) return Job;
   } catch (error) {
     if ((error as Error).name !== "NotFoundException") throw error;
   }

@@ -5,6 +5,7 @@ import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam"
 import { DeleteObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { writeZip } from "./build.ts";
 import type { FileReport } from "./check_file.ts";
+import { denoTask } from "./commands.ts";
 import { deploy } from "./deploy.ts";
 import { destroy } from "./destroy.ts";
 import { readText } from "./files.ts";
@@ -15,7 +16,7 @@ import { SAMPLES } from "./samples.ts";
 import { interrupted, pause } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
 import { color, type Story, tell } from "./steps.ts";
-import { connect, DEMO, lockWorkspace, openTarget, type Stack } from "./target.ts";
+import { connect, DEMO, lockWorkspace, openTarget, type Stack, targetOf } from "./target.ts";
 import { clip, FindingError, plural, say, toTable, visible } from "./terminal.ts";
 import { LOCAL_FOLDER } from "./tools.ts";
 import { type Report, rowToText, verifyStack } from "./verify.ts";
@@ -56,10 +57,12 @@ async function tellAll(story: Story): Promise<void> {
   story.line(NEXT);
 }
 
+const next = (...words: string[]) => `  ${denoTask(targetOf({ local: true }), ...words)}`;
+
 const NEXT = toTable([
-  ["  deno task deploy --local", "the same, until destroy --local"],
-  ["  deno task verify README.md --keep --local", "a file of yours"],
-  ["  deno task rows --local", "its row"],
+  [next("deploy"), "the same, until destroy --local"],
+  [next("verify", "README.md", "--keep"), "a file of yours"],
+  [next("rows"), "its row"],
 ]).join("\n");
 
 async function onTarget(story: Story): Promise<void> {

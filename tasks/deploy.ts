@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { EARLY_MINUTES } from "../function/read.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
+import { denoTask } from "./commands.ts";
 import { temporaryFolder } from "./files.ts";
 import { updateCode } from "./function.ts";
 import { adoptLeftovers, sayLeftovers } from "./leftovers.ts";
@@ -45,13 +46,15 @@ export async function deploy(
 /** Says what the function does while S3 may not know the objects of a new stack. */
 export function sayIfNew(
   { created = "" }: Pick<terraform.State, "created">,
-  { flags }: Pick<Target, "flags">,
+  target: Pick<Target, "flags">,
   nowMs: number,
 ): void {
   if (!(nowMs < Date.parse(created) + EARLY_MINUTES * 60_000)) return;
   say(
     `The stack is younger than ${EARLY_MINUTES} minutes, in which S3 may answer 404 for an object ` +
-      `that is there: such events are tried again, and deno task replay${flags} runs those that ` +
+      `that is there: such events are tried again, and ${
+        denoTask(target, "replay")
+      } runs those that ` +
       "end in the failure queue",
   );
 }
@@ -74,7 +77,7 @@ export async function repairCode(stack: Stack, zip: Uint8Array): Promise<void> {
 export async function confirmPlan(
   losses: Loss[],
   yes: boolean,
-  { flags }: Pick<Target, "flags">,
+  target: Pick<Target, "flags">,
 ): Promise<void> {
   if (losses.length === 0) {
     if (!yes) await confirm("Apply this plan?");
@@ -88,7 +91,7 @@ export async function confirmPlan(
   if (yes) {
     throw new UserError(
       "Nothing was changed, as --yes alone does not delete data: to lose what is listed above, run " +
-        `deno task deploy${flags} and type ${visible(name)} when asked`,
+        `${denoTask(target, "deploy")} and type ${visible(name)} when asked`,
     );
   }
   await confirm("Apply this plan and lose what is listed above?", name);

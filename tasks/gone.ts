@@ -3,6 +3,8 @@
 import { CloudWatchLogsServiceException } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBServiceException } from "@aws-sdk/client-dynamodb";
 import { LambdaServiceException } from "@aws-sdk/client-lambda";
+import { denoTask } from "./commands.ts";
+import type { Stack } from "./target.ts";
 import { visible } from "./terminal.ts";
 import type { Outputs } from "./terraform.ts";
 
@@ -19,14 +21,17 @@ type Part = [kind: keyof typeof MADE_AGAIN, name: string];
 
 /**
  * A sentence that names the part whose absence is behind an error, and what to do; undefined for any
- * other error. `flags` are the options that name the environment.
+ * other error.
  */
-export function sayGone(error: unknown, outputs: Outputs, flags = ""): string | undefined {
-  const part = partOf(error, outputs);
+export function sayGone(
+  error: unknown,
+  stack: Pick<Stack, "outputs" | "flags">,
+): string | undefined {
+  const part = partOf(error, stack.outputs);
   if (part === undefined) return undefined;
   const [kind, name] = part;
   return `The ${kind} ${visible(name)} does not exist any more: ` +
-    `deno task deploy${flags} ${MADE_AGAIN[kind]}`;
+    `${denoTask(stack, "deploy")} ${MADE_AGAIN[kind]}`;
 }
 
 function partOf(error: unknown, outputs: Outputs): Part | undefined {

@@ -2,6 +2,7 @@
 
 import { parseArgs } from "node:util";
 import { closest, distance } from "fastest-levenshtein";
+import { ANYWHERE, denoTask } from "./commands.ts";
 import { MOST_CALLS } from "./parallel.ts";
 import { UserError, visible } from "./terminal.ts";
 
@@ -114,7 +115,7 @@ export function parseArguments<Name extends OptionName>(
 ): { values: Values<Name>; words: string[] } {
   const misused = (problem: string) => {
     const takes = usageOf({ options, words }).join(" ") || "no options";
-    return new UserError(`${problem}; deno task ${task} takes ${takes}`);
+    return new UserError(`${problem}; ${denoTask(ANYWHERE, task)} takes ${takes}`);
   };
   const isSwitch = (name: Name) => !("value" in OPTIONS[name]);
   const { tokens, positionals } = parseArgs({

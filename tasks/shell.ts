@@ -1,6 +1,7 @@
 /** Running programs: echoes each command, passes Ctrl-C on, and explains failures. */
 
 import { fileURLToPath } from "node:url";
+import { shellWord } from "./commands.ts";
 import { children, endGroup, interrupted } from "./signals.ts";
 import { say, show, UserError, visible } from "./terminal.ts";
 
@@ -169,9 +170,4 @@ function byLine(
       if (rest !== "") pass(rest, lines);
     },
   });
-}
-
-/** A word as a shell takes it, quoted where it must be. */
-export function shellWord(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

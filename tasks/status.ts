@@ -4,6 +4,7 @@ import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { type Clock, readClock } from "./clock.ts";
+import { denoTask } from "./commands.ts";
 import { sayGone } from "./gone.ts";
 import { searchBack } from "./log_search.ts";
 import { parseLine, WRITTEN } from "./logs.ts";
@@ -57,7 +58,7 @@ export async function readStatus(stack: Stack, builtSha256: string | undefined):
     try {
       return await look;
     } catch (error) {
-      const sentence = sayGone(error, stack.outputs);
+      const sentence = sayGone(error, stack);
       if (sentence === undefined) throw error;
       gone.push(sentence);
     }
@@ -81,25 +82,29 @@ export async function readStatus(stack: Stack, builtSha256: string | undefined):
     failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
     alarms,
   };
-  const problems = [...gone, ...problemsOf(seen, notifies === false)];
+  const problems = [...gone, ...problemsOf(stack, seen, notifies === false)];
   return { ok: problems.length === 0, ...seen, problems };
 }
 
 function problemsOf(
+  target: Pick<Stack, "flags">,
   { bucket, function: fn, failureQueue, alarms }: Omit<Status, "ok" | "problems">,
   isSilent: boolean,
 ): string[] {
   const problems: string[] = [];
-  if (isSilent) problems.push(`the bucket ${bucket.name} does not call the function; deploy again`);
+  const deployAgain = `${denoTask(target, "deploy")} puts it right`;
+  if (isSilent) problems.push(`the bucket ${bucket.name} calls no function; ${deployAgain}`);
   if (fn && !["Active", "Inactive"].includes(fn.state)) {
     problems.push(`the function is ${fn.state}, not Active`);
   }
   if (fn?.code === "other than built here") {
-    problems.push("the function runs other code than build/lambda.zip; deploy again");
+    problems.push(`the function runs other code than build/lambda.zip; ${deployAgain}`);
   }
   const failed = failureQueue.visible + failureQueue.inFlight;
   if (failed > 0) {
-    const why = "deno task logs says why, deno task replay runs them again";
+    const why = `${denoTask(target, "logs")} says why, ${
+      denoTask(target, "replay")
+    } runs them again`;
     problems.push(`${plural(failed, "event")} in the failure queue: ${why}`);
   }
   problems.push(...alarms.map(({ name }) => `the alarm ${name} is in ALARM`));

@@ -9,6 +9,7 @@ import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient } from "@aws-sdk/client-sts";
+import { denoTask } from "./commands.ts";
 import * as credentials from "./credentials.ts";
 import { sayGone } from "./gone.ts";
 import { requestHandler } from "./proxy.ts";
@@ -78,7 +79,7 @@ export interface Clients {
 }
 
 /** What is deployed: its outputs, and clients of its region. */
-export interface Stack extends Clients {
+export interface Stack extends Clients, Pick<Target, "flags"> {
   outputs: terraform.Outputs;
 }
 
@@ -182,17 +183,18 @@ export async function withStack(
   const outputs = await terraform.outputs(target.workspace);
   if (outputs === undefined) throw nothingDeployed(target);
   await checkCredentials(target);
+  const stack = connect(target, outputs);
   try {
-    await work(connect(target, outputs), target);
+    await work(stack, target);
   } catch (error) {
-    const sentence = sayGone(error, outputs, target.flags);
+    const sentence = sayGone(error, stack);
     throw sentence === undefined ? error : new UserError(sentence);
   }
 }
 
 /** What is deployed at a target, by its outputs. */
 export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
-  return { ...clientsOf(target, outputs.aws_region), outputs };
+  return { ...clientsOf(target, outputs.aws_region), outputs, flags: target.flags };
 }
 
 /** What every client of a region needs to know. */
@@ -254,8 +256,8 @@ export async function lockWorkspace(workspace: string): Promise<Disposable> {
   return file;
 }
 
-function nothingDeployed({ place, flags }: Target): NothingDeployedError {
+function nothingDeployed(target: Target): NothingDeployedError {
   return new NothingDeployedError(
-    `Nothing is deployed ${place}: run deno task deploy${flags} first`,
+    `Nothing is deployed ${target.place}: run ${denoTask(target, "deploy")} first`,
   );
 }

@@ -3,6 +3,7 @@
 import type { Upload } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { checkFile, type FileReport } from "./check_file.ts";
+import { denoTask } from "./commands.ts";
 import { bucketNotifies, countFailures, encodeKey, invoke, toEvent } from "./function.ts";
 import { forEachParallel } from "./parallel.ts";
 import { probeTrigger } from "./probe.ts";
@@ -54,7 +55,7 @@ export async function verifyStack(
   const keys = samples.map(({ file }) => keyIn(stack, folder, file, options));
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
-  if (!await bucketNotifies(stack)) return silentReport(s3_bucket_name, before);
+  if (!await bucketNotifies(stack)) return silentReport(stack, before);
   const problems = [...options.leftOut ?? []];
   let files: FileReport[];
   let after: number;
@@ -191,9 +192,11 @@ function uploadOfRow(row: Item): Upload {
 }
 
 /** No row would come, however long one waits. */
-function silentReport(bucket: string, failed: number): Report {
+function silentReport(stack: Stack, failed: number): Report {
+  const bucket = stack.outputs.s3_bucket_name;
   const problem =
-    `the bucket ${bucket} has no notification that calls the function, so nothing was uploaded; deploy again`;
+    `the bucket ${bucket} has no notification that calls the function, so nothing was uploaded; ` +
+    `${denoTask(stack, "deploy")} puts it right`;
   const failureQueue = { before: failed, after: failed };
   return { ok: false, bucket, files: [], failureQueue, problems: [problem] };
 }

@@ -4,6 +4,7 @@ import { versionOf } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
 import { bucketNotifies } from "./function.ts";
 import type { Clock } from "./clock.ts";
+import { canCopy, denoTask } from "./commands.ts";
 import { searchBack } from "./log_search.ts";
 import { logToText, parseLine } from "./logs.ts";
 import { replayFailures } from "./replay.ts";
@@ -75,11 +76,14 @@ export async function explain(
     lastError: last?.outcome === "failed" ? String(last.error) : undefined,
     failures,
   };
-  return { ...facts, ...conclude(facts) };
+  return { ...facts, ...conclude(facts, stack) };
 }
 
 /** What the facts mean, and what to do. */
-export function conclude(facts: Facts): { ok: boolean; conclusion: string } {
+export function conclude(
+  facts: Facts,
+  target: Pick<Stack, "flags">,
+): { ok: boolean; conclusion: string } {
   const { key, versions: [newest], rows, failures: [failure] } = facts;
   const good = (conclusion: string) => ({ ok: true, conclusion });
   const bad = (conclusion: string) => ({ ok: false, conclusion });
@@ -97,7 +101,7 @@ export function conclude(facts: Facts): { ok: boolean; conclusion: string } {
   if (failure) {
     return bad(
       `Its event failed three times: ${failure.error ?? "the reason is not known"}. ` +
-        "Fix the cause, then run deno task replay.",
+        `Fix the cause, then run ${denoTask(target, "replay")}.`,
     );
   }
   if (!facts.matches) {
@@ -109,11 +113,16 @@ export function conclude(facts: Facts): { ok: boolean; conclusion: string } {
     return bad(`The function failed: ${facts.lastError}. Lambda tries again within minutes.`);
   }
   if (!facts.notifies) {
-    return bad("The bucket does not call the function: run deno task deploy, then backfill.");
+    return bad(
+      `The bucket does not call the function: run ${denoTask(target, "deploy")}, then backfill.`,
+    );
   }
   return bad(
     "Its event did not arrive: the object is newer than a minute, older than the trigger, or its " +
-      `event was lost. Run deno task backfill --prefix ${JSON.stringify(key)}.`,
+      "event was lost. " +
+      (canCopy(key)
+        ? `Run ${denoTask(target, "backfill", "--prefix", key)}.`
+        : "Run backfill; the key holds characters that can't be copied, so its command is not shown."),
   );
 }
 

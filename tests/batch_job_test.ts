@@ -22,7 +22,7 @@ const OUTPUTS = {
 
 const NOW_MS = Date.parse("2026-01-02T03:04:05Z");
 
-const OPTIONS = { nowMs: NOW_MS, prefix: "", detach: false, flags: " --env x", pollMs: 1 };
+const OPTIONS = { nowMs: NOW_MS, prefix: "", detach: false, pollMs: 1 };
 
 /** What DescribeJob answers of a job: its status, and its counts if its objects are listed. */
 function job(status: string, counts?: [all: number, succeeded: number, failed: number], more = "") {
@@ -163,7 +163,9 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
     for (const id of ["0c-3", "0d-4", "0e-5"]) {
       await assert.rejects(run(control, { ...OPTIONS, job: id }), {
         name: "UserError",
-        message: new RegExp(`^${id} is no job of this stack; deno task backfill --batch makes`),
+        message: new RegExp(
+          `^${id} is no job of this stack; deno task backfill --batch --env x makes`,
+        ),
       });
     }
   },
@@ -226,7 +228,7 @@ async function run(
   const { runJob } = await import("../tasks/batch.ts");
   let report: JobReport | undefined;
   const progress = await progressOf(async () => {
-    report = await runJob(control.client, { outputs }, options);
+    report = await runJob(control.client, { outputs, flags: " --env x" }, options);
   });
   return { report: report!, progress: progress.split("\n").filter((line) => line !== "") };
 }

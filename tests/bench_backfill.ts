@@ -53,7 +53,7 @@ async function operate(ca: string): Promise<void> {
   let peakMb = 0;
   const look = () => peakMb = Math.max(peakMb, Deno.memoryUsage().rss / 1024 ** 2);
   const timer = setInterval(look, 50);
-  const { ok, objects } = await backfillRows({ ...clients, outputs: OUTPUTS }, {
+  const { ok, objects } = await backfillRows({ ...clients, outputs: OUTPUTS, flags: "" }, {
     prefix: "",
     dryRun: false,
     concurrency: OPTIONS.concurrency.read(undefined),

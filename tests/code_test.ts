@@ -33,7 +33,7 @@ permittedTest("status counts other code than built here as a problem", async () 
   });
   const problems = async (built?: string) => (await readStatus(stack, built)).problems;
   assert.deepEqual(await problems("built"), [
-    "the function runs other code than build/lambda.zip; deploy again",
+    "the function runs other code than build/lambda.zip; deno task deploy --env x puts it right",
   ]);
   assert.deepEqual(await problems("deployed"), []);
   assert.deepEqual(await problems(), []);

@@ -107,7 +107,7 @@ export const NOTIFIES: Answers = {
   }),
 };
 
-/** A deployed stack whose clients are one fake, and the calls that this got. S3 has the local time. */
+/** A stack in environment x whose clients are one fake, and the calls that this got. S3 has the local time. */
 export async function fakeStack(answers: Answers) {
   const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
   const calls: { name: string; input: Input }[] = [];
@@ -128,7 +128,10 @@ export async function fakeStack(answers: Answers) {
   const client = { send };
   const names = ["s3", "lambda", "sqs", "logs", "cloudwatch", "iam", "sts"];
   const clients = Object.fromEntries(names.map((name) => [name, client]));
-  return { stack: { ...clients, dynamo, outputs: OUTPUTS } as unknown as Stack, calls };
+  return {
+    stack: { ...clients, dynamo, outputs: OUTPUTS, flags: " --env x" } as unknown as Stack,
+    calls,
+  };
 }
 
 /** An answer of S3's at a time. */

@@ -10,7 +10,7 @@ permittedTest("sayGone() names the part that is gone and what to do, in every ta
   const logs = await import("@aws-sdk/client-cloudwatch-logs");
   const s3 = await import("@aws-sdk/client-s3");
   const sqs = await import("@aws-sdk/client-sqs");
-  const { stack: { outputs } } = await fakeStack({});
+  const { stack } = await fakeStack({});
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
   const older = Object.assign(new Error(), { name: "AWS.SimpleQueueService.NonExistentQueue" });
   const cases: [Error, RegExp | undefined][] = [
@@ -28,7 +28,7 @@ permittedTest("sayGone() names the part that is gone and what to do, in every ta
     [new Error("other"), undefined],
   ];
   for (const [error, expected] of cases) {
-    const sentence = sayGone(error, outputs, " --env x");
+    const sentence = sayGone(error, stack);
     if (expected) assert.match(sentence ?? "", expected);
     else assert.equal(sentence, undefined);
   }

@@ -70,7 +70,7 @@ export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Depl
   assert.ok(found);
   const close = () => Promise.resolve();
   const deployer = connect({ ...pipeline.target, ca, [Symbol.asyncDispose]: close }, found);
-  const root = { outputs: found, ...rootClients(ca) };
+  const root = { ...deployer, ...rootClients(ca) };
   return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca };
 }
 

@@ -77,7 +77,7 @@ async function endsDev(page: Page, dev: { url: string; close(): Promise<void> })
   await shows(page, "#connection", /^Connected$/);
   await page.evaluate("scrollTo(0, document.body.scrollHeight)");
   await dev.close();
-  await shows(page, "#connection", /^Disconnected: run deno task dev again/);
+  await shows(page, "#connection", /^Disconnected: start dev again/);
   assert.ok(await page.evaluate("scrollY") as number > 100);
   const top = "document.querySelector('#connection').getBoundingClientRect().top";
   assert.ok(await page.evaluate(top) as number >= 0, "it is out of sight");

@@ -70,7 +70,10 @@ export const FAIL: Steps<Deployed> = {
     const { ok, failureQueue, rows, problems }: Status = JSON.parse(status.stdout);
     assert.equal(ok, false);
     assert.deepEqual(failureQueue, { visible: 1, inFlight: 0 });
-    assert.match(problems.join(), /^1 event in the failure queue: deno task logs says why/);
+    assert.match(
+      problems.join(),
+      /^1 event in the failure queue: deno task logs --local.* says why/,
+    );
     assert.equal(rows[0].file_key, "poison/good.txt");
 
     const logs = await task(deployed, "logs", "--since", "5m");

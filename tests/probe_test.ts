@@ -194,7 +194,7 @@ permittedTest("verify uploads nothing to a bucket that calls nothing", async () 
   const { ok, problems } = await verifyStack(stack, [], options);
   assert.deepEqual([ok, problems], [false, [
     "the bucket uploads has no notification that calls the function, so nothing was uploaded; " +
-    "deploy again",
+    "deno task deploy --env x puts it right",
   ]]);
   assert.equal(calls.some(({ name }) => name === "PutObjectCommand"), false);
 });

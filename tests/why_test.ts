@@ -23,19 +23,26 @@ const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegE
   ["nothing at all", { versions: [] }, false, /^There is no such object and no row of it/],
   ["deleted for good", { versions: [], rows: [ROW] }, true, /deleted, with all its versions/],
   ["a delete marker", { versions: [{ versionId: "v3" }] }, true, /a delete marker is its newest/],
-  ["failed three times", { failures: [FAILURE] }, false, /E: denied\. .* deno task replay\.$/],
+  [
+    "failed three times",
+    { failures: [FAILURE] },
+    false,
+    /E: denied\. .* deno task replay --env x\.$/,
+  ],
   ["of an object that is gone", { versions: [], failures: [FAILURE] }, false, /failed three/],
   ["filtered out", { matches: false }, false, /^The trigger ignores this key/],
   ["failed just now", { lastError: "E: x" }, false, /^The function failed: E: x\. Lambda tries/],
-  ["no trigger", { notifies: false }, false, /^The bucket does not call the function/],
-  ["no event", {}, false, /deno task backfill --prefix "in\/a\.txt"\.$/],
+  ["no trigger", { notifies: false }, false, /: run deno task deploy --env x, then backfill\.$/],
+  ["no event", {}, false, / Run deno task backfill --prefix in\/a\.txt --env x\.$/],
+  ["a key with a command", { key: "$(id) `id`" }, false, / --prefix '\$\(id\) `id`' --env x\.$/],
+  ["a key that can't be copied", { key: "a\n$(id)" }, false, / lost\. Run backfill; [^$]*$/],
 ];
 
 permittedTest("conclude() says what is wrong with a key, and what to do", async (t) => {
   const { conclude } = await import("../tasks/why.ts");
   for (const [name, facts, ok, conclusion] of CASES) {
     await t.step(name, () => {
-      const concluded = conclude({ ...FACTS, ...facts });
+      const concluded = conclude({ ...FACTS, ...facts }, { flags: " --env x" });
       assert.equal(concluded.ok, ok);
       assert.match(concluded.conclusion, conclusion);
     });
