@@ -16,10 +16,9 @@ import { GetFunctionCommand, GetPolicyCommand } from "@aws-sdk/client-lambda";
 import { HeadBucketCommand } from "@aws-sdk/client-s3";
 import { GetQueueUrlCommand } from "@aws-sdk/client-sqs";
 import { GetCallerIdentityCommand } from "@aws-sdk/client-sts";
-import { shellWord } from "./shell.ts";
 import { interrupted } from "./signals.ts";
 import { type Clients, clientsOf, type OpenTarget } from "./target.ts";
-import { say } from "./terminal.ts";
+import { say, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
 /** A resource that bears the stack's name. */
@@ -122,21 +121,13 @@ function isIncomplete({ tainted, attributes }: terraform.Resource): boolean {
   return tainted && "arn" in attributes && !attributes.arn;
 }
 
-/** Says what AWS has and the state lacks, with the lines that import it. */
+/** Says what AWS has and the state lacks. */
 export async function sayLeftovers(target: OpenTarget): Promise<void> {
-  const { workspace } = target;
-  const state = await terraform.pullState(workspace);
+  const state = await terraform.pullState(target.workspace);
   const leftovers = await findLeftovers(target, state);
   if (leftovers.length === 0) return;
-  say("In AWS, but not in the state, as after an interrupted apply. deploy does this first:");
-  const incomplete = incompleteIn(state);
-  const lines = incomplete.length > 0 ? [["state", "rm", ...incomplete]] : [];
-  for (const { address, id } of leftovers) {
-    lines.push(await terraform.importArgs(workspace, address, id));
-  }
-  for (const words of lines) {
-    say(`  TF_WORKSPACE=${workspace} terraform ${words.map(shellWord).join(" ")}`);
-  }
+  say("In AWS, but not in the state, as after an interrupted apply. deploy imports first:");
+  for (const { address, id } of leftovers) say(`  ${address}  ${visible(id)}`);
 }
 
 /**

@@ -204,17 +204,8 @@ export async function importResource(
   address: string,
   id: string,
 ): Promise<void> {
-  await terraform(workspace, await importArgs(workspace, address, id));
-}
-
-/** The words after `terraform` that take what exists in AWS into the state. */
-export async function importArgs(
-  workspace: string,
-  address: string,
-  id: string,
-): Promise<string[]> {
   const { args } = await variableSources(workspace);
-  return ["import", "-input=false", LOCK, ...args, address, id];
+  await terraform(workspace, ["import", "-input=false", LOCK, ...args, address, id]);
 }
 
 /** Takes resources out of the state, and leaves them in AWS. */
@@ -386,7 +377,7 @@ async function terraform(
     });
   } catch (error) {
     if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
-    const message = explainFailure(command, error.code, error.stderr);
+    const message = explainFailure(command, error.code, error.stderr, workspace);
     throw new RunError(message, error.code, error.stderr);
   }
 }

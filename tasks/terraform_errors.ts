@@ -2,6 +2,7 @@
 
 import { stripVTControlCharacters } from "node:util";
 import { REFUSALS } from "./failures.ts";
+import { visible } from "./terminal.ts";
 
 /** What to do about failures that Terraform tells at length, by what it writes. */
 const REMEDIES: [pattern: RegExp, remedy: string][] = [
@@ -12,10 +13,6 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
     /invalid AWS Region/i,
     "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, move to a newer provider as README.md says of Node 24",
-  ],
-  [
-    /Error acquiring the state lock/,
-    "another Terraform works on this state, as shown above; wait for it (if it was killed, terraform force-unlock ID)",
   ],
   [
     /state migration|-migrate-state/,
@@ -57,16 +54,31 @@ const LOG_LINE = /^(\d{4}-\d\d-\d\dT\S+ \[\w+\]| {2}\| |\{"@)/;
 
 const MOST_CHARACTERS = 400;
 
-/** The sentence to end with, when `terraform COMMAND` has failed. */
-export function explainFailure(command: string, code: number, stderr: string): string {
+/** The sentence to end with, when `terraform COMMAND` has failed in a workspace. */
+export function explainFailure(
+  command: string,
+  code: number,
+  stderr: string,
+  workspace = "default",
+): string {
   const errors = errorsOf(stderr);
   // Terraform wraps its messages anywhere.
   const text = errors.join("\n").replace(/\s+/g, " ");
-  const remedy = REMEDIES.find(([pattern]) => pattern.test(text))?.[1];
+  const remedy = lockRemedy(text, workspace) ??
+    REMEDIES.find(([pattern]) => pattern.test(text))?.[1];
   if (remedy !== undefined) return `terraform ${command} failed: ${remedy}`;
   if (errors.length === 0) return `terraform ${command} failed with exit code ${code}, see above`;
   const more = errors.length === 1 ? "" : ` (and ${errors.length - 1} more above)`;
   return `terraform ${command} failed: ${summaryOf(errors[0])}${more}`;
+}
+
+/** What to do about a lock, by what Terraform writes of it: its id, and who holds it. */
+function lockRemedy(text: string, workspace: string): string | undefined {
+  if (!text.includes("Error acquiring the state lock")) return undefined;
+  const [, id = "ID"] = /\bID: ([\w-]+)/.exec(text) ?? [];
+  const [, who = "somebody"] = /\bWho: (\S+)/.exec(text) ?? [];
+  return `another Terraform works on this state, of ${visible(who)}; wait for it, or if it was ` +
+    `killed run TF_WORKSPACE=${workspace} terraform force-unlock ${id}`;
 }
 
 /** Terraform's errors, each from its word "Error:" on; no warnings, no log, no frames. */

@@ -27,6 +27,12 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     "terraform plan failed: the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],
   [
+    "a lock that another one holds, or left",
+    "Error: Error acquiring the state lock\n\nError message: resource temporarily unavailable\nLock\n" +
+    "Info:\n  ID:        0a-1\n  Path:      x\n  Who:       me@host\n",
+    "terraform plan failed: another Terraform works on this state, of me@host; wait for it, or if it was killed run TF_WORKSPACE=a terraform force-unlock 0a-1",
+  ],
+  [
     "an import of what a variable switches off",
     "\nError: Configuration for import target does not\nexist\n\nThe configuration for the given import\n",
     "terraform plan failed: a variable switches off what is to be imported; set batch_backfill = true, run it again, and then switch it off",
@@ -91,7 +97,7 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
 
 Deno.test("explainFailure() ends with what is wrong and what to do", () => {
   for (const [name, stderr, sentence] of CASES) {
-    const actual = explainFailure("plan", 1, stderr);
+    const actual = explainFailure("plan", 1, stderr, "a");
     if (typeof sentence === "string") assert.equal(actual, sentence, name);
     else assert.match(actual, sentence, name);
     assert.equal(actual.includes("\n"), false, name);
