@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
 import { interrupted, pause } from "./signals.ts";
-import { escapeJson, toJson, visible } from "./terminal.ts";
+import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
 
 /** Lines may arrive so much later than others of the same time. */
 const LATE_MS = 30_000;
@@ -94,7 +94,7 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
     const ms = duration_ms === undefined ? "" : `${duration_ms} ms`;
     const what = file_key ?? event_name ?? note ?? "";
     const odd = [object && `object ${object}`, error].filter((part) => part !== undefined);
-    const text = [outcome.padEnd(9), ms.padStart(8), showEdges(String(what)), ...odd].join("  ");
+    const text = [outcome.padEnd(9), ms.padStart(8), visibleName(String(what)), ...odd].join("  ");
     return line(String(level), text);
   }
   if (typeof type === "string" && type.startsWith("platform.")) { // Lambda's own, as JSON
@@ -137,15 +137,6 @@ export function logToJson({ timestamp, message }: LogEvent): string {
   }
   // Its own text, not what JSON.parse() made of it: numbers stay exact. Line breaks are between tokens.
   return escapeJson(message.trim().replace(/[\t\r\n]+/g, " "));
-}
-
-/** A key whose white space at either end can be seen. */
-function showEdges(key: string): string {
-  return key.replace(
-    /^\s+|\s+$/gu,
-    (spaces) =>
-      Array.from(spaces, (space) => `\\u{${space.codePointAt(0)!.toString(16)}}`).join(""),
-  );
 }
 
 /** The fields of a line that is a JSON object. */

@@ -12,7 +12,16 @@ import { forEachParallel } from "./parallel.ts";
 import { deleteBackfilled } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
-import { clip, plural, repeat, say, toDuration, toTable, visible } from "./terminal.ts";
+import {
+  clip,
+  plural,
+  repeat,
+  say,
+  terminalColumns,
+  toDuration,
+  toTable,
+  visible,
+} from "./terminal.ts";
 
 /** The most messages that SQS returns at once. */
 const RECEIVED_MESSAGES = 10;
@@ -238,15 +247,19 @@ export function replayToText(report: ReplayReport): string {
   const { dryRun, replayed, failed, failures, left, events = [] } = report;
   const lines: string[] = [];
   if (events.length > 0) {
-    lines.push(...toTable([
-      ["parked", "tries", "objects", "why"],
-      ...events.map(({ parkedAt, tries, keys, error }) => [
-        parkedAt,
-        String(tries ?? ""),
-        nameKeys(keys),
-        clip(error ?? "unknown", 160),
-      ]),
-    ], [1]));
+    lines.push(...toTable(
+      [
+        ["parked", "tries", "objects", "why"],
+        ...events.map(({ parkedAt, tries, keys, error }) => [
+          parkedAt,
+          String(tries ?? ""),
+          nameKeys(keys),
+          clip(error ?? "unknown", 160),
+        ]),
+      ],
+      [1],
+      terminalColumns(),
+    ));
   }
   for (const { keys, reason, messageId } of failures) {
     lines.push(`FAILED: ${keys.length > 0 ? nameKeys(keys) : messageId}: ${visible(reason)}`);

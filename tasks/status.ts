@@ -11,7 +11,7 @@ import { parseLine, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
 import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./rows.ts";
 import type { Stack } from "./target.ts";
-import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
+import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;
@@ -138,16 +138,20 @@ export function statusToText(status: Status): string {
   if (rows.length === 0) {
     lines.push("No row was written lately.");
   } else {
-    lines.push(...toTable([
-      ["newest rows", "bytes", "type", "age", "preview"],
-      ...rows.map((row) => [
-        clip(String(row.file_key), 40),
-        String(row.file_size ?? ""),
-        clip(String(row.content_type ?? ""), 24),
-        age(row.processed_at),
-        clip(String(row.content_preview ?? ""), 30),
-      ]),
-    ], [1, 3]));
+    lines.push(...toTable(
+      [
+        ["newest rows", "bytes", "type", "age", "preview"],
+        ...rows.map((row) => [
+          clip(String(row.file_key), 40),
+          String(row.file_size ?? ""),
+          clip(String(row.content_type ?? ""), 24),
+          age(row.processed_at),
+          clip(String(row.content_preview ?? ""), 30),
+        ]),
+      ],
+      [1, 3],
+      terminalColumns(),
+    ));
   }
   if (rowsSince !== undefined) {
     lines.push(

@@ -12,6 +12,12 @@ export class FindingError extends UserError {
   override name = "FindingError";
 }
 
+/** Between the columns of a table. */
+const GAP = "  ";
+
+/** A column of text gets no narrower than that, however narrow the terminal is. */
+const LEAST_COLUMNS = 8;
+
 let writeProgress = (bytes: Uint8Array): void => void Deno.stderr.writeSync(bytes);
 
 /** Shows bytes of progress, such as a program's output. */
@@ -105,22 +111,49 @@ export async function printLine(line: string): Promise<boolean> {
 
 /** Text from elsewhere, safe to print: control characters are escaped. */
 export function visible(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu,
-    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
-  );
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, toEscape);
 }
 
-/** Rows of cells as lines, each column as wide as its widest cell; `right` names number columns. */
-export function toTable(rows: string[][], right: number[] = []): string[] {
+/** A key or a file's name as {@link visible}, its white space at either end shown too. */
+export function visibleName(name: string): string {
+  return visible(name.replace(/^\s+|\s+$/gu, (spaces) => Array.from(spaces, toEscape).join("")));
+}
+
+function toEscape(character: string): string {
+  return `\\u{${character.codePointAt(0)!.toString(16)}}`;
+}
+
+/** The columns of the terminal; elsewhere a line may have any length. */
+export function terminalColumns(): number {
+  return (Deno.stdout.isTerminal() && Deno.consoleSize().columns) || Infinity;
+}
+
+/**
+ * Rows of cells as lines, each column as wide as its widest cell; `right` names number columns. The
+ * widest columns of text are cut until a line takes no more than `columns`.
+ */
+export function toTable(
+  rows: string[][],
+  right: number[] = [],
+  columns = Infinity,
+): string[] {
   const last = rows[0].length - 1;
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => width(row[column]))));
+  const widths = rows[0].map((_, column) =>
+    rows.reduce((widest, row) => Math.max(widest, width(row[column])), 0)
+  );
+  const total = () => widths.reduce((sum, width) => sum + width, GAP.length * last);
+  while (total() > columns) {
+    const widest = Math.max(...widths.filter((_, column) => !right.includes(column)));
+    if (widest <= LEAST_COLUMNS) break;
+    widths[widths.findLastIndex((width, column) => width === widest && !right.includes(column))]--;
+  }
   return rows.map((row) =>
-    row.map((cell, column) => {
+    row.map((text, column) => {
+      const cell = width(text) > widths[column] ? clip(text, widths[column]) : text;
       const padding = " ".repeat(widths[column] - width(cell));
       if (right.includes(column)) return padding + cell;
       return column === last ? cell : cell + padding;
-    }).join("  ").trimEnd()
+    }).join(GAP).trimEnd()
   );
 }
 
@@ -151,11 +184,12 @@ export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Columns that a text takes: East Asian characters and emoji take two. */
+/** Columns that a text takes: East Asian characters and emoji take two, combining marks none. */
 function width(text: string): number {
-  return Array.from(text).reduce(
-    (sum, character) =>
-      sum + (/[\u1100-\u115f\u2e80-\uffdc\u{1f000}-\u{3fffd}]/u.test(character) ? 2 : 1),
-    0,
-  );
+  let columns = 0;
+  for (const character of text) {
+    if (/[\p{Mn}\p{Me}]/u.test(character)) continue;
+    columns += /[\u1100-\u115f\u2e80-\uffdc\u{1f000}-\u{3fffd}]/u.test(character) ? 2 : 1;
+  }
+  return columns;
 }

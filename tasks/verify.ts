@@ -11,7 +11,16 @@ import { deleteRow, type Item, queryRows, rowsOfVersion } from "./rows.ts";
 import type { Sample } from "./samples.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack, Target } from "./target.ts";
-import { plural, say, toTable, UserError, visible } from "./terminal.ts";
+import {
+  clip,
+  plural,
+  say,
+  terminalColumns,
+  toTable,
+  UserError,
+  visible,
+  visibleName,
+} from "./terminal.ts";
 
 export interface Report {
   ok: boolean;
@@ -29,6 +38,9 @@ const NEXT_FILE_MS = 1000;
 
 /** Events that are sent again in one invocation, whose payload and time are bounded. */
 const REPEATED_EVENTS = 100;
+
+/** Columns of a file's name in the report: a problem names it whole. */
+const NAME_COLUMNS = 60;
 
 /** Keys that are cleaned up at the same time. */
 const PARALLEL_KEYS = 8;
@@ -96,14 +108,18 @@ export async function verifyStack(
 
 /** A report for people: a line a file, then the latencies, then what is wrong. */
 export function reportToText(report: Report): string {
-  const lines = toTable([
-    ["file", "row after", "checks"],
-    ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
-      visible(file),
-      rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
-      problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
-    ]),
-  ], [1]);
+  const lines = toTable(
+    [
+      ["file", "row after", "checks"],
+      ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
+        clip(visibleName(file), NAME_COLUMNS),
+        rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
+        problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
+      ]),
+    ],
+    [1],
+    terminalColumns(),
+  );
   const { latencyMs, failureQueue, problems } = report;
   lines.push("");
   if (latencyMs) {
@@ -122,7 +138,9 @@ export function reportToText(report: Report): string {
 /** A row for people, whole: a line for each attribute. */
 export function rowToText(row: Item): string {
   const cells = Object.entries(row).sort(([a], [b]) => a < b ? -1 : 1);
-  return toTable(cells.map(([name, value]) => [`  ${name}`, visible(String(value))])).join("\n");
+  return toTable(cells.map(([name, value]) => [`  ${name}`, visibleName(String(value))])).join(
+    "\n",
+  );
 }
 
 function keyIn(

@@ -34,6 +34,20 @@ Deno.test("toTable() aligns columns, whatever the width of their characters", ()
     "日本 😀     7  14",
     "a        1024  3 FAILED",
   ]);
+  const marked = "e\u0301\u20dd"; // an e, and two marks on it
+  assert.deepEqual(toTable([[marked, "1"], ["ab", "2"]]), [`${marked}   1`, "ab  2"]);
+});
+
+Deno.test("toTable() cuts the widest texts, and no number, until a line fits", () => {
+  const rows = [["key", "bytes", "preview"], ["a/long/name.txt", "123456789", "a long preview"]];
+  const fitting = (columns: number) => toTable(rows, [1], columns);
+  assert.deepEqual(fitting(42), toTable(rows, [1]));
+  assert.deepEqual(fitting(41)[1], "a/long/name.t…  123456789  a long preview");
+  assert.deepEqual(fitting(36), [
+    "key               bytes  preview",
+    "a/long/name…  123456789  a long pre…",
+  ]);
+  assert.deepEqual(fitting(1)[1], "a/long/…  123456789  a long …"); // no narrower than that
 });
 
 Deno.test("clip() keeps to the columns and says that something is left out", () => {
@@ -43,6 +57,7 @@ Deno.test("clip() keeps to the columns and says that something is left out", () 
     ["日本語", 5, "日本…"],
     ["a\nb", 7, "a\\u{a}b"],
     ["", 5, ""],
+    ["e\u0301e\u0301", 2, "e\u0301e\u0301"],
   ] as const;
   for (const [text, columns, expected] of cases) assert.equal(clip(text, columns), expected);
 });
