@@ -270,7 +270,8 @@ async function rowsTask(
       : readRows(stack, { ...wanted, sinceMs });
     const toText = (all: typeof rows) =>
       follow ? toFollowedLines(all, now) : toTableLines(all, now());
-    await printLines(json ? toJsonLines(rows) : csv ? toCsvLines(rows) : toText(rows), { follow });
+    const toCsv = (all: typeof rows) => toCsvLines(all, { atTerminal: Deno.stdout.isTerminal() });
+    await printLines(json ? toJsonLines(rows) : csv ? toCsv(rows) : toText(rows), { follow });
   });
 }
 

@@ -1,4 +1,4 @@
-/** Rows: prints rows of the table, as a table for people, JSON lines or CSV for programs. */
+/** Rows: prints rows of the table, for people, as JSON lines for programs, or as CSV for spreadsheets. */
 
 import { DescribeTableCommand, paginateQuery, paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
@@ -8,7 +8,18 @@ import { searchBack } from "./log_search.ts";
 import { parseLine, WRITTEN } from "./logs.ts";
 import { BATCH_KEYS, getRows, type Item, rowKeyOf, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
-import { clip, repeat, say, toDuration, toJson, toTable, visible } from "./terminal.ts";
+import {
+  clip,
+  plural,
+  repeat,
+  say,
+  terminalColumns,
+  toDuration,
+  toJson,
+  toTable,
+  visible,
+  visibleName,
+} from "./terminal.ts";
 
 /** Which rows: those of a key, those written since a time, or those below a prefix. */
 export interface Wanted {
@@ -21,8 +32,11 @@ export interface Wanted {
   now: Clock;
 }
 
-/** Rows that are held to be sorted; more are printed in the table's own order. */
+/** Rows that are held to be sorted; a larger table is printed in its own order, which is by key. */
 const SORTED_ROWS = 1000;
+
+/** How far back the log is searched for the newest rows of a larger table. */
+const LOOK_BACK_DAYS = 30;
 
 /** A search of the log says so often how far it is. */
 const SAY_SEARCHED_MS = 5000;
@@ -34,14 +48,14 @@ const CHEAP_ROWS = 100_000;
 const SCANNED_BYTES_A_UNIT = 8192;
 const DOLLARS_A_MILLION_UNITS = 0.125;
 
-/** The rows that are wanted: the newest first, but for a scan of more than 1,000. */
+/** The rows that are wanted: the newest first, or it says before that they are not. */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;
   const rows = wanted.key !== undefined
     ? rowsOfKey(stack, wanted.key, wanted.sinceMs)
     : wanted.sinceMs !== undefined
     ? rowsWrittenSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
-    : newestFirst(scanRows(stack, wanted.prefix, wanted.limit));
+    : newestFirst(stack, wanted);
   for await (const row of rows) {
     yield row;
     if (--left <= 0) return; // before the next one is looked for
@@ -81,9 +95,7 @@ async function* rowsOfKey(
     ConsistentRead: true,
   });
   for await (const { Items = [] } of pages) {
-    yield* Items.map(toItem).filter(({ processed_at }) =>
-      Date.parse(String(processed_at)) >= sinceMs
-    );
+    yield* Items.map(toItem).filter((row) => writtenMs(row) >= sinceMs);
   }
 }
 
@@ -118,7 +130,42 @@ async function* rowsWrittenSince(
   }
 }
 
-async function* scanRows(stack: Stack, prefix: string, limit: number): AsyncGenerator<Item> {
+/**
+ * The rows of a small table, sorted. Of a larger one the newest that are wanted, as the log tells them; or
+ * all rows, in the table's own order.
+ */
+async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  const held: Item[] = [];
+  const rows = scanRows(stack, wanted.prefix);
+  for await (const row of rows) {
+    held.push(row);
+    if (held.length <= SORTED_ROWS) continue;
+    if (wanted.limit < Infinity) return yield* newestByLog(stack, wanted);
+    say(
+      `More than ${SORTED_ROWS} rows: they come in the table's own order, which is by key. ` +
+        "For the newest first add --limit N or --since 1h",
+    );
+    yield* held;
+    yield* rows;
+    return;
+  }
+  yield* held.sort((a, b) => writtenMs(b) - writtenMs(a));
+}
+
+async function* newestByLog(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
+  let found = 0;
+  for await (const row of rowsWrittenSince(stack, { ...wanted, sinceMs })) {
+    yield row;
+    found++;
+  }
+  say(
+    `The log tells of ${plural(found, "row")} in ${LOOK_BACK_DAYS} days. For older ones ` +
+      "add --since 90d, or --json for the whole table in its own order",
+  );
+}
+
+async function* scanRows(stack: Stack, prefix: string): AsyncGenerator<Item> {
   const { dynamo, outputs } = stack;
   const pages = paginateScan({ client: dynamo }, {
     TableName: outputs.dynamodb_table_name,
@@ -128,16 +175,19 @@ async function* scanRows(stack: Stack, prefix: string, limit: number): AsyncGene
     }),
   });
   let read = 0;
-  let found = 0;
   let said = false;
   for await (const { Items = [], ScannedCount = 0 } of pages) {
     read += ScannedCount;
-    found += Items.length;
     yield* Items.map(toItem);
-    if (read < CHEAP_ROWS || said || found >= limit) continue;
+    if (read < CHEAP_ROWS || said) continue;
     say(await costOfScan(stack));
     said = true;
   }
+}
+
+/** When a row was written, in milliseconds since 1970; one that does not tell counts as the newest. */
+function writtenMs({ processed_at, timestamp }: Item): number {
+  return Date.parse(String(processed_at ?? timestamp)) || Number.MAX_SAFE_INTEGER;
 }
 
 async function costOfScan({ dynamo, outputs }: Stack): Promise<string> {
@@ -150,41 +200,37 @@ async function costOfScan({ dynamo, outputs }: Stack): Promise<string> {
     `${Math.round(TableSizeBytes / 1e6)} MB: reading it costs about $${dollars} (Ctrl-C stops)`;
 }
 
-/** Sorts rows by when they were written, unless there are too many to hold. */
-async function* newestFirst(rows: AsyncGenerator<Item>): AsyncGenerator<Item> {
-  const held: Item[] = [];
-  for await (const row of rows) {
-    held.push(row);
-    if (held.length <= SORTED_ROWS) continue;
-    say(`More than ${SORTED_ROWS} rows: they come in the table's own order`);
-    yield* held;
-    yield* rows;
-    return;
-  }
-  yield* held.sort((a, b) => a.processed_at < b.processed_at ? 1 : -1);
-}
-
 /** Rows as the lines of JSON. */
 export async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
   for await (const row of rows) yield toJson(row);
 }
 
-/** Rows as the lines of a CSV file, which end with CRLF: https://www.rfc-editor.org/rfc/rfc4180 */
-export async function* toCsvLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
-  yield ATTRIBUTES.join(",") + "\r";
-  for await (const row of rows) {
-    yield ATTRIBUTES.map((name) => toCell(row[name])).join(",") + "\r";
-  }
+/**
+ * Rows as the lines of a CSV file for spreadsheets, which take UTF-8 for what it is by its byte order mark.
+ * Lines end with CRLF: https://www.rfc-editor.org/rfc/rfc4180. At a terminal no character steers it.
+ */
+export async function* toCsvLines(
+  rows: AsyncIterable<Item>,
+  { atTerminal }: { atTerminal: boolean },
+): AsyncGenerator<string> {
+  const toLine = (values: readonly (string | number | undefined)[]) => {
+    const cells = values.map((value) => toCell(value)).map((cell) => `"${cell}"`);
+    return atTerminal ? visible(cells.join(",")) : cells.join(",") + "\r";
+  };
+  yield (atTerminal ? "" : "\ufeff") + toLine(ATTRIBUTES);
+  for await (const row of rows) yield toLine(ATTRIBUTES.map((name) => row[name]));
 }
 
 /**
- * A cell of a CSV file. A spreadsheet takes text that begins so for a formula: an apostrophe before
- * it prevents that. https://owasp.org/www-community/attacks/CSV_Injection
+ * The signs that make a formula of a spreadsheet's cell, the full-width ones too: at its start, or after
+ * either separator, as the file may be read with the other one, blanks and line breaks between or not.
+ * https://owasp.org/www-community/attacks/CSV_Injection
  */
+const FORMULA_SIGN = /(?=[=+\-@\uff1d\uff0b\uff0d\uff20])(?<=(?:^|[,;\t\r\n])[\s\p{C}]*)/gu;
+
+/** What stands between the quotes of a cell. An apostrophe before a sign makes it text. */
 function toCell(value: string | number | undefined): string {
-  if (typeof value !== "string") return String(value ?? "");
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return String(value ?? "").replace(FORMULA_SIGN, "'").replaceAll('"', '""');
 }
 
 /** Rows as a table for people, with a heading for each thousand. */
@@ -196,10 +242,10 @@ export async function* toTableLines(
   for await (const row of rows) {
     cells.push(toCells(row, nowMs));
     if (cells.length < SORTED_ROWS) continue;
-    yield* toTable([HEADINGS, ...cells], NUMBERS);
+    yield* toTable([HEADINGS, ...cells], NUMBERS, terminalColumns());
     cells = [];
   }
-  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], NUMBERS);
+  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], NUMBERS, terminalColumns());
 }
 
 /** Rows that come one by one, as lines for people: each column has its greatest width from the start. */
@@ -208,7 +254,7 @@ export async function* toFollowedLines(
   now: Clock,
 ): AsyncGenerator<string> {
   const widest = WIDTHS.map((width) => "-".repeat(width));
-  const line = (cells: string[]) => toTable([widest, cells], NUMBERS)[1];
+  const line = (cells: string[]) => toTable([widest, cells], NUMBERS, terminalColumns())[1];
   yield line(HEADINGS);
   for await (const row of rows) yield line(toCells(row, now()));
 }
@@ -223,11 +269,12 @@ const NUMBERS = [1, 3];
 
 function toCells(row: Item, nowMs: number): string[] {
   const [keyWidth, , typeWidth, , previewWidth] = WIDTHS;
+  const ageMs = nowMs - Date.parse(String(row.processed_at));
   return [
-    clip(String(row.file_key), keyWidth),
+    clip(visibleName(String(row.file_key)), keyWidth),
     visible(String(row.file_size ?? "")),
     clip(String(row.content_type ?? ""), typeWidth),
-    toDuration(nowMs - Date.parse(String(row.processed_at))),
+    Number.isNaN(ageMs) ? "" : toDuration(ageMs),
     clip(String(row.content_preview ?? ""), previewWidth),
   ];
 }

@@ -32,7 +32,7 @@ export const OPTIONS = {
   json: { says: "print JSON", ...SWITCH },
   keep: { says: "leave the files and their rows there", ...SWITCH },
   verbose: { says: "show the output of Terraform and the others", ...SWITCH },
-  csv: { says: "print CSV", ...SWITCH },
+  csv: { says: "print CSV for spreadsheets", ...SWITCH },
   since: {
     value: "1h",
     says: "how far back: 90s, 15m, 2h or 7d",

@@ -14,7 +14,7 @@ import { type Upload, versionOf } from "../handler.ts";
 import { TIME, type Time } from "./signals.ts";
 import type { Clients, Stack } from "./target.ts";
 
-/** A row of the table: strings and numbers only. */
+/** A row of the table: strings and numbers only, as {@link toItem} makes them. */
 export type Item = Record<string, string | number>;
 
 /** No upload in one request takes longer. */
@@ -51,10 +51,22 @@ const LAST_TIME = "9";
 /** What tells rows apart; the rest of a row is ten times as long. */
 const IDENTITY = "file_key, #timestamp, event_name, version_id, etag, last_modified";
 
+/**
+ * A row as DynamoDB has it. The function writes strings and whole numbers; what others wrote stays exact:
+ * a number that JavaScript cannot hold as its digits, and another type as DynamoDB's own JSON.
+ */
 export function toItem(attributes: Record<string, AttributeValue>): Item {
   return Object.fromEntries(
-    Object.entries(attributes).map(([name, { S, N }]) => [name, N === undefined ? S! : Number(N)]),
+    Object.entries(attributes).map(([name, value]) => [name, toValue(value)]),
   );
+}
+
+function toValue(value: AttributeValue): string | number {
+  const { S, N } = value;
+  if (S !== undefined) return S;
+  if (N !== undefined) return String(Number(N)) === N ? Number(N) : N;
+  const toText = (_: string, part: unknown) => part instanceof Uint8Array ? part.toBase64() : part;
+  return JSON.stringify(value, toText);
 }
 
 /** A row's key, as DynamoDB takes it. */

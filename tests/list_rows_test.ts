@@ -87,7 +87,8 @@ permittedTest("readRows() sorts a small table, and streams a large one page by p
   assert.equal(
     said,
     [
-      "More than 1000 rows: they come in the table's own order",
+      "More than 1000 rows: they come in the table's own order, which is by key. For the newest " +
+      "first add --limit N or --since 1h",
       "100000 rows are read. The whole table has about 150000 rows and 82 MB: reading it costs " +
       "about $0.0013 (Ctrl-C stops)",
       "",
@@ -95,21 +96,112 @@ permittedTest("readRows() sorts a small table, and streams a large one page by p
   );
 });
 
-permittedTest("toCsvLines() follows RFC 4180, and no cell becomes a formula", async () => {
-  const { toCsvLines } = await import("../tasks/list_rows.ts");
-  const rows: Item[] = [
-    { file_key: 'a "quoted", key', timestamp: "t", file_size: 7, content_preview: "=1+1" },
-    { file_key: "-1", timestamp: "t", content_preview: "two\nlines\r\n" },
-    { file_key: "@x", timestamp: "t", content_preview: "\t+1" },
-  ];
-  assert.deepEqual(await Array.fromAsync(toCsvLines(toStream(rows))), [
-    "file_key,timestamp,bucket_name,event_name,file_size,content_type,last_modified,processed_at," +
-    "etag,version_id,sequencer,content_preview\r",
-    `"a ""quoted"", key",t,,,7,,,,,,,'=1+1\r`,
-    `'-1,t,,,,,,,,,,"two\nlines\r\n"\r`,
-    `'@x,t,,,,,,,,,,'\t+1\r`,
-  ]);
-});
+permittedTest(
+  "readRows() shows the newest rows of a large table, as the log tells them",
+  async () => {
+    const { readRows } = await import("../tasks/list_rows.ts");
+    const page = Array.from({ length: 600 }, (_, i) => row(`in/${i}`, 1));
+    const message = (file_key: string) =>
+      JSON.stringify({ outcome: "written", file_key, event_time: at(5) });
+    const { stack, calls } = await fakeStack({
+      ScanCommand: () => ({ Items: page, ScannedCount: 600, LastEvaluatedKey: { x: 1 } }),
+      FilterLogEventsCommand: [{
+        events: ["in/older", "out/other", "in/newer"].map((key) => ({ message: message(key) })),
+      }],
+      BatchGetItemCommand: [{ Responses: { files: [row("in/newer", 5), row("in/older", 5)] } }],
+    });
+    const wanted = { prefix: "in/", limit: 50, now: () => Date.parse(at(6)) };
+    const found: Item[] = [];
+    const said = await progressOf(async () => {
+      for await (const each of readRows(stack, wanted)) found.push(each);
+    });
+    assert.deepEqual(found.map(({ file_key }) => file_key), ["in/newer", "in/older"]);
+    assert.equal(calls.filter(({ name }) => name === "ScanCommand").length, 2);
+    assert.equal(
+      said,
+      "The log tells of 2 rows in 30 days. For older ones add --since 90d, or --json for the whole " +
+        "table in its own order\n",
+    );
+  },
+);
+
+permittedTest(
+  "rows that others wrote are shown as far as they go, and none is left out",
+  async () => {
+    const { readRows, toJsonLines, toTableLines } = await import("../tasks/list_rows.ts");
+    const foreign = {
+      file_key: { S: "others" },
+      timestamp: { S: "yesterday" },
+      file_size: { N: "12345678901234567890123" },
+      content_type: { BOOL: true },
+      bytes: { B: new Uint8Array([1, 2]) },
+      more: { M: { list: { L: [{ NULL: true }, { SS: ["a"] }] } } },
+    };
+    const { stack } = await fakeStack({
+      ScanCommand: [{ Items: [row("ours", 1), foreign] }],
+      QueryCommand: [{ Items: [foreign, row("ours", 1)] }],
+    });
+    const all = await Array.fromAsync(readRows(stack, EVERYTHING));
+    const ofKey = { ...EVERYTHING, key: "others", sinceMs: Date.parse(at(2)) };
+    assert.deepEqual(await Array.fromAsync(readRows(stack, ofKey)), [all[0]]);
+    const [json] = await Array.fromAsync(toJsonLines(toStream(all)));
+    assert.deepEqual(JSON.parse(json), {
+      file_key: "others",
+      timestamp: "yesterday",
+      file_size: "12345678901234567890123",
+      content_type: '{"BOOL":true}',
+      bytes: '{"B":"AQI="}',
+      more: '{"M":{"list":{"L":[{"NULL":true},{"SS":["a"]}]}}}',
+    });
+    assert.deepEqual(await Array.fromAsync(toTableLines(toStream(all), Date.parse(at(3)))), [
+      "key                       bytes  type             age  preview",
+      'others  12345678901234567890123  {"BOOL":true}',
+      "ours                                            2 min",
+    ]);
+  },
+);
+
+permittedTest(
+  "toCsvLines() is for spreadsheets: all in quotes, and no cell a formula",
+  async () => {
+    const { toCsvLines } = await import("../tasks/list_rows.ts");
+    const lines = async (preview: string, atTerminal = false) => {
+      const rows: Item[] = [{
+        file_key: "-1",
+        timestamp: "t",
+        file_size: 7,
+        content_preview: preview,
+      }];
+      return await Array.fromAsync(toCsvLines(toStream(rows), { atTerminal }));
+    };
+    const head = ["file_key,timestamp,bucket_name,event_name,file_size,content_type,last_modified"]
+      .concat("processed_at,etag,version_id,sequencer,content_preview").join(",").split(",")
+      .map((name) => `"${name}"`).join(",");
+    const start = `"'-1","t","","","7","","","","","","",`;
+    const cases = [
+      ["a, b; c\td", "a, b; c\td"],
+      ['two "quoted"\r\nlines', 'two ""quoted""\r\nlines'],
+      ["a=b - 1", "a=b - 1"],
+      ["=1+1", "'=1+1"],
+      ["@x", "'@x"],
+      ["\uff1d1\uff0b1", "'\uff1d1\uff0b1"],
+      ["\n\t +1", "\n\t '+1"],
+      ["\u0000\u200b-1", "\u0000\u200b'-1"],
+      ["a;=1", "a;'=1"],
+      ["a, =1", "a, '=1"],
+      ["a\t@1", "a\t'@1"],
+      ["a\r\uff201", "a\r'\uff201"],
+      ["a\n=1", "a\n'=1"],
+    ];
+    for (const [preview, cell] of cases) {
+      assert.deepEqual(await lines(preview), [`\ufeff${head}\r`, `${start}"${cell}"\r`]);
+    }
+    assert.deepEqual(await lines("\u001b[31m\r\n", true), [
+      head,
+      `${start}"\\u{1b}[31m\\u{d}\\u{a}"`,
+    ]);
+  },
+);
 
 permittedTest("toTableLines() shows nothing that steers a terminal", async () => {
   const { toTableLines } = await import("../tasks/list_rows.ts");
