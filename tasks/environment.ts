@@ -1,5 +1,6 @@
 /** What the tasks take over from the shell's environment, and what they leave out. */
 
+import { accessSync, constants } from "node:fs";
 import { proxyVariables } from "./proxy.ts";
 import { visible } from "./terminal.ts";
 import { isLocalWorkspace } from "./variables.ts";
@@ -35,10 +36,20 @@ const OF_PIP =
   /^PIP_((EXTRA_)?INDEX_URL|FIND_LINKS|NO_INDEX|TRUSTED_HOST|(CLIENT_)?CERT|PROXY|(DEFAULT_)?TIMEOUT|RETRIES|(NO_)?CACHE_DIR|CONFIG_FILE|KEYRING_PROVIDER|USE_FEATURE|USE_DEPRECATED)$/;
 
 /**
+ * Terraform and its provider talk through a socket in TMPDIR. Its path may have 103 bytes on macOS, 107
+ * on Linux, and 18 of them are its name: https://github.com/hashicorp/go-plugin/blob/main/server.go
+ */
+const MOST_TMPDIR_BYTES = 85;
+
+/**
  * Makes Terraform, its `init` included, act on the workspace that a task names, and on no other, with
  * the same settings from the first call to the last.
  */
-export function changesForTerraform(shell: Environment, workspace: string): Changes {
+export function changesForTerraform(
+  shell: Environment,
+  workspace: string,
+  canWriteTo = isWritable,
+): Changes {
   const changes: Changes = { set: {}, unset: [], says: [] };
   for (const name of Object.keys(shell).filter((name) => /^TF_CLI_ARGS/.test(name))) {
     changes.unset.push(name);
@@ -68,9 +79,25 @@ export function changesForTerraform(shell: Environment, workspace: string): Chan
     changes.set.TF_LOG_PATH = TERRAFORM_LOG;
     changes.says.push(`The log that TF_LOG asks for goes to ${TERRAFORM_LOG}`);
   }
+  const { TMPDIR } = shell;
+  const isLong = new TextEncoder().encode(TMPDIR).length > MOST_TMPDIR_BYTES;
+  if (TMPDIR && (isLong || !canWriteTo(TMPDIR))) {
+    changes.unset.push("TMPDIR");
+    const why = isLong ? "its path is too long for a socket" : "nothing can be written there";
+    changes.says.push(`The shell's TMPDIR, ${visible(TMPDIR)}, is not used: ${why}`);
+  }
   changes.set.CHECKPOINT_DISABLE = "1"; // no question to HashiCorp whether Terraform is up to date
   Object.assign(changes.set, proxyVariables(shell));
   return changes;
+}
+
+function isWritable(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The environment of a local run, before the stand-in's own variables are added. */

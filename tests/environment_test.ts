@@ -56,6 +56,22 @@ Deno.test("Terraform's own log does not get among its errors", () => {
   }
 });
 
+Deno.test("a TMPDIR in which Terraform cannot make its socket is not used", () => {
+  const writable = (folder: string) => !folder.startsWith("/gone");
+  const long = `/tmp/${"ä".repeat(41)}`; // 87 bytes
+  const cases = [
+    ["/gone", "The shell's TMPDIR, /gone, is not used: nothing can be written there"],
+    [long, `The shell's TMPDIR, ${long}, is not used: its path is too long for a socket`],
+    [long.slice(0, -1), undefined],
+    ["", undefined],
+  ] as const;
+  for (const [TMPDIR, sentence] of cases) {
+    const { unset, says } = changesForTerraform({ TMPDIR }, "default", writable);
+    assert.deepEqual(unset, sentence ? ["TMPDIR"] : []);
+    assert.deepEqual(says, sentence ? [sentence] : []);
+  }
+});
+
 Deno.test("Terraform gets the proxy with the metadata service exempt", () => {
   const { set } = changesForTerraform({ https_proxy: "http://p:1" }, "default");
   assert.equal(set.HTTPS_PROXY, "http://p:1");
