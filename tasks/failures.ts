@@ -1,6 +1,8 @@
 /** What a failure means to the user: an error, or what Terraform wrote, becomes one sentence. */
 
+import { shellWord } from "./commands.ts";
 import { proxyName } from "./proxy.ts";
+import { ROOT } from "./shell.ts";
 import { UserError, visible } from "./terminal.ts";
 
 type Environment = Record<string, string | undefined>;
@@ -33,6 +35,23 @@ export const REFUSALS: [pattern: RegExp, remedy: string][] = [
   ],
 ];
 
+/** What to do about what the system refuses, in its own words; every program has them from there. */
+export const SYSTEM: [pattern: RegExp, remedy: string][] = [
+  [/no space left on device|quota exceeded/i, "the disk is full; make room, then run it again"],
+  [/read-only file system/i, "this is mounted read-only; use a clone that can be written"],
+  [
+    /permission denied|operation not permitted/i,
+    "that is another user's; use a clone of your own, or, if a task was run with sudo here, " +
+    `sudo chown -R "$(id -un)" ${shellWord(ROOT)}`,
+  ],
+  [/too many open files/i, "a limit of this shell is too low; ulimit -n 4096, then run it again"],
+];
+
+/** What to do about a text that matches a pattern, as a sentence's second half. */
+export function remedyOf(text: string, remedies: [RegExp, string][]): string | undefined {
+  return remedies.find(([pattern]) => pattern.test(text))?.[1];
+}
+
 /**
  * The sentence that a task ends with; undefined for an error that only a fault of the task's own
  * explains.
@@ -40,7 +59,16 @@ export const REFUSALS: [pattern: RegExp, remedy: string][] = [
 export function toSentence(error: unknown, environment: Environment): string | undefined {
   if (error instanceof UserError) return error.message;
   if (!(error instanceof Error)) return undefined;
-  return networkSentence(error, environment) ?? refusalSentence(error);
+  return networkSentence(error, environment) ?? refusalSentence(error) ?? systemSentence(error);
+}
+
+/** The system did not let a file be opened, written or run. */
+function systemSentence(error: Error): string | undefined {
+  for (const { code = "", message } of chainOf(error)) {
+    if (!/^E[A-Z0-9]+$/.test(code)) continue; // none of the system's
+    const refusal = `This machine refused: ${visible(message.replace(/ \(os error \d+\)/, ""))}`;
+    return withRemedy(refusal, remedyOf(message, SYSTEM));
+  }
 }
 
 /** AWS answered, and the answer is no. */
@@ -53,10 +81,12 @@ function refusalSentence(error: Error): string | undefined {
     ? `HTTP ${$metadata.httpStatusCode}, without a reason`
     : `${visible(error.name)}: ${visible(error.message)}`;
   const refusal = `AWS refused: ${reason}`;
-  const remedy = REFUSALS.find(([pattern]) => pattern.test(`${error.name} ${error.message}`))?.[1];
-  return remedy === undefined
-    ? refusal
-    : `${refusal}\n${remedy[0].toUpperCase()}${remedy.slice(1)}`;
+  return withRemedy(refusal, remedyOf(`${error.name} ${error.message}`, REFUSALS));
+}
+
+function withRemedy(refusal: string, remedy: string | undefined): string {
+  if (remedy === undefined) return refusal;
+  return `${refusal}\n${remedy[0].toUpperCase()}${remedy.slice(1)}`;
 }
 
 /** Nobody answered, or something between here and AWS did. */

@@ -18,13 +18,22 @@ export async function readText(path: string): Promise<string | undefined> {
 }
 
 /** Gives a file this content, whole or not at all, whoever reads it meanwhile; only if it changes. */
-export async function replaceFile(path: string, content: Uint8Array): Promise<void> {
+export async function replaceFile(
+  path: string,
+  content: Uint8Array,
+  options?: Deno.WriteFileOptions,
+): Promise<void> {
   const there = await Deno.readFile(path).catch(() => undefined);
   if (there !== undefined && isDeepStrictEqual(there, content)) return;
   await Deno.mkdir(dirname(path), { recursive: true });
   const draft = `${path}.${Deno.pid}`;
-  await Deno.writeFile(draft, content);
-  await Deno.rename(draft, path);
+  try {
+    await Deno.writeFile(draft, content, options);
+    await Deno.rename(draft, path);
+  } catch (error) {
+    await removeIfThere(draft).catch(() => {}); // a full disk's half; the first error counts
+    throw error;
+  }
 }
 
 /** Removes a file or a whole folder. */

@@ -4,7 +4,7 @@
  */
 
 import { join } from "node:path";
-import { readText, removeIfThere, temporaryFolder } from "./files.ts";
+import { readText, removeIfThere, replaceFile, temporaryFolder } from "./files.ts";
 import { findNamed, type Found, NAMED, nameOf } from "./leftovers.ts";
 import { TIME, type Time } from "./signals.ts";
 import type { Clients } from "./target.ts";
@@ -20,8 +20,7 @@ const QUEUE = NAMED.find(({ address }) => address === "aws_sqs_queue.failures")!
 
 /** Keeps the state from before a destroy, for the proof. */
 export async function keepForProof(workspace: string, state: terraform.State): Promise<void> {
-  await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
-  await Deno.writeTextFile(keptFile(workspace), state.text, { mode: 0o600 });
+  await replaceFile(keptFile(workspace), new TextEncoder().encode(state.text), { mode: 0o600 });
 }
 
 /** The state from before a destroy whose proof is missing; undefined if none is. */

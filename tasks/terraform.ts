@@ -8,8 +8,6 @@ import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
 import { isLocalWorkspace, variableSources } from "./variables.ts";
 
-const INSTALL = "get Terraform 1.9 or later from https://developer.hashicorp.com/terraform/install";
-
 /** Another Terraform at work on the same state is waited for. */
 const LOCK = "-lock-timeout=120s";
 
@@ -84,7 +82,7 @@ export interface Plan {
  * Initialises the folder in which a workspace's Terraform runs, if none ran there. One that has to be
  * initialised again, {@link terraform} finds.
  *
- * @throws {UserError} Terraform is not installed, the backend fails, or the provider is nowhere to be had
+ * @throws {UserError} the backend fails, or the provider is nowhere to be had
  */
 export async function init(workspace: string, { localState = false } = {}): Promise<void> {
   const copy = await copyFor(workspace, localState);
@@ -96,7 +94,6 @@ export async function init(workspace: string, { localState = false } = {}): Prom
 async function initialise(copy: Copy | undefined): Promise<void> {
   const quiet: RunOptions = {
     quiet: true,
-    install: INSTALL,
     env: { TF_WORKSPACE: "default", ...copy?.env },
   };
   const call = (args: string[]) => run("terraform", [...copy?.args ?? [], ...args], quiet);
@@ -184,12 +181,7 @@ export async function refuseOtherStack(workspace: string): Promise<void> {
   const guard = ["-refresh=false", "-target=terraform_data.stack"];
   const variables = await variableSources(workspace);
   const args = ["plan", "-input=false", LOCK, ...guard, ...variables.args];
-  try {
-    await terraform(workspace, args, { quiet: true });
-  } catch (error) {
-    if (!(error instanceof RunError)) throw error;
-    throw new UserError(`${error.stderr.trim()}\n${error.message}`);
-  }
+  await terraform(workspace, args, { quiet: true });
 }
 
 /** Applies a plan file; shows its progress, but not the outputs, which deploy prints. */
@@ -365,7 +357,6 @@ async function terraform(
   const call = () =>
     run("terraform", [...copy?.args ?? [], ...words], {
       output: "return",
-      install: INSTALL,
       ...options,
       env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...copy?.env, ...options.env },
     });
@@ -377,7 +368,9 @@ async function terraform(
     });
   } catch (error) {
     if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
-    const message = explainFailure(command, error.code, error.stderr, workspace);
+    const sentence = explainFailure(command, error.code, error.stderr, workspace);
+    // What was shown already is not repeated.
+    const message = options.quiet ? `${error.stderr.trim()}\n${sentence}` : sentence;
     throw new RunError(message, error.code, error.stderr);
   }
 }

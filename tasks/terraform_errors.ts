@@ -1,7 +1,7 @@
 /** What Terraform writes when it fails, told in one sentence. */
 
 import { stripVTControlCharacters } from "node:util";
-import { REFUSALS } from "./failures.ts";
+import { REFUSALS, remedyOf, SYSTEM } from "./failures.ts";
 import { visible } from "./terminal.ts";
 
 /** What to do about failures that Terraform tells at length, by what it writes. */
@@ -13,6 +13,10 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
     /invalid AWS Region/i,
     "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, move to a newer provider as README.md says of Node 24",
+  ],
+  [
+    /expected (lambda_)?runtime to be one of/,
+    "the aws provider here does not know this lambda_runtime; README.md says under Node 24 how to get a newer provider",
   ],
   [
     /state migration|-migrate-state/,
@@ -31,6 +35,7 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "S3 could not see the function's new permission yet, as happens once in a while; run it again",
   ],
   ...REFUSALS,
+  ...SYSTEM,
   [
     /Proxy Authentication Required/i,
     "the proxy asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
@@ -64,8 +69,7 @@ export function explainFailure(
   const errors = errorsOf(stderr);
   // Terraform wraps its messages anywhere.
   const text = errors.join("\n").replace(/\s+/g, " ");
-  const remedy = lockRemedy(text, workspace) ??
-    REMEDIES.find(([pattern]) => pattern.test(text))?.[1];
+  const remedy = lockRemedy(text, workspace) ?? remedyOf(text, REMEDIES);
   if (remedy !== undefined) return `terraform ${command} failed: ${remedy}`;
   if (errors.length === 0) return `terraform ${command} failed with exit code ${code}, see above`;
   const more = errors.length === 1 ? "" : ` (and ${errors.length - 1} more above)`;
@@ -77,8 +81,11 @@ function lockRemedy(text: string, workspace: string): string | undefined {
   if (!text.includes("Error acquiring the state lock")) return undefined;
   const [, id = "ID"] = /\bID: ([\w-]+)/.exec(text) ?? [];
   const [, who = "somebody"] = /\bWho: (\S+)/.exec(text) ?? [];
-  return `another Terraform works on this state, of ${visible(who)}; wait for it, or if it was ` +
-    `killed run TF_WORKSPACE=${workspace} terraform force-unlock ${id}`;
+  const wait = `another Terraform works on this state, of ${visible(who)}; wait for it`;
+  // The system frees a file's lock when its process ends; a bucket's stays.
+  return /temporarily unavailable/.test(text)
+    ? wait
+    : `${wait}, or if it was killed run TF_WORKSPACE=${workspace} terraform force-unlock ${id}`;
 }
 
 /** Terraform's errors, each from its word "Error:" on; no warnings, no log, no frames. */

@@ -91,10 +91,38 @@ const CASES: [Error, Record<string, string>, RegExp][] = [
     {},
     /^AWS refused: HTTP 403, without a reason$/,
   ],
+  [
+    systemError("ENOSPC", "No space left on device (os error 28): writefile '/a/b'"),
+    {},
+    /^This machine refused: No space left on device: writefile '\/a\/b'\nThe disk is full; make room/,
+  ],
+  [
+    systemError("EACCES", "Permission denied (os error 13): open '/a/b'"),
+    {},
+    /'\/a\/b'\nThat is another user's; .* sudo here, sudo chown -R "\$\(id -un\)" \S+$/,
+  ],
+  [systemError("EPERM", "Operation not permitted (os error 1): chmod 'x'"), {}, /another user's/],
+  [systemError("EROFS", "Read-only file system (os error 30): mkdir 'x'"), {}, /read-only; use a/],
+  [systemError("EMFILE", "EMFILE: too many open files, open 'x'"), {}, /\nA limit .* ulimit -n/],
+  [
+    systemError("ENOENT", "No such file or directory (os error 2): readfile 'main\u001b.tf'"),
+    {},
+    /^This machine refused: No such file or directory: readfile 'main\\u\{1b\}.tf'$/,
+  ],
+  [
+    new Error("outer", { cause: systemError("ENOSPC", "ENOSPC: no space left on device, write") }),
+    {},
+    /^This machine refused: ENOSPC: no space left on device, write\nThe disk is full/,
+  ],
   [new UserError("as it is"), {}, /^as it is$/],
 ];
 
-Deno.test("toSentence() tells who refused: the network, a proxy, or AWS itself", () => {
+/** An error of Deno's or Node's with the system's code. */
+function systemError(code: string, message: string): Error {
+  return Object.assign(new Error(message), { code });
+}
+
+Deno.test("toSentence() tells who refused: the network, a proxy, AWS itself, or this machine", () => {
   for (const [error, environment, sentence] of CASES) {
     const actual = toSentence(error, environment);
     assert.match(actual ?? "none", sentence);
@@ -105,5 +133,6 @@ Deno.test("toSentence() tells who refused: the network, a proxy, or AWS itself",
 Deno.test("toSentence() has none for a fault of the task's own", () => {
   assert.equal(toSentence(new TypeError("x is undefined"), {}), undefined);
   assert.equal(toSentence("text", {}), undefined);
+  assert.equal(toSentence(systemError("ERR_INVALID_ARG_TYPE", "no string"), {}), undefined);
   assert.equal(toSentence(sdkError("something else"), {}), undefined);
 });

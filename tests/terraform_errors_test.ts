@@ -15,6 +15,19 @@ from 128 to 10240.
 This was checked by the validation rule at variables.tf:58,3-13.
 `;
 
+/** A lock in a bucket, as Terraform tells of it. */
+const LOCKED = `
+Error: Error acquiring the state lock
+
+Error message: operation error S3: PutObject, https response error
+StatusCode: 412, api error PreconditionFailed: At least one of the
+pre-conditions you specified did not hold
+Lock Info:
+  ID:        0a-1
+  Path:      states/env:/a/file-metadata.tfstate
+  Who:       me@host
+`;
+
 const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
   [
     "no remedy is known: Terraform's own words, without the place",
@@ -27,10 +40,29 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     "terraform plan failed: the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],
   [
-    "a lock that another one holds, or left",
-    "Error: Error acquiring the state lock\n\nError message: resource temporarily unavailable\nLock\n" +
-    "Info:\n  ID:        0a-1\n  Path:      x\n  Who:       me@host\n",
+    "a lock in a bucket that another one holds, or left",
+    LOCKED,
     "terraform plan failed: another Terraform works on this state, of me@host; wait for it, or if it was killed run TF_WORKSPACE=a terraform force-unlock 0a-1",
+  ],
+  [
+    "a lock of a file ends with its process",
+    LOCKED.replace(/operation[^]*hold/, "resource temporarily unavailable"),
+    "terraform plan failed: another Terraform works on this state, of me@host; wait for it",
+  ],
+  [
+    "a runtime that the provider does not know",
+    'Error: expected runtime to be one of ["nodejs20.x" "nodejs22.x"],\ngot nodejs24.x\n\n  with aws_lambda_function.metadata,\n',
+    /^terraform plan failed: the aws provider here does not know this lambda_runtime; README\.md /,
+  ],
+  [
+    "a full disk",
+    "Error: Failed to write plan file: write tfplan: no space left on device\n",
+    "terraform plan failed: the disk is full; make room, then run it again",
+  ],
+  [
+    "a folder that sudo left behind",
+    "Error: Failed to save state: open terraform.tfstate: permission denied\n",
+    /^terraform plan failed: that is another user's; .* sudo chown -R /,
   ],
   [
     "an import of what a variable switches off",
