@@ -319,8 +319,10 @@ export function narrowest(wanted: string, filter: string): string {
 }
 
 function progressLine({ report, pace, now, startMs, lastKey }: Backfill): string {
-  const { objects, sent, failures } = report;
+  const { objects, sent, failures, dryRun } = report;
+  const done = dryRun ? "without a row" : "sent";
   const perSecond = Math.round(objects / (now() - startMs) * 1000);
-  return `Backfilling: ${objects} done, ${sent} sent, ${failures.length} failed, ` +
+  return `${dryRun ? "Looking" : "Backfilling"}: ${objects} done, ${sent} ${done}, ` +
+    `${failures.length} failed, ` +
     `${perSecond} a second, ${plural(pace.limit(), "event")} at once, at "${clip(lastKey, 60)}"`;
 }

@@ -120,7 +120,11 @@ export async function replayFailures(
   try {
     using _progress = repeat(2000, () => {
       const { replayed, failed } = report;
-      say(`Replaying: ${replayed} of about ${total} done, ${failed} failed ...`);
+      say(
+        dryRun
+          ? `Looking into the failure queue: ${replayed + failed} of about ${total} ...`
+          : `Replaying: ${replayed} of about ${total} done, ${failed} failed ...`,
+      );
     });
     await forEachParallel(
       untriedMessages(replay, max),
@@ -265,6 +269,7 @@ export function replayToText(report: ReplayReport): string {
     lines.push(`FAILED: ${keys.length > 0 ? nameKeys(keys) : messageId}: ${visible(reason)}`);
   }
   if (failed > failures.length) lines.push(`FAILED: ${failed - failures.length} more`);
+  if (replayed + failed + left.visible + left.inFlight === 0) return "The failure queue is empty.";
   lines.push(
     `${plural(replayed, "event")} ${dryRun ? "to replay" : "replayed"}, ` +
       `${failed} ${dryRun ? "unreadable" : "failed"}; ` +

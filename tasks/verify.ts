@@ -68,6 +68,8 @@ export async function verifyStack(
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
   if (!await bucketNotifies(stack)) return silentReport(stack, before);
+  // Throws where the table is gone: what is uploaded then would get its row once there is one again.
+  await queryRows(stack, probe);
   const problems = [...options.leftOut ?? []];
   let files: FileReport[];
   let after: number;

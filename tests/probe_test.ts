@@ -198,3 +198,38 @@ permittedTest("verify uploads nothing to a bucket that calls nothing", async () 
   ]]);
   assert.equal(calls.some(({ name }) => name === "PutObjectCommand"), false);
 });
+
+permittedTest("verify uploads nothing where the table is gone", async () => {
+  const { verifyStack } = await import("../tasks/verify.ts");
+  const gone = Object.assign(new Error("gone"), { name: "ResourceNotFoundException" });
+  const { stack, calls } = await fakeStack({
+    ...NOTIFIES,
+    GetQueueAttributesCommand: () => ({ Attributes: {} }),
+    QueryCommand: () => gone,
+  });
+  const options = { rowDeadlineMs: 0, firstRowDeadlineMs: 0, keep: false };
+  await assert.rejects(verifyStack(stack, [], options), gone);
+  assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, 0);
+});
+
+permittedTest("verify's table clips a long name, and shows a space at its end", async () => {
+  const { reportToText } = await import("../tasks/verify.ts");
+  const text = reportToText(
+    {
+      ok: true,
+      bucket: "uploads",
+      files: [`${"long/".repeat(30)}a.txt`, "b.txt "].map((file) => ({
+        file,
+        key: file,
+        rowAfterMs: 7,
+        checks: 14,
+        problems: [],
+      })),
+      failureQueue: { before: 0, after: 0 },
+      problems: [],
+    } as Parameters<typeof reportToText>[0],
+  );
+  const [, long, spaced] = text.split("\n");
+  assert.equal(long, `${"long/".repeat(11)}long…       7 ms  14 passed`);
+  assert.equal(spaced, `${"b.txt\\u{20}".padEnd(60)}       7 ms  14 passed`);
+});

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { fakeQueue, fakeTable, row } from "./fakes.ts";
-import { fakeStack, permittedTest, toRecord } from "./fixtures.ts";
+import { fakeStack, permittedTest, progressOf, toRecord } from "./fixtures.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -133,6 +133,27 @@ permittedTest("replayFailures() counts more failures than it describes", async (
     "FAILED: 200 more",
     "0 events replayed, 1200 failed; 1200 messages in the failure queue",
   ]);
+});
+
+permittedTest("an empty failure queue is called empty, and a dry run replays nothing", async () => {
+  const { replayFailures, replayToText } = await import("../tasks/replay.ts");
+  const { answers } = fakeQueue({});
+  const { stack } = await fakeStack(answers);
+  for (const dryRun of [true, false]) {
+    const report = await replayFailures(stack, { dryRun, max: Infinity });
+    assert.equal(replayToText(report), "The failure queue is empty.");
+  }
+  const { answers: full } = fakeQueue({ a: bodyOf("a") });
+  const { ReceiveMessageCommand: receive } = full;
+  const slow = await fakeStack({
+    ...full,
+    ReceiveMessageCommand: async (input) => {
+      await new Promise((resolve) => setTimeout(resolve, 2100)); // progress is said every 2 s
+      return typeof receive === "function" ? receive(input) : {};
+    },
+  });
+  const said = await progressOf(() => replayFailures(slow.stack, { dryRun: true, max: 1 }));
+  assert.equal(said, "Looking into the failure queue: 0 of about 1 ...\n");
 });
 
 permittedTest("replayFailures() leaves a message that is in flight elsewhere", async () => {
