@@ -4,7 +4,7 @@
  */
 
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
-import { sha256Of, writeZip, ZIP_URL } from "./tasks/build.ts";
+import { writeZip } from "./tasks/build.ts";
 import { readClock } from "./tasks/clock.ts";
 import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
@@ -45,6 +45,7 @@ import {
   UserError,
   visible,
 } from "./tasks/terminal.ts";
+import { deployedCode } from "./tasks/terraform.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
 import { explain, whyToText } from "./tasks/why.ts";
 
@@ -148,7 +149,7 @@ export const TASKS = {
   }),
   dev: task({
     does: "Watch it on a page, and run what you save within seconds",
-    options: ["env", "local", "open"],
+    options: ["env", "local", "code", "yes", "open"],
     afterCtrlC: () => "the function's code is what the last line says",
     run: devTask,
   }),
@@ -229,9 +230,8 @@ async function verifyTask(
 }
 
 async function statusTask({ json, ...where }: Values<"env" | "local" | "json">): Promise<void> {
-  await withStack(where, async (stack) => {
-    const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
-    const status = await readStatus(stack, zip && sha256Of(zip));
+  await withStack(where, async (stack, { workspace }) => {
+    const status = await readStatus(stack, await deployedCode(workspace));
     print(status, json, statusToText);
     if (!status.ok) throw new FindingError("It needs attention: see the problems above");
   });
@@ -335,9 +335,11 @@ async function backfillTask(
 }
 
 /** On the stand-in, deploys first if nothing is there. */
-async function devTask({ open, ...where }: Values<"env" | "local" | "open">): Promise<void> {
+async function devTask(
+  { open, code, yes, ...where }: Values<"env" | "local" | "code" | "yes" | "open">,
+): Promise<void> {
   const { dev } = await import("./dev/dev.ts");
-  const watch = () => withStack(where, (stack, target) => dev(stack, target, { open }));
+  const watch = () => withStack(where, (stack, target) => dev(stack, target, { open, code, yes }));
   try {
     await watch();
   } catch (error) {

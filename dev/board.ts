@@ -244,7 +244,9 @@ export class Board {
     }, {
       name: "Function",
       text: `${fn?.runtime}, ${fn?.state}`,
-      note: `code: ${isOurs ? "this folder's" : "other than this folder's"}`,
+      note: this.#codeSha256 === ""
+        ? ""
+        : `code: ${isOurs ? "this folder's" : "other than this folder's"}`,
       isBad: !["Active", "Inactive", "Pending"].includes(String(fn?.state)),
     }, {
       name: "Failure queue",
@@ -263,7 +265,7 @@ export class Board {
 async function readSlowParts(stack: Stack) {
   const [notifies, fn, alarms] = await Promise.all([
     bucketNotifies(stack),
-    readFunction(stack, undefined),
+    readFunction(stack, ""),
     readAlarms(stack),
   ]);
   return { notifies, fn, alarms };

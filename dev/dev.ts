@@ -1,25 +1,17 @@
 /** Dev: a page to watch the pipeline, and a loop that runs what is saved. */
 
 import { join } from "node:path";
-import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import * as esbuild from "esbuild";
-import { sha256Of, ZIP_URL } from "../tasks/build.ts";
 import { denoTask } from "../tasks/commands.ts";
 import { temporaryFolder } from "../tasks/files.ts";
-import { updateCode } from "../tasks/function.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { interrupted } from "../tasks/signals.ts";
 import { lockWorkspace, type Stack, type Target } from "../tasks/target.ts";
-import { plural, say, visible } from "../tasks/terminal.ts";
-import * as terraform from "../tasks/terraform.ts";
+import { plural, say } from "../tasks/terminal.ts";
 import { Board } from "./board.ts";
-import { Loop } from "./loop.ts";
+import { confirmCode, runSaved, sayStray } from "./code.ts";
 import { serve } from "./server.ts";
-import { makeBuilder, makeWorkshop, watch } from "./workshop.ts";
-
-/** The address of the function in main.tf. */
-const FUNCTION_ADDRESS = "aws_lambda_function.metadata";
 
 /** The page's server and the loop, which run until they are closed. */
 export interface Dev {
@@ -29,12 +21,23 @@ export interface Dev {
   close(): Promise<void>;
 }
 
-/** Runs the page and the loop until Ctrl-C. */
-export async function dev(stack: Stack, target: Target, { open }: { open: boolean }) {
-  const running = await startDev(stack, target, ROOT);
+/** Runs the page until Ctrl-C; on AWS the function runs what is saved only if `code` asks for it. */
+export async function dev(
+  stack: Stack,
+  target: Target,
+  { open, code, yes }: { open: boolean; code: boolean; yes: boolean },
+) {
+  if (code && !target.local) await confirmCode(stack, { yes });
+  const runs = code || target.local;
+  await sayStray(stack, target);
+  const running = await startDev(stack, target, ROOT, { code: runs });
   try {
     console.log(`Page: ${running.url}`);
-    say("Save handler.ts or a file of function/ to run it; Ctrl-C ends this");
+    say(
+      runs
+        ? "Save handler.ts or a file of function/ to run it; Ctrl-C ends this"
+        : "This only watches; Ctrl-C ends it",
+    );
     await using _shown = open ? await openPage(running.url) : undefined;
     await new Promise((resolve) => {
       if (interrupted.aborted) resolve(undefined);
@@ -45,38 +48,32 @@ export async function dev(stack: Stack, target: Target, { open }: { open: boolea
   }
 }
 
-/** Starts the page's server and the loop over the code of `folder`. */
-export async function startDev(stack: Stack, target: Target, folder: string): Promise<Dev> {
+/** Starts the page's server and, if `code` says so, the loop over the code of `folder`. */
+export async function startDev(
+  stack: Stack,
+  target: Target,
+  folder: string,
+  { code }: { code: boolean },
+): Promise<Dev> {
   const { workspace, place } = target;
-  const deployed = await readDeployed(stack, workspace);
   const board = new Board(stack, place);
   const server = await serve(board, { replay: (key) => replay(stack, workspace, key) });
-  const builder = await makeBuilder(folder);
-  const workshop = makeWorkshop(stack, {
-    workspace,
-    folder,
-    build: builder.build,
-    tell: (code, sha256) => {
-      board.setCode(code, sha256);
-      if (code.state === "building") return;
-      for (const line of code.typeErrors ?? code.text.split("\n")) say(visible(line));
-    },
-  });
-  const loop = new Loop(workshop, deployed.sha256);
-  const watching = watch(folder, () => loop.save());
-  loop.save(); // what is saved already
+  const saved = code
+    ? await runSaved(stack, target, folder, (...told) => board.setCode(...told))
+    : undefined;
+  if (!code) {
+    const text = `${denoTask(target, "dev", "--code")} makes the function run what you save.`;
+    board.setCode({ state: "unsaved", text });
+  }
   let isClosed = false;
   return {
     url: server.url,
     close: async () => {
       if (isClosed) return;
       isClosed = true;
-      watching[Symbol.dispose]();
-      await loop.end();
+      await saved?.end();
       board.end();
       await server.close();
-      await putBack(stack, target, deployed, loop.sha256);
-      await builder.dispose();
       await esbuild.stop();
     },
   };
@@ -94,59 +91,6 @@ async function replay(stack: Stack, workspace: string, key?: string): Promise<st
   const reasons = [...new Set(failures.map(({ reason }) => reason))].slice(0, 3).join("; ");
   const outcome = failed === 0 ? "none failed" : `${failed} failed: ${reasons}`;
   return `${plural(replayed, "event")} replayed, ${outcome}; ${left.visible} left in the queue.`;
-}
-
-/** The function's code when dev began, and what Terraform has recorded of it. */
-interface Deployed {
-  sha256: string;
-  recordedSha256: string;
-  /** Unknown if it is not what was built here last. */
-  zip?: Uint8Array;
-}
-
-async function readDeployed({ lambda, outputs }: Stack, workspace: string): Promise<Deployed> {
-  const command = new GetFunctionCommand({ FunctionName: outputs.lambda_function_name });
-  const { Configuration = {} } = await lambda.send(command);
-  const sha256 = Configuration.CodeSha256 ?? "";
-  const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
-  return {
-    sha256,
-    recordedSha256: await readRecord(workspace),
-    zip: zip && sha256Of(zip) === sha256 ? zip : undefined,
-  };
-}
-
-/** The hash of the code that was deployed last, as Terraform's state has it. */
-async function readRecord(workspace: string): Promise<string> {
-  const { resources } = await terraform.pullState(workspace, { always: true });
-  const fn = resources.find(({ address }) => address === FUNCTION_ADDRESS);
-  return String(fn?.attributes.source_code_hash);
-}
-
-/** Makes the function run what was deployed, or says what it runs instead. */
-async function putBack(
-  stack: Stack,
-  target: Target,
-  deployed: Deployed,
-  sha256: string,
-): Promise<void> {
-  if (sha256 === deployed.sha256) return;
-  const runs = "The function runs this folder's code as it was saved last";
-  const { workspace } = target;
-  const remedy = `${denoTask(target, "deploy")} deploys this folder's code for good`;
-  try {
-    using _lock = await lockWorkspace(workspace);
-    if (await readRecord(workspace) !== deployed.recordedSha256) {
-      return say(`${runs}; it was deployed meanwhile, so nothing is put back`);
-    }
-    if (deployed.zip === undefined) {
-      return say(`${runs}, since the deployed code is not in build/lambda.zip; ${remedy}`);
-    }
-    await updateCode(stack, deployed.zip);
-    say(`The function runs the deployed code again; ${remedy}`);
-  } catch (error) {
-    say(`${runs}, since the deployed code could not be put back (${error}); ${remedy}`);
-  }
 }
 
 /** Opens the browser by a file that only this user can read: others see a program's arguments. */

@@ -1,5 +1,6 @@
 /** The loop: what is saved is built, made to run, tried once, and told. */
 
+import { interrupted } from "../tasks/signals.ts";
 import type { Code } from "./messages.ts";
 
 /** Code that can run. */
@@ -35,6 +36,9 @@ export class Loop {
   #working?: Promise<void>;
   #checking?: Promise<void>;
   #code: Code = { state: "unsaved", text: "" };
+  #isBuilt = true;
+  /** Whether the function's code was touched, be it in vain. */
+  hasUpdated = false;
 
   /** `sha256` is of the function's code now. */
   constructor(readonly workshop: Workshop, public sha256: string) {}
@@ -62,23 +66,30 @@ export class Loop {
       await this.#make(done);
     }
     this.#working = undefined;
-    this.#checking ??= this.#check();
+    // What does not build is no TypeScript: its error was told.
+    if (this.#isBuilt) this.#checking ??= this.#check();
   }
 
   async #make(save: number): Promise<void> {
     const startMs = performance.now();
     this.#tell({ state: "building", text: "building" });
+    this.#isBuilt = false;
     try {
       const built = await this.workshop.build();
+      this.#isBuilt = true;
       if (save !== this.#saves) return;
       const isOther = built.sha256 !== this.sha256;
-      if (isOther) await this.workshop.update(built);
+      if (isOther) {
+        this.hasUpdated = true;
+        await this.workshop.update(built);
+      }
       this.sha256 = built.sha256;
       await this.workshop.tryOut(built);
       const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
       const text = isOther ? `new code runs, ${seconds} s` : "this folder's code runs";
       this.#tell({ state: "running", text });
     } catch (error) {
+      if (interrupted.aborted) return; // dev ends, and says what runs
       const { name, message } = error as Error;
       const text = error instanceof BrokenCodeError ? message : `AWS refused: ${name}: ${message}`;
       this.#tell({ state: "broken", text });

@@ -6,7 +6,7 @@ import { EARLY_MINUTES } from "../function/read.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { denoTask } from "./commands.ts";
 import { temporaryFolder } from "./files.ts";
-import { updateCode } from "./function.ts";
+import { strayCode, updateCode } from "./function.ts";
 import { adoptLeftovers, sayLeftovers } from "./leftovers.ts";
 import { type Loss, lossesOf } from "./losses.ts";
 import {
@@ -113,6 +113,7 @@ async function withPlan(
   const plan = await terraform.readPlan(workspace, file);
   const count = (action: string) =>
     plan.changes.filter(({ actions }) => actions.includes(action)).length;
+  if (plan.strayCodeSince) say(`Note: ${strayCode(plan.strayCodeSince)}; deploy replaces it`);
   const { account_id, aws_region, environment } = plan.outputs;
   say(
     `Account ${account_id}, region ${aws_region}, environment ${environment}: ` +

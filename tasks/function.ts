@@ -9,9 +9,13 @@ import {
 import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import type { Upload } from "../handler.ts";
+import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
+import { visible } from "./terminal.ts";
 
-const UPDATE_DEADLINE_SECONDS = 120;
+/** An update of the code takes seconds, and so does another one that is waited for. */
+const UPDATE_DEADLINE_MS = 120_000;
+const UPDATE_INTERVAL_MS = 500;
 
 /** Refusals by Lambda that concern this event, and not every one to come. */
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
@@ -61,17 +65,39 @@ export async function runOnce(
   }
 }
 
-/** Makes a zip the function's code, and waits until it runs. */
+/**
+ * Makes a zip the function's code, and waits until it runs. Lambda refuses an update during another
+ * one, and the SDK does not try that again.
+ */
 export async function updateCode(
   { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
   zip: Uint8Array,
+  { signal = interrupted, time = TIME }: { signal?: AbortSignal; time?: Time } = {},
 ): Promise<void> {
   const FunctionName = outputs.lambda_function_name;
-  await lambda.send(new UpdateFunctionCodeCommand({ FunctionName, ZipFile: zip }));
+  const endMs = time.nowMs() + UPDATE_DEADLINE_MS;
+  for (;;) {
+    try {
+      const command = new UpdateFunctionCodeCommand({ FunctionName, ZipFile: zip });
+      await lambda.send(command, { abortSignal: signal });
+      break;
+    } catch (error) {
+      const isBusy = (error as Error).name === "ResourceConflictException";
+      if (!isBusy || time.nowMs() >= endMs) throw error;
+    }
+    await time.pause(UPDATE_INTERVAL_MS, signal);
+  }
+  const maxWaitTime = Math.max(1, (endMs - time.nowMs()) / 1000);
   await waitUntilFunctionUpdatedV2(
-    { client: lambda, maxWaitTime: UPDATE_DEADLINE_SECONDS, minDelay: 0.1, maxDelay: 0.2 },
+    { client: lambda, maxWaitTime, minDelay: 0.1, maxDelay: 0.2, abortSignal: signal },
     { FunctionName },
   );
+}
+
+/** What it means that the function runs other code than Terraform deployed. */
+export function strayCode(since: string): string {
+  return `since ${visible(since)} the function runs code that was not deployed, as dev lets it ` +
+    "while it runs, and leaves it when it is killed";
 }
 
 /** An S3 event about uploads, as S3 would send it. */

@@ -28,6 +28,7 @@ export const OPTIONS = {
   } as Option<string | undefined>,
   local: { says: "on this machine's stand-in, not on AWS", ...SWITCH },
   yes: { says: "do it without asking", ...SWITCH },
+  code: { says: "on AWS too, make the function run what you save, after asking", ...SWITCH },
   open: { says: "open the page in the browser", ...SWITCH },
   json: { says: "print JSON", ...SWITCH },
   keep: { says: "leave the files and their rows there", ...SWITCH },

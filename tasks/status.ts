@@ -8,7 +8,7 @@ import { denoTask } from "./commands.ts";
 import { sayGone } from "./gone.ts";
 import { searchBack } from "./log_search.ts";
 import { parseLine, WRITTEN } from "./logs.ts";
-import { bucketNotifies, countFailures, type QueueCounts } from "./function.ts";
+import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./function.ts";
 import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";
@@ -35,8 +35,8 @@ export interface Status {
     lastModified: string;
     runtime: string;
     codeSha256: string;
-    /** Against build/lambda.zip. */
-    code: "as built here" | "other than built here" | "not built here";
+    /** Whether it is what Terraform deployed. */
+    code: "as deployed" | "not as deployed" | "unknown";
   };
   /** Newest first. */
   rows: Item[];
@@ -48,8 +48,8 @@ export interface Status {
   problems: string[];
 }
 
-/** Looks at each part. `builtSha256` is the local zip's, in base64, if there is one. */
-export async function readStatus(stack: Stack, builtSha256: string | undefined): Promise<Status> {
+/** Looks at each part. `deployedSha256` is of the code that Terraform deployed, in base64. */
+export async function readStatus(stack: Stack, deployedSha256: string): Promise<Status> {
   const now = await readClock(stack);
   const gone: string[] = [];
 
@@ -67,7 +67,7 @@ export async function readStatus(stack: Stack, builtSha256: string | undefined):
   const TableName = stack.outputs.dynamodb_table_name;
   const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
     part(bucketNotifies(stack)),
-    part(readFunction(stack, builtSha256)),
+    part(readFunction(stack, deployedSha256)),
     part(stack.dynamo.send(new DescribeTableCommand({ TableName }))),
     part(countFailures(stack)),
     readAlarms(stack),
@@ -97,8 +97,8 @@ function problemsOf(
   if (fn && !["Active", "Inactive"].includes(fn.state)) {
     problems.push(`the function is ${fn.state}, not Active`);
   }
-  if (fn?.code === "other than built here") {
-    problems.push(`the function runs other code than build/lambda.zip; ${deployAgain}`);
+  if (fn?.code === "not as deployed") {
+    problems.push(`${strayCode(fn.lastModified)}; ${deployAgain}`);
   }
   const failed = failureQueue.visible + failureQueue.inFlight;
   if (failed > 0) {
@@ -166,8 +166,8 @@ export function statusToText(status: Status): string {
 
 export async function readFunction(
   { lambda, outputs: { lambda_function_name } }: Stack,
-  builtSha256: string | undefined,
-): Promise<Status["function"]> {
+  deployedSha256: string,
+): Promise<NonNullable<Status["function"]>> {
   const { Configuration = {} } = await lambda.send(
     new GetFunctionCommand({ FunctionName: lambda_function_name }),
   );
@@ -179,11 +179,11 @@ export async function readFunction(
     lastModified: LastModified,
     runtime: Runtime,
     codeSha256: CodeSha256,
-    code: builtSha256 === undefined
-      ? "not built here"
-      : builtSha256 === CodeSha256
-      ? "as built here"
-      : "other than built here",
+    code: deployedSha256 === ""
+      ? "unknown"
+      : deployedSha256 === CodeSha256
+      ? "as deployed"
+      : "not as deployed",
   };
 }
 

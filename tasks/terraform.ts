@@ -14,6 +14,9 @@ const LOCK = "-lock-timeout=120s";
 /** A folder of providers has this path in it: https://developer.hashicorp.com/terraform/cli/config/config-file#filesystem_mirror */
 const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
 
+/** The address of the function in main.tf. */
+const FUNCTION_ADDRESS = "aws_lambda_function.metadata";
+
 /** The names of outputs.tf. */
 const OUTPUTS = [
   "s3_bucket_name",
@@ -76,6 +79,8 @@ export interface Plan {
   /** Actions in the order of the plan, no-ops left out. */
   changes: Change[];
   outputs: Partial<Outputs>;
+  /** Since when the function runs other code than Terraform deployed. */
+  strayCodeSince?: string;
 }
 
 /**
@@ -237,6 +242,13 @@ export async function pullState(workspace: string, { always = false } = {}): Pro
   return parseState((await terraform(workspace, ["state", "pull"], options)).stdout);
 }
 
+/** The SHA-256 of the code that Terraform deployed last, in base64. */
+export async function deployedCode(workspace: string): Promise<string> {
+  const { resources } = await pullState(workspace, { always: true });
+  const fn = resources.find(({ address }) => address === FUNCTION_ADDRESS);
+  return String(fn?.attributes.source_code_hash ?? "");
+}
+
 /** A state in the words of `terraform state pull`. */
 export function parseState(text: string): State {
   if (text.trim() === "") return { text, resources: [], region: "" };
@@ -338,10 +350,14 @@ export function parsePlan(json: string): Plan {
     }))
     .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
   const values = Object.entries(planned_values?.outputs ?? {});
+  const fn = resource_changes.find(({ address }) => address === FUNCTION_ADDRESS)?.change.before;
+  // What Terraform sent, and what the provider has just read.
+  const isStray = fn && fn.source_code_hash !== fn.code_sha256;
   return {
     applyable,
     changes,
     outputs: Object.fromEntries(values.map(([name, { value }]) => [name, value])),
+    strayCodeSince: isStray ? String(fn.last_modified) : undefined,
   };
 }
 

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { quiet } from "./dev_fixtures.ts";
-import { fakeStack, permittedTest, progressOf } from "./fixtures.ts";
+import { fakeTime } from "./fakes.ts";
+import { fakeStack, NOTIFIES, permittedTest, progressOf } from "./fixtures.ts";
 
 const ZIP = new TextEncoder().encode("zip");
 
@@ -22,21 +23,57 @@ permittedTest("deploy sends the zip if the function runs other code, and only th
   }
 });
 
-permittedTest("status counts other code than built here as a problem", async () => {
-  const { readStatus } = await import("../tasks/status.ts");
+permittedTest("status says since when the function runs code that was not deployed", async () => {
+  const { readStatus, statusToText } = await import("../tasks/status.ts");
+  const LastModified = "2026-01-02T03:04:05.000+0000";
   const { stack } = await fakeStack({
     ...quiet(),
-    GetFunctionCommand: () => ({ Configuration: { State: "Active", CodeSha256: "deployed" } }),
-    GetBucketNotificationConfigurationCommand: () => ({
-      LambdaFunctionConfigurations: [{ LambdaFunctionArn: "arn:aws:lambda:x:1:function:fn" }],
+    ...NOTIFIES,
+    GetFunctionCommand: () => ({
+      Configuration: { State: "Active", CodeSha256: "saved", LastModified },
     }),
   });
-  const problems = async (built?: string) => (await readStatus(stack, built)).problems;
-  assert.deepEqual(await problems("built"), [
-    "the function runs other code than build/lambda.zip; deno task deploy --env x puts it right",
+  const status = await readStatus(stack, "deployed");
+  assert.deepEqual(status.problems, [
+    `since ${LastModified} the function runs code that was not deployed, as dev lets it ` +
+    "while it runs, and leaves it when it is killed; deno task deploy --env x puts it right",
   ]);
-  assert.deepEqual(await problems("deployed"), []);
-  assert.deepEqual(await problems(), []);
+  assert.match(statusToText(status), /^code +saved, not as deployed$/m);
+  assert.deepEqual((await readStatus(stack, "saved")).problems, []);
+});
+
+permittedTest("a plan knows since when the function runs code that was not deployed", async () => {
+  const { parsePlan } = await import("../tasks/terraform.ts");
+  const since = (code_sha256: string) => {
+    const before = { source_code_hash: "deployed", code_sha256, last_modified: "then" };
+    const change = { actions: ["no-op"], before };
+    const resource_changes = [{ address: "aws_lambda_function.metadata", type: "", change }];
+    return parsePlan(JSON.stringify({ resource_changes })).strayCodeSince;
+  };
+  assert.equal(since("saved"), "then");
+  assert.equal(since("deployed"), undefined);
+  const made = { actions: ["create"], before: null };
+  const resource_changes = [{ address: "aws_lambda_function.metadata", type: "", change: made }];
+  assert.equal(parsePlan(JSON.stringify({ resource_changes })).strayCodeSince, undefined);
+});
+
+permittedTest("an update of the code waits for another one, within its deadline", async () => {
+  const { updateCode } = await import("../tasks/function.ts");
+  const conflict = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
+  const update = async (conflicts: number, signal?: AbortSignal) => {
+    const { stack, calls } = await fakeStack({
+      UpdateFunctionCodeCommand: () => conflicts-- > 0 ? conflict : {},
+      GetFunctionCommand: () => ({ Configuration: { LastUpdateStatus: "Successful" } }),
+    });
+    const { time } = fakeTime();
+    const error = await updateCode(stack, ZIP, { signal, time }).then(() => "done", (e) => e.name);
+    const tries = calls.filter(({ name }) => name === "UpdateFunctionCodeCommand").length;
+    return { error, tries, seconds: time.nowMs() / 1000 };
+  };
+  assert.deepEqual(await update(3), { error: "done", tries: 4, seconds: 1.5 });
+  const given = { error: "ResourceConflictException", tries: 241, seconds: 120 };
+  assert.deepEqual(await update(Infinity), given);
+  assert.equal((await update(1, AbortSignal.abort(new Error()))).error, "Error");
 });
 
 permittedTest("deploy says for 15 minutes what the function does in a new stack", async () => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Workshop } from "../dev/loop.ts";
 import type { Code, Message } from "../dev/messages.ts";
 import { logLine, makeBoard, pause, queue, quiet, row, until } from "./dev_fixtures.ts";
-import { copyOfCode, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import { copyOfCode, fakeStack, permittedTest, progressOf, toAttributes } from "./fixtures.ts";
 
 permittedTest("the board has one poller for all pages, and none without one", async () => {
   const { stack, calls } = await fakeStack(quiet());
@@ -122,6 +122,8 @@ const SAVES: Record<string, (context: typeof import("../dev/loop.ts")) => void |
     await loop.idle();
     assert.deepEqual([shop.running, loop.sha256], ["old", "old"]);
     assert.equal(shop.told.at(-1), "broken handler.ts:1:2: no");
+    assert.equal(loop.hasUpdated, false);
+    assert.equal(shop.checks, 0);
     shop.fails = undefined;
     shop.source = "new";
     loop.save();
@@ -150,7 +152,7 @@ const SAVES: Record<string, (context: typeof import("../dev/loop.ts")) => void |
     loop.save();
     await loop.idle();
     assert.equal(shop.told.at(-1), "broken AWS refused: ResourceConflictException: busy");
-    assert.equal(loop.sha256, "old");
+    assert.deepEqual([loop.sha256, loop.hasUpdated], ["old", true]);
     shop.refuses = undefined;
     loop.save();
     await loop.idle();
@@ -222,9 +224,10 @@ const BUILDS: Record<
     const save = async (write: () => Promise<void>) => {
       const before = saves;
       await write();
-      await pause(200);
+      await pause(500);
       return saves - before;
     };
+    await pause(200); // the first look
     assert.equal(await save(() => Deno.writeTextFile(handler, source)), 1);
     assert.equal(
       await save(async () => {
@@ -238,6 +241,8 @@ const BUILDS: Record<
       await save(async () => Deno.writeTextFile(preview, await Deno.readTextFile(preview))),
       1,
     );
+    assert.equal(await save(() => Deno.utime(preview, new Date(0), new Date(0))), 1); // as git does
+    assert.equal(await save(() => Deno.remove(preview)), 1);
     assert.equal(await save(() => Deno.writeTextFile(join(folder, "notes.txt"), "x")), 0);
     assert.equal(await save(() => Deno.writeTextFile(join(folder, "handler_test.ts"), "x")), 0);
   },
@@ -271,6 +276,52 @@ permittedTest("a folder's code is built, with the places of its errors", async (
   });
 });
 
+permittedTest(
+  "on AWS dev leaves the function's code alone unless --code is confirmed",
+  async (t) => {
+    const { startDev } = await import("../dev/dev.ts");
+    const { targetOf } = await import("../tasks/target.ts");
+    await t.step("without --code a save changes nothing, and the page says how to", async () => {
+      const { stack, calls } = await fakeStack(quiet());
+      await using copy = await copyOfCode();
+      const target = targetOf({ env: "team", local: false });
+      const { url, close } = await startDev(stack, target, copy.path, { code: false });
+      await Deno.writeTextFile(join(copy.path, "handler.ts"), "export const saved = 1;");
+      const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
+      const feed = await fetch(new URL("/feed", url), { headers });
+      await pause(500);
+      await close();
+      assert.match(
+        await feed.text(),
+        /"deno task dev --code --env team makes the function run what/,
+      );
+      assert.deepEqual(calls.filter(({ name }) => name.startsWith("Update")), []);
+    });
+    await t.step("--code names account, environment and function, then asks", async () => {
+      const program = `
+      import { confirmCode } from "./dev/code.ts";
+      const outputs = { account_id: "123456789012", aws_region: "eu-west-1", environment: "team",
+        lambda_function_name: "fn" };
+      for (const yes of [false, true]) {
+        const answer = confirmCode({ outputs }, { yes });
+        console.log(await answer.then(() => "goes on", ({ message }) => message.trim()));
+      }
+      Deno.exit(0);`;
+      const { run } = await import("../tasks/shell.ts");
+      const args = ["eval", "--no-check", program];
+      let stdout = "";
+      const said = await progressOf(async () => {
+        ({ stdout } = await run(Deno.execPath(), args, { output: "return" }));
+      });
+      const asked =
+        "Account 123456789012, region eu-west-1, environment team: the function fn will " +
+        "run what is saved in this folder, at once and after each save. Every upload";
+      assert.equal(said.split(asked).length, 3, said);
+      assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
+    });
+  },
+);
+
 permittedTest("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
   const program = `
     import { run } from "./tasks/shell.ts";
@@ -303,6 +354,7 @@ function makeShop() {
     source: "old",
     running: "old",
     updates: 0,
+    checks: 0,
     atOnce: 0,
     most: 0,
     fails: undefined as Error | undefined,
@@ -329,7 +381,10 @@ function makeShop() {
       shop.running = sha256;
     },
     tryOut: () => shop.crashes ? Promise.reject(shop.crashes) : Promise.resolve(),
-    check: () => Promise.resolve(shop.typeErrors),
+    check: () => {
+      shop.checks++;
+      return Promise.resolve(shop.typeErrors);
+    },
     tell: ({ state, text, typeErrors = [] }: Code) =>
       void shop.told.push([`${state} ${text}`, ...typeErrors].join(", ")),
   };

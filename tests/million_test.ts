@@ -80,7 +80,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
     more: 0, // fewer: its ten newest rows are nearer
     work: async (stack) => {
       const { readStatus } = await import("../tasks/status.ts");
-      await readStatus(stack, undefined);
+      await readStatus(stack, "");
     },
   },
   "deploy, of a plan that deletes data": {

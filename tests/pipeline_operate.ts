@@ -186,7 +186,7 @@ export const OPERATE: Steps<Recorded> = {
     await cloudwatch.send(new SetAlarmStateCommand(alarm));
     const { code, stdout } = await task(deployed, "status");
     assert.equal(code, 1);
-    assert.match(stdout, /^code .*, as built here$/m);
+    assert.match(stdout, /^code .*, as deployed$/m);
     assert.match(stdout, /^failure queue +0 events$/m);
     assert.match(stdout, /-errors, \d+ s ago: Tried \\u\{202e\}/);
     assert.match(stdout, /^WRONG: the alarm \S+-errors is in ALARM$/m);

@@ -26,7 +26,7 @@ permittedTest("readStatus() names each part that was removed by other means", as
   };
   const kinds = async (answers: Answers) => {
     const { stack } = await fakeStack(answers);
-    const { ok, problems } = await readStatus(stack, undefined);
+    const { ok, problems } = await readStatus(stack, "");
     assert.equal(ok, false);
     return problems.map((problem) => problem.replace(/ (does not exist|is) .*/, "")).sort();
   };
@@ -41,7 +41,7 @@ permittedTest("readStatus() names each part that was removed by other means", as
   const { stack: denied } = await fakeStack({
     GetFunctionCommand: () => named("AccessDeniedException"),
   });
-  await assert.rejects(readStatus(denied, undefined), { name: "AccessDeniedException" });
+  await assert.rejects(readStatus(denied, ""), { name: "AccessDeniedException" });
 });
 
 permittedTest(
@@ -72,7 +72,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
   assert.deepEqual(statusToText({ ...status, at: ago(0) }).split("\n"), [
     "bucket         uploads, calls the function",
     "function       fn, nodejs22.x, Active, changed 3 h ago",
-    "code           hash, as built here",
+    "code           hash, as deployed",
     "failure queue  0 events",
     "alarms         none in ALARM",
     "",
