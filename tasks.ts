@@ -10,6 +10,7 @@ import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { toSentence } from "./tasks/failures.ts";
+import { keyMeant } from "./tasks/key.ts";
 import {
   followRows,
   readRows,
@@ -47,7 +48,7 @@ import {
 } from "./tasks/terminal.ts";
 import { deployedCode } from "./tasks/terraform.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
-import { explain, whyToText } from "./tasks/why.ts";
+import { explain, LONG_MS, MOST_MS, whyToText } from "./tasks/why.ts";
 
 /** One task, as usage, README and deno.json show it. */
 export interface Task<Name extends OptionName = OptionName> extends Syntax<Name> {
@@ -128,7 +129,7 @@ export const TASKS = {
   }),
   why: task({
     does: "Tell all that is known of one key, and what to do",
-    words: { usage: "KEY", says: "the object's key, as it is", least: 1, most: 1 },
+    words: { usage: "KEY", says: "the object's key, or s3://BUCKET/KEY", least: 1, most: 1 },
     options: ["env", "local", "json", "since"],
     afterCtrlC: unchanged,
     run: whyTask,
@@ -254,14 +255,15 @@ async function rowsTask(
   { json, csv, since, follow, prefix, limit, ...where }: Values<
     "env" | "local" | "json" | "csv" | "since" | "follow" | "prefix" | "limit"
   >,
-  [key]: string[],
+  [text]: string[],
 ): Promise<void> {
   if (json && csv) throw new UserError("--json and --csv exclude each other: choose one");
-  if (key !== undefined && prefix !== "") {
+  if (text !== undefined && prefix !== "") {
     throw new UserError("KEY and --prefix exclude each other: choose one");
   }
   const most = limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
   await withStack(where, async (stack) => {
+    const key = text === undefined ? undefined : await keyMeant(stack, text);
     const now = await readClock(stack);
     const sinceMs = since === undefined ? undefined : now() - since;
     const wanted = { key, prefix, limit: most, now };
@@ -289,11 +291,14 @@ async function printLines(
 
 async function whyTask(
   { json, since, ...where }: Values<"env" | "local" | "json" | "since">,
-  [key]: string[],
+  [text]: string[],
 ): Promise<void> {
   await withStack(where, async (stack) => {
     const now = await readClock(stack);
-    const why = await explain(stack, key, { sinceMs: now() - (since ?? WHY_SINCE_MS), now });
+    const key = await keyMeant(stack, text);
+    const sinceMs = now() - (since ?? WHY_SINCE_MS);
+    const logMs = since === undefined ? MOST_MS : LONG_MS;
+    const why = await explain(stack, key, { sinceMs, now, logMs });
     print(why, json, whyToText);
     if (!why.ok) throw new FindingError("It needs attention: see above");
   });

@@ -17,7 +17,7 @@ import { TIME, type Time } from "./signals.ts";
 import { plural, UserError, visible } from "./terminal.ts";
 
 /** The most objects that DeleteObjects takes, which is a listing's page too. */
-const PAGE_OBJECTS = 1000;
+export const PAGE_OBJECTS = 1000;
 
 /** Uploads that are listed before they are aborted. */
 const LISTED_UPLOADS = 10_000;

@@ -52,7 +52,7 @@ const DOLLARS_A_MILLION_UNITS = 0.125;
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;
   const rows = wanted.key !== undefined
-    ? rowsOfKey(stack, wanted.key, wanted.sinceMs)
+    ? rowsOfKey(stack, wanted.key, wanted)
     : wanted.sinceMs !== undefined
     ? rowsWrittenSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
     : newestFirst(stack, wanted);
@@ -82,12 +82,14 @@ export async function* followRows(
   }
 }
 
-async function* rowsOfKey(
+/** The rows of a key, the newest first; a page has no more than are wanted. */
+export async function* rowsOfKey(
   { dynamo, outputs }: Stack,
   key: string,
-  sinceMs = 0,
+  { sinceMs = 0, limit }: Pick<Wanted, "sinceMs" | "limit">,
 ): AsyncGenerator<Item> {
-  const pages = paginateQuery({ client: dynamo }, {
+  const pageSize = limit < Infinity ? limit : undefined;
+  const pages = paginateQuery({ client: dynamo, pageSize }, {
     TableName: outputs.dynamodb_table_name,
     KeyConditionExpression: "file_key = :key",
     ExpressionAttributeValues: { ":key": { S: key } },

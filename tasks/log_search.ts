@@ -1,18 +1,22 @@
 /**
  * Searching the function's log from now back. FilterLogEvents reads a span from its oldest line on, so
- * short spans are asked for, one before the other.
+ * short spans are asked for, one before the other. Since June 2026 `startFromHead: false` reads from the
+ * newest on. But an endpoint that does not know it returns the oldest lines, without a word; and the
+ * stand-in returns 10,000 of these, without a token for the rest.
  */
 
 import type { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import type { Clock } from "./clock.ts";
 import { type LogEvent, pagesOfLog } from "./logs.ts";
 
-/** The newest span; one before it is longer where this one is small. */
+/** The newest span; one before it is longer where this one is small, and much longer with few lines. */
 const FIRST_SPAN_MS = 15_000;
+const FEW_LINES = 100;
 
 /** A span of more pages (1 MB or 10,000 lines each, or none of either) is searched in shorter ones. */
 const SPAN_PAGES = 3;
 const LONGER = 4;
+const MUCH_LONGER = 16;
 const SHORTER = 8;
 
 /** Lines of a span, oldest first, and where it begins. */
@@ -33,7 +37,7 @@ export interface Search {
 
 /**
  * Spans of the log, the newest first. Where the search gives up, the last span begins later than
- * `sinceMs`. An account has five calls a second:
+ * `sinceMs`. A region allows an account 5 to 25 calls a second:
  * https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
  */
 export async function* searchBack(
@@ -68,6 +72,6 @@ export async function* searchBack(
     }
     yield { lines, sinceMs: fromMs };
     endMs = fromMs;
-    if (pages === 1) spanMs *= LONGER;
+    if (pages === 1) spanMs *= lines.length < FEW_LINES ? MUCH_LONGER : LONGER;
   }
 }

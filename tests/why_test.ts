@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import type { Facts } from "../tasks/why.ts";
-import { fakeStack, NOTIFIES, permittedTest } from "./fixtures.ts";
+import { fakeTable } from "./fakes.ts";
+import { fakeStack, NOTIFIES, permittedTest, progressOf } from "./fixtures.ts";
 
 const VERSION = { versionId: "v2", lastModified: "2026-01-02T03:04:05.000Z", size: 7 };
 const FACTS: Facts = {
@@ -10,9 +11,12 @@ const FACTS: Facts = {
   matches: true,
   notifies: true,
   versions: [VERSION],
+  moreVersions: false,
   rows: [],
+  moreRows: false,
   log: [],
   failures: [],
+  messages: { lookedAt: 0, inQueue: 0 },
 };
 const ROW = { version_id: "v2", timestamp: "t", event_name: "ObjectCreated:Put" };
 const FAILURE = { parkedAt: "2026-01-02T03:04:05.000Z", error: "E: denied" };
@@ -34,6 +38,12 @@ const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegE
   ["failed just now", { lastError: "E: x" }, false, /^The function failed: E: x\. Lambda tries/],
   ["no trigger", { notifies: false }, false, /: run deno task deploy --env x, then backfill\.$/],
   ["no event", {}, false, / Run deno task backfill --prefix in\/a\.txt --env x\.$/],
+  [
+    "its event may be parked",
+    { messages: { lookedAt: 900, inQueue: 100_000 } },
+    false,
+    / run deno task replay --dry-run --key in\/a\.txt --env x\.$/,
+  ],
   ["a key with a command", { key: "$(id) `id`" }, false, / --prefix '\$\(id\) `id`' --env x\.$/],
   ["a key that can't be copied", { key: "a\n$(id)" }, false, / lost\. Run backfill; [^$]*$/],
 ];
@@ -91,7 +101,129 @@ permittedTest("explain() finds the very key's versions, rows, lines and events",
   assert.match(text, /^versions in the bucket: 2\n {2}2026-01-03T00:00:00.000Z {2}2 {2}7 bytes\n/m);
   assert.match(text, /1970-01-01T00:00:00.000Z {2}1 {2}delete marker$/m);
   assert.ok(!text.includes("\u001b"));
-  // Looking changes nothing: the messages are given back.
-  assert.equal(calls.filter(({ name }) => name === "DeleteMessageCommand").length, 0);
-  assert.equal(calls.filter(({ name }) => name === "ChangeMessageVisibilityCommand").length, 2);
+  // Looking changes nothing: the messages are visible again within a second.
+  const changes = calls.filter(({ name }) => /Delete|Visibility/.test(name));
+  assert.deepEqual(changes, []);
+  const [{ input }] = calls.filter(({ name }) => name === "ReceiveMessageCommand");
+  assert.equal(input.VisibilityTimeout, 1);
+});
+
+permittedTest(
+  "explain() looks a second at most at a key with 120,000 rows and messages",
+  async () => {
+    const { explain, whyToText } = await import("../tasks/why.ts");
+    const later = <T>(answer: T) =>
+      new Promise<T>((resolve) => setTimeout(() => resolve(answer), 100));
+    const rows = Array.from({ length: 120_000 }, (_, i) => ({
+      file_key: "in/a.txt",
+      timestamp: String(1e6 + i),
+      version_id: String(i),
+      content_preview: "x".repeat(500),
+    }));
+    const { table, answers } = fakeTable(rows);
+    const pageOfLog = { events: [], nextToken: "more" };
+    let received = 0;
+    const { stack, calls } = await fakeStack({
+      ...NOTIFIES,
+      ...answers,
+      ListObjectVersionsCommand: [{
+        Versions: Array.from({ length: 1000 }, (_, i) => ({
+          Key: "in/a.txt",
+          VersionId: String(119_999 - i),
+          Size: 1,
+          LastModified: new Date(1e9 - i),
+        })),
+        IsTruncated: true,
+        NextKeyMarker: "in/a.txt",
+      }],
+      FilterLogEventsCommand: () => later(pageOfLog),
+      GetQueueAttributesCommand: () => ({
+        Attributes: {
+          ApproximateNumberOfMessages: "120000",
+          ApproximateNumberOfMessagesNotVisible: "7",
+        },
+      }),
+      ReceiveMessageCommand: () =>
+        later({
+          Messages: Array.from({ length: 10 }, () => ({
+            MessageId: String(received++),
+            Body: "no JSON",
+          })),
+        }),
+    });
+    const startMs = performance.now();
+    const now = () => Math.round(performance.now());
+    const why = await explain(stack, "in/a.txt", { sinceMs: startMs - 7 * 86_400_000, now });
+    const tookMs = performance.now() - startMs;
+    assert.ok(tookMs < 2000, `${tookMs} ms`);
+    assert.ok(table.read <= 101, `${table.read} rows read`);
+    assert.equal(calls.filter(({ name }) => name === "QueryCommand").length, 1);
+    assert.ok(why.ok);
+    const text = whyToText(why);
+    assert.match(text, /^versions in the bucket: the newest 1000 were looked at, the newest 5$/m);
+    assert.match(text, /^rows: the newest 100 were looked at, the newest 5$/m);
+    assert.match(
+      text,
+      /^events in the failure queue \(\d{2,3} of about 120007 were looked at\): 0$/m,
+    );
+  },
+);
+
+permittedTest("a filter pattern of more than 1,024 characters is not sent", async () => {
+  const { explain } = await import("../tasks/why.ts");
+  for (const [length, isSent] of [[1005, true], [1006, false]] as const) {
+    const key = "k".repeat(length);
+    const { stack, calls } = await fakeStack({
+      GetQueueAttributesCommand: () => ({ Attributes: {} }),
+    });
+    await explain(stack, key, { sinceMs: 0, now: () => 10_000 });
+    const [{ input }] = calls.filter(({ name }) => name === "FilterLogEventsCommand");
+    assert.equal(input.filterPattern, isSent ? `{ $.file_key = "${key}" }` : undefined);
+  }
+});
+
+permittedTest("KEY is understood as people paste it, where it has one meaning", async (t) => {
+  const { keyMeant } = await import("../tasks/key.ts");
+  const NFC = "caf\u00e9";
+  const NFD = "cafe\u0301";
+  const cases: [text: string, known: string[], key: string | RegExp, said?: RegExp][] = [
+    ["a b.txt", ["a b.txt"], "a b.txt"],
+    ["none", [], "none"],
+    ["s3://uploads/a/b", ["a/b"], "a/b", /^Taken for the key "a\/b"\n$/],
+    ["s3://uploads/none", [], "none", /^Taken for/],
+    ["/a/b", ["a/b"], "a/b", /^Taken/],
+    ["/a/b", ["/a/b", "a/b"], "/a/b"],
+    ["a%20b", ["a b"], "a b", /^Taken/],
+    ["a+b%2B", ["a b+"], "a b+", /^Taken/],
+    ["100%", ["100%"], "100%"],
+    [NFC, [NFD], NFD, /in Unicode's form NFD\n$/],
+    [NFD, [NFC], NFC, /^Taken/],
+    ["/a%20b", ["a b", "a%20b"], /^"\/a%20b" may be "a%20b" or "a b": name one of them exactly$/],
+    ["s3://other/a", ["a"], /^"s3:\/\/other\/a" is no object of this bucket, uploads$/],
+    ["s3://uploads/", [], /is no object of this bucket/],
+    ["", [], /^KEY must have 1 to 1024 bytes$/],
+    ["k".repeat(1025), [], /^KEY must have 1 to 1024 bytes$/],
+  ];
+  for (const [text, known, expected, said = /^$/] of cases) {
+    await t.step(`${text.slice(0, 20)} of ${known}`, async () => {
+      const { stack } = await fakeStack({
+        // Half of them are rows, half of them objects.
+        QueryCommand: ({ ExpressionAttributeValues }) => {
+          const { ":key": { S: key } } = ExpressionAttributeValues as { ":key": { S: string } };
+          const isRow = known.includes(key) && key.length % 2 === 0;
+          return { Items: isRow ? [{ file_key: { S: key }, timestamp: { S: "t" } }] : [] };
+        },
+        ListObjectVersionsCommand: ({ Prefix }) => ({
+          Versions: known.filter((key) => key === Prefix).map((Key) => ({ Key })),
+        }),
+      });
+      if (expected instanceof RegExp) {
+        await assert.rejects(keyMeant(stack, text), { name: "UserError", message: expected });
+        return;
+      }
+      let key;
+      assert.match(await progressOf(async () => key = await keyMeant(stack, text)), said);
+      assert.equal(key, expected);
+    });
+  }
 });
