@@ -20,7 +20,7 @@ import {
   toTableLines,
 } from "./tasks/list_rows.ts";
 import { runAtTerminal } from "./tasks/local_shell.ts";
-import { readLog, toLogLines } from "./tasks/logs.ts";
+import { followLog, readLog, toLogLines } from "./tasks/logs.ts";
 import {
   type OptionName,
   OPTIONS,
@@ -246,8 +246,11 @@ async function logsTask(
   await withStack(where, async (stack) => {
     const now = await readClock(stack);
     const sinceMs = now() - (since ?? LOG_SINCE_MS);
-    const events = readLog(stack.logs, stack.outputs.log_group_name, { sinceMs, follow });
-    await printLines(toLogLines(events, { key, failed, json }), { follow });
+    const { logs, outputs: { log_group_name } } = stack;
+    const pages = follow
+      ? followLog(logs, log_group_name, { sinceMs, now })
+      : readLog(logs, log_group_name, sinceMs);
+    await printLines(toLogLines(pages, { key, failed, json }), { follow });
   });
 }
 

@@ -1,22 +1,9 @@
 /** The feed: what became of uploads, from whatever source, as the function's log tells it. */
 
 import type { Clock } from "./clock.ts";
-import { type LogEvent, parseLine, readLog } from "./logs.ts";
+import { followLog, type LogEvent, parseLine } from "./logs.ts";
 import { BATCH_KEYS, getRows, type Item, rowKey } from "./rows.ts";
-import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
-
-/** FilterLogEvents may be called five times a second in an account. */
-const POLL_MS = 2000;
-
-/** A line may be there so much later than others of the same time. */
-const LATE_MS = 15_000;
-
-/** In silence the search goes on from so long ago. */
-const SILENCE_MS = 60_000;
-
-/** Lines of one look that are held. */
-const HELD_LINES = 5000;
 
 const OUTCOMES = ["written", "unchanged", "failed"] as const;
 const PATTERN = `{ ${OUTCOMES.map((outcome) => `($.outcome = "${outcome}")`).join(" || ")} }`;
@@ -37,13 +24,13 @@ export interface News {
 }
 
 /**
- * The news since a time of AWS's clock, then those to come, oldest first: a list for each look into
- * the log, which may be empty, or more for a long one. The rows of its newest `mostRows` are read. It
- * ends by throwing, at Ctrl-C or when `signal` is aborted.
+ * The news since a time of AWS's clock, then those to come: a list for each page of the log, which may be
+ * empty. The rows of its newest `mostRows` are read. It ends by throwing, at Ctrl-C or when `signal` is
+ * aborted.
  */
 export async function* followNews(
   stack: Stack,
-  { sinceMs, now, mostRows = BATCH_KEYS, signal = interrupted, pollMs = POLL_MS }: {
+  { mostRows = BATCH_KEYS, ...options }: {
     sinceMs: number;
     now: Clock;
     mostRows?: number;
@@ -51,35 +38,10 @@ export async function* followNews(
     pollMs?: number;
   },
 ): AsyncGenerator<News[]> {
-  let fromMs = sinceMs;
-  let seen = new Map<string, number>(); // lines since fromMs, and their times
-  for (;;) {
-    const lookMs = now();
-    let newestMs = fromMs;
-    let fresh: LogEvent[] = [];
-    for await (const line of linesSince(stack, fromMs)) {
-      newestMs = Math.max(newestMs, line.timestamp);
-      const id = `${line.timestamp} ${line.message}`;
-      if (!seen.has(id)) fresh.push(line);
-      seen.set(id, line.timestamp);
-      if (fresh.length < HELD_LINES) continue;
-      yield await withRows(stack, fresh.flatMap(toNews), mostRows);
-      fresh = [];
-      seen = since(seen, newestMs - LATE_MS);
-    }
-    yield await withRows(stack, fresh.flatMap(toNews), mostRows);
-    fromMs = Math.max(fromMs, newestMs - LATE_MS, lookMs - SILENCE_MS);
-    seen = since(seen, fromMs);
-    await pause(pollMs, signal);
+  const { logs, outputs: { log_group_name } } = stack;
+  for await (const lines of followLog(logs, log_group_name, { ...options, pattern: PATTERN })) {
+    yield await withRows(stack, lines.flatMap(toNews), mostRows);
   }
-}
-
-function since(lines: Map<string, number>, fromMs: number): Map<string, number> {
-  return new Map([...lines].filter(([, timestamp]) => timestamp >= fromMs));
-}
-
-function linesSince({ logs, outputs }: Stack, sinceMs: number): AsyncGenerator<LogEvent> {
-  return readLog(logs, outputs.log_group_name, { sinceMs, pattern: PATTERN });
 }
 
 /** A line of the log as news; the stand-in ignores the pattern, so other lines come too. */

@@ -7,11 +7,22 @@ import {
   type FilterLogEventsCommandOutput,
 } from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
+import type { Clock } from "./clock.ts";
 import { interrupted, pause } from "./signals.ts";
 import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
 
-/** Lines may arrive so much later than others of the same time. */
+/** Each look goes back so far, as lines come in no order. */
 const LATE_MS = 30_000;
+
+/**
+ * Twice a minute a look goes back further: a line may come ten minutes late.
+ * https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-execution.html
+ */
+const VERY_LATE_MS = 11 * 60_000;
+const LONG_LOOKS_MS = 30_000;
+
+/** A region allows an account 5 to 25 calls of FilterLogEvents a second. */
+const POLL_MS = 2000;
 
 /** CloudWatch's filter pattern for the function's lines about the rows that it wrote. */
 export const WRITTEN = '{ $.outcome = "written" }';
@@ -22,38 +33,50 @@ export interface LogEvent {
 }
 
 /**
- * The lines of a log group since a time (milliseconds since 1970), oldest first; with `follow` also
- * those to come, until Ctrl-C, looked for every `pollMs`. `pattern` is CloudWatch's filter pattern.
+ * The lines of a log group since a time of AWS's clock, then those to come, each once: a list for each
+ * page, which may be empty. It ends by throwing, at Ctrl-C or when `signal` is aborted. `pattern` is
+ * CloudWatch's filter pattern.
  */
+export async function* followLog(
+  client: CloudWatchLogsClient,
+  logGroupName: string,
+  { sinceMs, now, pattern, pollMs = POLL_MS, signal }: {
+    sinceMs: number;
+    now: Clock;
+    pattern?: string;
+    pollMs?: number;
+    signal?: AbortSignal;
+  },
+): AsyncGenerator<LogEvent[]> {
+  let startTime = sinceMs;
+  let longLookMs = now();
+  let seen = new Map<string, number>(); // ids of lines that a look may find again, and their times
+  for (;;) {
+    const lookMs = now();
+    const span = { logGroupName, startTime, filterPattern: pattern };
+    for await (const { events } of pagesOfLog(client, span)) {
+      const fresh = events.filter(({ id }) => !seen.has(id));
+      for (const { id, timestamp } of fresh) {
+        if (timestamp >= lookMs - VERY_LATE_MS) seen.set(id, timestamp);
+      }
+      yield fresh;
+    }
+    await pause(pollMs, signal);
+    const isLong = now() - longLookMs >= LONG_LOOKS_MS;
+    startTime = Math.max(sinceMs, lookMs - (isLong ? VERY_LATE_MS : LATE_MS));
+    if (!isLong) continue;
+    longLookMs = now();
+    seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
+  }
+}
+
+/** The lines of a log group since a time (milliseconds since 1970), oldest first, page by page. */
 export async function* readLog(
   client: CloudWatchLogsClient,
   logGroupName: string,
-  options: {
-    sinceMs: number;
-    follow?: boolean;
-    pollMs?: number;
-    pattern?: string;
-  },
-): AsyncGenerator<LogEvent> {
-  let startTime = options.sinceMs;
-  let newestMs = startTime;
-  let seen = new Map<string, number>(); // the ids of lines since startTime
-  for (;;) {
-    const span = { logGroupName, startTime, filterPattern: options.pattern };
-    for await (const { events } of pagesOfLog(client, span)) {
-      for (const { id, ...event } of events) {
-        if (seen.has(id)) continue;
-        if (options.follow) seen.set(id, event.timestamp);
-        newestMs = Math.max(newestMs, event.timestamp);
-        yield event;
-      }
-    }
-    if (!options.follow) return;
-
-    startTime = Math.max(startTime, newestMs - LATE_MS);
-    seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
-    await pause(options.pollMs ?? 2000);
-  }
+  startTime: number,
+): AsyncGenerator<LogEvent[]> {
+  for await (const { events } of pagesOfLog(client, { logGroupName, startTime })) yield events;
 }
 
 /** The pages of a span, oldest first; one may be empty and not the last. */
@@ -110,13 +133,14 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
 
 /** The lines that are wanted, for people or as JSON. */
 export async function* toLogLines(
-  events: AsyncIterable<LogEvent>,
+  pages: AsyncIterable<LogEvent[]>,
   { json, ...wanted }: { key?: string; failed: boolean; json: boolean },
 ): AsyncGenerator<string> {
-  for await (const event of events) {
-    if (!isWanted(event, wanted)) continue;
-    const line = json ? logToJson(event) : logToText(event);
-    if (line !== undefined) yield line;
+  for await (const events of pages) {
+    for (const event of events.filter((event) => isWanted(event, wanted))) {
+      const line = json ? logToJson(event) : logToText(event);
+      if (line !== undefined) yield line;
+    }
   }
 }
 

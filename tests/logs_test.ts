@@ -74,39 +74,53 @@ permittedTest("logToJson() makes of any line one JSON object that steers no term
   assert.equal(logToJson({ timestamp: 0, message: exact }), exact);
 });
 
-permittedTest("readLog() follows: every page, late lines, and no line twice", async () => {
-  const { readLog } = await import("../tasks/logs.ts");
-  const line = (eventId: string | undefined, timestamp: number, message: string) => ({
-    eventId,
-    timestamp,
-    message,
-    logStreamName: "s",
-  });
-  const { stack, calls } = await fakeStack({
-    FilterLogEventsCommand: [
-      { events: [line("1", 100_000, "a")], nextToken: "more" },
-      { events: [], nextToken: "more still" }, // a page may be empty
-      { events: [line(undefined, 101_000, "no id"), line("2", 102_000, "b")] },
-      { events: [line("3", 99_000, "late"), line(undefined, 101_000, "no id")] },
-      { events: [line("3", 99_000, "late"), line("2", 102_000, "b"), line("4", 103_000, "c")] },
-    ],
-  });
-  const seen: string[] = [];
-  const lines = readLog(stack.logs, "log", { sinceMs: 90_000, follow: true, pollMs: 1 });
-  for await (const { message } of lines) {
-    seen.push(message);
-    if (message === "c") break;
-  }
-  assert.deepEqual(seen, ["a", "no id", "b", "late", "c"]);
-  const looks = calls.map(({ input }) => [input.startTime, input.nextToken]);
-  assert.deepEqual(looks, [
-    [90_000, undefined],
-    [90_000, "more"],
-    [90_000, "more still"],
-    [90_000, undefined],
-    [90_000, undefined],
-  ]);
-});
+permittedTest(
+  "followLog() shows every page's lines, ten minutes late ones too, each once",
+  async () => {
+    const { followLog } = await import("../tasks/logs.ts");
+    const line = (eventId: string | undefined, timestamp: number, message: string) => ({
+      eventId,
+      timestamp,
+      message,
+      logStreamName: "s",
+    });
+    const MINUTE = 60_000;
+    const START = 100 * MINUTE;
+    const all = [ // and when they come
+      { atMs: START, ...line("1", START - MINUTE, "a") },
+      { atMs: START, ...line("1'", START - MINUTE, "a") }, // alike, of another run
+      { atMs: START, ...line(undefined, START, "no id") },
+      { atMs: START + 20_000, ...line("2", START + 1000, "late") },
+      { atMs: START + 12 * MINUTE, ...line("3", START + 2 * MINUTE, "very late") },
+      { atMs: START + 40 * MINUTE, ...line("4", START + 40 * MINUTE, "end") },
+    ];
+    let nowMs = START;
+    const looks: number[] = [];
+    const { stack } = await fakeStack({
+      FilterLogEventsCommand: ({ startTime, nextToken }) => {
+        if (nextToken === undefined) looks.push(nowMs - Number(startTime));
+        nowMs += 1000; // a call takes that long
+        const there = all.filter(({ atMs, timestamp }) =>
+          atMs <= nowMs && timestamp >= Number(startTime)
+        );
+        // A page may be empty, and not the last.
+        return nextToken === undefined ? { events: [], nextToken: "more" } : { events: there };
+      },
+    });
+    const seen: string[] = [];
+    const sinceMs = START - 90 * MINUTE;
+    const options = { sinceMs, now: () => nowMs, pollMs: 1 };
+    for await (const lines of followLog(stack.logs, "log", options)) {
+      seen.push(...lines.map(({ message }) => message));
+      if (seen.includes("end")) break;
+    }
+    assert.deepEqual(seen, ["a", "a", "no id", "late", "very late", "end"]);
+    assert.equal(looks[0], 90 * MINUTE);
+    const longLooks = looks.slice(1).filter((backMs) => backMs > MINUTE);
+    assert.ok(longLooks.every((backMs) => backMs > 10 * MINUTE && backMs < 12 * MINUTE));
+    assert.ok(longLooks.length < looks.length / 10, `${longLooks.length} of ${looks.length}`);
+  },
+);
 
 permittedTest("isWanted() chooses lines by key and by failure", async () => {
   const { isWanted } = await import("../tasks/logs.ts");

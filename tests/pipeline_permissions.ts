@@ -174,10 +174,8 @@ function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
     OperateFunction: () => invoke(deployer, { Records: [] }),
     OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
     ReadLog: () => {
-      const lines = readLog(deployer.logs, deployer.outputs.log_group_name, {
-        sinceMs: Date.now(),
-      });
-      return Array.fromAsync(lines);
+      const { logs, outputs: { log_group_name } } = deployer;
+      return Array.fromAsync(readLog(logs, log_group_name, Date.now()));
     },
   };
 }
