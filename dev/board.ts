@@ -185,6 +185,8 @@ export class Board {
     for (const { outcome, key, timestamp, versionId, atMs, error = "", row } of news) {
       const id = `${key} ${timestamp}`;
       if (outcome === "failed") {
+        const written = this.#rows.get(id)?.row.processed_at;
+        if (Date.parse(String(written)) > atMs) continue; // its line is late: a later try wrote the row
         this.#uploads.delete(`${key} ${versionId}`); // what it takes until a replay is no latency
         const tries = (this.#failures.get(id)?.tries ?? 0) + 1;
         const name = key ?? "(no key)";

@@ -44,6 +44,29 @@ permittedTest("the board shows an upload's row by its key, before the log has it
   assert.ok(ms! >= 0 && ms! < 10_000, String(ms));
 });
 
+permittedTest("the board shows no failure whose line comes after its row was written", async () => {
+  const writtenMs = Date.parse(String(row("a.txt").processed_at));
+  const looks = [
+    [logLine("written", "a.txt", writtenMs)],
+    [logLine("failed", "a.txt", writtenMs - 1)],
+    [],
+  ];
+  const { stack } = await fakeStack({
+    ...quiet(),
+    FilterLogEventsCommand: ({ filterPattern }) => // The pattern of the newest rows names one outcome.
+    ({ events: String(filterPattern).includes("||") ? looks.shift() ?? [] : [] }),
+    BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("a.txt"))] } }),
+  });
+  const board = await makeBoard(stack);
+  const failures: unknown[] = [];
+  const leave = board.join((message) => {
+    if (message.type === "failures") failures.push(...message.failures);
+  });
+  await until(() => looks.length === 0);
+  leave();
+  assert.deepEqual(failures, []);
+});
+
 permittedTest("the board keeps a failure with its tries until the row is there", async () => {
   const nowMs = Date.now();
   const looks = [
