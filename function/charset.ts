@@ -16,7 +16,7 @@
  * https://learn.microsoft.com/en-us/windows/win32/intl/code-page-identifiers
  */
 const ALIASES: Record<string, string> = {
-  "utf-8": "u8 utf utf8 utf8mb3 utf8mb4 utf8sig 65001",
+  "utf-8": "u8 utf utf8 utf8mb3 utf8mb4 utf8sig 65001 1208",
   "utf-16le": "utf16 utf16le ucs2 1200",
   "utf-16be": "utf16be 1201",
   "windows-1252": "usascii 646 20127 8859 latin1",
@@ -40,7 +40,7 @@ const ALIASES: Record<string, string> = {
 
 /** Encodings that are not decoded here, though their bytes may look like ASCII or UTF-8. */
 const UNDECODABLE =
-  /^(replacement|utf7.*|unicode11utf7|hz.*|(cs)?iso2022(kr|cn).*|scsu|bocu1|utfebcdic|ebcdic.*|(cs)?(ibm|cp)0*(37|273|27[4578]|28[0145]|29[07]|42[034]|500|83[38]|87[015]|880|905|918|924|93[03579]|102[567]|1047|1112|112[23]|114\d|1364|1371|1388|1390|1399))$/;
+  /^(replacement|utf7.*|unicode11utf7|hz.*|(cs)?iso2022(kr|cn).*|scsu|bocu1|utfebcdic|ebcdic.*)$/;
 
 /**
  * How characters above ASCII begin and go on, where they take several bytes. A character ends before
@@ -87,7 +87,10 @@ const ISO_2022_JP =
 export function encodingOf(label: string): string | undefined {
   const key = label.toLowerCase().replace(/[^a-z0-9]/g, "");
   if (UNDECODABLE.test(key)) return "replacement";
-  const short = key.replace(/^(x|cs)?((cp|ms|mswin|win|windows|codepage)(?=\d))?/, "");
+  const short = key.replace(
+    /^(x|cs)?((cp|ibm|ccsid|dos|ms|mswin|win|windows|codepage)(?=\d))?/,
+    "",
+  );
   const iso = short.match(/^(?:iso)?8859(\d\d?)$/)?.[1];
   const name = Object.keys(ALIASES).find((name) => ALIASES[name].split(" ").includes(short)) ??
     (iso && `iso-8859-${iso}`) ??
@@ -95,7 +98,10 @@ export function encodingOf(label: string): string | undefined {
   const encoding = runtimeDecoder(label)?.encoding ?? runtimeDecoder(name)?.encoding;
   // By the standard both have one decoder; the runtime's GBK lacks characters.
   if (encoding === "gbk") return "gb18030";
-  return encoding ?? (Object.hasOwn(CORRECTIONS, name) ? name : undefined);
+  if (encoding !== undefined) return encoding;
+  if (Object.hasOwn(CORRECTIONS, name)) return name;
+  // A code page by its number: of DOS, of EBCDIC, of another system.
+  return /^\d{2,5}$/.test(short) ? "replacement" : undefined;
 }
 
 /**

@@ -5,9 +5,13 @@ import { encodingOf, toBinary } from "./charset.ts";
 /** Bytes in which HTML declares its encoding, by its standard; in XML and CSS it stands first. */
 const DECLARATION_BYTES = 1024;
 
+/** How ISO 2022 (ECMA-35) switches to a set of two-byte characters; `$@` and `$B` are Japanese. */
+// deno-lint-ignore no-control-regex
+const ISO_2022_ESCAPE = /\x1b\$[(-/]?[@-~]/;
+
 /**
  * An encoding that charset.ts knows: of the byte order mark, else of the type's charset, else of the
- * text's own declaration; UTF-8 where none of them names a known one.
+ * text's own escapes or declaration; UTF-8 where none of them names a known one.
  */
 export function declaredEncoding(bytes: Uint8Array, contentType: string): string {
   const [first, second, third] = bytes;
@@ -18,6 +22,9 @@ export function declaredEncoding(bytes: Uint8Array, contentType: string): string
   const charset = contentType.match(/;\s*charset\s*=\s*"?([^";\s]+)/i)?.[1];
   const encoding = charset && encodingOf(charset);
   if (encoding) return encoding;
+
+  const escape = bytes.includes(0x1b) && toBinary(bytes).match(ISO_2022_ESCAPE);
+  if (escape) return /\$[@B]/.test(escape[0]) ? "iso-2022-jp" : "replacement";
 
   if (!/[\s<@]/.test(String.fromCharCode(first))) return "utf-8"; // no declaration begins so
   for (const label of declarations(toBinary(bytes.subarray(0, DECLARATION_BYTES)))) {

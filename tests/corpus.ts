@@ -100,9 +100,15 @@ const TEXTS: [
   ["F53 no type, binary", "binary", undefined, Uint8Array.of(0x61, 0xff)],
   ["F53 octet-stream, a bell", "bell", "application/octet-stream", "a\u0007", "a\u0007"],
   ["F53 octet-stream, control character", "control", "application/octet-stream", "a\u0001"],
-  ["F53a image, whatever the bytes", "image.png", "image/png", "text"],
+  ["F53a text, whatever the type", "drawing.dxf", "image/vnd.dxf", "0\nSECTION", "0\nSECTION"],
   ["F53a PDF", "paper.pdf", "application/pdf", "%PDF-1.7"],
   ["F53c PDF, whatever its type", "paper.txt", "text/plain", "%PDF-1.7"],
+  [
+    "F55a compressed, whatever its type",
+    "brotli.json",
+    "application/json",
+    Uint8Array.of(0x0b, 6, 0x80, ...new TextEncoder().encode('{"a": [1, 2]}'), 3),
+  ],
   ["F56a no compression", "utf8.txt", "text/plain", "\u00e9", "\u00e9", "utf-8"],
   ["F55 compressed", "text.gz", "text/plain", Uint8Array.of(0x1f, 0x8b, 8, 0), undefined, "gzip"],
   [

@@ -43,7 +43,8 @@ const CHARSETS: [name: string, charset: string, bytes: string, preview: string][
 
 const CASES: Case[] = [
   ...textTypes(),
-  ...binaryTypes(),
+  ...signatures(),
+  ...compressed(),
   ...charsets(),
   ...bytesThatDecide(),
   ...declarations(),
@@ -90,7 +91,8 @@ function textTypes(): Case[] {
     ["F51 text", "application/atom+xml application/yaml application/x-yaml application/x-ndjson"],
     ["F51 text", "application/javascript application/sql application/csv text/x-anything"],
     ["F53 any", "application/octet-stream binary/octet-stream nonsense application/x-sh"],
-    ["F53b a text's", "video/mp2t audio/x-mpegurl audio/mpegurl"],
+    ["F53a another's", "image/png image/vnd.dxf image/svg image/x-xpixmap video/mp2t video/MP2T"],
+    ["F53a another's", "audio/mpegurl audio/x-scpls font/x-bdf application/pdf application/gzip"],
   ];
   const texts: [name: string, text: string, type: string][] = [
     ["F52 case and spaces", "é", "TEXT/PLAIN ; Charset=UTF-8"],
@@ -110,9 +112,45 @@ function textTypes(): Case[] {
   ];
 }
 
-function binaryTypes(): Case[] {
-  const types = "image/png audio/mpeg video/mp4 font/woff2 application/pdf application/zip " +
-    "application/gzip application/x-gzip application/x-tar application/epub+zip";
+/** Bodies under text types that say nothing of their compression. */
+function compressed(): Case[] {
+  const bodies = {
+    // Of `{"a": [1, 2]}`: brotli keeps short texts as they are.
+    "brotli": '\x0b\x06\x80{"a": [1, 2]}\x03',
+    // Of "ndisha, kutenda, kua" in Shona: bodies without a NUL are rare.
+    "deflate": "\xcbK\xc9,\xceH\xd4Q\xc8.-I\xcdK\x013\x12\x01",
+    "zlib": "x\x9c\xcbK\xc9,\xceH\xd4Q\xc8.-I\xcdK\x013\x12\x01M\xce\x07=",
+  };
+  const types = ["text/plain", "application/json", "text/csv; charset=iso-8859-1"];
+  const cyrillic = "\xcf\xf0\xe8\xe2\xe5\xf2";
+  return [
+    ...Object.entries(bodies).flatMap(([name, body]) =>
+      types.map((type) => ({ name: `F55a ${name} as ${type}`, bytes: latin1(body), type }))
+    ),
+    { name: "F45a mostly bad bytes", bytes: latin1(cyrillic + ", a"), type: "text/plain" },
+    {
+      name: "F45a half of them bad",
+      bytes: latin1(cyrillic + ", abcd"),
+      type: "text/plain",
+      preview: "\ufffd".repeat(6) + ", abcd",
+    },
+    {
+      name: "F45a a bad byte and a final Ctrl-Z",
+      bytes: latin1("c\xe9\r\n\x1a"),
+      type: "text/plain",
+      preview: "c\ufffd\r\n\x1a",
+    },
+    {
+      name: "F54 a control in UTF-16",
+      bytes: latin1("\xff\xfea\0\x01\0"),
+      type: "text/plain",
+      preview: "a\x01",
+    },
+  ];
+}
+
+/** What is no text by its first bytes, whatever its type. */
+function signatures(): Case[] {
   const signatures = {
     "PDF": "%PDF-1.7\n",
     "PDF after a line": "\r\n%PDF-1.4\n",
@@ -128,7 +166,6 @@ function binaryTypes(): Case[] {
   };
   const notQuite = ["%PDF is a format", "P3 is a runner's class", "SIMPLE = easy", "PDF", "BZh"];
   return [
-    ...types.split(" ").map((type) => ({ name: `F53a ${type}`, bytes: utf8("text"), type })),
     ...Object.entries(signatures).flatMap(([name, head]) =>
       ["text/plain", undefined, "application/json"].map((type) => ({
         name: `F53c ${name} as ${type}`,
@@ -141,7 +178,7 @@ function binaryTypes(): Case[] {
 }
 
 function charsets(): Case[] {
-  const undecodable = ["utf-7", "hz-gb-2312", "iso-2022-kr", "cp037", "replacement"];
+  const undecodable = ["utf-7", "hz-gb-2312", "iso-2022-kr", "cp037", "replacement", "cp850"];
   const utf16: [name: string, bytes: string, preview?: string][] = [
     ["F47 UTF-16LE mark", "\xff\xfea\0\x3d\xd8\0\xde", "a😀"],
     ["F47 UTF-16BE mark", "\xfe\xff\0a", "a"],
@@ -161,6 +198,20 @@ function charsets(): Case[] {
       bytes: utf8("a"),
     })),
     ...utf16.flatMap(([name, bytes, preview]) =>
+      ["text/plain", undefined].map((type) => ({
+        name: `${name} as ${type}`,
+        type,
+        bytes: latin1(bytes),
+        preview,
+      }))
+    ),
+    ...[
+      ["F48d ISO-2022-JP", 'a \x1b$B$"\x1b(B', "a あ"],
+      ["F48d its first version", 'a\x1b$@$"\x1b(J', "aあ"],
+      ["F48d ISO-2022-KR", "\x1b$)Ca"],
+      ["F48d ISO-2022-CN", "\x1b$A0!"],
+      ["F48d no such escape", "\x1b[1m$B\x1b(B", "\x1b[1m$B\x1b(B"],
+    ].flatMap(([name, bytes, preview]) =>
       ["text/plain", undefined].map((type) => ({
         name: `${name} as ${type}`,
         type,
