@@ -33,7 +33,6 @@ import {
 } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
-import { run } from "./tasks/shell.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
 import { readStatus, statusToText } from "./tasks/status.ts";
 import { NothingDeployedError, openTarget, targetOf, withStack } from "./tasks/target.ts";
@@ -173,18 +172,6 @@ export const TASKS = {
     options: ["verbose"],
     afterCtrlC: () => "the demo's stand-in is ended, and nothing is left of it",
     run: demoTask,
-  }),
-  bench: task({
-    does: "Measure the bundle: size, cold start, CPU, memory",
-    options: ["json"],
-    afterCtrlC: () => "nothing is left of it",
-    run: benchTask,
-  }),
-  mutate: task({
-    does: "Break the function's rules by machine; the unit tests must notice",
-    options: [],
-    afterCtrlC: () => "its copies in .local/stryker can be deleted",
-    run: mutateTask,
   }),
   test: task({
     does: "Run every check and test",
@@ -387,21 +374,6 @@ async function shellTask(
 async function demoTask({ verbose }: Values<"verbose">): Promise<void> {
   const { demo } = await import("./tasks/demo.ts");
   await demo({ verbose });
-}
-
-async function benchTask({ json }: Values<"json">): Promise<void> {
-  const { bench, resultsToText } = await import("./tests/bench.ts");
-  const results = await bench();
-  print(results, json, resultsToText);
-  const missed = results.filter(({ met }) => !met).map(({ name }) => name);
-  if (missed.length > 0) throw new FindingError(`Missed: ${missed.join("; ")}`);
-}
-
-/** Mutation testing with StrykerJS, which is downloaded for this task alone. */
-async function mutateTask(): Promise<void> {
-  const stryker = "npm:@stryker-mutator/core@10.1.1/stryker";
-  const args = ["run", "--no-config", "--allow-all", stryker, "run", "tests/stryker.json"];
-  await run(Deno.execPath(), args);
 }
 
 async function testTask(): Promise<void> {

@@ -14,7 +14,11 @@ import { writeDefaults } from "./variables.ts";
  * deno.lock. The tests that need them are not named as tests, so that a plain `deno test` passes by.
  */
 const OF_TESTS = "--lock=tests/deno.lock";
-const PROPERTIES = ["tests/properties.ts", "tests/rows_properties.ts"];
+const PROPERTIES = [
+  "tests/properties.ts",
+  "tests/rows_properties.ts",
+  "tests/mutants_properties.ts",
+];
 
 /** End-to-end tests by what they are about. A deploy mostly waits, so they run side by side. */
 const END_TO_END = {

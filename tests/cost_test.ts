@@ -5,7 +5,7 @@ import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 import { handleEvent, PREFIX_BYTES, type Put, toJsonLine } from "../handler.ts";
 import { defaultMemoryMb, EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
 
-/** What `deno task bench` measures, and what a call usually takes: the README tells both. */
+/** What bench.ts measures, and what a call usually takes: the README tells both. */
 const CALL_MS = 20;
 const CPU_MS = 2.1;
 

@@ -41,10 +41,10 @@ permittedTest("every test that CONTRIBUTING.md names is there", async () => {
 
 permittedTest("every path that README.md and CONTRIBUTING.md name is there", async () => {
   for (const document of ["README.md", "docs/CONTRIBUTING.md"]) {
-    const paths = [
-      ...(await read(document)).matchAll(/[`(]([\w.]+\/[\w./]*|\w+\.(?:ts|tf|json))[`)]/g),
-    ]
-      .map(([, path]) => path);
+    const text = await read(document);
+    const quoted = text.matchAll(/[`(]([\w.]+\/[\w./]*|\w+\.(?:ts|tf|json))[`)]/g);
+    const inCommands = text.matchAll(/^deno run .*?([\w/]+\.ts)\b/gm);
+    const paths = [...quoted, ...inCommands].map(([, path]) => path);
     assert.ok(paths.length > 10, `${document} names ${paths.length} paths`);
     for (const path of paths) {
       const exists = await Deno.stat(join(ROOT, path)).then(() => true, () => false);
