@@ -80,13 +80,16 @@ export async function startDev(
 }
 
 /** Replays as the task does, under the same lock, and says in a sentence what came of it. */
-async function replay(stack: Stack, workspace: string, key?: string): Promise<string> {
+export async function replay(stack: Stack, workspace: string, key?: string): Promise<string> {
   using _lock = await lockWorkspace(workspace);
   const only = key === undefined ? undefined : (keys: string[]) => keys.includes(key);
   const options = { dryRun: false, max: Infinity, only };
   const { replayed, failed, failures, left } = await replayFailures(stack, options);
-  if (replayed + failed === 0) {
+  if (replayed + failed === 0 && key !== undefined) {
     return "It is not in the failure queue yet: Lambda tries three times first. Try again soon.";
+  }
+  if (replayed + failed + left.visible + left.inFlight === 0) {
+    return "The failure queue is empty: what failed just now gets there after three tries.";
   }
   const reasons = [...new Set(failures.map(({ reason }) => reason))].slice(0, 3).join("; ");
   const outcome = failed === 0 ? "none failed" : `${failed} failed: ${reasons}`;

@@ -1,8 +1,8 @@
 /**
  * Searching the function's log from now back. FilterLogEvents reads a span from its oldest line on, so
  * short spans are asked for, one before the other. Since June 2026 `startFromHead: false` reads from the
- * newest on. But an endpoint that does not know it returns the oldest lines, without a word; and the
- * stand-in returns 10,000 of these, without a token for the rest.
+ * newest on; but an endpoint that does not know it, as the stand-in, returns the oldest lines without a
+ * word.
  */
 
 import type { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
@@ -15,6 +15,7 @@ const FEW_LINES = 100;
 
 /** A span of more pages (1 MB or 10,000 lines each, or none of either) is searched in shorter ones. */
 const SPAN_PAGES = 3;
+const PAGE_LINES = 10_000;
 const LONGER = 4;
 const MUCH_LONGER = 16;
 const SHORTER = 8;
@@ -63,7 +64,8 @@ export async function* searchBack(
       calls++;
       pages++;
       lines.push(...page.events);
-      isWhole = page.isLast;
+      // The stand-in gives no token for what a full page lacks.
+      isWhole = page.isLast && (page.events.length < PAGE_LINES || spanMs <= SHORTER);
       if (!isWhole && (isOver() || (pages >= SPAN_PAGES && spanMs > SHORTER))) break;
     }
     if (!isWhole) {

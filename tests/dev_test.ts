@@ -44,6 +44,16 @@ permittedTest("the board shows an upload's row by its key, before the log has it
   assert.ok(ms! >= 0 && ms! < 10_000, String(ms));
 });
 
+permittedTest("Replay all says that the failure queue is empty", async () => {
+  const { replay } = await import("../dev/dev.ts");
+  const { stack } = await fakeStack({ GetQueueAttributesCommand: () => queue(0) });
+  assert.match(await replay(stack, "replay-test"), /^The failure queue is empty: /);
+  assert.match(
+    await replay(stack, "replay-test", "a.txt"),
+    /^It is not in the failure queue yet: /,
+  );
+});
+
 permittedTest("the board shows no failure whose line comes after its row was written", async () => {
   const writtenMs = Date.parse(String(row("a.txt").processed_at));
   const looks = [

@@ -105,6 +105,29 @@ permittedTest("searchBack() reads each line once, and few in vain", async () => 
   assert.ok(log.lines < 1.3 * times.length, `${log.lines} lines read for ${times.length}`);
 });
 
+permittedTest(
+  "searchBack() loses no line where a full page has no token, as on the stand-in",
+  async () => {
+    const { searchBack } = await import("../tasks/log_search.ts");
+    const { log, answers: { FilterLogEventsCommand: answer } } = largeLog(0);
+    const { stack } = await fakeStack({
+      FilterLogEventsCommand: async (input) =>
+        typeof answer === "function" ? { ...await answer(input), nextToken: undefined } : {},
+    });
+    const sinceMs = NOW_MS - DAY_MS / 4;
+    let found = 0;
+    for await (
+      const { lines } of searchBack(stack.logs, "log", {
+        sinceMs,
+        now: () => log.nowMs,
+      })
+    ) {
+      found += lines.length;
+    }
+    assert.equal(found, DAY_MS / 4 / 75 + 1);
+  },
+);
+
 permittedTest("rows --since reads no more of the log than it prints", async () => {
   const { readRows } = await import("../tasks/list_rows.ts");
   const { log, answers } = largeLog(1000);
