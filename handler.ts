@@ -5,14 +5,24 @@
  * `deno test` may not.
  */
 
-import type { Complete, RowQuery } from "./function/batch.ts";
+import {
+  clip,
+  describe,
+  InvalidEventError,
+  MAX_TEXT_LENGTH,
+  quote,
+  RecordsFailedError,
+} from "./function/errors.ts";
+import { putEventRow, type Table } from "./function/one_row.ts";
+import { forEachParallel } from "./function/parallel.ts";
 import { PREVIEW_CHARACTERS, previewOf } from "./function/preview.ts";
 import {
-  MIN_RECORD_MS,
   type ObjectAnswer,
   type ObjectFact,
-  readUpload,
-  type SdkError,
+  type Reader,
+  readObject,
+  requireTime,
+  type Source,
 } from "./function/read.ts";
 
 /** Bytes read of any object at most: a byte order mark and a preview of 4-byte characters, in KB. */
@@ -27,28 +37,13 @@ const CONTENT_TYPE_LENGTH = 1024;
 /** S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html */
 const MAX_KEY_BYTES = 1024;
 
-/** Characters of any other text taken from an event or put into a message; a version id's limit. */
-const MAX_TEXT_LENGTH = 1024;
-
 /** Failures that the thrown error names; every one has its log line. */
 const NAMED_FAILURES = 20;
 
 /** Everything that the rules need of the outside. Rejections carry the SDK's name and status. */
-export interface Outside {
+export interface Outside extends Reader, Table {
   /** The function's own bucket; undefined where it is not known. */
   bucket?: string;
-  /** When the stack was made, in milliseconds since 1970; undefined where it is not known. */
-  stackCreatedMs?: number;
-  /** Answer and first {@link PREFIX_BYTES} bytes; a body that breaks is a {@link BrokenBodyError}. */
-  getObject(upload: Upload): Promise<ObjectAnswer & { bytes: Uint8Array }>;
-  headObject(upload: Upload): Promise<ObjectAnswer>;
-  putItem(put: Put): Promise<unknown>;
-  /** For a job's tasks alone: events need no such call. */
-  queryRows(query: RowQuery): Promise<Record<string, { S?: string }>[]>;
-  /** Milliseconds since 1970. */
-  now(): number;
-  /** Milliseconds in which calls may still be made. */
-  remainingMs(): number;
   log(line: LogLine): void;
 }
 
@@ -72,7 +67,7 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
   const records: unknown[] = event.Records;
   const failures: string[] = [];
   await forEachParallel(records, PARALLEL_RECORDS, async (record) => {
-    const { failure } = await handleRecord(record, outside);
+    const failure = await handleRecord(record, outside);
     if (failure !== undefined) failures.push(failure);
   });
 
@@ -85,56 +80,31 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
   }
 }
 
-/** What became of a record. */
-export interface Handled {
-  outcome: LogLine["outcome"];
-  /** Why it failed. */
-  failure?: string;
-  /** Whether it will fail whenever it is tried. */
-  isFinal?: boolean;
-}
-
-/** Does one record and logs it. Before a given `complete` its time is unknown, and not told. */
-export async function handleRecord(
-  record: unknown,
-  outside: Outside,
-  complete?: Complete,
-): Promise<Handled> {
+/** Does one record and logs it; returns why it failed, undefined for success. */
+async function handleRecord(record: unknown, outside: Outside): Promise<string | undefined> {
   const startMs = outside.now();
-  let known: Partial<LogLine> | undefined;
+  let known: Partial<LogLine> = namesOf(record);
   try {
     const upload = recordToUpload(record, outside.bucket);
     if (upload === undefined) {
-      const { event_name } = namesOf(record);
-      log(outside, { level: "WARN", outcome: "ignored", event_name });
-      return { outcome: "ignored" };
+      log(outside, { level: "WARN", outcome: "ignored", event_name: known.event_name });
+      return undefined;
     }
-    if (complete === undefined) known = toLogFields(uploadToAttributes(upload));
-    if (outside.remainingMs() < MIN_RECORD_MS) {
-      throw new OutOfTimeError(`Cannot begin ${quote(upload.key)}: no time left in this run`);
-    }
+    known = toLogFields(uploadToAttributes(upload));
+    requireTime(upload, outside);
 
-    const { answer, bytes, fact } = await readUpload(upload, outside)
-      .catch((error) => {
-        throw cannot("read", upload, error);
-      });
-    const whole = await complete?.(upload, answer) ?? upload;
-    if (typeof whole === "string") {
-      log(outside, { level: "INFO", outcome: whole, ...namesOf(record), object: fact });
-      return { outcome: whole };
-    }
-    const row = toRow(whole, answer, bytes, new Date(outside.now()).toISOString());
-    const outcome = await putRow(row, outside);
+    const { answer, bytes, fact } = await readObject(upload, outside);
+    const row = toRow(upload, answer, bytes, new Date(outside.now()).toISOString());
+    const outcome = await putEventRow(row, outside);
 
     const duration_ms = outside.now() - startMs;
     log(outside, { level: "INFO", outcome, ...toLogFields(row), object: fact, duration_ms });
-    return { outcome };
+    return undefined;
   } catch (error) {
     const failure = describe(error);
     const duration_ms = outside.now() - startMs;
-    const names = known ?? namesOf(record);
-    log(outside, { level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
-    return { outcome: "failed", failure, isFinal: error instanceof InvalidEventError };
+    log(outside, { level: "ERROR", outcome: "failed", ...known, error: failure, duration_ms });
+    return failure;
   }
 }
 
@@ -154,40 +124,20 @@ export type LogLine = Partial<Omit<Row, "content_preview">> & {
 };
 
 /** https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html */
-function log(outside: Outside, line: Omit<LogLine, "timestamp">): void {
+export function log(outside: Outside, line: Omit<LogLine, "timestamp">): void {
   outside.log({ timestamp: new Date(outside.now()).toISOString(), ...line });
 }
 
 /** What the log says of a row. */
-function toLogFields(row: Omit<Row, "processed_at">) {
+export function toLogFields(row: Omit<Row, "processed_at">) {
   const { content_preview: _, timestamp: event_time, ...fields } = row;
   return { event_time, ...fields };
 }
 
-/** The payload, or a record of it, is not what S3 sends, or not about this function's bucket. */
-export class InvalidEventError extends TypeError {
-  override name = "InvalidEventError";
-}
-
-/** A call did not end in time, or no time was left to begin. */
-export class OutOfTimeError extends Error {
-  override name = "OutOfTimeError";
-}
-
-/** Some records of an event failed; the others are done. */
-export class RecordsFailedError extends Error {
-  override name = "RecordsFailedError";
-}
-
-/** One created object, as its event record tells it. `timestamp` is ISO 8601 UTC, size in bytes. */
-export interface Upload {
-  bucket: string;
-  key: string;
+/** One created object, as its event record tells it. `timestamp` is ISO 8601 UTC. */
+export interface Upload extends Source {
   timestamp: string;
   eventName: string;
-  size?: number;
-  etag?: string;
-  versionId?: string;
   sequencer?: string;
 }
 
@@ -244,7 +194,7 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
 }
 
 /** Reads whatever a record names, even where the rest of it is invalid. */
-function namesOf(record: unknown) {
+export function namesOf(record: unknown) {
   const { s3, eventName } = isObject(record) ? record : {};
   const { key, versionId } = objectOf(record);
   const file_key = typeof key === "string" ? tryDecodeKey(key) : undefined;
@@ -389,91 +339,14 @@ function totalSize({ ContentRange, ContentLength }: ObjectAnswer): number | unde
   return toSize(total === undefined ? ContentLength : Number(total));
 }
 
-/** A conditional put, in DynamoDB's own terms but for the table's name. */
-export interface Put {
-  Item: Record<string, { S: string } | { N: string }>;
-  ConditionExpression: string;
-  ExpressionAttributeValues?: Record<string, { S: string }>;
+/** Which keys the trigger lets through. Both are empty by default. */
+export interface Filter {
+  prefix?: string;
+  suffix?: string;
 }
 
-/**
- * A row as a put that only ever goes forward: a duplicate or an older event fails the condition.
- * S3 orders the events of a key by their sequencers, compared as strings.
- */
-export function rowToPut(row: Row): Put {
-  const Item: Put["Item"] = {};
-  for (const [name, value] of Object.entries(row)) {
-    Item[name] = typeof value === "number" ? { N: String(value) } : { S: value };
-  }
-  if (row.sequencer === undefined) {
-    return { Item, ConditionExpression: "attribute_not_exists(file_key)" };
-  }
-  return {
-    Item,
-    ConditionExpression: "attribute_not_exists(file_key) OR sequencer < :sequencer",
-    ExpressionAttributeValues: { ":sequencer": { S: row.sequencer } },
-  };
-}
-
-/** A refused condition is success: the row is there already, maybe by this call's own first try. */
-async function putRow(row: Row, outside: Outside): Promise<"written" | "unchanged"> {
-  try {
-    await outside.putItem(rowToPut(row));
-    return "written";
-  } catch (error) {
-    if (isObject(error) && error.name === "ConditionalCheckFailedException") return "unchanged";
-    throw cannot("write the row of", { key: row.file_key, bucket: row.bucket_name }, error);
-  }
-}
-
-/** One JSON object in one line, whatever the strings hold: line separators are escaped too. */
-export function toJsonLine(line: unknown): string {
-  return JSON.stringify(line).replace(
-    /[\u007f-\u009f\u2028\u2029]/g,
-    (character) => "\\u" + character.charCodeAt(0).toString(16).padStart(4, "0"),
-  );
-}
-
-/** Runs `work` for every item, at most `limit` at the same time. */
-export async function forEachParallel<T>(
-  items: T[],
-  limit: number,
-  work: (item: T) => Promise<void>,
-): Promise<void> {
-  let next = 0;
-  const lanes = Array.from({ length: Math.min(limit, items.length) }, async () => {
-    while (next < items.length) await work(items[next++]);
-  });
-  await Promise.all(lanes);
-}
-
-/** An error as a sentence: what could not be done, with which object, and why. */
-export function cannot(
-  action: string,
-  object: { key: string; bucket: string },
-  error: unknown,
-): Error {
-  return new Error(
-    `Cannot ${action} ${quote(object.key)} from ${quote(object.bucket)}: ${describe(error)}`,
-  );
-}
-
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return clip(String(error));
-  if (error.name === "Error") return error.message;
-  const { httpStatusCode } = (error as SdkError).$metadata ?? {};
-  // A HEAD's answer has no body, so its status is all there is to know.
-  return `${error.name}: ${clip(error.message)}` +
-    (httpStatusCode ? ` (HTTP ${httpStatusCode})` : "");
-}
-
-/** A value as it may stand in a message: escaped, and of bounded length. */
-function quote(value: unknown): string {
-  return clip(value === undefined ? "undefined" : toJsonLine(value));
-}
-
-function clip(text: string): string {
-  return text.length > MAX_TEXT_LENGTH ? text.slice(0, MAX_TEXT_LENGTH).toWellFormed() + "…" : text;
+export function letsThrough({ prefix = "", suffix = "" }: Filter, key: string): boolean {
+  return key.startsWith(prefix) && key.endsWith(suffix);
 }
 
 /** A tag without the quotes that S3's answers put around it; undefined for none. */

@@ -227,8 +227,10 @@ data "aws_iam_policy_document" "function" {
   }
 
   statement {
+    # The last two are for a late event, which may find a backfill's row of its version, and for a
+    # backfill, which may find an event's.
     sid       = "WriteRows"
-    actions   = concat(["dynamodb:PutItem"], var.batch_backfill ? ["dynamodb:Query"] : []) # a job's rows may be there
+    actions   = ["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem"]
     resources = [aws_dynamodb_table.files.arn]
   }
 
@@ -409,29 +411,7 @@ resource "aws_cloudwatch_metric_alarm" "function" {
   ok_actions          = var.alarm_topic_arn[*]
 }
 
-# --- Batch backfill, opt-in: what a job of S3 Batch Operations may do, and where it reports ---
-
-# Reports have a bucket of their own: among the uploads each would become a row.
-resource "aws_s3_bucket" "batch" {
-  count         = var.batch_backfill ? 1 : 0
-  bucket        = "${local.name}-batch"
-  force_destroy = true
-}
-
-resource "aws_s3_bucket_public_access_block" "batch" {
-  count                   = var.batch_backfill ? 1 : 0
-  bucket                  = aws_s3_bucket.batch[0].id
-  block_public_acls       = true
-  block_public_policy     = true
-  ignore_public_acls      = true
-  restrict_public_buckets = true
-}
-
-resource "aws_s3_bucket_policy" "batch" {
-  count  = var.batch_backfill ? 1 : 0
-  bucket = aws_s3_bucket_public_access_block.batch[0].bucket
-  policy = replace(data.aws_iam_policy_document.uploads.json, aws_s3_bucket.uploads.arn, aws_s3_bucket.batch[0].arn)
-}
+# --- Batch backfill, opt-in: what a job of S3 Batch Operations may do ---
 
 resource "aws_iam_role" "batch" {
   count                = var.batch_backfill ? 1 : 0
@@ -449,7 +429,6 @@ resource "aws_iam_role_policy" "batch" {
   policy = jsonencode({ Version = "2012-10-17", Statement = [
     { Sid = "ListUploads", Effect = "Allow", Action = "s3:PutInventoryConfiguration", Resource = aws_s3_bucket.uploads.arn },
     { Sid = "InvokeFunction", Effect = "Allow", Action = "lambda:InvokeFunction", Resource = aws_lambda_function.metadata.arn },
-    { Sid = "WriteReports", Effect = "Allow", Action = "s3:PutObject", Resource = "${aws_s3_bucket.batch[0].arn}/*" },
   ] })
 }
 
@@ -474,10 +453,10 @@ resource "terraform_data" "stack" {
       error_message = "The workspace \"${local.environment}\" cannot name an environment: use lower-case letters, digits and inner hyphens."
     }
 
-    # S3 allows 63 characters. Lambda and IAM allow 64, and SQS 80. Those of batch_backfill have six more.
+    # S3 allows 63 characters, Lambda and IAM 64, and SQS 80. The role of batch_backfill has six more.
     precondition {
-      condition     = length(local.name_prefix) <= (var.batch_backfill ? 47 : 53)
-      error_message = "The names would begin with \"${local.name_prefix}\", which may be at most ${var.batch_backfill ? "47 characters with batch_backfill" : "53 characters"}; it has ${length(local.name_prefix)}. Choose a shorter project_name or environment."
+      condition     = length(local.name_prefix) <= (var.batch_backfill ? 48 : 53)
+      error_message = "The names would begin with \"${local.name_prefix}\", which may be at most ${var.batch_backfill ? "48 characters with batch_backfill" : "53 characters"}; it has ${length(local.name_prefix)}. Choose a shorter project_name or environment."
     }
 
     postcondition {

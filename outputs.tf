@@ -72,8 +72,3 @@ output "batch_role_arn" {
   description = "ARN of the role of jobs of S3 Batch Operations, if batch_backfill is true"
   value       = one(aws_iam_role.batch[*].arn)
 }
-
-output "batch_bucket_name" {
-  description = "Bucket for the reports of these jobs, if batch_backfill is true"
-  value       = one(aws_s3_bucket.batch[*].id)
-}

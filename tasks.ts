@@ -142,7 +142,10 @@ export const TASKS = {
   backfill: task({
     does: "Record the objects that have no row",
     words: { usage: "[JOB]", says: "a job of --batch, to look at it again", least: 0, most: 1 },
-    options: ["env", "local", "json", "prefix", "dry-run", "concurrency", "batch", "detach"],
+    options: [
+      ...["env", "local", "json", "prefix", "dry-run", "concurrency"] as const,
+      ...["batch", "detach", "cancel"] as const,
+    ],
     afterCtrlC: (again) =>
       again.includes("--batch") ? "the job that is named above goes on" : goesOn(again),
     run: backfillTask,
@@ -311,22 +314,21 @@ async function replayTask(
 }
 
 async function backfillTask(
-  { json, prefix, "dry-run": dryRun, concurrency, batch, detach, ...where }: Values<
-    "env" | "local" | "json" | "prefix" | "dry-run" | "concurrency" | "batch" | "detach"
+  { json, prefix, "dry-run": dryRun, concurrency, batch, detach, cancel, ...where }: Values<
+    "env" | "local" | "json" | "prefix" | "dry-run" | "concurrency" | "batch" | "detach" | "cancel"
   >,
   [job]: string[],
 ): Promise<void> {
-  if (batch || detach || job !== undefined) {
-    const { backfillByJob } = await import("./tasks/batch.ts");
-    return await backfillByJob(where, { job, prefix, dryRun, batch, detach, json });
+  if (batch || detach || cancel || job !== undefined) {
+    const { backfillByJob } = await import("./tasks/job.ts");
+    return await backfillByJob(where, { job, prefix, dryRun, batch, detach, cancel, json });
   }
-  await withStack(where, async (stack, { rowDeadlineMs }) => {
-    const options = { prefix, dryRun, concurrency, settleMs: rowDeadlineMs };
-    const report = await backfillRows(stack, options);
+  await withStack(where, async (stack) => {
+    const report = await backfillRows(stack, { prefix, dryRun, concurrency });
     print(report, json, backfillToText);
     interrupted.throwIfAborted();
     if (!report.ok) throw new FindingError("Some objects still have no row: see above");
-  }, { exclusive: true });
+  });
 }
 
 /** On the stand-in, deploys first if nothing is there. */

@@ -206,7 +206,7 @@ variable "permissions_boundary_arn" {
 }
 
 variable "batch_backfill" {
-  description = "Whether deno task backfill --batch may make jobs of S3 Batch Operations: adds a role for them, and a bucket for their reports"
+  description = "Whether deno task backfill --batch may make jobs of S3 Batch Operations: adds a role for them"
   type        = bool
   default     = false
   nullable    = false

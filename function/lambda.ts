@@ -4,11 +4,18 @@
  */
 
 import process from "node:process";
-import { DynamoDBClient, PutItemCommand, QueryCommand } from "@aws-sdk/client-dynamodb";
+import {
+  DeleteItemCommand,
+  DynamoDBClient,
+  PutItemCommand,
+  QueryCommand,
+} from "@aws-sdk/client-dynamodb";
 import { GetObjectCommand, HeadObjectCommand, S3Client } from "@aws-sdk/client-s3";
-import { OutOfTimeError, type Outside, PREFIX_BYTES, toJsonLine, type Upload } from "../handler.ts";
-import { handle } from "./batch.ts";
-import { readPrefix } from "./read.ts";
+import { handleEvent, type Outside, PREFIX_BYTES } from "../handler.ts";
+import { OutOfTimeError, toJsonLine } from "./errors.ts";
+import { handleJob, isInvocation } from "./job.ts";
+import { ON_TIME_MS, type RowPage } from "./one_row.ts";
+import { readPrefix, type Source } from "./read.ts";
 import { warmUp } from "./warm_up.ts";
 
 /** What is read of an object. */
@@ -28,6 +35,8 @@ const attemptTimeoutMs = milliseconds("ATTEMPT_TIMEOUT_MS", 2000);
 /** Limit of one call, its body included: the SDK's three attempts, and 2 s for its pauses. */
 const callTimeoutMs = milliseconds("CALL_TIMEOUT_MS", 8000);
 
+const onTimeMs = milliseconds("ON_TIME_MS", ON_TIME_MS);
+
 // Without these the SDK waits for a silent server for ever; requestTimeout alone only warns.
 const requestHandler = {
   connectionTimeout: Math.min(1000, attemptTimeoutMs),
@@ -45,7 +54,7 @@ export const ready: Promise<unknown> = process.env.WARM_UP === "off"
   ? Promise.resolve()
   : warmUp({ s3, dynamo, table: tableName, bucket });
 
-/** Lambda's entry: see {@link handle} for what returning and throwing mean. */
+/** Lambda's entry: see {@link handleEvent} and {@link handleJob} for what returning means. */
 export function handler(
   event: unknown,
   context: { getRemainingTimeInMillis(): number },
@@ -70,34 +79,38 @@ export function handler(
   const outside: Outside = {
     bucket,
     stackCreatedMs,
-    getObject: (upload) =>
+    onTimeMs,
+    getObject: (source) =>
       inTime(async (abortSignal) => {
-        const command = new GetObjectCommand({ ...source(upload), Range: RANGE });
+        const command = new GetObjectCommand({ ...toRequest(source), Range: RANGE });
         const { Body, ...answer } = await s3.send(command, { abortSignal });
         const body = Body as unknown as AsyncIterable<Uint8Array>;
         return { ...answer, bytes: await readPrefix(body, answer.ContentLength, PREFIX_BYTES) };
       }),
-    headObject: (upload) =>
-      inTime((abortSignal) => s3.send(new HeadObjectCommand(source(upload)), { abortSignal })),
+    headObject: (source) =>
+      inTime((abortSignal) => s3.send(new HeadObjectCommand(toRequest(source)), { abortSignal })),
     putItem: (put) =>
       inTime((abortSignal) =>
         dynamo.send(new PutItemCommand({ TableName: tableName, ...put }), { abortSignal })
       ),
     queryRows: (query) =>
-      inTime(async (abortSignal) => {
-        const command = new QueryCommand({ TableName: tableName, ...query });
-        return (await dynamo.send(command, { abortSignal })).Items ?? [];
-      }),
+      inTime((abortSignal) =>
+        dynamo.send(new QueryCommand({ TableName: tableName, ...query }), { abortSignal })
+      ) as Promise<RowPage>,
+    deleteItem: (deletion) =>
+      inTime((abortSignal) =>
+        dynamo.send(new DeleteItemCommand({ TableName: tableName, ...deletion }), { abortSignal })
+      ),
     now: Date.now,
     remainingMs,
     // Not console.log: with JSON logs the runtime would wrap and escape the line once more.
     log: (line) => void process.stdout.write(toJsonLine(line) + "\n"),
   };
-  return handle(event, outside);
+  return isInvocation(event) ? handleJob(event, outside) : handleEvent(event, outside);
 }
 
 /** Asks for the event's own version; without versions, for its own content or a refusal (412). */
-function source({ bucket, key, versionId, etag }: Upload) {
+function toRequest({ bucket, key, versionId, etag }: Source) {
   const IfMatch = versionId || !etag ? undefined : `"${etag}"`;
   return { Bucket: bucket, Key: key, VersionId: versionId, IfMatch };
 }

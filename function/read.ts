@@ -3,7 +3,7 @@
  * The calls themselves are passed in: they are made in lambda.ts.
  */
 
-import type { Outside, Upload } from "../handler.ts";
+import { cannot, OutOfTimeError, quote, type SdkError } from "./errors.ts";
 
 /** Time that must be left to begin or repeat a record's calls: ten times what they usually take. */
 export const MIN_RECORD_MS = 1000;
@@ -20,6 +20,29 @@ export const EARLY_MINUTES = 15;
 /** An object's body ended before its announced length. */
 export class BrokenBodyError extends Error {
   override name = "BrokenBodyError";
+}
+
+/** Which object to read: this version, or without versions these contents. */
+export interface Source {
+  bucket: string;
+  key: string;
+  versionId?: string;
+  etag?: string;
+  /** In bytes. */
+  size?: number;
+}
+
+/** How objects are read. Rejections carry the SDK's name and status. */
+export interface Reader {
+  /** When the stack was made, in milliseconds since 1970; undefined where it is not known. */
+  stackCreatedMs?: number;
+  /** Answer and first bytes; a body that breaks is a {@link BrokenBodyError}. */
+  getObject(source: Source): Promise<ObjectAnswer & { bytes: Uint8Array }>;
+  headObject(source: Source): Promise<ObjectAnswer>;
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Milliseconds in which calls may still be made. */
+  remainingMs(): number;
 }
 
 /** What S3 answers to a HEAD or a ranged GET, by the SDK's names. */
@@ -49,34 +72,49 @@ const FACTS = new Map<string, ObjectFact>([
 /** A HEAD is refused with these for a fact, or for another reason: it has no body to tell. */
 const HEAD_FACTS = [400, 404, 405, 412];
 
-/**
- * Reads the object's facts and first bytes, in one call. A fact that hides the content leaves what
- * the event says, and what a HEAD says of an archived or empty object.
- */
-export async function readUpload(
-  upload: Upload,
-  outside: Outside,
-): Promise<{ answer?: ObjectAnswer; bytes?: Uint8Array; fact?: ObjectFact }> {
-  if (upload.size === 0) { // a range of it would be refused
-    const answer = await tryHead(upload, outside);
+/** What was read. A fact that hides the content leaves what a HEAD says of it, if anything. */
+export interface ReadObject {
+  answer?: ObjectAnswer;
+  bytes?: Uint8Array;
+  fact?: ObjectFact;
+}
+
+/** Reads an object's facts and first bytes, in one call. */
+export async function readObject(source: Source, outside: Reader): Promise<ReadObject> {
+  try {
+    return await tryRead(source, outside);
+  } catch (error) {
+    throw cannot("read", source, error);
+  }
+}
+
+/** @throws {OutOfTimeError} too little time is left to begin with an object */
+export function requireTime({ key }: { key: string }, { remainingMs }: Reader): void {
+  if (remainingMs() >= MIN_RECORD_MS) return;
+  throw new OutOfTimeError(`Cannot begin ${quote(key)}: no time left in this run`);
+}
+
+async function tryRead(source: Source, outside: Reader): Promise<ReadObject> {
+  if (source.size === 0) { // a range of it would be refused
+    const answer = await tryHead(source, outside);
     if (answer !== undefined) return { answer };
   }
   try {
-    const answer = await getWithRetry(upload, outside);
+    const answer = await getWithRetry(source, outside);
     return { answer, bytes: answer.bytes };
   } catch (error) {
     const fact = factOf(error);
     if (fact === undefined) throw error;
     refuseEarly404(error, outside);
     const hasHead = fact === "archived" || fact === "empty";
-    return { answer: hasHead ? await tryHead(upload, outside) : undefined, fact };
+    return { answer: hasHead ? await tryHead(source, outside) : undefined, fact };
   }
 }
 
 /** Undefined where only a GET's refusal, which has a body, can tell why. */
-async function tryHead(upload: Upload, outside: Outside): Promise<ObjectAnswer | undefined> {
+async function tryHead(source: Source, outside: Reader): Promise<ObjectAnswer | undefined> {
   try {
-    return await outside.headObject(upload);
+    return await outside.headObject(source);
   } catch (error) {
     if (!HEAD_FACTS.includes(statusOf(error))) throw error;
     refuseEarly404(error, outside);
@@ -84,7 +122,7 @@ async function tryHead(upload: Upload, outside: Outside): Promise<ObjectAnswer |
 }
 
 /** Throws a 404 that may pass, so that Lambda runs the event again. */
-function refuseEarly404(error: unknown, { stackCreatedMs, now }: Outside): void {
+function refuseEarly404(error: unknown, { stackCreatedMs, now }: Reader): void {
   if (statusOf(error) !== 404 || stackCreatedMs === undefined) return;
   const endMs = stackCreatedMs + EARLY_MINUTES * 60_000;
   if (now() >= endMs) return;
@@ -97,21 +135,16 @@ function refuseEarly404(error: unknown, { stackCreatedMs, now }: Outside): void 
 }
 
 /** Gets again when a body breaks: the SDK repeats only calls that fail before their body. */
-async function getWithRetry(upload: Upload, outside: Outside) {
+async function getWithRetry(source: Source, outside: Reader) {
   for (let tries = 1;; tries++) {
     try {
-      return await outside.getObject(upload);
+      return await outside.getObject(source);
     } catch (error) {
       const again = error instanceof BrokenBodyError && tries < READ_TRIES &&
         outside.remainingMs() >= MIN_RECORD_MS;
       if (!again) throw error;
     }
   }
-}
-
-/** What the SDK's errors carry. */
-export interface SdkError extends Error {
-  $metadata?: { httpStatusCode?: number };
 }
 
 /** 0 where there was no answer. */

@@ -1,312 +1,246 @@
-/** Backfill: rows for objects that have none: older than the trigger, or their event was lost. */
+/**
+ * Backfill: rows for objects that have none, as they are older than the trigger, or their event was
+ * lost. It plays the part of S3 Batch Operations: it lists the bucket and invokes the function with
+ * tasks. The function alone decides what gets a row.
+ */
 
-import { BACKFILLED } from "../function/batch.ts";
-import { PARALLEL_RECORDS, unquoted, type Upload, versionOf } from "../handler.ts";
-import { findKeys, listVersions, type Version } from "./bucket.ts";
-import { type Clock, readClock } from "./clock.ts";
-import { invoke, toEvent } from "./function.ts";
-import { forEachParallel } from "./parallel.ts";
-import { makePace, type Pace, paced } from "./pace.ts";
-import { findRows, isBackfilled, isInParts, lastEventMs, tidyRows } from "./rows.ts";
+import { paginateListObjectsV2 } from "@aws-sdk/client-s3";
+import type { Invocation, JobAnswer, JobArguments, Task, TaskResult } from "../function/job.ts";
+import { forEachParallel } from "../function/parallel.ts";
+import { decodeKey, letsThrough } from "../handler.ts";
+import { listVersions } from "./bucket.ts";
+import { invokeForAnswer, toReason } from "./function.ts";
+import { makePace, type Pace } from "./pace.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
-import { clip, plural, repeat, say, toDuration, UserError, visible } from "./terminal.ts";
+import { clip, plural, repeat, say, UserError, visible } from "./terminal.ts";
 
-/** Objects of one event: as many as the function works on at the same time. */
-const EVENT_OBJECTS = PARALLEL_RECORDS;
-
-/** Objects that are looked at again in the end; each takes 200 bytes until then. */
-const AWAITED_OBJECTS = 50_000;
+/** Objects of one invocation: 32 at a time, they take the function some 2 s at 256 MB. */
+const INVOCATION_TASKS = 125;
 
 /** It stops after so many failures: then the cause is not in the objects. */
 const FAILURE_LIMIT = 1000;
 
+/** How often an object is tried, and the pause after its first try; each later one is 4 times as long. */
+const MOST_TRIES = 5;
+const FIRST_PAUSE_MS = 1000;
+
 export interface BackfillReport {
   ok: boolean;
   dryRun: boolean;
-  /** Current objects looked at, which the trigger's filter lets through. */
+  /** Current objects that the trigger's filter lets through, and that are old enough. */
   objects: number;
+  /** Of these, recorded now; in a dry run, those without a row. */
+  written: number;
   /** Of these, with a row of their version already. */
-  recorded: number;
-  /** Of these, sent through the function and now with a row; in a dry run, those without one. */
-  sent: number;
+  unchanged: number;
+  /** Of these, left without a row: how many, by reason. */
+  ignored: Record<string, number>;
+  /** Of these, without a row as far as is known, and why. */
   failures: { key: string; reason: string }[];
-  /** Objects whose key S3's listing lost, and which no key that it may stand for has. */
-  uncertain: { listedAs: string; versionId?: string }[];
-  /** Objects uploaded since the backfill began: their own events record them. */
-  newer: number;
-  /** Objects sent whose own event may still come, and until when: it leaves a second row. */
-  awaited: number;
-  awaitedUntil?: string;
+  /** Objects that are left to their own events, and from when on a run includes them all. */
+  young: number;
+  youngUntil?: string;
 }
 
 export interface BackfillOptions {
   prefix: string;
   dryRun: boolean;
-  /** The most events at the same time. */
+  /** The most invocations at the same time. */
   concurrency: number;
-  /** How old an object is before its own event is given up. */
-  settleMs: number;
+  firstPauseMs?: number;
 }
 
 /** A backfill under way. */
-interface Backfill extends Pick<BackfillOptions, "dryRun" | "settleMs"> {
+interface Backfill {
   stack: Stack;
   prefix: string;
+  userArguments: JobArguments;
   report: BackfillReport;
   pace: Pace;
-  /** AWS's time. */
-  now: Clock;
+  firstPauseMs: number;
   startMs: number;
   /** How far the listing is. */
   lastKey: string;
-  /**
-   * Events of objects sent whose own event may still come. As JSON: a string that was cut from a
-   * listing keeps all of it in memory.
-   */
-  awaited: string[];
-  /** Whether the user was told why nothing happens. */
-  saidWhy: boolean;
 }
 
 /**
- * Lists the current objects and invokes the function with those that have no row of their version
- * (without versions: of their ETag): more events at the same time, up to `concurrency`, until AWS
- * throttles. Running it again goes on where it ended, since what has a row is skipped.
+ * Has the function record the current objects that have no row. More invocations run at the same time,
+ * up to `concurrency`, until Lambda throttles. Running it again goes on where it ended.
  *
- * An object younger than `settleMs` is held back until it is that old, since its event may still be
- * on its way. If the event arrives even later, the backfill's row is deleted (see tidyRows), at the
- * end of this backfill or by the next.
+ * @throws {UserError} the trigger's filter lets no key below the prefix through
  */
 export async function backfillRows(
-  original: Stack,
-  { prefix, dryRun, concurrency, settleMs }: BackfillOptions,
+  stack: Stack,
+  { prefix, dryRun, concurrency, firstPauseMs = FIRST_PAUSE_MS }: BackfillOptions,
 ): Promise<BackfillReport> {
-  const below = narrowest(prefix, original.outputs.filter_prefix);
-  const now = await readClock(original);
-  const pace = makePace(concurrency);
-  const report = emptyReport(dryRun);
-  const backfill: Backfill = {
-    stack: paced(original, pace),
-    prefix: below,
-    dryRun,
-    settleMs,
-    report,
-    pace,
-    now,
-    startMs: now(),
-    lastKey: "",
-    awaited: [],
-    saidWhy: false,
-  };
-  using _progress = repeat(2000, () => say(progressLine(backfill)));
-  await inParallel(backfill, dueObjects(backfill), record);
-  await inParallel(backfill, awaitedObjects(backfill), lookAgain);
-  report.ok = report.failures.length === 0 && report.uncertain.length === 0;
-  return report;
-}
-
-/** Does some work for as many objects at once as one event holds, at the pace of AWS. */
-async function inParallel(
-  backfill: Backfill,
-  objects: Iterable<Upload[]> | AsyncIterable<Upload[]>,
-  work: (backfill: Backfill, objects: Upload[]) => Promise<void>,
-): Promise<void> {
-  await forEachParallel(objects, backfill.pace.limit, async (some) => {
-    try {
-      if (!interrupted.aborted) await work(backfill, some);
-      backfill.pace.ended();
-    } catch (error) {
-      if (!interrupted.aborted) throw error; // Ctrl-C in a pause: they are left for next time
-    }
-  });
-}
-
-function emptyReport(dryRun: boolean): BackfillReport {
-  return {
+  const { filter_prefix, filter_suffix } = stack.outputs;
+  const report: BackfillReport = {
     ok: true,
     dryRun,
     objects: 0,
-    recorded: 0,
-    sent: 0,
+    written: 0,
+    unchanged: 0,
+    ignored: {},
     failures: [],
-    uncertain: [],
-    newer: 0,
-    awaited: 0,
+    young: 0,
   };
+  const backfill: Backfill = {
+    stack,
+    prefix: narrowest(prefix, filter_prefix),
+    userArguments: {
+      prefix: filter_prefix,
+      suffix: filter_suffix,
+      ...(dryRun && { dryRun: "true" }),
+    },
+    report,
+    pace: makePace(concurrency),
+    firstPauseMs,
+    startMs: performance.now(),
+    lastKey: "",
+  };
+  using _progress = repeat(2000, () => say(progressLine(backfill)));
+  await forEachParallel(
+    listTasks(backfill),
+    backfill.pace.limit,
+    (tasks) => recordAll(backfill, tasks),
+  );
+  report.ok = report.failures.length === 0;
+  return report;
+}
+
+/** Tasks for the current objects, as many at once as one invocation has. */
+async function* listTasks(backfill: Backfill): AsyncGenerator<Task[]> {
+  const { stack: { s3, outputs }, prefix, report } = backfill;
+  const pages = paginateListObjectsV2({ client: s3 }, {
+    Bucket: outputs.s3_bucket_name,
+    Prefix: prefix,
+    EncodingType: "url", // XML can't carry every character of a key
+  });
+  let tasks: Task[] = [];
+  for await (const { Contents = [] } of pages) {
+    for (const { Key = "", LastModified, ETag, Size } of Contents) {
+      if (!letsThrough({ suffix: outputs.filter_suffix }, decodeKey(Key))) continue;
+      tasks.push({
+        taskId: String(tasks.length),
+        s3Key: Key, // encoded, as tasks have it
+        s3VersionId: null,
+        s3Bucket: outputs.s3_bucket_name,
+        listed: { lastModified: LastModified!.toISOString(), etag: ETag, size: Size },
+      });
+      if (tasks.length < INVOCATION_TASKS) continue;
+      if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
+      yield tasks;
+      tasks = [];
+    }
+    backfill.lastKey = Contents.at(-1)?.Key ?? backfill.lastKey;
+  }
+  if (tasks.length > 0 && !interrupted.aborted) yield tasks;
+}
+
+/** Has the function do some tasks, and a few times more those that may succeed later. */
+async function recordAll(backfill: Backfill, tasks: Task[]): Promise<void> {
+  let left = tasks;
+  let pauseMs = backfill.firstPauseMs;
+  for (let tries = 1;; tries++, pauseMs *= 4) {
+    left = await recordOnce(backfill, left, tries === MOST_TRIES);
+    if (left.length === 0 || interrupted.aborted) return;
+    // Not all again at the same moment. Ctrl-C ends the pause: the objects are left for next time.
+    await pause(pauseMs * (0.5 + Math.random() / 2)).catch((error) => {
+      if (!interrupted.aborted) throw error;
+    });
+  }
+}
+
+/** Invokes the function once, counts its results, and returns the tasks to try again. */
+async function recordOnce(backfill: Backfill, tasks: Task[], isLast: boolean): Promise<Task[]> {
+  const { stack, report } = backfill;
+  const results = await invokeOnce(backfill, tasks);
+  const again: Task[] = [];
+  for (const task of tasks) {
+    const { resultCode, resultString } = results.get(task.taskId) ?? NO_RESULT;
+    if (resultCode === "TemporaryFailure" && !isLast) again.push(task);
+    else if (resultCode !== "Succeeded") {
+      report.failures.push({ key: decodeKey(task.s3Key), reason: resultString });
+    } else if (resultString === "ignored: customer-encrypted" && task.s3VersionId === null) {
+      again.push({ ...task, s3VersionId: await versionIdOf(stack, decodeKey(task.s3Key)) });
+    } else count(report, resultString);
+  }
+  const { written, unchanged, ignored, failures } = report;
+  const ignoredCount = Object.values(ignored).reduce((sum, each) => sum + each, 0);
+  report.objects = written + unchanged + ignoredCount + failures.length;
+  return again;
+}
+
+const NO_RESULT: Omit<TaskResult, "taskId"> = {
+  resultCode: "TemporaryFailure",
+  resultString: "the function told no result of it",
+};
+
+/** The result of each task. A run that was refused, or failed, is a temporary failure of all. */
+async function invokeOnce(
+  { stack, pace, userArguments }: Backfill,
+  tasks: Task[],
+): Promise<Map<string, Omit<TaskResult, "taskId">>> {
+  const beganMs = performance.now();
+  const invocation: Invocation = {
+    invocationSchemaVersion: "2.0",
+    invocationId: crypto.randomUUID(),
+    job: { id: "backfill", userArguments },
+    tasks,
+  };
+  const { answer, failure, attempts } = await invokeForAnswer(stack, invocation);
+  // The SDK repeats a throttled call ten times by itself: only the number of its attempts tells.
+  if (attempts > 1 || failure?.errorType === "TooManyRequestsException") pace.throttled(beganMs);
+  else pace.ended();
+  if (failure === undefined) {
+    return new Map((answer as JobAnswer).results.map((result) => [result.taskId, result]));
+  }
+  const result = { ...NO_RESULT, resultString: toReason(failure) };
+  return new Map(tasks.map(({ taskId }) => [taskId, result]));
+}
+
+/** Of an object under a customer's key (SSE-C) S3 tells the version in a listing of versions alone. */
+async function versionIdOf({ s3, outputs }: Stack, key: string): Promise<string> {
+  for await (const versions of listVersions(s3, outputs.s3_bucket_name, key)) {
+    const current = versions.find(({ Key, IsLatest }) => Key === key && IsLatest);
+    return current?.VersionId ?? "";
+  }
+  return "";
+}
+
+function count(report: BackfillReport, result: string): void {
+  const [outcome, why] = result.split(/: (.*)/s);
+  if (outcome === "written" || outcome === "missing") report.written++;
+  else if (outcome === "unchanged") report.unchanged++;
+  else if (outcome === "young") {
+    report.young++;
+    if (!(why < report.youngUntil!)) report.youngUntil = why;
+  } else report.ignored[why] = (report.ignored[why] ?? 0) + 1;
 }
 
 /** A report for people: what failed and why, then the counts. */
 export function backfillToText(report: BackfillReport): string {
-  const { dryRun, objects, recorded, sent, failures, uncertain, newer } = report;
-  const { awaited, awaitedUntil } = report;
+  const { dryRun, objects, written, unchanged, ignored, failures, young, youngUntil } = report;
   const lines = failures.map(({ key, reason }) => `FAILED: ${visible(key)}: ${visible(reason)}`);
-  for (const { listedAs, versionId } of uncertain) {
-    const version = versionId === undefined ? "" : `, version ${visible(versionId)}`;
-    lines.push(
-      `UNCERTAIN: what S3 lists as "${
-        visible(listedAs)
-      }"${version}: its listing cannot carry the ` +
-        "key, and no key that it may stand for has that object",
-    );
-  }
   lines.push(
-    `${plural(objects, "object")}: ${recorded} had a row, ` +
-      `${sent} ${dryRun ? "without one" : "recorded now"}, ${failures.length} failed` +
-      (uncertain.length > 0 ? `; ${uncertain.length} uncertain` : "") +
-      (newer > 0 ? `; ${newer} uploaded meanwhile, left to S3's events` : ""),
+    [
+      `${plural(objects, "object")}: ${unchanged} had a row`,
+      `${written} ${dryRun ? "without one" : "recorded now"}`,
+      ...Object.entries(ignored).map(([why, count]) => `${count} ignored (${visible(why)})`),
+      `${failures.length} failed`,
+    ].join(", "),
   );
-  if (awaited > 0) {
+  if (young > 0) {
     lines.push(
-      `The own events of ${
-        plural(awaited, "object")
-      } may still come, until ${awaitedUntil} at the ` +
-        "latest: run it again then, so that no version keeps two rows",
+      `${plural(young, "younger object")} left to their own events: run it again after ` +
+        `${youngUntil} for those whose event is lost`,
     );
   }
   if (failures.length >= FAILURE_LIMIT) {
     lines.push(`Stopped after ${failures.length} failures: fix their cause, then run it again`);
   }
   return lines.join("\n");
-}
-
-/** Objects that are not left to their own event, as many at once as one event holds. */
-async function* dueObjects(backfill: Backfill): AsyncGenerator<Upload[]> {
-  const { report, startMs } = backfill;
-  for await (const page of listCurrent(backfill)) {
-    backfill.lastKey = page.at(-1)?.Key ?? backfill.lastKey;
-    const due: Upload[] = [];
-    // Rows of about the same time are found together.
-    for (const version of page.toSorted((a, b) => timeOf(a) - timeOf(b))) {
-      const objects = await toUploads(backfill, version);
-      // The clock is up to a second slow.
-      if (timeOf(version) < startMs + 1000) due.push(...objects);
-      else report.newer += objects.length;
-    }
-    for (const objects of batches(due)) {
-      if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
-      yield objects;
-    }
-  }
-}
-
-function timeOf({ LastModified }: Version): number {
-  return LastModified!.getTime();
-}
-
-function* batches(objects: Upload[]): Generator<Upload[]> {
-  for (let start = 0; start < objects.length; start += EVENT_OBJECTS) {
-    yield objects.slice(start, start + EVENT_OBJECTS);
-  }
-}
-
-/** Records those of some objects that have no row, when they are old enough. */
-async function record(backfill: Backfill, objects: Upload[]): Promise<void> {
-  const { stack, dryRun, report } = backfill;
-  let missing = await withoutRow(stack, objects, dryRun);
-  if (!dryRun && missing.length > 0 && await settle(backfill, missing)) {
-    missing = await withoutRow(stack, missing, dryRun);
-  }
-  const failures = dryRun ? [] : await send(stack, missing);
-  const failed = new Set(failures.map(({ key }) => key));
-  if (!dryRun) expectEvents(backfill, missing.filter(({ key }) => !failed.has(key)));
-  report.failures.push(...failures);
-  report.objects += objects.length;
-  report.recorded += objects.length - missing.length;
-  report.sent += missing.length - failures.length;
-}
-
-/** Notes which of some objects, sent just now, may still get their own event. */
-function expectEvents({ report, awaited, now }: Backfill, sent: Upload[]): void {
-  const nowMs = now();
-  const young = sent.filter((object) => lastEventMs(object) >= nowMs);
-  if (young.length === 0) return;
-  const until = new Date(Math.max(...young.map(lastEventMs))).toISOString();
-  if (report.awaitedUntil === undefined || until > report.awaitedUntil) report.awaitedUntil = until;
-  if (report.awaited < AWAITED_OBJECTS) awaited.push(JSON.stringify(young));
-  report.awaited += young.length;
-}
-
-function* awaitedObjects({ awaited }: Backfill): Generator<Upload[]> {
-  for (const objects of awaited) yield JSON.parse(objects);
-}
-
-/** Deletes the backfill's rows of those of some objects whose own event has come by now. */
-async function lookAgain({ stack, report }: Backfill, objects: Upload[]): Promise<void> {
-  const found = await tidyRows(stack, objects);
-  report.awaited -= found.filter((rows) => rows.some((row) => !isBackfilled(row))).length;
-  if (report.awaited === 0) delete report.awaitedUntil;
-}
-
-/** Waits until the events of some objects must have come; false if that was before. */
-async function settle(backfill: Backfill, objects: Upload[]): Promise<boolean> {
-  const { now, startMs, settleMs } = backfill;
-  // LastModified of an object in parts is when its upload began. It ended before this backfill began.
-  const createdMs = objects.map((object) =>
-    isInParts(object) ? startMs : Date.parse(object.timestamp)
-  );
-  const waitMs = Math.max(...createdMs) + settleMs - now();
-  if (waitMs <= 0) return false;
-  if (!backfill.saidWhy) {
-    say(`Waiting ${toDuration(waitMs)}: events of the newest objects may still come`);
-    backfill.saidWhy = true;
-  }
-  await pause(waitMs);
-  return true;
-}
-
-/** Current objects that the trigger's filter may let through, a page at a time. */
-async function* listCurrent({ stack, prefix }: Backfill): AsyncGenerator<Version[]> {
-  const { s3_bucket_name, filter_suffix } = stack.outputs;
-  for await (const page of listVersions(stack.s3, s3_bucket_name, prefix)) {
-    yield page.filter(({ Key, IsLatest, ETag, exact }) =>
-      IsLatest && ETag !== undefined && (!exact || Key.endsWith(filter_suffix))
-    );
-  }
-}
-
-/** A listed object as an event of it would tell: one, unless the listing lost its key. */
-async function toUploads(
-  { stack, prefix, report }: Backfill,
-  version: Version,
-): Promise<Upload[]> {
-  const { s3_bucket_name, filter_suffix } = stack.outputs;
-  const { VersionId, ETag, Size, LastModified } = version;
-  const keys = await findKeys(stack.s3, s3_bucket_name, version);
-  if (keys.length === 0) {
-    report.uncertain.push({ listedAs: version.Key, versionId: versionOf(VersionId) });
-  }
-  return keys.filter((key) => key.startsWith(prefix) && key.endsWith(filter_suffix)).map((key) => ({
-    bucket: s3_bucket_name,
-    key,
-    timestamp: LastModified!.toISOString(),
-    eventName: BACKFILLED,
-    size: Size,
-    etag: unquoted(ETag),
-    versionId: versionOf(VersionId),
-  }));
-}
-
-/** The objects whose version has no row. */
-async function withoutRow(stack: Stack, objects: Upload[], dryRun: boolean): Promise<Upload[]> {
-  const find = dryRun ? findRows : tidyRows;
-  const rows = await find(stack, objects);
-  return objects.filter((_, index) => rows[index].length === 0);
-}
-
-/** Sends objects through the function; returns those that have no row afterwards, and why. */
-async function send(stack: Stack, objects: Upload[]): Promise<BackfillReport["failures"]> {
-  if (objects.length === 0) return [];
-  await invoke(stack, toEvent(stack, objects));
-  const failures: BackfillReport["failures"] = [];
-  // The error of many names some: one by one they say what is wrong with each.
-  for (const object of await withoutRow(stack, objects, false)) {
-    const error = await invoke(stack, toEvent(stack, [object]));
-    if ((await withoutRow(stack, [object], false)).length === 0) continue;
-    const reason = error ?? "the function reports success, but this version has no row";
-    failures.push({ key: object.key, reason });
-  }
-  return failures;
 }
 
 /** The narrower of two prefixes, of which one must begin with the other. */
@@ -318,11 +252,11 @@ export function narrowest(wanted: string, filter: string): string {
   );
 }
 
-function progressLine({ report, pace, now, startMs, lastKey }: Backfill): string {
-  const { objects, sent, failures, dryRun } = report;
-  const done = dryRun ? "without a row" : "sent";
-  const perSecond = Math.round(objects / (now() - startMs) * 1000);
-  return `${dryRun ? "Looking" : "Backfilling"}: ${objects} done, ${sent} ${done}, ` +
-    `${failures.length} failed, ` +
-    `${perSecond} a second, ${plural(pace.limit(), "event")} at once, at "${clip(lastKey, 60)}"`;
+function progressLine({ report, pace, startMs, lastKey }: Backfill): string {
+  const { objects, written, failures, dryRun } = report;
+  const perSecond = Math.round(objects / (performance.now() - startMs) * 1000);
+  const at = lastKey === "" ? "" : `, at "${clip(decodeKey(lastKey), 60)}"`;
+  return `${dryRun ? "Looking" : "Backfilling"}: ${objects} done, ` +
+    `${written} ${dryRun ? "without a row" : "recorded"}, ${failures.length} failed, ` +
+    `${perSecond} a second, ${plural(pace.limit(), "invocation")} at once${at}`;
 }

@@ -12,7 +12,7 @@ import {
   type S3Client,
 } from "@aws-sdk/client-s3";
 import { decodeKey, versionOf } from "../handler.ts";
-import { forEachParallel } from "./parallel.ts";
+import { forEachParallel } from "../function/parallel.ts";
 import { TIME, type Time } from "./signals.ts";
 import { plural, UserError, visible } from "./terminal.ts";
 

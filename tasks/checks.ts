@@ -16,7 +16,7 @@ import { writeDefaults } from "./variables.ts";
 const OF_TESTS = "--lock=tests/deno.lock";
 const PROPERTIES = [
   "tests/properties.ts",
-  "tests/rows_properties.ts",
+  "tests/one_row_properties.ts",
   "tests/mutants_properties.ts",
 ];
 

@@ -34,34 +34,54 @@ export async function invoke(
   event: unknown,
 ): Promise<string | undefined> {
   const failure = await runOnce(stack, event);
-  if (failure === undefined || failure.errorType === "") return failure?.errorMessage;
-  return `${failure.errorType}: ${failure.errorMessage}`;
+  return failure && toReason(failure);
+}
+
+/** A failure in one line. */
+export function toReason({ errorType, errorMessage }: RunFailure): string {
+  return errorType === "" ? errorMessage : `${errorType}: ${errorMessage}`;
 }
 
 /** As {@link invoke}, with the stack; a failure of no known shape has no type. */
 export async function runOnce(
-  { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
+  stack: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
 ): Promise<RunFailure | undefined> {
+  return (await invokeForAnswer(stack, event)).failure;
+}
+
+/** What an invocation came to, in how many of the SDK's attempts. */
+export interface Run {
+  answer?: unknown;
+  failure?: RunFailure;
+  attempts: number;
+}
+
+export async function invokeForAnswer(
+  { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
+  event: unknown,
+): Promise<Run> {
   const command = new InvokeCommand({
     FunctionName: outputs.lambda_function_name,
     Payload: new TextEncoder().encode(JSON.stringify(event)),
   });
-  let answer: InvokeCommandOutput;
+  let output: InvokeCommandOutput;
   try {
-    answer = await lambda.send(command);
+    output = await lambda.send(command);
   } catch (error) {
     const { name, message } = error as Error;
-    if (REFUSALS.includes(name)) return { errorType: name, errorMessage: message };
-    throw error;
+    if (!REFUSALS.includes(name)) throw error;
+    return { failure: { errorType: name, errorMessage: message }, attempts: 1 };
   }
-  const { FunctionError, Payload } = answer;
-  if (FunctionError === undefined) return undefined;
-  const payload = new TextDecoder().decode(Payload);
+  const { attempts = 1 } = output.$metadata ?? {};
+  const payload = new TextDecoder().decode(output.Payload);
+  if (output.FunctionError === undefined) {
+    return { answer: payload === "" ? undefined : JSON.parse(payload), attempts };
+  }
   try {
-    return JSON.parse(payload);
+    return { failure: JSON.parse(payload), attempts };
   } catch {
-    return { errorType: "", errorMessage: payload };
+    return { failure: { errorType: "", errorMessage: payload }, attempts };
   }
 }
 

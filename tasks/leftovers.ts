@@ -48,7 +48,6 @@ export const NAMED: Named[] = [
   { address: "aws_sqs_queue.failures", name: "NAME-failures", holdsData: true, find: findQueue },
   { address: "aws_cloudwatch_log_group.function", name: "/aws/lambda/NAME", find: findLogGroup },
   { address: "aws_iam_role.function", name: "NAME", find: findRole },
-  { address: "aws_s3_bucket.batch[0]", name: "NAME-batch", find: findBucket },
   { address: "aws_iam_role.batch[0]", name: "NAME-batch", find: findRole },
   { address: "aws_lambda_function.metadata", name: "NAME", find: findFunction },
   // AWS refuses the same permission twice.
@@ -77,8 +76,8 @@ const MISSING = [
   "ResourceNotFoundException",
 ];
 
-/** main.tf refuses `batch_backfill` where its bucket's name would be longer. */
-const BUCKET_CHARACTERS = 63;
+/** main.tf refuses `batch_backfill` where its role's name would be longer. */
+const ROLE_CHARACTERS = 64;
 
 /** Seconds that a table may take to be made or deleted. */
 const TABLE_SECONDS = 300;
@@ -168,7 +167,6 @@ async function findLeftovers(target: OpenTarget, state: terraform.State): Promis
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */
 async function findBucket({ s3, sts }: Clients, name: string): Promise<string | undefined> {
-  if (name.length > BUCKET_CHARACTERS) return undefined; // S3 refuses to look
   const { Account } = await sts.send(new GetCallerIdentityCommand({}));
   try {
     await s3.send(new HeadBucketCommand({ Bucket: name, ExpectedBucketOwner: Account }));
@@ -211,6 +209,7 @@ async function findLogGroup({ logs }: Clients, name: string): Promise<string | u
 }
 
 async function findRole({ iam }: Clients, name: string): Promise<string | undefined> {
+  if (name.length > ROLE_CHARACTERS) return undefined; // IAM refuses to look
   return (await iam.send(new GetRoleCommand({ RoleName: name }))).Role?.RoleName;
 }
 

@@ -2,8 +2,8 @@
 
 import { parseArgs } from "node:util";
 import { closest, distance } from "fastest-levenshtein";
+import { MOST_CALLS } from "../function/parallel.ts";
 import { ANYWHERE, denoTask } from "./commands.ts";
-import { MOST_CALLS } from "./parallel.ts";
 import { UserError, visible } from "./terminal.ts";
 
 interface Option<T> {
@@ -64,11 +64,12 @@ export const OPTIONS = {
   } as Option<string>,
   concurrency: {
     value: "N",
-    says: `at most N events at once, ${CONCURRENCY} by default`,
+    says: `at most N invocations at once, ${CONCURRENCY} by default`,
     read: (text) => readCount("--concurrency", text, CONCURRENCY, MOST_CALLS),
   } as Option<number>,
   batch: { says: "by a job of S3 Batch Operations, on AWS alone", ...SWITCH },
   detach: { says: "do not wait for the job of --batch", ...SWITCH },
+  cancel: { says: "end the job", ...SWITCH },
 };
 
 export type OptionName = keyof typeof OPTIONS;

@@ -6,10 +6,9 @@ import {
   type Message,
   ReceiveMessageCommand,
 } from "@aws-sdk/client-sqs";
+import { forEachParallel } from "../function/parallel.ts";
 import { isObject, recordToUpload, type Upload } from "../handler.ts";
 import { countFailures, invoke, type QueueCounts } from "./function.ts";
-import { forEachParallel } from "./parallel.ts";
-import { deleteBackfilled } from "./rows.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -194,8 +193,6 @@ async function handle(
   } else {
     const error = await invoke(stack, event);
     if (error !== undefined) return fail(known.keys, error);
-    // A backfill may have been here first.
-    for (const upload of uploadsOf(event)) await deleteBackfilled(stack, upload);
     const QueueUrl = stack.outputs.failure_queue_url;
     const ReceiptHandle = held.get(MessageId);
     await stack.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
@@ -297,10 +294,6 @@ function keysOf({ Records = [] }: S3Event): string[] {
     const key = isObject(s3.object) ? text(s3.object.key) : undefined;
     return toUpload(record)?.key ?? key ?? [];
   });
-}
-
-function uploadsOf({ Records = [] }: S3Event): Upload[] {
-  return Records.flatMap((record) => toUpload(record) ?? []);
 }
 
 function toUpload(record: unknown): Upload | undefined {

@@ -42,7 +42,6 @@ const GRANTED_ON_ALL = [
   "cloudwatch:ListTagsForResource",
   "cloudwatch:TagResource",
   "dynamodb:ListTagsOfResource",
-  "dynamodb:PartiQLSelect",
   "dynamodb:TagResource",
   "lambda:CreateFunction",
   "s3:DeleteObject",
@@ -50,11 +49,6 @@ const GRANTED_ON_ALL = [
   "s3:GetObject",
   "s3:GetObjectVersion",
 ];
-
-/** The stand-in calls an action as the call; AWS does not. */
-const OTHER_NAMES: Record<string, string> = {
-  "dynamodb:PartiQLSelect": "dynamodb:ExecuteStatement",
-};
 
 /** The files of a workspace's stand-in. */
 function placesOf(workspace: string) {
@@ -355,7 +349,7 @@ export interface Policy {
 export async function grantInstanceRole(iam: IAMClient, policy: Policy): Promise<void> {
   const onAll = GRANTED_ON_ALL.filter((action) =>
     policy.Statement.some(({ Action }) => Action.includes(action))
-  ).map((action) => OTHER_NAMES[action] ?? action);
+  );
   const also = { Sid: "StandIn", Effect: "Allow", Action: onAll, Resource: "*" };
   const document = {
     ...policy,

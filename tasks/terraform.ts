@@ -35,8 +35,8 @@ const OUTPUTS = [
   "aws_region",
 ] as const;
 
-/** Those that only batch_backfill needs, and what was deployed by an earlier outputs.tf has not. */
-const BATCH_OUTPUTS = ["batch_role_arn", "batch_bucket_name"] as const;
+/** There only with batch_backfill. */
+const BATCH_OUTPUTS = ["batch_role_arn"] as const;
 
 /** Values of outputs.tf. */
 export type Outputs =

@@ -5,7 +5,7 @@ import { emptyBucket } from "./bucket.ts";
 import { checkFile, type FileReport } from "./check_file.ts";
 import { denoTask } from "./commands.ts";
 import { bucketNotifies, countFailures, encodeKey, invoke, toEvent } from "./function.ts";
-import { forEachParallel } from "./parallel.ts";
+import { forEachParallel } from "../function/parallel.ts";
 import { probeTrigger } from "./probe.ts";
 import { deleteRow, type Item, queryRows, rowsOfVersion } from "./rows.ts";
 import type { Sample } from "./samples.ts";

@@ -1,11 +1,12 @@
 /**
- * S3, DynamoDB and Lambda, as far as `backfill` calls them, behind TLS and in a process of their own:
+ * S3 and Lambda, as far as `backfill` calls them, behind TLS and in a process of their own:
  * what the operator's process takes is then its own.
  */
 
 import { createServer } from "node:https";
 import type { IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Invocation } from "../function/job.ts";
 import { makeCertificate } from "./tls_stub.ts";
 
 /** What the services hold. */
@@ -14,10 +15,10 @@ export interface Holding {
   objects: number;
   /** Whether each has its row; if not, invoking the function makes it. */
   recorded: boolean;
-  /** Events that Lambda takes at the same time: it throttles more. */
+  /** Runs that Lambda takes at the same time: it throttles more. */
   takes?: number;
-  /** How long an event takes. */
-  eventMs?: number;
+  /** How long a run takes. */
+  runMs?: number;
   /** LastModified of each object. */
   time?: string;
 }
@@ -25,11 +26,10 @@ export interface Holding {
 /** What was called. */
 export interface Counts {
   listings: number;
-  statements: number;
   others: number;
-  /** Events that Lambda took, and the most at the same time. */
-  events: number;
-  mostEvents: number;
+  /** Runs that Lambda took, and the most at the same time. */
+  runs: number;
+  mostRuns: number;
   throttled: number;
   /** Objects that have a row. */
   rows: number;
@@ -101,48 +101,42 @@ interface Answer {
 }
 
 function answersOf(holding: Holding) {
-  const { objects, takes = Infinity, eventMs = 0, time = "2026-01-02T03:04:05.000Z" } = holding;
-  const counts = { listings: 0, statements: 0, others: 0, events: 0, mostEvents: 0, throttled: 0 };
+  const { objects, takes = Infinity, runMs = 0, time = "2026-01-02T03:04:05.000Z" } = holding;
+  const counts = { listings: 0, others: 0, runs: 0, mostRuns: 0, throttled: 0 };
   const hasRow = new Uint8Array(objects).fill(holding.recorded ? 1 : 0);
-  let events = 0;
+  let runs = 0;
 
   const list = (url: URL): Answer => {
     counts.listings++;
-    const marker = url.searchParams.get("key-marker");
-    const first = marker === null ? 0 : toNumber(marker) + 1;
+    const first = Number(url.searchParams.get("continuation-token") ?? 0);
     const end = Math.min(objects, first + PAGE_OBJECTS);
-    const text = listing(first, end, time, end < objects);
-    return { type: "application/xml", text };
-  };
-  const select = (body: string): Answer => {
-    counts.statements++;
-    const keys: string[] = JSON.parse(body).Parameters.slice(0, -2).map(({ S }: { S: string }) =>
-      S
-    );
-    const items = keys.filter((key) => hasRow[toNumber(key)]).map((key) => itemOf(key, time));
-    return { type: "application/x-amz-json-1.0", text: `{"Items":[${items}]}` };
+    return { type: "application/xml", text: listing(first, end, time, end < objects) };
   };
   const invoke = async (body: string): Promise<Answer> => {
-    if (events >= takes) {
+    if (runs >= takes) {
       counts.throttled++;
       const text = '{"message":"Rate Exceeded."}';
       return { status: 429, type: "application/json", text, error: "TooManyRequestsException" };
     }
-    counts.events++;
-    counts.mostEvents = Math.max(counts.mostEvents, ++events);
-    if (eventMs > 0) await new Promise((resolve) => setTimeout(resolve, eventMs));
-    for (const { s3 } of JSON.parse(body).Records) hasRow[toNumber(s3.object.key)] = 1;
-    events--;
-    return { type: "application/json", text: "null" };
+    counts.runs++;
+    counts.mostRuns = Math.max(counts.mostRuns, ++runs);
+    if (runMs > 0) await new Promise((resolve) => setTimeout(resolve, runMs));
+    const { invocationId, tasks }: Invocation = JSON.parse(body);
+    const results = tasks.map(({ taskId, s3Key }) => {
+      const resultString = hasRow[toNumber(s3Key)] ? "unchanged" : "written";
+      hasRow[toNumber(s3Key)] = 1;
+      return { taskId, resultCode: "Succeeded", resultString };
+    });
+    runs--;
+    const answer = { invocationSchemaVersion: "2.0", invocationId, results };
+    return { type: "application/json", text: JSON.stringify(answer) };
   };
   const answer = (request: IncomingMessage, body: string): Answer | Promise<Answer> => {
     const url = new URL(request.url!, "https://any");
-    const { "x-amz-target": target = "" } = request.headers;
-    if (String(target).endsWith(".ExecuteStatement")) return select(body);
     if (url.pathname.endsWith("/invocations")) return invoke(body);
-    if (url.searchParams.has("versions")) return list(url);
+    if (url.searchParams.get("list-type") === "2") return list(url);
     counts.others++;
-    return { type: "application/json", text: target === "" ? "" : '{"Items":[]}' };
+    return { type: "application/json", text: "" };
   };
   return { answer, counts: () => ({ ...counts, rows: hasRow.reduce((sum, one) => sum + one, 0) }) };
 }
@@ -150,34 +144,18 @@ function answersOf(holding: Holding) {
 function listing(first: number, end: number, time: string, isTruncated: boolean): string {
   const parts = [
     '<?xml version="1.0" encoding="UTF-8"?>',
-    '<ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">',
+    '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">',
     `<EncodingType>url</EncodingType><IsTruncated>${isTruncated}</IsTruncated>`,
   ];
-  if (isTruncated) {
-    parts.push(`<NextKeyMarker>${toKey(end - 1)}</NextKeyMarker>`);
-    parts.push(`<NextVersionIdMarker>v-${toKey(end - 1)}</NextVersionIdMarker>`);
-  }
+  if (isTruncated) parts.push(`<NextContinuationToken>${end}</NextContinuationToken>`);
   for (let n = first; n < end; n++) {
-    const key = toKey(n);
     parts.push(
-      `<Version><Key>${key}</Key><VersionId>v-${key}</VersionId><IsLatest>true</IsLatest>` +
-        `<LastModified>${time}</LastModified><ETag>&quot;tag&quot;</ETag><Size>7</Size>` +
-        "<StorageClass>STANDARD</StorageClass></Version>",
+      `<Contents><Key>${toKey(n)}</Key><LastModified>${time}</LastModified>` +
+        "<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>7</Size>" +
+        "<StorageClass>STANDARD</StorageClass></Contents>",
     );
   }
-  return parts.join("") + "</ListVersionsResult>";
-}
-
-function itemOf(key: string, time: string): string {
-  const item = {
-    file_key: { S: key },
-    timestamp: { S: time },
-    event_name: { S: "ObjectCreated:Backfill" },
-    version_id: { S: `v-${key}` },
-    etag: { S: "tag" },
-    last_modified: { S: time },
-  };
-  return JSON.stringify(item);
+  return parts.join("") + "</ListBucketResult>";
 }
 
 function toKey(n: number): string {

@@ -1,21 +1,8 @@
-# What batch_backfill adds: a role for jobs of S3 Batch Operations, and a bucket for their reports.
+# What batch_backfill adds: a role for jobs of S3 Batch Operations.
 # Mocked, as main.tftest.hcl is.
 
 mock_provider "aws" {
   source = "./tests"
-}
-
-override_resource {
-  target = aws_s3_bucket.batch
-  values = {
-    id  = "the-bucket-batch"
-    arn = "arn:aws:s3:::the-bucket-batch"
-  }
-}
-
-override_data {
-  target = data.aws_iam_policy_document.uploads
-  values = { json = "{\"Resource\":[\"arn:aws:s3:::the-bucket\",\"arn:aws:s3:::the-bucket/*\"]}" }
 }
 
 override_data {
@@ -37,12 +24,12 @@ variables {
   batch_backfill = true
 }
 
-# 48 characters, of which the names of batch_backfill allow 47. The first run, as in identity.tftest.hcl.
-run "a_name_too_long_for_its_bucket_is_refused" {
+# 49 characters, of which the role of batch_backfill allows 48. The first run, as in identity.tftest.hcl.
+run "a_name_too_long_for_its_role_is_refused" {
   command = plan
 
   variables {
-    project_name = "file-metadata-with-a-name-one-too-long-here"
+    project_name = "file-metadata-with-a-name-one-too-long-here1"
   }
 
   expect_failures = [terraform_data.stack]
@@ -56,13 +43,13 @@ run "nothing_unless_asked_for" {
   }
 
   assert {
-    condition     = length(aws_s3_bucket.batch) + length(aws_s3_bucket_public_access_block.batch) + length(aws_s3_bucket_policy.batch) + length(aws_iam_role.batch) + length(aws_iam_role_policy.batch) == 0
-    error_message = "Batch: without batch_backfill there is no role and no bucket for it."
+    condition     = length(aws_iam_role.batch) + length(aws_iam_role_policy.batch) == 0
+    error_message = "Batch: without batch_backfill there is no role for it."
   }
 
   assert {
-    condition     = output.batch_role_arn == null && output.batch_bucket_name == null
-    error_message = "Batch: the outputs say that there is none."
+    condition     = output.batch_role_arn == null
+    error_message = "Batch: the output says that there is none."
   }
 }
 
@@ -88,15 +75,9 @@ run "with_batch_backfill" {
       Statement = [
         { Sid = "ListUploads", Effect = "Allow", Action = "s3:PutInventoryConfiguration", Resource = "arn:aws:s3:::the-bucket" },
         { Sid = "InvokeFunction", Effect = "Allow", Action = "lambda:InvokeFunction", Resource = "arn:aws:lambda:us-east-1:123456789012:function:the-bucket" },
-        { Sid = "WriteReports", Effect = "Allow", Action = "s3:PutObject", Resource = "arn:aws:s3:::the-bucket-batch/*" },
       ]
     })
-    error_message = "Batch: the role may list the uploads, invoke this function, and write reports: it reads and writes no upload."
-  }
-
-  assert {
-    condition     = jsonencode([for s in data.aws_iam_policy_document.function.statement : s.actions if s.sid == "WriteRows"]) == jsonencode([["dynamodb:PutItem", "dynamodb:Query"]])
-    error_message = "Batch: the function may look whether a version has its row."
+    error_message = "Batch: the role may list the uploads and invoke this function: it reads and writes no upload."
   }
 
   assert {
@@ -105,30 +86,7 @@ run "with_batch_backfill" {
   }
 
   assert {
-    condition = alltrue([
-      aws_s3_bucket_public_access_block.batch[0].bucket == "the-bucket-batch",
-      aws_s3_bucket_public_access_block.batch[0].block_public_acls,
-      aws_s3_bucket_public_access_block.batch[0].block_public_policy,
-      aws_s3_bucket_public_access_block.batch[0].ignore_public_acls,
-      aws_s3_bucket_public_access_block.batch[0].restrict_public_buckets,
-    ])
-    error_message = "Batch: the public neither reads nor writes the reports."
-  }
-
-  assert {
-    condition = aws_s3_bucket_policy.batch[0].bucket == "the-bucket-batch" && jsonencode(jsondecode(aws_s3_bucket_policy.batch[0].policy)) == jsonencode({
-      Resource = ["arn:aws:s3:::the-bucket-batch", "arn:aws:s3:::the-bucket-batch/*"]
-    })
-    error_message = "Batch: the reports' bucket has the policy of the uploads', for itself: plain HTTP is denied."
-  }
-
-  assert {
-    condition     = aws_s3_bucket.batch[0].bucket == "${local.name}-batch" && aws_iam_role.batch[0].name == "${local.name}-batch" && aws_s3_bucket.batch[0].force_destroy
-    error_message = "Batch: both names come from the stack's own, and destroy may delete reports."
-  }
-
-  assert {
-    condition     = output.batch_role_arn == aws_iam_role.batch[0].arn && output.batch_bucket_name == "the-bucket-batch"
-    error_message = "Batch: the outputs name the role and the bucket."
+    condition     = aws_iam_role.batch[0].name == "${local.name}-batch" && output.batch_role_arn == aws_iam_role.batch[0].arn
+    error_message = "Batch: the role's name comes from the stack's own, and the output names it."
   }
 }

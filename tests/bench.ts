@@ -158,7 +158,7 @@ function eventOf(name: string, records = 1) {
 /** The core alone: calls of S3 and DynamoDB are answered in the process, after DELAY_MS. */
 const FAKED = `
 import { handleEvent } from "./handler.ts";
-const answer = { ContentLength: 2048, ContentType: "text/plain" };
+const answer = { ContentLength: 2048, ContentType: "text/plain", LastModified: new Date() };
 const bytes = new Uint8Array(2048).fill(97);
 const later = (value) => new Promise((resolve) => setTimeout(resolve, ${DELAY_MS}, value));
 export const handler = (event) =>
@@ -166,6 +166,7 @@ export const handler = (event) =>
     getObject: () => later({ ...answer, bytes }),
     headObject: () => later(answer),
     putItem: () => later({}),
+    onTimeMs: 300_000,
     now: Date.now,
     remainingMs: () => 60_000,
     log() {},

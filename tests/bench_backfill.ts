@@ -13,10 +13,10 @@ import { say, toTable } from "../tasks/terminal.ts";
 import { type Counts, type Holding, startServices } from "./backfill_services.ts";
 
 /** The most CPU that an object may take. */
-const MOST_CPU_MS = { recorded: 1, sent: 1.5 };
+const MOST_CPU_MS = { recorded: 0.1, sent: 0.1 };
 
 /** The most memory, however many objects. Garbage fills most of it: V8 collects as it comes near. */
-const MOST_MB = 400;
+const MOST_MB = 320;
 
 /** What an operator's process took. */
 export interface Taken {
@@ -57,7 +57,6 @@ async function operate(ca: string): Promise<void> {
     prefix: "",
     dryRun: false,
     concurrency: OPTIONS.concurrency.read(undefined),
-    settleMs: 0,
   });
   clearInterval(timer);
   look();

@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { PREVIEW_CHARACTERS } from "../function/preview.ts";
-import { handleEvent, PREFIX_BYTES, type Put, toJsonLine } from "../handler.ts";
+import { toJsonLine } from "../function/errors.ts";
+import { ON_TIME_MS, type Put } from "../function/one_row.ts";
+import { handleEvent, PREFIX_BYTES } from "../handler.ts";
 import { defaultMemoryMb, EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
 
 /** What bench.ts measures, and what a call usually takes: the README tells both. */
@@ -129,7 +131,9 @@ async function record(text: string) {
   await handleEvent({ Records: [upload] }, {
     getObject: () => Promise.resolve(answer),
     headObject: () => Promise.reject(new Error("not called")),
-    queryRows: () => Promise.reject(new Error("an event needs no query")),
+    queryRows: () => Promise.reject(new Error("an event on time needs no query")),
+    deleteItem: () => Promise.reject(new Error("an event on time deletes nothing")),
+    onTimeMs: ON_TIME_MS,
     putItem: (put) => Promise.resolve(item = put.Item),
     now: () => nowMs += 27,
     remainingMs: () => 60_000,

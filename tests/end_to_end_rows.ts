@@ -7,6 +7,7 @@ endToEndTest("rows", { env: "deno-task-test-rows" }, async ({ pipeline, enter, s
   const { DEPLOY, VERIFY } = await import("./pipeline_deploy.ts");
   const { ROWS, MANY_ROWS } = await import("./pipeline_rows.ts");
   const { CALLS } = await import("./pipeline_permissions.ts");
+  const { ONE_ROW } = await import("./pipeline_one_row.ts");
   const { OPERATE } = await import("./pipeline_operate.ts");
   const { DESTROY } = await import("./pipeline_destroy.ts");
 
@@ -17,6 +18,7 @@ endToEndTest("rows", { env: "deno-task-test-rows" }, async ({ pipeline, enter, s
   await recordCalls(ca);
   await invokeLater(deployed, poison(deployed));
   await steps(ROWS, deployed);
+  await steps(ONE_ROW, deployed);
   await steps(CALLS, deployed);
   const recorded = { ...deployed, loaded: [] };
   await steps(MANY_ROWS, recorded);

@@ -1,5 +1,5 @@
 /**
- * A fake of S3 Control behind TLS: CreateJob and DescribeJob in the SDK's own wire format, which is
+ * A fake of S3 Control behind TLS: CreateJob, DescribeJob and UpdateJobStatus in the SDK's own wire format, which is
  * XML, with the account in a header and at the beginning of the host's name.
  */
 
@@ -19,14 +19,17 @@ interface ControlRequest {
   body: string;
 }
 
-/** A job of the fake: what is in DescribeJob's `<Job>`, from one call to the next; the last one stays. */
+/**
+ * A job of the fake: what is in DescribeJob's `<Job>`, from one call to the next; the last one stays.
+ * An empty text is a 404.
+ */
 export type Job = string[];
 
 export class FakeControl implements AsyncDisposable {
   requests: ControlRequest[] = [];
   /** By their ids. CreateJob makes that of `nextId`. */
   jobs: Record<string, Job> = {};
-  nextId = "0a-1";
+  nextId = "job-0a-1";
   /** A refusal of every call: its code. */
   refusal?: string;
   client!: S3ControlClient;
@@ -86,10 +89,17 @@ export class FakeControl implements AsyncDisposable {
     if (method === "POST" && path === "/v20180820/jobs") {
       return [200, `<CreateJobResult><JobId>${this.nextId}</JobId></CreateJobResult>`];
     }
+    const [, ended] =
+      path.match(/^\/v20180820\/jobs\/([^/]+)\/status\?requestedJobStatus=Cancelled$/) ?? [];
+    if (method === "POST" && ended !== undefined) {
+      this.jobs[ended] = this.jobs[ended].map((job) => job.replace("Active", "Cancelled"));
+      return [200, `<UpdateJobStatusResult><JobId>${ended}</JobId></UpdateJobStatusResult>`];
+    }
     const [, id] = path.match(/^\/v20180820\/jobs\/([^/]+)$/) ?? [];
     const job = method === "GET" && id !== undefined ? this.jobs[id] : undefined;
     if (job === undefined) return refused(404, "NotFoundException");
     const now = job.length > 1 ? job.shift() : job[0];
+    if (now === "") return refused(404, "NoSuchJobException");
     return [200, `<DescribeJobResult><Job><JobId>${id}</JobId>${now}</Job></DescribeJobResult>`];
   }
 

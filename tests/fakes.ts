@@ -1,6 +1,5 @@
 /** A table, a failure queue and a clock for the fake stack of fixtures.ts. */
 
-import assert from "node:assert/strict";
 import type { Item } from "../tasks/rows.ts";
 import type { Time } from "../tasks/signals.ts";
 import { type Answers, toAttributes } from "./fixtures.ts";
@@ -29,13 +28,7 @@ export function fakeTime() {
 
 type Values = Record<string, { S: string }>;
 
-/** Rows of a statement's answer at most, as DynamoDB has it where keys are IN a list. */
-const STATEMENT_ROWS = 10;
-
-/**
- * A table that answers queries by key and time, and statements by keys and time, page by page. It
- * counts the rows that they read.
- */
+/** A table that answers queries by key and time, page by page. It counts the rows that they read. */
 export function fakeTable(rows: Item[]) {
   const table = { rows, read: 0 };
   const answers: Answers = {
@@ -43,7 +36,7 @@ export function fakeTable(rows: Item[]) {
       const { ":key": key, ":from": from, ":to": to } = ExpressionAttributeValues as Values;
       const found = table.rows
         .filter(({ file_key, timestamp }) =>
-          file_key === key.S && (!from || timestamp >= from.S && timestamp <= to.S)
+          file_key === key.S && (!from || timestamp >= from.S) && (!to || timestamp <= to.S)
         )
         .sort((a, b) => a.timestamp < b.timestamp ? -1 : 1);
       if (ScanIndexForward === false) found.reverse();
@@ -56,20 +49,6 @@ export function fakeTable(rows: Item[]) {
         LastEvaluatedKey: end < found.length ? { at: end } : undefined,
       };
     },
-    ExecuteStatementCommand: ({ NextToken, ...input }) => {
-      const { keys, from, to } = readStatement(input);
-      const found = table.rows.filter(({ file_key, timestamp }) =>
-        keys.includes(String(file_key)) && timestamp >= from && timestamp <= to
-      );
-      const start = Number(NextToken ?? 0);
-      const page = found.slice(start, start + STATEMENT_ROWS);
-      table.read += page.length;
-      const end = start + page.length;
-      return {
-        Items: page.map(toAttributes),
-        NextToken: end < found.length ? String(end) : undefined,
-      };
-    },
     DeleteItemCommand: ({ Key }) => {
       const { file_key, timestamp } = Key as Values;
       table.rows = table.rows.filter((row) =>
@@ -79,21 +58,6 @@ export function fakeTable(rows: Item[]) {
     },
   };
   return { table, answers };
-}
-
-/** What a statement asks for, as DynamoDB takes it. */
-function readStatement({ Statement, Parameters, ConsistentRead }: Record<string, unknown>) {
-  assert.match(
-    String(Statement),
-    /^SELECT .*, "timestamp", .* FROM "files" WHERE file_key IN \[\?(,\?){0,49}\] AND "timestamp" BETWEEN \? AND \?$/,
-  );
-  const parameters = (Parameters as { S: string }[]).map(({ S }) => S);
-  assert.equal(parameters.length, String(Statement).split("?").length - 1);
-  assert.ok(ConsistentRead);
-  const [from, to] = parameters.slice(-2);
-  const keys = parameters.slice(0, -2);
-  assert.equal(new Set(keys).size, keys.length);
-  return { keys, from, to };
 }
 
 /** A failure queue with a clock of its own: what is received is hidden for its timeout. */

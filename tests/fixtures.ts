@@ -77,10 +77,11 @@ export function toRecord(bucket: string, object: EventObject, eventTime: string 
   };
 }
 
-/** An S3 event about objects of one size, as of a bucket without versions. */
+/** An S3 event of now, so on time, about objects of one size, as of a bucket without versions. */
 export function toEvent(bucket: string, encodedKeys: string[], size: number) {
   const sequencer = "0055AED6DCD90281E5";
-  return { Records: encodedKeys.map((key) => toRecord(bucket, { key, size, sequencer })) };
+  const now = new Date().toISOString();
+  return { Records: encodedKeys.map((key) => toRecord(bucket, { key, size, sequencer }, now)) };
 }
 
 type Input = Record<string, unknown>;
@@ -110,6 +111,7 @@ export const NOTIFIES: Answers = {
 /** A stack in environment x whose clients are one fake, and the calls that this got. S3 has the local time. */
 export async function fakeStack(answers: Answers) {
   const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
+  const { S3Client } = await import("@aws-sdk/client-s3");
   const calls: { name: string; input: Input }[] = [];
   const send = async (
     command: { constructor: { name: string }; input: Input },
@@ -123,13 +125,14 @@ export async function fakeStack(answers: Answers) {
     if (answer instanceof Error) throw answer;
     return answer;
   };
-  // The SDK's paginator takes nothing but a client of its own class.
+  // The SDK's paginators take nothing but a client of their own class.
   const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
+  const s3 = Object.assign(Object.create(S3Client.prototype), { send });
   const client = { send };
-  const names = ["s3", "lambda", "sqs", "logs", "cloudwatch", "iam", "sts"];
+  const names = ["lambda", "sqs", "logs", "cloudwatch", "iam", "sts"];
   const clients = Object.fromEntries(names.map((name) => [name, client]));
   return {
-    stack: { ...clients, dynamo, outputs: OUTPUTS, flags: " --env x" } as unknown as Stack,
+    stack: { ...clients, s3, dynamo, outputs: OUTPUTS, flags: " --env x" } as unknown as Stack,
     calls,
   };
 }

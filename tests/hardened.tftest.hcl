@@ -81,7 +81,7 @@ run "hardened" {
       jsonencode([for s in data.aws_iam_policy_document.function.statement : [s.sid, coalesce(s.effect, "Allow"), s.actions, s.not_actions, s.resources, s.not_resources, s.principals, s.not_principals, s.condition]]) == jsonencode([
         ["ReadUploads", "Allow", ["s3:GetObject", "s3:GetObjectVersion"], null, ["${aws_s3_bucket.uploads.arn}/*"], null, [], [], [{ test = "StringEquals", values = [local.account_id], variable = "aws:ResourceAccount" }]],
         ["TellGoneFromForbidden", "Allow", ["s3:ListBucket"], null, [aws_s3_bucket.uploads.arn], null, [], [], [{ test = "StringEquals", values = [local.account_id], variable = "aws:ResourceAccount" }]],
-        ["WriteRows", "Allow", ["dynamodb:PutItem"], null, [aws_dynamodb_table.files.arn], null, [], [], []],
+        ["WriteRows", "Allow", ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], null, [aws_dynamodb_table.files.arn], null, [], [], []],
         ["WriteOwnLogs", "Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], null, ["${aws_cloudwatch_log_group.function.arn}:*"], null, [], [], []],
         ["ParkFailedEvents", "Allow", ["sqs:SendMessage"], null, [aws_sqs_queue.failures.arn], null, [], [], []],
         ["UseGivenKey", "Allow", ["kms:Decrypt", "kms:GenerateDataKey"], null, [var.kms_key_arn], null, [], [], [{ test = "StringEquals", values = [for service in ["s3", "dynamodb", "sqs"] : "${service}.${var.aws_region}.amazonaws.com"], variable = "kms:ViaService" }]],

@@ -13,9 +13,7 @@ const SETTINGS = [
   "aws_s3_bucket_logging.uploads",
   "aws_s3_bucket_notification.uploads",
   "aws_s3_bucket_ownership_controls.uploads",
-  "aws_s3_bucket_policy.batch",
   "aws_s3_bucket_policy.uploads",
-  "aws_s3_bucket_public_access_block.batch",
   "aws_s3_bucket_public_access_block.uploads",
   "aws_s3_bucket_server_side_encryption_configuration.uploads",
   "aws_s3_bucket_versioning.uploads",
@@ -86,14 +84,16 @@ permittedTest("findNamed() takes nothing for the stack's that is not", async (t)
     const addresses = (await found({ ...WHOLE, ...others })).map(({ address }) => address);
     assert.equal(addresses.some((address) => /log_group|alarm|permission/.test(address)), false);
   });
-  await t.step("a bucket whose name S3 could not have", async () => {
+  await t.step("a role whose name IAM could not have", async () => {
     const asked: unknown[] = [];
-    const HeadBucketCommand = ({ Bucket }: Record<string, unknown>) => {
-      asked.push(Bucket);
-      return String(Bucket).length > 63 ? failure("Unknown", 400) : {};
+    const GetRoleCommand = ({ RoleName }: Record<string, unknown>) => {
+      asked.push(RoleName);
+      return String(RoleName).length > 64
+        ? failure("ValidationError", 400)
+        : { Role: { RoleName } };
     };
     const longest = "a".repeat(63);
-    assert.ok((await found({ ...WHOLE, HeadBucketCommand }, longest)).length > 0);
+    assert.ok((await found({ ...WHOLE, GetRoleCommand }, longest)).length > 0);
     assert.deepEqual(asked, [longest]);
   });
   await t.step("a bucket of another account, or in another region", async () => {
@@ -107,10 +107,7 @@ permittedTest("findNamed() takes nothing for the stack's that is not", async (t)
         },
       });
       const ExpectedBucketOwner = "123456789012";
-      assert.deepEqual(asked, [
-        { Bucket: "app", ExpectedBucketOwner },
-        { Bucket: "app-batch", ExpectedBucketOwner },
-      ]);
+      assert.deepEqual(asked, [{ Bucket: "app", ExpectedBucketOwner }]);
       assert.equal(addresses.some(({ address }) => address.startsWith("aws_s3_bucket.")), false);
     }
   });

@@ -1,16 +1,16 @@
 /** S3 event records, and a fake of all that the core needs of the outside, with what was called. */
 
 import assert from "node:assert/strict";
+import { toJsonLine } from "../function/errors.ts";
 import {
-  handleEvent,
-  type LogLine,
-  type Outside,
+  type Deletion,
+  ON_TIME_MS,
   type Put,
-  type Row,
-  toJsonLine,
-  type Upload,
-} from "../handler.ts";
-import { type ObjectAnswer } from "../function/read.ts";
+  type RowPage,
+  type RowQuery,
+} from "../function/one_row.ts";
+import type { ObjectAnswer, Source } from "../function/read.ts";
+import { handleEvent, type LogLine, type Outside, type Row, type Upload } from "../handler.ts";
 
 /** A line that no reader of lines breaks in two, and that parses. */
 export function assertOneJsonLine(line: LogLine): LogLine {
@@ -119,6 +119,9 @@ interface Given {
   headErrors?: Error[];
   putErrors?: Error[];
   queryErrors?: Error[];
+  deleteErrors?: Error[];
+  /** ISO 8601; two seconds after {@link record}'s event by default. */
+  now?: string;
 }
 
 /** Handles an event of some records; answers the error, and what was called. */
@@ -134,54 +137,70 @@ export async function handle(records: unknown, given?: Given) {
 }
 
 /** An outside of S3's objects and a table with DynamoDB's condition, whose clock ticks as it is read. */
-export function fakes(
-  { objects = {}, getErrors = [], headErrors = [], putErrors = [], queryErrors = [] }: Given = {},
-) {
+export function fakes(given: Given = {}) {
+  const { objects = {}, getErrors = [], headErrors = [], putErrors = [] } = given;
+  const { queryErrors = [], deleteErrors = [], now = "2026-01-02T03:04:07Z" } = given;
   const calls: Calls = { aws: [], rows: [], table: new Map(), log: [] };
-  const find = ({ key }: Upload) => Object.hasOwn(objects, key) ? objects[key] : object("text");
+  const find = ({ key }: Source) => Object.hasOwn(objects, key) ? objects[key] : object("text");
   const call = async (name: string, errors: Error[]) => {
     await Promise.resolve();
     calls.aws.push(name);
     const error = errors.shift();
     if (error) throw error;
   };
-  let nowMs = Date.parse("2026-01-02T03:04:07Z");
+  let nowMs = Date.parse(now);
   const outside: Outside = {
     bucket: "uploads",
-    async getObject(upload) {
-      await call(`GET ${upload.key} ${upload.versionId}`, getErrors);
-      return find(upload);
+    onTimeMs: ON_TIME_MS,
+    async getObject(source) {
+      await call(`GET ${source.key} ${source.versionId}`, getErrors);
+      return find(source);
     },
-    async headObject(upload) {
-      await call(`HEAD ${upload.key} ${upload.versionId}`, headErrors);
-      const { bytes: _, ...answer } = find(upload);
+    async headObject(source) {
+      await call(`HEAD ${source.key} ${source.versionId}`, headErrors);
+      const { bytes: _, ...answer } = find(source);
       return answer;
     },
-    async putItem(put: Put) {
-      const values = Object.entries(put.Item).map(([name, value]) =>
-        [name, "N" in value ? Number(value.N) : value.S] as const
-      );
-      const row = Object.fromEntries(values) as unknown as Row;
-      await call(`PUT ${row.file_key}`, putErrors);
-      const id = JSON.stringify([row.file_key, row.timestamp]);
-      if (!holds(put, calls.table.get(id))) throw awsError("ConditionalCheckFailedException", 400);
-      calls.table.set(id, row);
-      calls.rows.push(row);
+    async putItem(put) {
+      await call(`PUT ${nameOf(put.Item)}`, putErrors);
+      calls.rows.push(putInto(calls.table, put));
     },
-    async queryRows({ ExpressionAttributeValues: { ":key": key, ":from": from } }) {
-      await call(`QUERY ${key.S} from ${from.S}`, queryErrors);
-      return [...calls.table.values()]
-        .filter(({ file_key, timestamp }) => file_key === key.S && timestamp >= from.S)
-        .map(({ version_id, etag }) => ({
-          ...(version_id && { version_id: { S: version_id } }),
-          ...(etag && { etag: { S: etag } }),
-        }));
+    async queryRows(query) {
+      const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues;
+      const order = query.ScanIndexForward ? "up" : "down";
+      await call(`QUERY ${key.S} ${from.S} to ${to.S} ${order}`, queryErrors);
+      return queryIn(calls.table, query);
+    },
+    async deleteItem(deletion) {
+      await call(`DELETE ${nameOf(deletion.Key)} ${deletion.Key.timestamp.S}`, deleteErrors);
+      deleteFrom(calls.table, deletion);
     },
     now: () => nowMs += 100,
     remainingMs: () => 28_000,
     log: (line) => calls.log.push(line),
   };
   return { outside, calls };
+}
+
+function nameOf({ file_key }: Put["Item"]): string {
+  return (file_key as { S: string }).S;
+}
+
+/** Rows by key and time. */
+export type FakeTable = Map<string, Row>;
+
+const REFUSED = ["ConditionalCheckFailedException", 400] as const;
+
+/** Puts a row as DynamoDB does. @throws {Error} the condition fails */
+export function putInto(table: FakeTable, put: Put): Row {
+  const values = Object.entries(put.Item).map(([name, value]) =>
+    [name, "N" in value ? Number(value.N) : value.S] as const
+  );
+  const row = Object.fromEntries(values) as unknown as Row;
+  const id = JSON.stringify([row.file_key, row.timestamp]);
+  if (!holds(put, table.get(id))) throw awsError(...REFUSED);
+  table.set(id, row);
+  return row;
 }
 
 /** DynamoDB's answer to a condition: alternatives of an absence and of comparisons with a value. */
@@ -194,6 +213,38 @@ function holds({ ConditionExpression, ExpressionAttributeValues }: Put, old: Row
     const given = ExpressionAttributeValues![value].S;
     return operator === "<" ? attribute < given : attribute > given;
   });
+}
+
+/** A page of a key's rows in a span of time, both ends included. */
+export function queryIn(table: FakeTable, query: RowQuery): RowPage {
+  const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues;
+  const found = [...table.values()]
+    .filter(({ file_key, timestamp }) =>
+      file_key === key.S && timestamp >= from.S && timestamp <= to.S
+    )
+    .sort((a, b) => a.timestamp < b.timestamp ? -1 : 1);
+  if (!query.ScanIndexForward) found.reverse();
+  const toValues = (row: Row) =>
+    Object.fromEntries(Object.entries(row).map(([name, value]) => [name, { S: String(value) }]));
+  return {
+    Items: found.slice(0, query.Limit).map(toValues),
+    LastEvaluatedKey: found.length > query.Limit ? {} : undefined,
+  };
+}
+
+/** Deletes a row if all conditions hold. @throws {Error} one does not */
+export function deleteFrom(table: FakeTable, deletion: Deletion): void {
+  const { Key, ConditionExpression, ExpressionAttributeValues } = deletion;
+  const id = JSON.stringify([Key.file_key.S, Key.timestamp.S]);
+  const row = table.get(id);
+  const isSo = ConditionExpression.split(" AND ").every((condition) => {
+    const [, absent] = condition.match(/^attribute_not_exists\((\w+)\)$/) ?? [];
+    if (absent !== undefined) return row?.[absent as keyof Row] === undefined;
+    const [, name, value] = condition.match(/^(\w+) = (:\w+)$/)!;
+    return row?.[name as keyof Row] === ExpressionAttributeValues[value].S;
+  });
+  if (!isSo) throw awsError(...REFUSED);
+  table.delete(id);
 }
 
 export function withoutUndefined(object: object) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { forEachParallel } from "../tasks/parallel.ts";
+import { forEachParallel } from "../function/parallel.ts";
 
 Deno.test("forEachParallel() loses no failure, and begins nothing after one", async () => {
   for (const limit of [1, 2, 8]) {

@@ -193,20 +193,25 @@ export async function invokeLater({ root }: Deployed, event: unknown): Promise<v
  * Has the function take the stack for so old, until the next deploy, and returns when it was made by
  * what the function knew before. In the first 15 minutes a 404 fails.
  */
-export async function ageStack(
+export async function ageStack(deployed: Deployed, minutes: number): Promise<string | undefined> {
+  const STACK_CREATED = new Date(Date.now() - minutes * 60_000).toISOString();
+  return (await setEnvironment(deployed, { STACK_CREATED })).STACK_CREATED;
+}
+
+/** Sets variables of the function's environment, until the next deploy; returns what they were. */
+export async function setEnvironment(
   { root: { lambda, outputs } }: Deployed,
-  minutes: number,
-): Promise<string | undefined> {
+  variables: Record<string, string>,
+): Promise<Record<string, string>> {
   const name = { FunctionName: outputs.lambda_function_name };
   const { Environment } = await lambda.send(new GetFunctionConfigurationCommand(name));
   const before = Environment?.Variables ?? {};
-  const STACK_CREATED = new Date(Date.now() - minutes * 60_000).toISOString();
-  const Variables = { ...before, STACK_CREATED };
+  const Variables = { ...before, ...variables };
   await lambda.send(
     new UpdateFunctionConfigurationCommand({ ...name, Environment: { Variables } }),
   );
   await waitUntilFunctionUpdatedV2({ client: lambda, maxWaitTime: 60, minDelay: 0.1 }, name);
-  return before.STACK_CREATED;
+  return before;
 }
 
 /** An S3 event record of the stack's bucket. */

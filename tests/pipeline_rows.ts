@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { paginateFilterLogEvents } from "@aws-sdk/client-cloudwatch-logs";
 import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { countFailures } from "../tasks/function.ts";
-import { forEachParallel } from "../tasks/parallel.ts";
+import { forEachParallel } from "../function/parallel.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { type Item, queryRows } from "../tasks/rows.ts";
 import { corpus, type Sample } from "./corpus.ts";

@@ -1,7 +1,8 @@
 /** From a record to an upload, a row and a put: the pure steps of the core. */
 
 import assert from "node:assert/strict";
-import { decodeKey, recordToUpload, rowToPut, toRow, unquoted, versionOf } from "../handler.ts";
+import { rowToPut } from "../function/one_row.ts";
+import { decodeKey, recordToUpload, toRow, unquoted, versionOf } from "../handler.ts";
 import { type ObjectAnswer } from "../function/read.ts";
 import { assertOneJsonLine, object, record, upload, withoutUndefined } from "./outside.ts";
 

@@ -1,8 +1,8 @@
 /** The task replay against fake clients: what the stand-in cannot be made to answer. */
 
 import assert from "node:assert/strict";
-import { fakeQueue, fakeTable, row } from "./fakes.ts";
-import { fakeStack, permittedTest, progressOf, toRecord } from "./fixtures.ts";
+import { fakeQueue } from "./fakes.ts";
+import { fakeStack, permittedTest, progressOf } from "./fixtures.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -164,39 +164,6 @@ permittedTest("replayFailures() leaves a message that is in flight elsewhere", a
   const { replayed, left } = await replayFailures(stack, { dryRun: false, max: Infinity });
   assert.deepEqual({ replayed, left }, { replayed: 1, left: { visible: 0, inFlight: 1 } });
 });
-
-permittedTest(
-  "replayFailures() takes a backfill's row for a version's own, of 100,000",
-  async (t) => {
-    const { replayFailures } = await import("../tasks/replay.ts");
-    const key = "in/report.txt";
-    const minute = (n: number) => new Date(Date.UTC(2026, 0, 1) + n * 60_000).toISOString();
-    const past = Array.from(
-      { length: 100_000 },
-      (_, n) => row(key, { timestamp: minute(n), version_id: `v${n}` }),
-    );
-    const [versionId, last_modified] = ["v50000", minute(50_000)];
-    const eventTime = last_modified.replace("00.000Z", "00.678Z");
-    const own = row(key, { timestamp: eventTime, version_id: versionId, etag: "t" });
-    const cases = { "it is there": { ...own, last_modified }, "it was gone by then": own };
-    for (const [name, itsRow] of Object.entries(cases)) {
-      await t.step(name, async () => {
-        const backfilled = { ...past[50_000], event_name: "ObjectCreated:Backfill" };
-        const { table, answers } = fakeTable([...past.with(50_000, backfilled), itsRow]);
-        const record = toRecord("b", { key, versionId, eTag: "t" }, eventTime);
-        const { answers: queue } = fakeQueue({ "1": JSON.stringify({ Records: [record] }) });
-        const { stack } = await fakeStack({ ...answers, ...queue });
-        const { replayed } = await replayFailures(stack, { dryRun: false, max: 1 });
-        assert.equal(replayed, 1);
-        assert.deepEqual(
-          table.rows.filter((row) => row.version_id === versionId),
-          [itsRow],
-        );
-        assert.ok(table.read <= 1500, `${table.read} rows read`);
-      });
-    }
-  },
-);
 
 permittedTest("replayFailures() runs one object's events, and gives back the others", async () => {
   const { replayFailures } = await import("../tasks/replay.ts");

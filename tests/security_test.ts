@@ -12,6 +12,7 @@ const ON_ALL: Record<string, string[]> = {
   ListAlarms: ["arn:aws:cloudwatch:*:*:alarm:*"],
   MakeBatchJobs: ["*"],
   ReadBatchJobs: ["arn:aws:s3:*:*:job/*"],
+  EndBatchJobs: ["arn:aws:s3:*:*:job/*"],
 };
 
 /** Characters of a managed policy, without white space: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html */

@@ -47,6 +47,7 @@ export class TlsStub implements AsyncDisposable {
   /** Takes requests and never answers. */
   silent = false;
   #server: Server;
+  #started = new Date();
   #atOnce = 0;
 
   private constructor(key: string, cert: string) {
@@ -99,7 +100,7 @@ export class TlsStub implements AsyncDisposable {
   #sendRange(path: string, response: ServerResponse) {
     const size = path.includes("/large") ? LARGE_BYTES : 4096;
     response.writeHead(206, {
-      ...HEADERS,
+      ...this.#headersOf(path),
       "content-length": CHUNK.length,
       "content-range": `bytes 0-${CHUNK.length - 1}/${size}`,
     });
@@ -107,9 +108,19 @@ export class TlsStub implements AsyncDisposable {
     this.bytesWritten += CHUNK.length;
   }
 
+  /** Objects are older than their events, and on time; what is below `/old` is of 1970. */
+  #headersOf(path: string) {
+    const modified = path.includes("/old") ? new Date(0) : this.#started;
+    return {
+      "content-type": "text/plain",
+      "etag": '"tag"',
+      "last-modified": modified.toUTCString(),
+    };
+  }
+
   /** Sends all 512 MB, whatever the range, until the client closes the connection. */
   async #sendWhole(response: ServerResponse) {
-    response.writeHead(200, { ...HEADERS, "content-length": LARGE_BYTES });
+    response.writeHead(200, { ...this.#headersOf(""), "content-length": LARGE_BYTES });
     const closed = new Promise<void>((resolve) => response.on("close", resolve));
     for (let sent = 0; sent < LARGE_BYTES && !response.destroyed; sent += CHUNK.length) {
       const room = response.write(CHUNK);
@@ -124,11 +135,5 @@ export class TlsStub implements AsyncDisposable {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 }
-
-const HEADERS = {
-  "content-type": "text/plain",
-  "etag": '"tag"',
-  "last-modified": "Thu, 01 Jan 1970 00:00:00 GMT",
-};
 
 const CHUNK = new Uint8Array(2048).fill(97);

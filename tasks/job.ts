@@ -6,21 +6,29 @@ import {
   type JobDescriptor,
   type JobManifestGeneratorFilter,
   S3ControlClient,
+  UpdateJobStatusCommand,
 } from "@aws-sdk/client-s3-control";
-import { CREATED_BEFORE } from "../function/batch.ts";
+import type { JobArguments } from "../function/job.ts";
 import { narrowest } from "./backfill.ts";
-import { readClock } from "./clock.ts";
 import { denoTask } from "./commands.ts";
-import { SETTLED_MS } from "./rows.ts";
 import { pause } from "./signals.ts";
 import { configOf, type Stack, type Where, withStack } from "./target.ts";
 import { FindingError, plural, print, say, toDuration, UserError, visible } from "./terminal.ts";
 
-/** How often a job is asked after. */
-const POLL_MS = 10_000;
+/** AWS asks for no look at a job more often: AmazonS3/latest/userguide/batch-ops-job-status.html */
+const POLL_MS = 30_000;
+
+/** How long a new job may not be found: AmazonS3/latest/userguide/troubleshooting-batch-ops.html */
+const APPEARS_MS = 120_000;
+
+/** By S3's service model: JobId. */
+const JOB_ID = /^[a-zA-Z0-9_-]{5,36}$/;
 
 /** In these it stays; a suspended one waits for somebody to confirm it. */
 const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
+
+/** S3 calls a job failed that has nothing to do. */
+const NO_OBJECT = /no keys matching the filter criteria/;
 
 /** A job, as far as it is. */
 export interface JobReport {
@@ -35,8 +43,6 @@ export interface JobReport {
   failed: number;
   /** Why it ended before all objects were done. */
   reasons: string[];
-  /** Where the report of failures is. S3 writes it at the end, if an object failed. */
-  report?: string;
 }
 
 export interface JobOptions {
@@ -46,70 +52,93 @@ export interface JobOptions {
   prefix: string;
   /** Does not wait for the job's end. */
   detach: boolean;
+  /** Ends the job. */
+  cancel: boolean;
   pollMs?: number;
 }
 
 type StackOfJob = Pick<Stack, "outputs" | "flags">;
 
-/** The story of `backfill --batch`. */
+/** What `backfill --batch` does. */
 export async function backfillByJob(
   where: Where,
   { json, dryRun, batch, ...options }: JobOptions & Record<"json" | "dryRun" | "batch", boolean>,
 ): Promise<void> {
-  if (!batch) throw new UserError("--detach and JOB are for --batch: add it");
+  if (!batch) throw new UserError("--detach, --cancel and JOB are for --batch: add it");
   if (dryRun) throw new UserError("--dry-run and --batch exclude each other: choose one");
+  if (options.cancel && options.job === undefined) {
+    throw new UserError("--cancel needs the id of a job: --batch JOB --cancel");
+  }
+  if (options.job !== undefined && !JOB_ID.test(options.job)) {
+    throw new UserError(
+      `${visible(options.job)} is no id of a job: 5 to 36 letters, digits, - and _`,
+    );
+  }
   if (where.local) {
     throw new UserError("The stand-in has no S3 Batch Operations: leave --batch or --local out");
   }
   await withStack(where, async (stack, target) => {
     const control = new S3ControlClient(configOf(target, stack.outputs.aws_region));
-    const nowMs = (await readClock(stack))();
-    const report = await runJob(control, stack, { ...options, nowMs });
+    const report = await runJob(control, stack, options);
     print(report, json, jobToText);
-    if (!report.ok) throw new FindingError("The job did not record all objects: see above");
+    if (report.failed > 0) {
+      const logs = denoTask(stack, "logs", "--failed", "--since", "1d");
+      throw new FindingError(
+        `The job did not record all objects: ${logs} names them, and says why`,
+      );
+    }
+    if (!report.ok && !options.cancel) {
+      throw new FindingError("The job ended before all objects were done: see above");
+    }
   });
 }
 
 /**
  * Makes a job, unless one is given, and waits for its end. It goes on by itself when this is stopped.
- * `nowMs` is S3's time.
  *
  * @throws {UserError} the stack has no role for jobs, or the given job is not of this stack
  */
 export async function runJob(
   control: S3ControlClient,
   stack: StackOfJob,
-  { job, prefix, detach, nowMs, pollMs = POLL_MS }: JobOptions & { nowMs: number },
+  { job, prefix, detach, cancel, pollMs = POLL_MS }: JobOptions,
 ): Promise<JobReport> {
-  const id = job ?? await createJob(control, stack, prefix, nowMs);
+  const id = job ?? await createJob(control, stack, prefix);
   if (job === undefined) {
     const again = denoTask(stack, "backfill", "--batch", id);
     say(`Job ${id} runs on AWS by itself: ${again} looks at it again`);
   }
+  if (cancel) await cancelJob(control, stack, id);
+  const appearsUntilMs = performance.now() + APPEARS_MS;
   while (true) {
     const found = await findJob(control, stack, id);
-    const report = toReport(found, id);
+    // S3 knows a new job a little later.
+    const isAwaited = job === undefined && performance.now() < appearsUntilMs;
+    if (found === undefined && !isAwaited) throw notOfStack(stack, id);
+    const report = toReport(found ?? {}, id);
     if (detach || ENDED.includes(report.status)) return report;
-    say(progressLine(report, found.ProgressSummary?.Timers?.ElapsedTimeInActiveSeconds));
+    say(progressLine(report, found?.ProgressSummary?.Timers?.ElapsedTimeInActiveSeconds));
     await pause(pollMs);
   }
 }
 
-/** Its objects are so old that their own event came or never will; the function looks for its row. */
 async function createJob(
   control: S3ControlClient,
   { outputs }: StackOfJob,
-  prefix: string,
-  nowMs: number,
+  wanted: string,
 ): Promise<string> {
-  const { account_id, batch_role_arn, batch_bucket_name, filter_suffix } = outputs;
-  if (batch_role_arn === undefined || batch_bucket_name === undefined) {
+  const { account_id, batch_role_arn, filter_prefix, filter_suffix } = outputs;
+  if (batch_role_arn === undefined) {
     throw new UserError(
       "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true first",
     );
   }
-  const before = new Date(nowMs - SETTLED_MS);
-  const Filter = filterOf(before, narrowest(prefix, outputs.filter_prefix), filter_suffix);
+  const prefix = narrowest(wanted, filter_prefix);
+  // The function checks them too: AWS does not say whether a manifest joins its conditions by AND.
+  const UserArguments: JobArguments = {
+    ...(prefix !== "" && { prefix }),
+    ...(filter_suffix !== "" && { suffix: filter_suffix }),
+  };
   const { JobId } = await control.send(
     new CreateJobCommand({
       AccountId: account_id,
@@ -121,7 +150,7 @@ async function createJob(
         LambdaInvoke: {
           FunctionArn: outputs.lambda_function_arn,
           InvocationSchemaVersion: "2.0", // the first one has no arguments
-          UserArguments: { [CREATED_BEFORE]: before.toISOString() },
+          UserArguments: { ...UserArguments },
         },
       },
       ManifestGenerator: {
@@ -129,82 +158,86 @@ async function createJob(
           SourceBucket: outputs.s3_bucket_arn,
           ExpectedBucketOwner: account_id,
           EnableManifestOutput: false, // nobody reads it
-          Filter,
+          Filter: filterOf(prefix, filter_suffix),
         },
       },
-      Report: {
-        Enabled: true,
-        Bucket: outputs.s3_bucket_arn.replace(/[^:]*$/, batch_bucket_name),
-        ExpectedBucketOwner: account_id,
-        Format: "Report_CSV_20180820",
-        ReportScope: "FailedTasksOnly",
-      },
+      Report: { Enabled: false }, // the function's log names each failure
     }),
   );
   return JobId!;
 }
 
 /** Which objects S3 lists. An empty text among the conditions on keys would be refused. */
-function filterOf(before: Date, prefix: string, suffix: string): JobManifestGeneratorFilter {
+function filterOf(prefix: string, suffix: string): JobManifestGeneratorFilter | undefined {
   const given = (text: string) => text === "" ? undefined : [text];
-  const keys = { MatchAnyPrefix: given(prefix), MatchAnySuffix: given(suffix) };
-  const KeyNameConstraint = prefix === "" && suffix === "" ? undefined : keys;
-  return { CreatedBefore: before, KeyNameConstraint };
+  const KeyNameConstraint = { MatchAnyPrefix: given(prefix), MatchAnySuffix: given(suffix) };
+  return prefix === "" && suffix === "" ? undefined : { KeyNameConstraint };
 }
 
+async function cancelJob(control: S3ControlClient, stack: StackOfJob, id: string): Promise<void> {
+  const found = await findJob(control, stack, id);
+  if (found === undefined) throw notOfStack(stack, id);
+  if (found.Status !== undefined && ENDED.slice(0, 3).includes(found.Status)) return;
+  const { account_id: AccountId } = stack.outputs;
+  const RequestedJobStatus = "Cancelled";
+  await control.send(new UpdateJobStatusCommand({ AccountId, JobId: id, RequestedJobStatus }));
+}
+
+/** A job of this stack's function; undefined if there is none of this id. */
 async function findJob(
   control: S3ControlClient,
   stack: StackOfJob,
   id: string,
-): Promise<JobDescriptor> {
-  const notOfStack = () =>
-    new UserError(
-      `${visible(id)} is no job of this stack; ${
-        denoTask(stack, "backfill", "--batch")
-      } makes one, and says its id`,
-    );
+): Promise<JobDescriptor | undefined> {
   try {
     const { account_id: AccountId, lambda_function_arn } = stack.outputs;
     const { Job = {} } = await control.send(new DescribeJobCommand({ AccountId, JobId: id }));
-    const { FunctionArn } = Job.Operation?.LambdaInvoke ?? {};
-    if (FunctionArn === lambda_function_arn) return Job;
+    if (Job.Operation?.LambdaInvoke?.FunctionArn === lambda_function_arn) return Job;
   } catch (error) {
-    if ((error as Error).name !== "NotFoundException") throw error;
+    // NoSuchJobException by S3's documentation, NotFoundException by its service model.
+    const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
+    if ($metadata?.httpStatusCode === 404) return undefined;
+    throw error;
   }
-  throw notOfStack();
+  throw notOfStack(stack, id);
+}
+
+function notOfStack(stack: StackOfJob, id: string): UserError {
+  const make = denoTask(stack, "backfill", "--batch");
+  return new UserError(`${id} is no job of this stack; ${make} makes one, and says its id`);
 }
 
 function toReport(job: JobDescriptor, id: string): JobReport {
-  const { Status = "New", ProgressSummary = {}, FailureReasons = [], Report } = job;
+  const { Status = "New", ProgressSummary = {}, FailureReasons = [] } = job;
   const { TotalNumberOfTasks, NumberOfTasksSucceeded = 0, NumberOfTasksFailed = 0 } =
     ProgressSummary;
-  const bucket = Report?.Bucket?.split(":").at(-1);
+  const reasons = FailureReasons.map(({ FailureCode, FailureReason }) =>
+    [FailureCode, FailureReason].filter((text) => text !== undefined).join(": ")
+  );
+  const hasNone = Status === "Failed" && reasons.some((reason) => NO_OBJECT.test(reason));
   return {
-    ok: NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
+    ok: hasNone || NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
     job: id,
     status: Status,
-    objects: TotalNumberOfTasks,
+    objects: hasNone ? 0 : TotalNumberOfTasks,
     succeeded: NumberOfTasksSucceeded,
     failed: NumberOfTasksFailed,
-    reasons: FailureReasons.map(({ FailureCode, FailureReason }) =>
-      [FailureCode, FailureReason].filter((text) => text !== undefined).join(": ")
-    ),
-    report: NumberOfTasksFailed > 0 && bucket !== undefined
-      ? `s3://${bucket}/job-${id}/`
-      : undefined,
+    reasons: hasNone ? [] : reasons,
   };
 }
 
-/** A report for people: why the job failed, its counts, and where the failures are listed. */
+/** A report for people: why the job failed, and its counts. */
 export function jobToText(report: JobReport): string {
-  const { job, status, objects, succeeded, failed, reasons } = report;
+  const { ok, job, status, objects, succeeded, failed, reasons } = report;
   const counts = objects === undefined
     ? "its objects are not listed yet"
     : `${plural(objects, "object")}, ${succeeded} done, ${failed} failed`;
+  const isEmpty = ok && status === "Failed";
   return [
     ...reasons.map((reason) => `FAILED: ${visible(reason)}`),
-    `Job ${visible(job)} is ${visible(status)}: ${counts}`,
-    ...(report.report === undefined ? [] : [`What failed, and why, is in ${report.report}`]),
+    isEmpty
+      ? `Job ${job} found no object that the trigger's filter lets through`
+      : `Job ${job} is ${visible(status)}: ${counts}`,
   ].join("\n");
 }
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import type { FakeControl } from "./fake_control.ts";
 import { permittedTest, progressOf } from "./fixtures.ts";
-import type { JobReport } from "../tasks/batch.ts";
+import type { JobReport } from "../tasks/job.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 
 const FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:app";
@@ -17,12 +17,9 @@ const OUTPUTS = {
   filter_prefix: "in/",
   filter_suffix: ".txt",
   batch_role_arn: "arn:aws:iam::123456789012:role/app-batch",
-  batch_bucket_name: "app-batch",
 } as Outputs;
 
-const NOW_MS = Date.parse("2026-01-02T03:04:05Z");
-
-const OPTIONS = { nowMs: NOW_MS, prefix: "", detach: false, pollMs: 1 };
+const OPTIONS = { prefix: "", detach: false, cancel: false, pollMs: 1 };
 
 /** What DescribeJob answers of a job: its status, and its counts if its objects are listed. */
 function job(status: string, counts?: [all: number, succeeded: number, failed: number], more = "") {
@@ -34,7 +31,7 @@ function job(status: string, counts?: [all: number, succeeded: number, failed: n
     "</ProgressSummary>";
   return `<Status>${status}</Status>${progress}${more}` +
     `<Operation><LambdaInvoke><FunctionArn>${FUNCTION}</FunctionArn></LambdaInvoke></Operation>` +
-    "<Report><Enabled>true</Enabled><Bucket>arn:aws:s3:::app-batch</Bucket></Report>";
+    "<Report><Enabled>false</Enabled></Report>";
 }
 
 permittedTest("backfill --batch makes a job, waits for it and tells its end", async (t) => {
@@ -54,10 +51,10 @@ permittedTest("backfill --batch makes a job, waits for it and tells its end", as
 });
 
 const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
-  "the job is about what is older than an event can be, below the prefix, by S3's own list": async (
+  "the job is about what is below the prefix and has the suffix, by S3's own list": async (
     control,
   ) => {
-    control.jobs["0a-1"] = [job("New")];
+    control.jobs["job-0a-1"] = [job("New")];
     await run(control, { ...OPTIONS, prefix: "in/2026/", detach: true });
     const [{ body, ...request }] = control.requests;
     assert.deepEqual(request, {
@@ -73,7 +70,7 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "a condition on keys is there only where there is one": async (control) => {
-    control.jobs["0a-1"] = [job("New")];
+    control.jobs["job-0a-1"] = [job("New")];
     const constraintOf = async (prefix: string, filter_prefix: string, filter_suffix: string) => {
       control.requests.length = 0;
       const outputs = { ...OUTPUTS, filter_prefix, filter_suffix };
@@ -92,75 +89,104 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "it waits with progress, and ends with the counts": async (control) => {
-    const { jobToText } = await import("../tasks/batch.ts");
-    control.jobs["0a-1"] = [
+    const { jobToText } = await import("../tasks/job.ts");
+    control.jobs["job-0a-1"] = [
       job("Preparing"),
       job("Active", [400, 100, 0]),
       job("Complete", [400, 400, 0]),
     ];
     const { report, progress } = await run(control, OPTIONS);
     assert.deepEqual(progress, [
-      "Job 0a-1 runs on AWS by itself: deno task backfill --batch 0a-1 --env x looks at it again",
+      "Job job-0a-1 runs on AWS by itself: deno task backfill --batch job-0a-1 --env x looks at it again",
       "The job is Preparing",
       "The job is Active: 100 of 400 done, 0 failed, 3 min left",
     ]);
     assert.deepEqual(report, {
       ok: true,
-      job: "0a-1",
+      job: "job-0a-1",
       status: "Complete",
       objects: 400,
       succeeded: 400,
       failed: 0,
       reasons: [],
-      report: undefined,
     });
-    assert.equal(jobToText(report), "Job 0a-1 is Complete: 400 objects, 400 done, 0 failed");
+    assert.equal(jobToText(report), "Job job-0a-1 is Complete: 400 objects, 400 done, 0 failed");
     assert.deepEqual(control.requests.map(({ method }) => method), ["POST", "GET", "GET", "GET"]);
   },
 
-  "failed objects are a failure, and it says where they are listed": async (control) => {
-    const { jobToText } = await import("../tasks/batch.ts");
-    control.jobs["0a-1"] = [job("Complete", [3, 1, 2])];
+  "failed objects are a failure": async (control) => {
+    const { jobToText } = await import("../tasks/job.ts");
+    control.jobs["job-0a-1"] = [job("Complete", [3, 1, 2])];
     const { report } = await run(control, OPTIONS);
-    assert.deepEqual([report.ok, report.report], [false, "s3://app-batch/job-0a-1/"]);
-    assert.equal(
-      jobToText(report),
-      "Job 0a-1 is Complete: 3 objects, 1 done, 2 failed\n" +
-        "What failed, and why, is in s3://app-batch/job-0a-1/",
-    );
+    assert.equal(report.ok, false);
+    assert.equal(jobToText(report), "Job job-0a-1 is Complete: 3 objects, 1 done, 2 failed");
   },
 
   "a job that ends otherwise is a failure, with its reasons": async (control) => {
-    const { jobToText } = await import("../tasks/batch.ts");
+    const { jobToText } = await import("../tasks/job.ts");
     const reason = "<FailureReasons><member><FailureCode>E</FailureCode>" +
       "<FailureReason>no \u009b[31m</FailureReason></member></FailureReasons>";
     for (const status of ["Failed", "Cancelled", "Suspended"]) {
-      control.jobs["0a-1"] = [job(status, undefined, reason)];
+      control.jobs["job-0a-1"] = [job(status, undefined, reason)];
       const { report } = await run(control, OPTIONS);
       assert.equal(report.ok, false);
       assert.equal(
         jobToText(report),
-        `FAILED: E: no \\u{9b}[31m\nJob 0a-1 is ${status}: its objects are not listed yet`,
+        `FAILED: E: no \\u{9b}[31m\nJob job-0a-1 is ${status}: its objects are not listed yet`,
       );
     }
   },
 
+  "a job that finds no object is a success": async (control) => {
+    const { jobToText } = await import("../tasks/job.ts");
+    const reason = "<FailureReasons><member><FailureCode>ManifestGenerationFailed</FailureCode>" +
+      "<FailureReason>Manifest generation found no keys matching the filter criteria." +
+      "</FailureReason></member></FailureReasons>";
+    control.jobs["job-0a-1"] = [job("Failed", undefined, reason)];
+    const { report } = await run(control, OPTIONS);
+    assert.deepEqual([report.ok, report.objects, report.reasons], [true, 0, []]);
+    assert.equal(
+      jobToText(report),
+      "Job job-0a-1 found no object that the trigger's filter lets through",
+    );
+  },
+
+  "a job that S3 does not know yet is asked for again, by its maker alone": async (control) => {
+    control.jobs["job-0a-1"] = ["", "", job("Complete", [2, 2, 0])];
+    const { report } = await run(control, OPTIONS);
+    assert.deepEqual([report.status, report.succeeded], ["Complete", 2]);
+    control.jobs["job-0a-1"] = ["", job("Complete", [2, 2, 0])];
+    const asked = run(control, { ...OPTIONS, job: "job-0a-1" });
+    await assert.rejects(asked, /^UserError: job-0a-1 is no job of this stack/);
+  },
+
+  "--cancel ends a job, and leaves one alone that has ended": async (control) => {
+    control.jobs["job-0a-1"] = [job("Active", [2, 1, 0])];
+    const { report } = await run(control, { ...OPTIONS, job: "job-0a-1", cancel: true });
+    assert.deepEqual([report.status, report.succeeded], ["Cancelled", 1]);
+    control.jobs["job-0a-1"] = [job("Complete", [2, 2, 0])];
+    const ended = await run(control, { ...OPTIONS, job: "job-0a-1", cancel: true });
+    assert.equal(ended.report.status, "Complete");
+    const posts = control.requests.filter(({ method }) => method === "POST");
+    assert.equal(posts.length, 1);
+  },
+
   "--detach does not wait, and a job is looked at again by its id": async (control) => {
-    control.jobs["0b-2"] = [job("Active", [2, 1, 0]), job("Complete", [2, 2, 0])];
-    const early = await run(control, { ...OPTIONS, job: "0b-2", detach: true });
+    control.jobs["job-0b-2"] = [job("Active", [2, 1, 0]), job("Complete", [2, 2, 0])];
+    const early = await run(control, { ...OPTIONS, job: "job-0b-2", detach: true });
     assert.deepEqual([early.report.status, early.report.ok], ["Active", true]);
-    const late = await run(control, { ...OPTIONS, job: "0b-2" });
+    const late = await run(control, { ...OPTIONS, job: "job-0b-2" });
     assert.deepEqual([late.report.status, late.progress], ["Complete", []]);
     assert.deepEqual(control.requests.map(({ method, path }) => `${method} ${path}`), [
-      "GET /v20180820/jobs/0b-2",
-      "GET /v20180820/jobs/0b-2",
+      "GET /v20180820/jobs/job-0b-2",
+      "GET /v20180820/jobs/job-0b-2",
     ]);
   },
 
   "a job that is not there, or of another function, is none of this stack's": async (control) => {
-    control.jobs["0c-3"] = [job("Complete").replace(FUNCTION, `${FUNCTION}-2`)];
-    control.jobs["0d-4"] = ["<Status>Complete</Status>"];
-    for (const id of ["0c-3", "0d-4", "0e-5"]) {
+    control.jobs["job-0c-3"] = [job("Complete").replace(FUNCTION, `${FUNCTION}-2`)];
+    control.jobs["job-0d-4"] = ["<Status>Complete</Status>"];
+    for (const id of ["job-0c-3", "job-0d-4", "job-0e-5"]) {
       await assert.rejects(run(control, { ...OPTIONS, job: id }), {
         name: "UserError",
         message: new RegExp(
@@ -171,13 +197,11 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "without the role nothing is asked": async (control) => {
-    for (const name of ["batch_role_arn", "batch_bucket_name"] as const) {
-      const { [name]: _, ...outputs } = OUTPUTS;
-      await assert.rejects(run(control, OPTIONS, outputs as Outputs), {
-        name: "UserError",
-        message: /deploy it with batch_backfill = true first$/,
-      });
-    }
+    const { batch_role_arn: _, ...outputs } = OUTPUTS;
+    await assert.rejects(run(control, OPTIONS, outputs as Outputs), {
+      name: "UserError",
+      message: /deploy it with batch_backfill = true first$/,
+    });
     await assert.rejects(run(control, { ...OPTIONS, prefix: "out/" }), /filter_prefix is "in\/"$/);
     assert.deepEqual(control.requests, []);
   },
@@ -195,9 +219,16 @@ permittedTest("backfill says which of its options exclude each other", async () 
   const cases: [args: string[], sentence: RegExp][] = [
     [["--batch", "--dry-run"], /^--dry-run and --batch exclude each other: choose one$/m],
     [["--batch", "--local"], /^The stand-in has no S3 Batch Operations: leave --batch or --local/m],
-    [["0a-1"], /^--detach and JOB are for --batch: add it$/m],
-    [["--detach"], /^--detach and JOB are for --batch: add it$/m],
-    [["--batch", "0a-1", "0a-2"], /^"0a-2" is not an option; deno task backfill takes \[JOB\] /m],
+    ...[["job-0a-1"], ["--detach"], ["--cancel"]].map((args): [string[], RegExp] => [
+      args,
+      /^--detach, --cancel and JOB are for --batch: add it$/m,
+    ]),
+    [["--batch", "--cancel"], /^--cancel needs the id of a job: --batch JOB --cancel$/m],
+    [["--batch", "a/b\u001bcd"], /^a\/b\\u\{1b\}cd is no id of a job: 5 to 36 letters, digits/m],
+    [
+      ["--batch", "job-0a-1", "0a-2"],
+      /^"0a-2" is not an option; deno task backfill takes \[JOB\] /m,
+    ],
   ];
   TASKS.backfill.interactive = true; // without signal handlers
   try {
@@ -222,10 +253,10 @@ permittedTest("after Ctrl-C backfill says what goes on", async () => {
 /** Runs a job of the stack, and returns its report and the lines of progress. */
 async function run(
   control: FakeControl,
-  options: Parameters<typeof import("../tasks/batch.ts").runJob>[2],
+  options: Parameters<typeof import("../tasks/job.ts").runJob>[2],
   outputs: Outputs = OUTPUTS,
 ) {
-  const { runJob } = await import("../tasks/batch.ts");
+  const { runJob } = await import("../tasks/job.ts");
   let report: JobReport | undefined;
   const progress = await progressOf(async () => {
     report = await runJob(control.client, { outputs, flags: " --env x" }, options);
@@ -241,18 +272,18 @@ const CREATE_JOB = `<CreateJobRequest>
 <InvocationSchemaVersion>2.0</InvocationSchemaVersion>
 <UserArguments>
 <entry>
-<key>createdBefore</key>
-<value>2025-12-31T21:04:05.000Z</value>
+<key>prefix</key>
+<value>in/2026/</value>
+</entry>
+<entry>
+<key>suffix</key>
+<value>.txt</value>
 </entry>
 </UserArguments>
 </LambdaInvoke>
 </Operation>
 <Report>
-<Enabled>true</Enabled>
-<Bucket>arn:aws:s3:::app-batch</Bucket>
-<Format>Report_CSV_20180820</Format>
-<ReportScope>FailedTasksOnly</ReportScope>
-<ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
+<Enabled>false</Enabled>
 </Report>
 <Priority>1</Priority>
 <RoleArn>arn:aws:iam::123456789012:role/app-batch</RoleArn>
@@ -265,7 +296,6 @@ const CREATE_JOB = `<CreateJobRequest>
 <EnableManifestOutput>false</EnableManifestOutput>
 <ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
 <Filter>
-<CreatedBefore>2025-12-31T21:04:05Z</CreatedBefore>
 <KeyNameConstraint>
 <MatchAnyPrefix>
 <member>in/2026/</member>

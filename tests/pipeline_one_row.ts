@@ -1,0 +1,111 @@
+/** Steps of the end-to-end tests: one row a version, however events and backfills meet. */
+
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { PutObjectCommand } from "@aws-sdk/client-s3";
+import { BACKFILLED } from "../function/one_row.ts";
+import { forEachParallel } from "../function/parallel.ts";
+import { backfillRows } from "../tasks/backfill.ts";
+import { deleteRow, type Item, queryRows } from "../tasks/rows.ts";
+import { corpus } from "./corpus.ts";
+import {
+  type Deployed,
+  invokeWith,
+  recordOfRow,
+  rowsBelow,
+  setEnvironment,
+  type Steps,
+  task,
+  waitFor,
+} from "./pipeline_context.ts";
+import { timeless } from "./pipeline_operate.ts";
+
+/** With it, what is older than a second is late, and than two seconds, old enough for a backfill. */
+const ON_TIME_MS = "1000";
+
+const BACKFILL = { prefix: "", dryRun: false, concurrency: 4 };
+
+export const ONE_ROW: Steps<Deployed> = {
+  "backfill leaves what is younger than ten minutes to its event": async (deployed) => {
+    const { code, stdout, stderr } = await task(deployed, "backfill");
+    assert.equal(code, 0, stderr);
+    assert.match(
+      stdout,
+      /^0 objects: .*\n\d+ younger objects left to their own events: run it again/,
+    );
+    assert.match(stdout, / after \d{4}-\d\d-\d\dT[\d:.]+Z for those whose event is lost$/m);
+  },
+
+  // From two machines: nothing keeps these runs apart but the function.
+  "F97 F98 events and backfills that meet leave each version its event's row": async (deployed) => {
+    await setEnvironment(deployed, { ON_TIME_MS });
+    const before = await uploadedRows(deployed);
+    const lost = before.slice(0, 100);
+    await forEachParallel(lost, 8, (row) => deleteRow(deployed.root, row));
+    const replay = (rows: Item[]) =>
+      forEachParallel(rows, 2, async (row) => {
+        assert.equal(await invokeWith(deployed, [recordOfRow(deployed, row)]), undefined);
+      });
+    const backfill = () => backfillRows(deployed.root, BACKFILL);
+
+    await replay(lost.slice(0, 30));
+    assert.deepEqual(
+      timeless(await uploadedRows(deployed)),
+      timeless(before.filter((row) => !lost.slice(30).includes(row))),
+    );
+    const reports = await Promise.all([backfill(), backfill(), replay(lost.slice(30, 60))]);
+    for (const report of reports) if (report) assert.deepEqual(report.failures, []);
+    const between = await uploadedRows(deployed);
+    assert.deepEqual(versions(between), versions(before));
+    const ofBackfill = between.filter(({ event_name }) => event_name === BACKFILLED);
+    assert.deepEqual(versions(ofBackfill), versions(lost.slice(60)));
+    for (const row of ofBackfill) {
+      assert.equal(row.timestamp, String(row.last_modified).replace(".000Z", ".000000Z"));
+    }
+    await replay(lost);
+    assert.deepEqual(timeless(await uploadedRows(deployed)), timeless(before));
+    const { written, unchanged, objects } = await backfill();
+    assert.deepEqual([written, unchanged], [0, objects]);
+  },
+
+  "F92 a backfill records an SSE-C object, and its late event replaces that row": async (
+    deployed,
+  ) => {
+    const key = randomBytes(32);
+    const Key = "sse-c/a.txt";
+    const { VersionId } = await deployed.root.s3.send(
+      new PutObjectCommand({
+        Bucket: deployed.bucket,
+        Key,
+        Body: "text",
+        SSECustomerAlgorithm: "AES256",
+        SSECustomerKey: key.toString("base64"),
+        SSECustomerKeyMD5: createHash("md5").update(key).digest("base64"),
+      }),
+    );
+    const rows = () => queryRows(deployed.root, Key);
+    const [own] = await waitFor(60_000, async () => {
+      const found = await rows();
+      return found.length > 0 ? found : undefined;
+    });
+    await deleteRow(deployed.root, own);
+    await waitFor(30_000, async () => {
+      const { written } = await backfillRows(deployed.root, { ...BACKFILL, prefix: "sse-c/" });
+      return written === 1 || undefined;
+    });
+    const [{ event_name, version_id, file_size }] = await rows();
+    assert.deepEqual([event_name, version_id, file_size], [BACKFILLED, VersionId, 4]);
+    await invokeWith(deployed, [recordOfRow(deployed, own)]);
+    assert.deepEqual(timeless(await rows()), timeless([own]));
+  },
+};
+
+/** The rows of the objects of every kind. */
+async function uploadedRows(deployed: Deployed): Promise<Item[]> {
+  const keys = new Set(corpus().map(({ key }) => key));
+  return (await rowsBelow(deployed, "")).filter(({ file_key }) => keys.has(String(file_key)));
+}
+
+function versions(rows: Item[]) {
+  return rows.map(({ file_key, version_id }) => [file_key, version_id]);
+}
