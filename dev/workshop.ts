@@ -122,7 +122,8 @@ export function toTypeErrors(text: string, folder: string): string[] {
     const path = relative(folder, decodeURIComponent(new URL(url).pathname));
     errors.push(`${path}${place}: ${errors.pop()}`);
   }
-  return errors.length > 0 ? errors.slice(0, MOST_ERRORS) : [text.trim()];
+  if (errors.length > 0) return errors.slice(0, MOST_ERRORS);
+  return text.split("Stack backtrace:")[0].trim().split("\n"); // it checked nothing
 }
 
 /**

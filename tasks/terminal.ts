@@ -119,8 +119,10 @@ export function visibleName(name: string): string {
   return visible(name.replace(/^\s+|\s+$/gu, (spaces) => Array.from(spaces, toEscape).join("")));
 }
 
+const ESCAPES: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
 function toEscape(character: string): string {
-  return `\\u{${character.codePointAt(0)!.toString(16)}}`;
+  return ESCAPES[character] ?? `\\u{${character.codePointAt(0)!.toString(16)}}`;
 }
 
 /** The columns of the terminal; elsewhere a line may have any length. */

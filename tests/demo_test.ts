@@ -29,7 +29,7 @@ permittedTest("the demo shows each file on a narrow line, and one row whole", as
   assert.match(lines[1], /^ {2}plain\.txt .* 22 .*text\/plain .*12345 ms .*A line\./);
   assert.match(lines[6], /^ {2}empty\.txt .* 0 .* -$/);
   assert.ok(
-    lines.includes("  content_preview  A line.\\u{a}Another line.\\u{a}"),
+    lines.includes("  content_preview  A line.\\nAnother line.\\n"),
     lines.join("\n"),
   );
 });

@@ -306,6 +306,8 @@ permittedTest("a folder's code is built, with the places of its errors", async (
     assert.deepEqual(toTypeErrors(text, "/p q"), [
       "handler.ts:3:7: TS2322: Type 'number' is not assignable to type 'string'.",
     ]);
+    const other = "error: no lock\n  it is frozen\n\nStack backtrace:\n   0: <unknown>\n";
+    assert.deepEqual(toTypeErrors(other, "/p q"), ["error: no lock", "  it is frozen"]);
   });
 });
 

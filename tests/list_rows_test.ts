@@ -198,7 +198,7 @@ permittedTest(
     }
     assert.deepEqual(await lines("\u001b[31m\r\n", true), [
       head,
-      `${start}"\\u{1b}[31m\\u{d}\\u{a}"`,
+      `${start}"\\u{1b}[31m\\r\\n"`,
     ]);
   },
 );

@@ -46,7 +46,7 @@ permittedTest("logToText() tells keys apart that end in white space", async () =
   };
   assert.equal(show("a b"), "a b");
   assert.equal(show("a "), "a\\u{20}");
-  assert.equal(show("a\n"), "a\\u{a}");
+  assert.equal(show("a\n"), "a\\n");
   assert.equal(show(" a\u3000"), "\\u{20}a\\u{3000}");
 });
 

@@ -78,7 +78,7 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
     "",
     "newest rows  bytes  type   age  preview",
     "in/b.txt                   5 s",
-    "in/a.txt                  60 s  hi\\u{a}",
+    "in/a.txt                  60 s  hi\\n",
     "",
     "All is well.",
   ]);
