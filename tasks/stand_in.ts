@@ -30,6 +30,9 @@ const ACCOUNT_ID = "123456789012";
 const INSTANCE_ROLE = "deployer";
 const SESSION_SECONDS = 12 * 3600;
 
+/** A new session is made when the old one ends so soon; EC2 does so at least 5 minutes before. */
+const RENEWAL_MS = 15 * 60_000;
+
 const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
 
 /**
@@ -84,7 +87,7 @@ interface Running {
 export interface StandIn {
   /** Certificate of its endpoint (PEM). */
   ca: string;
-  /** Ends the metadata service; the stand-in itself runs on. */
+  /** Ends the metadata service, and gives the environment back; the stand-in itself runs on. */
   leave(): Promise<void>;
 }
 
@@ -276,14 +279,14 @@ async function isAlive({ log }: Places): Promise<boolean> {
   }
 }
 
-/** Replaces the environment of this process, which its children inherit. */
+/** Replaces the environment of this process, which its children inherit, until it leaves. */
 async function enter(places: Places, { port }: Running): Promise<StandIn> {
   const ca = await Deno.readTextFile(places.certificate);
   const endpoint = `https://127.0.0.1:${port}`;
-  // Now, and not when they are asked for: the SDK waits a second for the metadata service.
-  const metadata = serveMetadata(await assumeInstanceRole(endpoint, ca));
-  const environment = {
-    ...withoutAws(Deno.env.toObject()),
+  const metadata = await serveMetadata(() => assumeInstanceRole(endpoint, ca));
+  const shell = Deno.env.toObject();
+  replaceEnvironment({
+    ...withoutAws(shell),
     AWS_ENDPOINT_URL: endpoint,
     AWS_CA_BUNDLE: places.certificate,
     AWS_REGION: LOCAL_REGION,
@@ -294,10 +297,19 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
     NO_PROXY: "127.0.0.1",
     no_proxy: "127.0.0.1",
     TF_VAR_aws_region: LOCAL_REGION,
+  });
+  return {
+    ca,
+    leave: async () => {
+      replaceEnvironment(shell);
+      await metadata.close();
+    },
   };
+}
+
+function replaceEnvironment(environment: Record<string, string>): void {
   for (const name of Object.keys(Deno.env.toObject())) Deno.env.delete(name);
   for (const [name, value] of Object.entries(environment)) Deno.env.set(name, value);
-  return { ca, leave: metadata.close };
 }
 
 /**
@@ -379,12 +391,14 @@ export function rootOf(endpoint: string, ca: string) {
  * role's credentials.
  * https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
  */
-function serveMetadata(
-  { AccessKeyId, SecretAccessKey, SessionToken, Expiration }: Credentials,
-): { url: string; close(): Promise<void> } {
+export async function serveMetadata(
+  assume: () => Promise<Credentials>,
+): Promise<{ url: string; close(): Promise<void> }> {
+  // Now, and not when it is asked for: the SDK waits a second for the metadata service.
+  let session = await assume();
   const credentialsPath = "/latest/meta-data/iam/security-credentials";
   const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
-  const server = Deno.serve(options, (request) => {
+  const server = Deno.serve(options, async (request) => {
     const path = new URL(request.url).pathname.replace(/\/$/, "");
     if (request.method === "PUT" && path === "/latest/api/token") {
       return new Response("token", {
@@ -396,6 +410,10 @@ function serveMetadata(
     if (path !== `${credentialsPath}/${INSTANCE_ROLE}`) {
       return new Response("not found", { status: 404 });
     }
+    if (session.Expiration!.getTime() < Date.now() + RENEWAL_MS) {
+      session = await assume().catch(() => session); // the stand-in may be gone
+    }
+    const { AccessKeyId, SecretAccessKey, SessionToken, Expiration } = session;
     return Response.json({
       Code: "Success",
       Type: "AWS-HMAC",

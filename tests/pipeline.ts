@@ -7,6 +7,7 @@
  * To add a step, put its name and function into the table of its subject's file.
  */
 
+import assert from "node:assert/strict";
 import { join } from "node:path";
 import { permittedTest } from "./fixtures.ts";
 import type { Pipeline, Steps } from "./pipeline_context.ts";
@@ -67,6 +68,7 @@ export function endToEndTest(
     };
     await work({ pipeline, enter, steps: (steps, context) => runSteps(t, steps, context) });
     await entered.disposeAsync();
+    assert.deepEqual(Deno.env.toObject(), shell);
     await runSteps(t, LEFT, pipeline);
   });
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { permittedTest } from "./fixtures.ts";
+import { pause } from "./dev_fixtures.ts";
+import { permittedTest, replaceEnvironment } from "./fixtures.ts";
 
 const LOCAL = join(import.meta.dirname!, "..", ".local");
 const WORKSPACE = "local-deno-task-test-end";
@@ -54,4 +55,36 @@ time.sleep(300)`;
       assert.equal((await stranger.status).signal, "SIGKILL");
     }
   });
+});
+
+permittedTest("an ended session of the instance's role is followed by a new one", async () => {
+  const { serveMetadata } = await import("../tasks/stand_in.ts");
+  const { clientsOf } = await import("../tasks/target.ts");
+  const minutes = [6, 4, 60]; // of each session; the SDK asks again when five are left
+  let sessions = 0;
+  const metadata = await serveMetadata(() => {
+    const Expiration = new Date(Date.now() + minutes[sessions++] * 60_000);
+    return Promise.resolve({
+      AccessKeyId: `key ${sessions}`,
+      SecretAccessKey: "secret",
+      SessionToken: "token",
+      Expiration,
+    });
+  });
+  using _environment = replaceEnvironment({
+    HOME: "/nowhere",
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
+  });
+  try {
+    const { s3 } = clientsOf({ local: false }, "us-east-1");
+    const key = async () => (await s3.config.credentials()).accessKeyId;
+    assert.equal(await key(), "key 2");
+    // The SDK uses the old ones until it has the new ones.
+    for (let asks = 0; asks < 100 && await key() === "key 2"; asks++) await pause(50);
+    assert.equal(await key(), "key 3");
+    await pause(200);
+    assert.deepEqual([await key(), sessions], ["key 3", 3]);
+  } finally {
+    await metadata.close();
+  }
 });
