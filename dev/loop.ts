@@ -22,8 +22,8 @@ export interface Workshop {
   build(): Promise<BuiltCode>;
   /** Makes it the function's code. */
   update(code: BuiltCode): Promise<void>;
-  /** Runs the function once. @throws {BrokenCodeError} it fails */
-  tryOut(code: BuiltCode): Promise<void>;
+  /** Runs the function once, until the signal. @throws {BrokenCodeError} it fails */
+  tryOut(code: BuiltCode, signal: AbortSignal): Promise<void>;
   /** The type errors, which do not keep code from running. */
   check(): Promise<string[]>;
   /** `sha256` is of the function's code now. */
@@ -37,6 +37,9 @@ export class Loop {
   #checking?: Promise<void>;
   #code: Code = { state: "unsaved", text: "" };
   #isBuilt = true;
+  #isEnding = false;
+  /** Aborted when nobody cares any more for what is tried out. */
+  #trial = new AbortController();
   /** Whether the function's code was touched, be it in vain. */
   hasUpdated = false;
 
@@ -46,6 +49,7 @@ export class Loop {
   /** Something was saved. */
   save(): void {
     this.#saves++;
+    this.#trial.abort();
     this.#working ??= this.#work();
   }
 
@@ -54,8 +58,10 @@ export class Loop {
     await this.#working;
   }
 
-  /** Settles when nothing is left to do, the type check included. */
+  /** Settles when nothing is left to do, the type check included; a trial is broken off. */
   async end(): Promise<void> {
+    this.#isEnding = true;
+    this.#trial.abort();
     await this.#working;
     await this.#checking;
   }
@@ -84,12 +90,15 @@ export class Loop {
         await this.workshop.update(built);
       }
       this.sha256 = built.sha256;
-      await this.workshop.tryOut(built);
+      this.#trial = new AbortController();
+      if (save !== this.#saves || this.#isEnding) return;
+      await this.workshop.tryOut(built, this.#trial.signal);
       const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
       const text = isOther ? `new code runs, ${seconds} s` : "this folder's code runs";
       this.#tell({ state: "running", text });
     } catch (error) {
-      if (interrupted.aborted) return; // dev ends, and says what runs
+      // Dev ends, and says what runs; or the next save is worked on.
+      if (interrupted.aborted || this.#isEnding || save !== this.#saves) return;
       const { name, message } = error as Error;
       const text = error instanceof BrokenCodeError ? message : `AWS refused: ${name}: ${message}`;
       this.#tell({ state: "broken", text });

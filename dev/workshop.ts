@@ -14,6 +14,9 @@ import { BrokenCodeError, type BuiltCode, type Workshop } from "./loop.ts";
 /** A look at the function's nine files takes 1 ms of CPU. */
 const LOOK_MS = 100;
 
+/** Lambda lets a function start for 10 s, and then once more. */
+const START_LIMIT_MS = 20_000;
+
 /** Errors that are told of one save. */
 const MOST_ERRORS = 5;
 
@@ -71,14 +74,14 @@ export function makeWorkshop(
       using _lock = await lockWorkspace(workspace);
       await updateCode(stack, zip);
     },
-    async tryOut({ sourceMap }) {
-      const failure = await runOnce(stack, TEST_EVENT);
+    async tryOut({ sourceMap }, signal) {
+      const failure = await runOnce(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
       if (failure === undefined) return;
       const { errorType, errorMessage } = failure;
-      const place = placeOf(failure, sourceMap);
+      const words = [placeOf(failure, sourceMap), errorType, errorMessage].filter(Boolean);
       throw new BrokenCodeError(
         `The new code fails as soon as it starts, and so will every upload until you fix it.\n` +
-          `${place === undefined ? "" : `${place}: `}${errorType}: ${errorMessage}`,
+          words.join(": "),
       );
     },
     check: () => typeErrors(folder),

@@ -3,7 +3,7 @@
 import { HeadObjectCommand, type HeadObjectCommandOutput } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import { unquoted, type Upload as Uploaded, versionOf } from "../handler.ts";
-import { encodeKey, invoke, toEvent } from "./function.ts";
+import { encodeKey, invoke, SHORT_RUN_MS, toEvent } from "./function.ts";
 import { type Item, queryRows, rowsOfVersion, waitForRows } from "./rows.ts";
 import type { Sample } from "./samples.ts";
 import type { Stack } from "./target.ts";
@@ -138,7 +138,7 @@ export async function explainMissing(stack: Stack, uploaded: Uploaded): Promise<
   const isUndecoded = async () =>
     encoded !== uploaded.key && (await queryRows(stack, encoded)).length > 0;
   if (await isUndecoded()) return `there is a row under the undecoded key ${show(encoded)}`;
-  const error = await invoke(stack, toEvent(stack, [uploaded]));
+  const error = await invoke(stack, toEvent(stack, [uploaded]), { limitMs: SHORT_RUN_MS });
   if (error !== undefined) return `the function fails: ${error}`;
   if ((await rowsOfVersion(stack, uploaded)).length > 0) {
     return "invoked directly, the function writes it: the bucket's event does not reach the function";

@@ -11,7 +11,7 @@ import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import type { Upload } from "../handler.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
-import { visible } from "./terminal.ts";
+import { toDuration, visible } from "./terminal.ts";
 
 /** An update of the code takes seconds, and so does another one that is waited for. */
 const UPDATE_DEADLINE_MS = 120_000;
@@ -28,12 +28,25 @@ export interface RunFailure {
   trace?: string[];
 }
 
+/** Lambda ends a run after 15 minutes; its start comes before. */
+export const LONGEST_RUN_MS = 930_000;
+
+/** A run for a few files takes seconds, or hangs: the stand-in lets a function start for ever. */
+export const SHORT_RUN_MS = 60_000;
+
+/** How long a run is waited for. */
+export interface Patience {
+  limitMs?: number;
+  signal?: AbortSignal;
+}
+
 /** Invokes the function and waits; returns its error or Lambda's refusal, undefined for success. */
 export async function invoke(
   stack: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
+  patience?: Patience,
 ): Promise<string | undefined> {
-  const failure = await runOnce(stack, event);
+  const failure = await runOnce(stack, event, patience);
   return failure && toReason(failure);
 }
 
@@ -46,8 +59,9 @@ export function toReason({ errorType, errorMessage }: RunFailure): string {
 export async function runOnce(
   stack: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
+  patience?: Patience,
 ): Promise<RunFailure | undefined> {
-  return (await invokeForAnswer(stack, event)).failure;
+  return (await invokeForAnswer(stack, event, patience)).failure;
 }
 
 /** What an invocation came to, in how many of the SDK's attempts. */
@@ -60,18 +74,28 @@ export interface Run {
 export async function invokeForAnswer(
   { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
+  { limitMs = LONGEST_RUN_MS, signal }: Patience = {},
 ): Promise<Run> {
+  const limit = new AbortController();
+  const timer = setTimeout(() => limit.abort(), limitMs);
+  const abortSignal = AbortSignal.any([limit.signal, ...signal ? [signal] : []]);
   const command = new InvokeCommand({
     FunctionName: outputs.lambda_function_name,
     Payload: new TextEncoder().encode(JSON.stringify(event)),
   });
   let output: InvokeCommandOutput;
   try {
-    output = await lambda.send(command);
+    output = await lambda.send(command, { abortSignal });
   } catch (error) {
     const { name, message } = error as Error;
-    if (!REFUSALS.includes(name)) throw error;
-    return { failure: { errorType: name, errorMessage: message }, attempts: 1 };
+    const isLate = limit.signal.aborted;
+    if (!isLate && !REFUSALS.includes(name)) throw error;
+    const failure = isLate
+      ? { errorType: "", errorMessage: `no answer within ${toDuration(limitMs)}: it may never end` }
+      : { errorType: name, errorMessage: message };
+    return { failure, attempts: 1 };
+  } finally {
+    clearTimeout(timer);
   }
   const { attempts = 1 } = output.$metadata ?? {};
   const payload = new TextDecoder().decode(output.Payload);

@@ -1,6 +1,7 @@
 /** The way to AWS: straight, or through the proxy that the environment names. */
 
 import { Agent } from "node:https";
+import { isIP } from "node:net";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { HttpsProxyAgent } from "hpagent";
 import { getProxyForUrl } from "proxy-from-env";
@@ -44,6 +45,18 @@ export function proxyName(environment: Environment): string | undefined {
   return HTTPS_PROXY === undefined ? undefined : URL.parse(HTTPS_PROXY)?.host;
 }
 
+/** A connection is made within this time, the proxy's answer to CONNECT included. */
+const CONNECT_MS = 10_000;
+
+/** An answer begins so long after a request without a body; SQS and the log's search take seconds. */
+const ANSWER_MS = 30_000;
+
+/** A body is sent at least so fast: uploads go over slow lines, several at a time. */
+const SLOW_BYTES_A_MS = 10;
+
+/** Each wait has its limit, and the SDK tries again: an answer that stops half-way has the longest. */
+const SILENT_MS = 300_000;
+
 /**
  * How the AWS clients send their requests. The proxy is decided for each host, since NO_PROXY may
  * exempt some services. The SDK asks the metadata service on its own, without this.
@@ -51,23 +64,38 @@ export function proxyName(environment: Environment): string | undefined {
  * @param ca certificates to trust (PEM); the usual ones by default
  * @throws {UserError} HTTPS_PROXY is no address of an HTTP proxy
  */
-export function requestHandler(ca: string | undefined, environment: Environment) {
+export function requestHandler(
+  ca: string | undefined,
+  environment: Environment,
+  { answerMs = ANSWER_MS, connectMs = CONNECT_MS } = {},
+) {
   const settings = { ca, keepAlive: true, maxSockets: MOST_CALLS };
-  const straight = new NodeHttpHandler({ httpsAgent: new Agent(settings) });
+  const makeHandler = (httpsAgent: Agent) =>
+    new NodeHttpHandler({
+      httpsAgent,
+      connectionTimeout: connectMs,
+      throwOnRequestTimeout: true,
+      socketTimeout: Math.max(answerMs, SILENT_MS),
+    });
+  const straight = makeHandler(new Agent(settings));
   const { HTTPS_PROXY } = proxyVariables(environment);
-  if (HTTPS_PROXY === undefined) return straight;
-
-  const proxy = parseProxy(HTTPS_PROXY);
-  const proxied = new NodeHttpHandler({ httpsAgent: new HttpsProxyAgent({ ...settings, proxy }) });
-  const handlerFor = (request: { protocol: string; hostname: string }) =>
-    request.protocol === "https:" && getProxyForUrl(`https://${request.hostname}`)
-      ? proxied
-      : straight;
+  const proxied = HTTPS_PROXY === undefined ? straight : makeHandler(
+    new HttpsProxyAgent({
+      ...settings,
+      proxy: parseProxy(HTTPS_PROXY),
+      proxyRequestOptions: ca === undefined ? {} : { ca: [ca] },
+    }),
+  );
+  const handle: NodeHttpHandler["handle"] = (request, options) => {
+    const { protocol, hostname, headers } = request;
+    const isProxied = protocol === "https:" && getProxyForUrl(`https://${hostname}`);
+    const bytes = Number(headers["content-length"] ?? 0);
+    const requestTimeout = answerMs + bytes / SLOW_BYTES_A_MS;
+    return (isProxied ? proxied : straight).handle(request, { ...options, requestTimeout });
+  };
   return {
     metadata: straight.metadata,
-    handle: ((request, options) => handlerFor(request).handle(request, options)) as NodeHttpHandler[
-      "handle"
-    ],
+    handle,
     updateHttpClientConfig: ((key, value) => {
       straight.updateHttpClientConfig(key, value);
       proxied.updateHttpClientConfig(key, value);
@@ -82,10 +110,16 @@ export function requestHandler(ca: string | undefined, environment: Environment)
 
 function parseProxy(text: string): URL {
   const url = URL.parse(text);
-  if (url?.hostname && /^https?:$/.test(url.protocol)) return url;
-  throw new UserError(
-    `HTTPS_PROXY is "${
-      visible(text.replace(/\/\/.*@/, "//"))
-    }", which is no HTTP proxy: write http://HOST:PORT`,
-  );
+  const given = `HTTPS_PROXY is "${visible(text.replace(/\/\/.*@/, "//"))}"`;
+  if (!url?.hostname || !/^https?:$/.test(url.protocol)) {
+    throw new UserError(`${given}, which is no HTTP proxy: write http://HOST:PORT`);
+  }
+  // Node's TLS takes no address as the name that it asks for.
+  if (url.protocol === "https:" && isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0) {
+    throw new UserError(
+      `${given}, an address: a proxy that is reached by TLS needs its name; write https://NAME:PORT, ` +
+        "or http://HOST:PORT if it takes plain connections, as most do",
+    );
+  }
+  return url;
 }

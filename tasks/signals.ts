@@ -10,6 +10,14 @@ const interruption = new AbortController();
 /** Aborted at the first Ctrl-C; long work ends then. */
 export const interrupted: AbortSignal = interruption.signal;
 
+/** What is under way at the first Ctrl-C ends within this time. */
+const GRACE_MS = 5000;
+
+const overtime = new AbortController();
+
+/** Aborted some seconds after {@link interrupted}: what began before it and still waits ends then. */
+export const overdue: AbortSignal = overtime.signal;
+
 /** Programs that run now; each gets one SIGINT at the first Ctrl-C. */
 export const children = new Set<Deno.ChildProcess>();
 
@@ -31,6 +39,7 @@ export function handleSignals(): void {
     }
     firstMs = performance.now();
     interruption.abort(new InterruptedError("Interrupted"));
+    Deno.unrefTimer(setTimeout(() => overtime.abort(interrupted.reason), GRACE_MS));
     console.error("\nInterrupted: ending in order (Ctrl-C again to stop at once) ...");
     for (const child of children) kill(child, "SIGINT");
   };

@@ -11,10 +11,11 @@ import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient } from "@aws-sdk/client-sts";
 import { denoTask } from "./commands.ts";
 import * as credentials from "./credentials.ts";
+import { LONGEST_RUN_MS } from "./function.ts";
 import { sayGone } from "./gone.ts";
 import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
-import { pause } from "./signals.ts";
+import { interrupted, overdue, pause } from "./signals.ts";
 import { changesForTerraform } from "./environment.ts";
 import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
@@ -197,26 +198,45 @@ export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
   return { ...clientsOf(target, outputs.aws_region), outputs, flags: target.flags };
 }
 
-/** What every client of a region needs to know. */
-export function configOf({ local, ca }: Pick<OpenTarget, "local" | "ca">, region: string) {
+/** What every client of a region needs to know; `answerMs` is how long an answer may take. */
+export function configOf(
+  { local, ca }: Pick<OpenTarget, "local" | "ca">,
+  region: string,
+  answerMs?: number,
+) {
   const trusted = local ? ca : readTrusted();
-  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
+  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject(), { answerMs }) };
 }
 
 export function clientsOf(target: Pick<OpenTarget, "local" | "ca">, region: string): Clients {
   const config = configOf(target, region);
-  // Only throttling fails so often; each try waits longer.
-  const patient = { ...config, maxAttempts: 10 };
-  return {
+  const maxAttempts = 10; // only throttling fails so often; each try waits longer
+  const clients = {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
-    lambda: new LambdaClient(patient),
+    lambda: new LambdaClient({ ...configOf(target, region, LONGEST_RUN_MS), maxAttempts }),
     sqs: new SQSClient(config),
-    logs: new CloudWatchLogsClient(patient),
+    logs: new CloudWatchLogsClient({ ...config, maxAttempts }),
     cloudwatch: new CloudWatchClient(config),
     iam: new IAMClient(config),
     sts: new STSClient(config),
   };
+  Object.values(clients).forEach(endAtCtrlC);
+  return clients;
+}
+
+type Send = (command: unknown, options?: { abortSignal?: AbortSignal }) => Promise<unknown>;
+
+/** Lets a client's calls end soon after Ctrl-C, but not those that begin then to put things in order. */
+export function endAtCtrlC(client: { send: unknown }): void {
+  const send = (client.send as Send).bind(client);
+  const sendInTime: Send = (command, options = {}) => {
+    if (interrupted.aborted) return send(command, options);
+    const { abortSignal } = options;
+    const either = abortSignal ? AbortSignal.any([abortSignal, overdue]) : overdue;
+    return send(command, { ...options, abortSignal: either });
+  };
+  client.send = sendInTime;
 }
 
 /** The certificates that AWS_CA_BUNDLE names: Terraform and the aws CLI read it, the SDK does not. */

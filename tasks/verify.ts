@@ -4,7 +4,14 @@ import type { Upload } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { checkFile, type FileReport } from "./check_file.ts";
 import { denoTask } from "./commands.ts";
-import { bucketNotifies, countFailures, encodeKey, invoke, toEvent } from "./function.ts";
+import {
+  bucketNotifies,
+  countFailures,
+  encodeKey,
+  invoke,
+  SHORT_RUN_MS,
+  toEvent,
+} from "./function.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { probeTrigger } from "./probe.ts";
 import { deleteRow, type Item, queryRows, rowsOfVersion } from "./rows.ts";
@@ -182,7 +189,7 @@ async function checkRepeat(stack: Stack, files: FileReport[]): Promise<string[]>
   const rows = files.map(({ row }) => row).filter((row) => row !== undefined);
   for (let start = 0; start < rows.length; start += REPEATED_EVENTS) {
     const uploads = rows.slice(start, start + REPEATED_EVENTS).map(uploadOfRow);
-    const error = await invoke(stack, toEvent(stack, uploads));
+    const error = await invoke(stack, toEvent(stack, uploads), { limitMs: SHORT_RUN_MS });
     if (error !== undefined) return [`the same events again make the function fail: ${error}`];
   }
   const problems: string[] = [];

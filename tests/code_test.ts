@@ -1,6 +1,7 @@
 /** What deploy does after the apply: code that was changed outside Terraform, and a new stack. */
 
 import assert from "node:assert/strict";
+import type { Stack } from "../tasks/target.ts";
 import { quiet } from "./dev_fixtures.ts";
 import { fakeTime } from "./fakes.ts";
 import { fakeStack, NOTIFIES, permittedTest, progressOf } from "./fixtures.ts";
@@ -74,6 +75,23 @@ permittedTest("an update of the code waits for another one, within its deadline"
   const given = { error: "ResourceConflictException", tries: 241, seconds: 120 };
   assert.deepEqual(await update(Infinity), given);
   assert.equal((await update(1, AbortSignal.abort(new Error()))).error, "Error");
+});
+
+permittedTest("a run that never ends is given up at its limit, or when nobody cares", async () => {
+  const { invoke, runOnce } = await import("../tasks/function.ts");
+  const hangs = (signal: AbortSignal) =>
+    new Promise<never>((_, reject) =>
+      signal.addEventListener("abort", () => reject(new Error("aborted")))
+    );
+  const lambda = {
+    send: (_: unknown, { abortSignal }: { abortSignal: AbortSignal }) => hangs(abortSignal),
+  };
+  const stack = { ...(await fakeStack({})).stack, lambda } as unknown as Stack;
+  assert.equal(await invoke(stack, {}, { limitMs: 20 }), "no answer within 0 s: it may never end");
+  const left = new AbortController();
+  const run = runOnce(stack, {}, { signal: left.signal });
+  left.abort();
+  await assert.rejects(run, /aborted/);
 });
 
 permittedTest("deploy says for 15 minutes what the function does in a new stack", async () => {

@@ -191,6 +191,27 @@ const SAVES: Record<string, (context: typeof import("../dev/loop.ts")) => void |
     await loop.idle();
     assert.equal(shop.running, "new");
   },
+  "a trial that never ends is broken off by the next save, and by the end": async ({ Loop }) => {
+    const shop = makeShop();
+    const loop = new Loop(shop.workshop, "old");
+    for (const source of ["1", "2"]) {
+      shop.source = source;
+      shop.hangs = true;
+      loop.save();
+      await until(() => shop.running === source && shop.trials === Number(source));
+    }
+    shop.hangs = false;
+    shop.source = "3";
+    loop.save();
+    await loop.idle();
+    assert.match(shop.told.at(-1)!, /^running new code runs/);
+    shop.hangs = true;
+    shop.source = "4";
+    loop.save();
+    await until(() => shop.trials === 4);
+    await loop.end();
+    assert.ok(!shop.told.some((text) => text.startsWith("broken")), shop.told.join("; "));
+  },
   "type errors follow, of the last save alone": async ({ Loop }) => {
     const shop = makeShop();
     const loop = new Loop(shop.workshop, "old");
@@ -390,6 +411,8 @@ function makeShop() {
     running: "old",
     updates: 0,
     checks: 0,
+    trials: 0,
+    hangs: false,
     atOnce: 0,
     most: 0,
     fails: undefined as Error | undefined,
@@ -415,7 +438,13 @@ function makeShop() {
       shop.updates++;
       shop.running = sha256;
     },
-    tryOut: () => shop.crashes ? Promise.reject(shop.crashes) : Promise.resolve(),
+    tryOut: async (_code, signal) => {
+      shop.trials++;
+      if (shop.hangs) {
+        await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal)));
+      }
+      if (shop.crashes) throw shop.crashes;
+    },
     check: () => {
       shop.checks++;
       return Promise.resolve(shop.typeErrors);

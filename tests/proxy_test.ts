@@ -111,6 +111,15 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
     assert.match(sentence, /^Cannot reach AWS through the proxy 127.0.0.1:1: nothing listens/);
   },
 
+  "one that is reached by TLS is named by a name": async ({ listBuckets }) => {
+    for (const host of ["127.0.0.1", "[::1]"]) {
+      await assert.rejects(
+        listBuckets({ HTTPS_PROXY: `https://me:secret@${host}:1` }),
+        /^UserError: HTTPS_PROXY is "https:\/\/\S+:1", an address: .* write https:\/\/NAME:PORT, or http/,
+      );
+    }
+  },
+
   "one that is no HTTP proxy is refused, its password hidden": async ({ listBuckets }) => {
     await assert.rejects(
       listBuckets({ HTTPS_PROXY: "socks5://me:secret@127.0.0.1:1" }),
@@ -118,6 +127,67 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
     );
   },
 };
+
+permittedTest("a server or a proxy that never answers is given up", async () => {
+  const { requestHandler } = await import("../tasks/proxy.ts");
+  const { toSentence } = await import("../tasks/failures.ts");
+  const { ListBucketsCommand, S3Client } = await import("@aws-sdk/client-s3");
+  const held: Deno.Conn[] = [];
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  void (async () => {
+    for await (const connection of silent) held.push(connection);
+  })();
+  const address = `127.0.0.1:${silent.addr.port}`;
+  const credentials = { accessKeyId: "a", secretAccessKey: "b" };
+  const sentence = async (environment: Record<string, string>, endpoint?: string) => {
+    using _environment = replaceEnvironment(environment);
+    const limits = { connectMs: 300, answerMs: 600 };
+    const s3 = new S3Client({
+      region: "us-east-1",
+      endpoint,
+      credentials,
+      requestHandler: requestHandler(undefined, environment, limits),
+    });
+    const startMs = performance.now();
+    const error = await s3.send(new ListBucketsCommand({})).catch((error) => error);
+    assert.ok(performance.now() - startMs < 10_000);
+    return toSentence(error, environment) ?? String(error);
+  };
+  try {
+    assert.match(
+      await sentence(proxyVariables({ HTTPS_PROXY: address })),
+      /^Cannot reach AWS through the proxy 127\.0\.0\.1:\d+: no answer in time \(TimeoutError\)/,
+    );
+    assert.match(await sentence({}, `https://${address}`), /^Cannot reach AWS: no answer in time/);
+  } finally {
+    for (const connection of held) connection.close();
+  }
+});
+
+permittedTest(
+  "a call that waits ends soon after Ctrl-C, and one that begins then does not",
+  async () => {
+    const program = `
+    import { endAtCtrlC } from "./tasks/target.ts";
+    import { handleSignals, interrupted } from "./tasks/signals.ts";
+    handleSignals();
+    const hangs = (signal) => new Promise((resolve, reject) => {
+      signal?.addEventListener("abort", () => reject(signal.reason));
+      setTimeout(resolve, 8000, "waited 8 s");
+    });
+    const client = { send: (_, { abortSignal } = {}) => hangs(abortSignal) };
+    endAtCtrlC(client);
+    const before = client.send({}, { abortSignal: new AbortController().signal });
+    Deno.kill(Deno.pid, "SIGINT");
+    await new Promise((resolve) => interrupted.addEventListener("abort", resolve));
+    const after = client.send({});
+    console.log(await before.catch(({ name }) => name), await after);
+    Deno.exit(0);`;
+    const { run } = await import("../tasks/shell.ts");
+    const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
+    assert.equal(stdout, "InterruptedError waited 8 s\n");
+  },
+);
 
 /** A server that S3's clients take for S3, with a certificate of its own. */
 async function startAws() {
