@@ -30,39 +30,58 @@ async function explainMissing(message: string): Promise<string> {
     return `AWS_EC2_METADATA_DISABLED switches the instance's role off: unset it, ${OTHERWISE}`;
   }
   const url = Deno.env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") || METADATA_URL;
-  switch (await askMetadata(url)) {
+  const answer = await askMetadata(url);
+  const allow = (option: string) =>
+    `allow it on the instance: aws ec2 modify-instance-metadata-options ${option} --instance-id ID`;
+  switch (answer) {
     case "silent":
       return `the metadata service ${url} takes the question and never answers. In a container ` +
-        "its answer has one hop too many; allow it on the instance: aws ec2 " +
-        "modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id ID";
-    case "answers":
-      return `the metadata service ${url} answers, and has none: give this instance a role, ` +
-        OTHERWISE;
+        `its answer has one hop too many; ${allow("--http-put-response-hop-limit 2")}`;
     case "absent":
       return `run this on an EC2 instance with a role, ${OTHERWISE} (${message})`;
+    // https://repost.aws/knowledge-center/ec2-linux-metadata-retrieval
+    case 401:
+    case 403:
+      return `the metadata service ${url} refuses to answer (HTTP ${answer}): it is switched off, or ` +
+        `something on the way forbids it. If it is off, ${allow("--http-endpoint enabled")}`;
+    default:
+      return `the metadata service ${url} answers, and has none: give this instance a role, ` +
+        OTHERWISE;
   }
 }
 
-/** Asks for a token, as every SDK does first. A machine elsewhere gets no connection. */
-function askMetadata(url: string): Promise<"answers" | "silent" | "absent"> {
+/** What it got: the status of an answer, or none. A machine elsewhere gets no connection. */
+type Answer = number | "silent" | "absent";
+
+/** Asks for a token, as every SDK does first, and then for the role. */
+async function askMetadata(url: string): Promise<Answer> {
+  const ttl = { "x-aws-ec2-metadata-token-ttl-seconds": "60" };
+  const [answer, token] = await ask(new URL("/latest/api/token", url), "PUT", ttl);
+  if (answer !== 200) return answer;
+  const role = new URL("/latest/meta-data/iam/security-credentials/", url);
+  return (await ask(role, "GET", { "x-aws-ec2-metadata-token": token }))[0];
+}
+
+function ask(
+  url: URL,
+  method: string,
+  headers: Record<string, string>,
+): Promise<[answer: Answer, text: string]> {
   return new Promise((resolve) => {
     let connected = false;
-    const asked = request(new URL("/latest/api/token", url), {
-      method: "PUT",
-      headers: { "x-aws-ec2-metadata-token-ttl-seconds": "60" },
-      agent: false,
-    }, (response) => {
-      response.resume();
-      answer("answers");
+    const asked = request(url, { method, headers, agent: false }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (part) => text += part);
+      response.on("end", () => end(response.statusCode!, text));
     });
-    const answer = (state: "answers" | "silent" | "absent") => {
+    const end = (answer: Answer, text = "") => {
       clearTimeout(timer);
-      resolve(state);
+      resolve([answer, text]);
       asked.destroy();
     };
-    const timer = setTimeout(() => answer(connected ? "silent" : "absent"), METADATA_DEADLINE_MS);
+    const timer = setTimeout(() => end(connected ? "silent" : "absent"), METADATA_DEADLINE_MS);
     asked.on("socket", (socket) => socket.on("connect", () => connected = true));
-    asked.on("error", () => answer("absent"));
+    asked.on("error", () => end("absent"));
     asked.end();
   });
 }

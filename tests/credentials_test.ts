@@ -29,6 +29,24 @@ permittedTest("without credentials one sentence says what the metadata service d
       /^No AWS credentials found: the metadata service .* has none: give this instance a role, /,
     );
   });
+  await t.step(
+    "it refuses, from the first question on or when it is asked for the role",
+    async () => {
+      for (const refused403 of ["PUT", "GET"]) {
+        const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+        await using server = Deno.serve(
+          options,
+          ({ method }) =>
+            method === refused403 ? new Response("no", { status: 403 }) : new Response("token"),
+        );
+        const url = `http://127.0.0.1:${server.addr.port}`;
+        assert.match(
+          await refused({ AWS_EC2_METADATA_SERVICE_ENDPOINT: url }),
+          /^No AWS credentials found: the metadata service \S+ refuses to answer \(HTTP 403\): .* aws ec2 modify-instance-metadata-options --http-endpoint enabled --instance-id ID$/,
+        );
+      }
+    },
+  );
   await t.step("it is not there", async () => {
     assert.match(
       await refused({ AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://127.0.0.1:1" }),
