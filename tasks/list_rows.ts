@@ -10,7 +10,6 @@ import { BATCH_KEYS, getRows, type Item, rowKeyOf, toItem } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import {
   clip,
-  plural,
   repeat,
   say,
   terminalColumns,
@@ -82,13 +81,13 @@ export async function* followRows(
   }
 }
 
-/** The rows of a key, the newest first; a page has no more than are wanted. */
+/** The rows of a key, the newest first; without a time a page has no more than are wanted. */
 export async function* rowsOfKey(
   { dynamo, outputs }: Stack,
   key: string,
   { sinceMs = 0, limit }: Pick<Wanted, "sinceMs" | "limit">,
 ): AsyncGenerator<Item> {
-  const pageSize = limit < Infinity ? limit : undefined;
+  const pageSize = sinceMs === 0 && limit < Infinity ? limit : undefined;
   const pages = paginateQuery({ client: dynamo, pageSize }, {
     TableName: outputs.dynamodb_table_name,
     KeyConditionExpression: "file_key = :key",
@@ -155,16 +154,13 @@ async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> 
 }
 
 async function* newestByLog(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
-  const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
-  let found = 0;
-  for await (const row of rowsWrittenSince(stack, { ...wanted, sinceMs })) {
-    yield row;
-    found++;
-  }
   say(
-    `The log tells of ${plural(found, "row")} in ${LOOK_BACK_DAYS} days. For older ones ` +
-      "add --since 90d, or --json for the whole table in its own order",
+    `More than ${SORTED_ROWS} rows: the function's log tells the newest. For all of them, in the ` +
+      "table's own order, use --json or --csv without --limit",
   );
+  const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
+  yield* rowsWrittenSince(stack, { ...wanted, sinceMs });
+  say(`The log of ${LOOK_BACK_DAYS} days tells no more; --since 90d looks further back`);
 }
 
 async function* scanRows(stack: Stack, prefix: string): AsyncGenerator<Item> {

@@ -119,8 +119,9 @@ permittedTest(
     assert.equal(calls.filter(({ name }) => name === "ScanCommand").length, 2);
     assert.equal(
       said,
-      "The log tells of 2 rows in 30 days. For older ones add --since 90d, or --json for the whole " +
-        "table in its own order\n",
+      "More than 1000 rows: the function's log tells the newest. For all of them, in the table's " +
+        "own order, use --json or --csv without --limit\n" +
+        "The log of 30 days tells no more; --since 90d looks further back\n",
     );
   },
 );
