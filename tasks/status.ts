@@ -19,7 +19,7 @@ const NEWEST = 10;
 /** Rows that are looked up for one that is shown, since some may be deleted by now. */
 const CANDIDATES = 5;
 
-/** How far back the log is searched for rows, and how long: an account has five calls a second. */
+/** How far back the log is searched for rows, and how long. */
 const LOOK_BACK_MS = 30 * 86_400_000;
 const MOST_CALLS = 40;
 const MOST_MS = 15_000;
