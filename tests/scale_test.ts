@@ -1,30 +1,35 @@
-/** The simulation by hand-made cases, and what README.md and SCALE.md tell of limits and loads. */
+/** The simulation by hand-made cases, and what SCALE.md tells of limits and loads. */
 
 import assert from "node:assert/strict";
 import { permittedTest, read } from "./fixtures.ts";
 import {
-  LOADS,
-  MAXIMUM_AGE_MS,
+  backlogOf,
+  CONCURRENCY,
+  count,
+  EVENT_AGE_MS,
+  GROWTH,
+  type Model,
   modelOf,
-  needsOf,
+  NEW_TABLE_UNITS,
+  placeOf,
+  plotOf,
   readUpload,
   RETRY_PAUSES_MS,
-  standIn,
-} from "./limits.ts";
-import { type Model, simulate } from "./simulation.ts";
+  S3_PUTS,
+  simulate,
+  TABLE_UNITS,
+  tablesOf,
+  toCells,
+} from "./scale.ts";
 
-/** One run at a time, of 10 ms; a throttled event waits 1, 2, then 4 s. */
+/** One run at a time; a throttled event waits 1, 2, 4 s, up to 5 min. */
 const SMALL: Model = {
-  stepMs: 10,
   arrivals: [3],
-  runMs: [10],
+  runMs: 10,
+  stepMs: 10,
   concurrency: 1,
-  growth: { environments: 1000, everyMs: 10_000 },
-  throttled: { firstMs: 1000, mostMs: 4000, jitter: 0, isFailure: false },
-  retryPausesMs: [60_000, 120_000],
-  maximumAgeMs: 21_600_000,
-  table: { unitsPerSecond: 1000, doublesEveryMs: 3_600_000, mostPerSecond: 1000 },
-  writePausesMs: [],
+  units: 4000,
+  random: () => 0,
 };
 
 /** Cases that were reckoned by hand, and what comes of them. */
@@ -32,49 +37,41 @@ const CASES: [string, Partial<Model>, Partial<ReturnType<typeof simulate>>][] = 
   // At 0 s one starts; at 1 s the second, at 3 s the third.
   ["throttled events wait, twice as long each time", {}, {
     rows: 3,
-    parked: 0,
-    throttles: 3,
+    failed: 0,
     mostWaiting: 3,
     lastRowMs: 3010,
     latestMs: 3010,
   }],
-  // At 0, 1, 3, 7 and 11 s.
-  ["but no longer than the longest pause", { arrivals: [5] }, { rows: 5, lastRowMs: 11_010 }],
-  ["until they are too old, and are parked then", { maximumAgeMs: 2999 }, {
-    rows: 2,
-    parked: 1,
-    lastRowMs: 1010,
-  }],
-  ["a throttle may count as a failure", {
-    arrivals: [4],
-    throttled: { ...SMALL.throttled, isFailure: true },
-    retryPausesMs: [4000, 8000],
-  }, { rows: 3, parked: 1, throttles: 6, lastRowMs: 12_010 }],
-  // Two start at 0 s; of two more at 0.64 s, one; at 1 s none, at 1.64 s one, the last at 3 s.
-  ["environments are made two in 1.28 s", {
-    arrivals: [3, ...Array(63).fill(0), 2],
-    concurrency: 5,
-    growth: { environments: 2, everyMs: 1280 },
-    runMs: [5000],
-  }, { rows: 5, throttles: 3, lastRowMs: 8000 }],
+  // At 0, 1, 3 ... 511 s, then every 300 s: 80 events until 21,511 s; the next would be over 6 h old.
+  ["but five minutes at most, until they are too old", {
+    arrivals: [81],
+    stepMs: 1000,
+    runMs: 1000,
+  }, { rows: 80, failed: 1, lastRowMs: 21_512_000 }],
+  // A thousand at 0, 10 and, two seconds after the second try, 20 s; a run takes 30 s.
+  ["Lambda makes a thousand environments in 10 s", {
+    arrivals: [2500],
+    stepMs: 10_000,
+    runMs: 30_000,
+    concurrency: 5000,
+  }, { rows: 2500, lastRowMs: 50_000 }],
+  // After 10 s a thousand are idle again, and as many can be made.
   ["an environment that is idle needs no new one", {
-    arrivals: [1, ...Array(99).fill(0), 1],
-    growth: { environments: 1, everyMs: 1e9 },
-  }, { rows: 2, throttles: 0, lastRowMs: 1010 }],
-  // A unit a second is none within half a second: three runs of two writes each.
-  ["a run that the table refuses twice fails, and is parked after three", {
+    arrivals: [1000, 2000],
+    stepMs: 10_000,
+    runMs: 10_000,
+    concurrency: 5000,
+  }, { rows: 3000, lastRowMs: 20_000 }],
+  ["a run that the table refuses four times fails, and goes to the failure queue after three", {
     concurrency: 3,
-    table: { unitsPerSecond: 1, doublesEveryMs: 1e9, mostPerSecond: 1 },
-    writePausesMs: [10],
-    retryPausesMs: [100, 200],
-  }, { rows: 0, parked: 3, refusals: 18 }],
-  // Two units until 10 ms, and two more in each 10 ms after that: all others fit at 30 ms.
+    units: 1e-9,
+  }, { rows: 0, failed: 3 }],
+  // 100 units are saved up in a second, and 200 after half an hour; the rest is written one by one.
   ["the table takes twice as much once it has doubled", {
-    arrivals: [6],
-    concurrency: 6,
-    table: { unitsPerSecond: 100, doublesEveryMs: 20, mostPerSecond: 200 },
-    retryPausesMs: [10, 10],
-  }, { rows: 6, refusals: 4, lastRowMs: 30 }],
+    arrivals: Object.assign(Array(180_101).fill(0), { 1000: 100, 180_100: 200 }),
+    concurrency: 1000,
+    units: 100,
+  }, { rows: 300, failed: 0, latestMs: 10 }],
 ];
 
 Deno.test("simulate() gives what is reckoned by hand", async (t) => {
@@ -86,80 +83,59 @@ Deno.test("simulate() gives what is reckoned by hand", async (t) => {
   }
 });
 
-Deno.test("simulate() loses no event, and the same seed gives the same outcome", () => {
-  const model = {
-    ...SMALL,
-    arrivals: Array(500).fill(7),
-    runMs: [10, 20, 90],
-    concurrency: 20,
-    throttled: { ...SMALL.throttled, jitter: 0.5 },
-    table: { unitsPerSecond: 300, doublesEveryMs: 1e9, mostPerSecond: 300 },
-    writePausesMs: [100, 200, 400],
-    maximumAgeMs: 8000,
-  };
-  const outcomes = [1, 1, 2].map((seed) => simulate(model, { seed }));
-  for (const { rows, parked } of outcomes) {
-    assert.equal(rows + parked, 3500);
-    assert.ok(rows > 1000 && parked > 100, `${rows} rows, ${parked} parked`);
-  }
-  assert.deepEqual(outcomes[0], outcomes[1]);
-  assert.notDeepEqual(outcomes[0], outcomes[2]);
+Deno.test("simulate() loses no event, and has the same outcome each time", () => {
+  const load = { name: "", perSecond: 5000, uploads: 100_000 };
+  const upload = { runMs: 55, dollarsPerMillion: 2, logGbPerMillion: 1 };
+  const raised = { concurrency: 10_000, units: 300 };
+  const [{ rows, failed }, again] = [1, 2].map(() => simulate(modelOf(load, upload, raised)));
+  assert.equal(rows + failed, 100_000);
+  assert.ok(rows > 10_000 && failed > 1000, `${rows} rows, ${failed} failed`);
+  assert.equal(again.failed, failed);
+  // More concurrency without a warmed table makes more events fail.
+  assert.ok(simulate(modelOf(load, upload, { ...raised, concurrency: 275 })).failed < failed);
+
+  const [head, ...lines] = backlogOf(load, upload, raised);
+  assert.match(head, /^after, s +waiting$/);
+  assert.match(lines.at(-1)!, new RegExp(`^${count(rows)} rows, the last after \\d+ (s|min), `));
 });
 
-permittedTest("README.md and SCALE.md show what is computed", async (t) => {
-  const { PLOT, tableIn, tablesOf } = await import("./simulate.ts");
-  const { plotOf } = await import("./scale_plot.ts");
+permittedTest("SCALE.md shows what is computed", async (t) => {
   const upload = await readUpload();
-  for (const [path, tables] of Object.entries(tablesOf(upload))) {
-    const document = await read(path);
-    for (const table of tables) {
-      await t.step(`${path}: ${table[0].join(", ")}`, () => {
-        assert.deepEqual(tableIn(document, table), table);
-      });
-    }
+  const scale = await read("docs/SCALE.md");
+  const lines = scale.split("\n");
+  for (const table of tablesOf(upload)) {
+    await t.step(table[0].join(", "), () => {
+      const [from, to] = placeOf(lines, table);
+      const [head, _rule, ...rows] = lines.slice(from, to).map(toCells);
+      assert.deepEqual([head, ...rows], table);
+    });
   }
-  await t.step("the plot", async () => assert.equal(await read(PLOT), plotOf(upload)));
-  await t.step("the sentences", async () => {
-    const scale = (await read("docs/SCALE.md")).replaceAll(/\s+/g, " ");
-    const forTen = Math.floor(10 * 1000 / upload.runMs);
-    const { concurrency, retryPausesMs } = await standIn();
-    const says = [
-      `10 would be enough for ${forTen} uploads a second`,
-      `${concurrency} runs at once`,
-      `after ${retryPausesMs.map((ms) => ms / 1000).join(" and ")} s`,
-    ];
-    for (const text of says) assert.ok(scale.includes(text), `SCALE.md does not say: ${text}`);
-  });
-  await t.step("more concurrency without a warmed table parks more", () => {
-    const load = LOADS.find(({ perSecond }) => perSecond === 10_000)!;
-    const parkedWith = (concurrency: number) =>
-      simulate(modelOf(load, upload, { concurrency })).parked;
-    assert.ok(parkedWith(10_000) > parkedWith(needsOf(load, upload).runs));
+  await t.step("the plot", async () => assert.equal(await read("docs/scale.svg"), plotOf(upload)));
+  await t.step("the limits, as uploads a second", () => {
+    const atOnce = (runs: number) => Math.floor(runs * 1000 / upload.runMs);
+    const limits = lines.filter((line) => /^\| [^|]+\| \[/.test(line)).map(toCells);
+    assert.equal(limits.length, 10);
+    const numberOf = (text: string) => Number(/[\d,]+/.exec(text)?.[0].replaceAll(",", ""));
+    for (const [name, byDefault, uploads] of limits.filter(([, , uploads]) => uploads !== "any")) {
+      const most = numberOf(byDefault);
+      const isOfRuns = /^(Lambda|CloudWatch)/.test(name);
+      assert.equal(numberOf(uploads), isOfRuns ? atOnce(most) : most, name);
+    }
+    const simulated = [S3_PUTS, NEW_TABLE_UNITS, TABLE_UNITS, CONCURRENCY, GROWTH.environments];
+    const told = limits.map(([, byDefault]) => numberOf(byDefault));
+    assert.deepEqual(simulated.filter((limit) => !told.includes(limit)), []);
+    assert.match(scale, new RegExp(`10 would be\\s+enough for ${atOnce(10)} uploads a second`));
   });
 });
 
-permittedTest("the limits are those that main.tf and README.md have", async () => {
-  const main = await read("main.tf");
-  const setting = (name: string) => Number(main.match(new RegExp(`${name} += (\\d+)`))?.[1]);
-  assert.equal(RETRY_PAUSES_MS.length, setting("maximum_retry_attempts"));
-  assert.equal(MAXIMUM_AGE_MS / 1000, setting("maximum_event_age_in_seconds"));
-  const bytes = Number((await read("README.md")).match(/a row of (\d+) bytes/)?.[1]);
-  assert.ok(bytes <= 1024, `a row of ${bytes} bytes takes more than a unit`);
-});
-
-permittedTest("simulate.ts prints the backlog of a load over time", async () => {
-  const { run } = await import("./simulate.ts");
-  const options = { rate: 100, seconds: 2, concurrency: 1, units: 50, "run-ms": 50 };
-  const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`);
-  const lines = await run(args);
-  assert.match(lines[0], /^after, s +waiting +parked$/);
-  assert.match(
-    lines.at(-1)!,
-    /^200 rows, the last after \d+ (s|min), .* 0 events parked; at most 1\d\d w/,
-  );
-  assert.deepEqual(await run(args), lines);
-  await assert.rejects(
-    run(["--rate", "many"]),
-    /^TypeError: --rate must be a number above 0: many$/,
-  );
-});
+permittedTest(
+  "the simulation has main.tf's retries and age, and README's row is one unit",
+  async () => {
+    const main = await read("main.tf");
+    const setting = (name: string) => Number(main.match(new RegExp(`${name} += (\\d+)`))?.[1]);
+    assert.equal(RETRY_PAUSES_MS.length, setting("maximum_retry_attempts"));
+    assert.equal(EVENT_AGE_MS / 1000, setting("maximum_event_age_in_seconds"));
+    const bytes = Number((await read("README.md")).match(/a row of (\d+) bytes/)?.[1]);
+    assert.ok(bytes <= 1024, `a row of ${bytes} bytes takes more than a unit`);
+  },
+);
