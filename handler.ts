@@ -339,14 +339,18 @@ function totalSize({ ContentRange, ContentLength }: ObjectAnswer): number | unde
   return toSize(total === undefined ? ContentLength : Number(total));
 }
 
-/** Which keys the trigger lets through. Both are empty by default. */
+/** The trigger's filter, by the names of the variables; a text that is empty or absent lets all through. */
 export interface Filter {
-  prefix?: string;
-  suffix?: string;
+  filter_prefix?: string;
+  filter_suffix?: string;
 }
 
-export function letsThrough({ prefix = "", suffix = "" }: Filter, key: string): boolean {
-  return key.startsWith(prefix) && key.endsWith(suffix);
+/** Whether the trigger lets a key through. */
+export function letsThrough(
+  { filter_prefix = "", filter_suffix = "" }: Filter,
+  key: string,
+): boolean {
+  return key.startsWith(filter_prefix) && key.endsWith(filter_suffix);
 }
 
 /** A tag without the quotes that S3's answers put around it; undefined for none. */

@@ -3,7 +3,7 @@
 import { randomBytes, timingSafeEqual } from "node:crypto";
 import { Upload } from "@aws-sdk/lib-storage";
 import * as esbuild from "esbuild";
-import { unquoted } from "../handler.ts";
+import { letsThrough, unquoted } from "../handler.ts";
 import { PART_BYTES } from "../tasks/check_file.ts";
 import type { Stack } from "../tasks/target.ts";
 import type { Board } from "./board.ts";
@@ -208,9 +208,9 @@ async function upload(
 
 /** Why an upload will have no row. */
 function noteOf({ outputs }: Stack, key: string): string | undefined {
-  const { filter_prefix: prefix, filter_suffix: suffix } = outputs;
-  if (key.startsWith(prefix) && key.endsWith(suffix)) return undefined;
-  return `no row: the bucket records only keys like ${prefix}…${suffix}`;
+  if (letsThrough(outputs, key)) return undefined;
+  const { filter_prefix, filter_suffix } = outputs;
+  return `no row: the bucket records only keys like ${filter_prefix}…${filter_suffix}`;
 }
 
 function toFailure(error: unknown): Response {

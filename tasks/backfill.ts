@@ -88,11 +88,7 @@ export async function backfillRows(
   const backfill: Backfill = {
     stack,
     prefix: narrowest(prefix, filter_prefix),
-    userArguments: {
-      prefix: filter_prefix,
-      suffix: filter_suffix,
-      ...(dryRun && { dryRun: "true" }),
-    },
+    userArguments: { filter_prefix, filter_suffix, ...(dryRun && { dryRun: "true" }) },
     report,
     pace: makePace(concurrency),
     firstPauseMs,
@@ -120,7 +116,7 @@ async function* listTasks(backfill: Backfill): AsyncGenerator<Task[]> {
   let tasks: Task[] = [];
   for await (const { Contents = [] } of pages) {
     for (const { Key = "", LastModified, ETag, Size } of Contents) {
-      if (!letsThrough({ suffix: outputs.filter_suffix }, decodeKey(Key))) continue;
+      if (!letsThrough(outputs, decodeKey(Key))) continue;
       tasks.push({
         taskId: String(tasks.length),
         s3Key: Key, // encoded, as tasks have it

@@ -136,8 +136,8 @@ async function createJob(
   const prefix = narrowest(wanted, filter_prefix);
   // The function checks them too: AWS does not say whether a manifest joins its conditions by AND.
   const UserArguments: JobArguments = {
-    ...(prefix !== "" && { prefix }),
-    ...(filter_suffix !== "" && { suffix: filter_suffix }),
+    ...(prefix !== "" && { filter_prefix: prefix }),
+    ...(filter_suffix !== "" && { filter_suffix }),
   };
   const { JobId } = await control.send(
     new CreateJobCommand({

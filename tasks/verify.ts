@@ -1,6 +1,6 @@
 /** Verification of what is deployed: real files through S3, and their rows. */
 
-import type { Upload } from "../handler.ts";
+import { letsThrough, type Upload } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { checkFile, type FileReport } from "./check_file.ts";
 import { denoTask } from "./commands.ts";
@@ -153,13 +153,14 @@ export function rowToText(row: Item): string {
 }
 
 function keyIn(
-  { outputs: { filter_suffix } }: Stack,
+  { outputs }: Stack,
   folder: string,
   file: string,
   { keep }: { keep: boolean },
 ): string {
+  const { filter_suffix } = outputs;
   if (!keep) return `${folder}${file}${filter_suffix}`;
-  if (file.endsWith(filter_suffix)) return folder + file;
+  if (letsThrough(outputs, folder + file)) return folder + file;
   throw new UserError(
     `The trigger would ignore "${visible(file)}": it records keys that end with "${filter_suffix}"`,
   );

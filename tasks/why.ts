@@ -1,7 +1,7 @@
 /** Why: all that is known of one key, on one screen, and what to do about it. */
 
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
-import { versionOf } from "../handler.ts";
+import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures } from "./function.ts";
 import type { Clock } from "./clock.ts";
@@ -71,7 +71,6 @@ export async function explain(
   key: string,
   { sinceMs, now, logMs = MOST_MS }: { sinceMs: number; now: Clock; logMs?: number },
 ): Promise<Why> {
-  const { filter_prefix, filter_suffix } = stack.outputs;
   const [notifies, versions, rows, { lines, since }, failures] = await Promise.all([
     bucketNotifies(stack),
     versionsOf(stack, key),
@@ -82,7 +81,7 @@ export async function explain(
   const last = lines.at(-1)?.fields;
   const facts: Facts = {
     key,
-    matches: key.startsWith(filter_prefix) && key.endsWith(filter_suffix),
+    matches: letsThrough(stack.outputs, key),
     notifies,
     ...versions,
     ...rows,

@@ -272,11 +272,11 @@ const CREATE_JOB = `<CreateJobRequest>
 <InvocationSchemaVersion>2.0</InvocationSchemaVersion>
 <UserArguments>
 <entry>
-<key>prefix</key>
+<key>filter_prefix</key>
 <value>in/2026/</value>
 </entry>
 <entry>
-<key>suffix</key>
+<key>filter_suffix</key>
 <value>.txt</value>
 </entry>
 </UserArguments>

@@ -64,7 +64,7 @@ permittedTest(
     const listed = { lastModified: LAST_MODIFIED.toISOString(), etag: '"t"', size: 7 };
     assert.deepEqual(invocation, {
       invocationSchemaVersion: "2.0",
-      job: { id: "backfill", userArguments: { prefix: "in/", suffix: ".txt" } },
+      job: { id: "backfill", userArguments: { filter_prefix: "in/", filter_suffix: ".txt" } },
       tasks: [
         { taskId: "0", s3Key: Keys[0], ...common, listed },
         { taskId: "1", s3Key: Keys[1], ...common, listed },

@@ -354,9 +354,9 @@ Deno.test("handleJob() looks and writes nothing in a dry run", async () => {
 Deno.test("handleJob() ignores what the trigger's filter leaves out", async () => {
   const cases: [userArguments: unknown, isLetThrough: boolean][] = [
     [null, true],
-    [{ prefix: "ke", suffix: "ey" }, true],
-    [{ prefix: "ey" }, false],
-    [{ prefix: "k", suffix: "k" }, false],
+    [{ filter_prefix: "ke", filter_suffix: "ey" }, true],
+    [{ filter_prefix: "ey" }, false],
+    [{ filter_prefix: "k", filter_suffix: "k" }, false],
   ];
   for (const [given, isLetThrough] of cases) {
     const { results, aws } = await handled(invocation([task()], given));
