@@ -1,8 +1,13 @@
 /** Steps of the end-to-end tests: what plans show of a deployed stack, and what they refuse. */
 
 import assert from "node:assert/strict";
+import type { IncomingMessage } from "node:http";
+import { get } from "node:https";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { ListTagsCommand } from "@aws-sdk/client-lambda";
 import { ROOT, run } from "../tasks/shell.ts";
+import type { Policy } from "../tasks/stand_in.ts";
 import { pullState } from "../tasks/terraform.ts";
 import {
   type Deployed,
@@ -14,6 +19,18 @@ import {
   unwrapped,
   withoutAws,
 } from "./pipeline_context.ts";
+import { serveLocally } from "./proxies.ts";
+
+/** By a type of resource: the action without which AWS does not answer its tags. */
+const READS_TAGS: Record<string, string> = {
+  aws_cloudwatch_log_group: "logs:ListTagsForResource",
+  aws_cloudwatch_metric_alarm: "cloudwatch:ListTagsForResource",
+  aws_dynamodb_table: "dynamodb:ListTagsOfResource",
+  aws_iam_role: "iam:GetRole",
+  aws_lambda_function: "lambda:ListTags",
+  aws_s3_bucket: "s3:GetBucketTagging",
+  aws_sqs_queue: "sqs:ListQueueTags",
+};
 
 /** What the stand-in forgets of an alarm between an apply and the next plan; AWS does not. */
 const FORGOTTEN_OF_ALARMS = [
@@ -26,8 +43,26 @@ const FORGOTTEN_OF_ALARMS = [
 ];
 
 export const PLAN: Steps<Deployed> = {
+  "every resource has its tags, and the deployer may read them": async ({ target, project }) => {
+    const document = await Deno.readTextFile(join(ROOT, "docs", "deployer_policy.json"));
+    const policy: Policy = JSON.parse(document);
+    const allowed = policy.Statement.flatMap(({ Action }) => Action);
+    const { resources } = await pullState(target.workspace);
+    const tagged = resources.filter(({ attributes }) => "tags_all" in attributes);
+    const types = new Set(tagged.map(({ address }) => address.split(".")[0]));
+    assert.deepEqual([...types].sort(), Object.keys(READS_TAGS));
+    assert.deepEqual(Object.values(READS_TAGS).filter((action) => !allowed.includes(action)), []);
+    const tags = { Project: project, Environment: target.workspace, ManagedBy: "terraform" };
+    for (const { address, attributes } of tagged) {
+      assert.deepEqual(attributes.tags_all, tags, address);
+    }
+  },
+
   "a second plan changes only what the stand-in forgets": async (deployed) => {
-    for (const { type, change } of await plannedChanges(deployed)) {
+    await using lambda = await lambdaOfAws(deployed);
+    const changes = await plannedChanges(deployed, lambda.url);
+    assert.equal(changes.length, RESOURCES + 1);
+    for (const { type, change } of changes) {
       for (const name of Object.keys(change.after)) {
         const same = JSON.stringify(change.after[name]) === JSON.stringify(change.before[name]);
         const forgotten = type === "aws_cloudwatch_metric_alarm" &&
@@ -108,13 +143,38 @@ export const PLAN: Steps<Deployed> = {
   },
 };
 
-/** The changes that a plan would make. */
+/**
+ * The stand-in's Lambda, but GetFunction answers a function's tags only to who may list them:
+ * https://docs.aws.amazon.com/lambda/latest/dg/configuration-tags.html#fxn-tags-required-permissions
+ */
+async function lambdaOfAws({ deployer, ca }: Deployed) {
+  const { lambda_function_arn: Resource, lambda_function_name: name } = deployer.outputs;
+  const mayList = await deployer.lambda.send(new ListTagsCommand({ Resource }))
+    .then(() => true, () => false);
+  const standIn = Deno.env.get("AWS_ENDPOINT_URL")!;
+  // Not by fetch, which sets the header Host: that one is signed. A plan's calls are all GET.
+  const ask = (path: string, headers: Record<string, string>) =>
+    new Promise<IncomingMessage>((resolve, reject) => {
+      get(standIn + path, { headers, ca, agent: false }, resolve).on("error", reject);
+    });
+  return serveLocally(async ({ url, headers }) => {
+    const { pathname, search } = new URL(url);
+    const answer = await ask(pathname + search, Object.fromEntries(headers));
+    const body = JSON.parse(await text(answer));
+    if (!mayList && pathname.endsWith(`/functions/${name}`)) delete body.Tags;
+    return Response.json(body, { status: answer.statusCode });
+  });
+}
+
+/** The changes that a plan would make which finds Lambda at a URL. */
 // deno-lint-ignore no-explicit-any
-async function plannedChanges(deployed: Deployed): Promise<any[]> {
+async function plannedChanges(deployed: Deployed, lambda: string): Promise<any[]> {
+  const { quiet, env } = inWorkspace(deployed);
+  const atLambda = { quiet, env: { ...env, AWS_ENDPOINT_URL_LAMBDA: lambda } };
   const file = join(ROOT, "build", "test.tfplan");
   const args = ["-input=false", `-out=${file}`, `-var-file=${deployed.variables}`];
   try {
-    await run("terraform", ["plan", ...args], inWorkspace(deployed));
+    await run("terraform", ["plan", ...args], atLambda);
     const { stdout } = await run("terraform", ["show", "-json", file], inWorkspace(deployed));
     return JSON.parse(stdout).resource_changes;
   } finally {
