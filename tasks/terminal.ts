@@ -186,12 +186,19 @@ export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Columns that a text takes: East Asian characters and emoji take two, combining marks none. */
+/** East Asian characters and emoji: https://www.unicode.org/reports/tr11/ */
+const WIDE = new RegExp(
+  "[\\u1100-\\u115f\\u2e80-\\u303e\\u3041-\\ua4cf\\ua960-\\ua97f\\uac00-\\ud7a3" +
+    "\\uf900-\\ufaff\\ufe30-\\ufe6f\\uff01-\\uff60\\uffe0-\\uffe6\\u{1f000}-\\u{3fffd}]",
+  "u",
+);
+
+/** Columns that a text takes: wide characters take two, combining marks none. */
 function width(text: string): number {
   let columns = 0;
   for (const character of text) {
     if (/[\p{Mn}\p{Me}]/u.test(character)) continue;
-    columns += /[\u1100-\u115f\u2e80-\uffdc\u{1f000}-\u{3fffd}]/u.test(character) ? 2 : 1;
+    columns += WIDE.test(character) ? 2 : 1;
   }
   return columns;
 }

@@ -186,8 +186,8 @@ export function whyToText(why: Why): string {
   const of = lookedAt < inQueue ? ` (${lookedAt} of about ${inQueue} were looked at)` : "";
   section(
     `events in the failure queue${of}`,
-    failures.map((f) => [f.parkedAt, clip(f.error ?? "", 90)]),
-    {},
+    failures.map((f) => [f.parkedAt, visible(f.error ?? "")]),
+    { columns: terminalColumns() },
   );
   return [...lines, "", visible(conclusion)].join("\n");
 }

@@ -58,6 +58,7 @@ Deno.test("clip() keeps to the columns and says that something is left out", () 
     ["a\nb", 7, "a\\nb"],
     ["", 5, ""],
     ["e\u0301e\u0301", 2, "e\u0301e\u0301"],
+    ["\uff76\uff85 \ufe8d", 4, "\uff76\uff85 \ufe8d"], // half-width kana, and an Arabic form
   ] as const;
   for (const [text, columns, expected] of cases) assert.equal(clip(text, columns), expected);
 });
