@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { Invocation, TaskResult } from "../function/job.ts";
 import { decodeKey } from "../handler.ts";
 import type { BackfillOptions, BackfillReport } from "../tasks/backfill.ts";
-import { type Answers, fakeStack, permittedTest } from "./fixtures.ts";
+import { type Answers, fakeStack, permittedTest, progressOf } from "./fixtures.ts";
 
 const LAST_MODIFIED = new Date("2026-01-02T03:04:05.000Z");
 const OPTIONS: BackfillOptions = { prefix: "", dryRun: false, concurrency: 1, firstPauseMs: 1 };
@@ -167,6 +167,16 @@ permittedTest(
     assert.deepEqual(gone.report, { ...NOTHING, objects: 1, ignored: { "customer-encrypted": 1 } });
   },
 );
+
+permittedTest("a dry run says that it looks, and not that it records", async () => {
+  const ListObjectsV2Command = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 2100)); // progress is said every 2 s
+    return {};
+  };
+  const others = { ListObjectsV2Command };
+  const said = await progressOf(() => backfill([], () => "", { dryRun: true, others }));
+  assert.match(said, /^Looking: 0 done, 0 without a row, 0 failed, /);
+});
 
 permittedTest("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
