@@ -220,11 +220,11 @@ export async function* toCsvLines(
 }
 
 /**
- * The signs that make a formula of a spreadsheet's cell, the full-width ones too: at its start, or after
- * either separator, as the file may be read with the other one, blanks and line breaks between or not.
+ * The signs, full-width ones too, that make a formula of a spreadsheet's cell: at its start, or after a
+ * separator, as the file may be read with another one; blanks and quotes may stand before the sign.
  * https://owasp.org/www-community/attacks/CSV_Injection
  */
-const FORMULA_SIGN = /(?=[=+\-@\uff1d\uff0b\uff0d\uff20])(?<=(?:^|[,;\t\r\n])[\s\p{C}]*)/gu;
+const FORMULA_SIGN = /(?=[=+\-@\uff1d\uff0b\uff0d\uff20])(?<=(?:^|[,;\t\r\n])[\s\p{C}"]*)/gu;
 
 /** What stands between the quotes of a cell. An apostrophe before a sign makes it text. */
 function toCell(value: string | number | undefined): string {
