@@ -9,6 +9,7 @@ import { readClock } from "./tasks/clock.ts";
 import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
+import { readDrift } from "./tasks/drift.ts";
 import { toSentence } from "./tasks/failures.ts";
 import { keyMeant } from "./tasks/key.ts";
 import {
@@ -108,7 +109,7 @@ export const TASKS = {
   }),
   status: task({
     does: "Show everything on one screen; fails if something needs attention",
-    options: ["env", "local", "json"],
+    options: ["env", "local", "json", "quick"],
     afterCtrlC: unchanged,
     failureCode: 2,
     run: statusTask,
@@ -220,9 +221,12 @@ async function verifyTask(
   });
 }
 
-async function statusTask({ json, ...where }: Values<"env" | "local" | "json">): Promise<void> {
-  await withStack(where, async (stack, { workspace }) => {
-    const status = await readStatus(stack, await deployedCode(workspace));
+async function statusTask(
+  { json, quick, ...where }: Values<"env" | "local" | "json" | "quick">,
+): Promise<void> {
+  await withStack(where, async (stack, target) => {
+    const drift = quick ? undefined : await readDrift(target);
+    const status = await readStatus(stack, await deployedCode(target.workspace), drift);
     print(status, json, statusToText);
     if (!status.ok) throw new FindingError("It needs attention: see the problems above");
   });

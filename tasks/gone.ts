@@ -8,41 +8,60 @@ import type { Stack } from "./target.ts";
 import { visible } from "./terminal.ts";
 import type { Outputs } from "./terraform.ts";
 
-/** What deploy does about each part, and what that does not bring back. */
-const MADE_AGAIN = {
-  "bucket": "makes it again, empty; the rows stay",
-  "function": "makes it again, and backfill records what was uploaded meanwhile",
-  "table": "makes it again, empty, and backfill records what is in the bucket",
-  "failure queue": "makes it again, empty, and backfill records the objects of its events",
-  "log group": "makes it again, empty; the rows stay",
+/** By its address in main.tf, what a part is called, and what deploy does about it. */
+const PARTS = {
+  "aws_s3_bucket.uploads": ["bucket", "makes it again, empty; the rows stay"],
+  "aws_lambda_function.metadata": [
+    "function",
+    "makes it again, and backfill records what was uploaded meanwhile",
+  ],
+  "aws_dynamodb_table.files": [
+    "table",
+    "makes it again, empty, and backfill records what is in the bucket",
+  ],
+  "aws_sqs_queue.failures": [
+    "failure queue",
+    "makes it again, empty, and backfill records the objects of its events",
+  ],
+  "aws_cloudwatch_log_group.function": ["log group", "makes it again, empty; the rows stay"],
 };
 
-type Part = [kind: keyof typeof MADE_AGAIN, name: string];
+type Part = [address: keyof typeof PARTS, name: string];
 
-/**
- * A sentence that names the part whose absence is behind an error, and what to do; undefined for any
- * other error.
- */
-export function sayGone(
+/** A part that is gone: its address in main.tf, and a sentence that says what to do. */
+export interface Gone {
+  address: string;
+  sentence: string;
+}
+
+/** The part whose absence is behind an error; undefined for any other error. */
+export function findGone(
   error: unknown,
   stack: Pick<Stack, "outputs" | "flags">,
-): string | undefined {
+): Gone | undefined {
   const part = partOf(error, stack.outputs);
   if (part === undefined) return undefined;
-  const [kind, name] = part;
-  return `The ${kind} ${visible(name)} does not exist any more: ` +
-    `${denoTask(stack, "deploy")} ${MADE_AGAIN[kind]}`;
+  const [address, name] = part;
+  const [kind, madeAgain] = PARTS[address];
+  const gone = `The ${kind} ${visible(name)} does not exist any more`;
+  return { address, sentence: `${gone}: ${denoTask(stack, "deploy")} ${madeAgain}` };
 }
 
 function partOf(error: unknown, outputs: Outputs): Part | undefined {
   const { name } = error as Error;
-  if (name === "NoSuchBucket") return ["bucket", outputs.s3_bucket_name];
+  if (name === "NoSuchBucket") return ["aws_s3_bucket.uploads", outputs.s3_bucket_name];
   // SQS has the second name in its older protocol.
   if (/^QueueDoesNotExist$|NonExistentQueue$/.test(name)) {
-    return ["failure queue", outputs.failure_queue_url.split("/").at(-1)!];
+    return ["aws_sqs_queue.failures", outputs.failure_queue_url.split("/").at(-1)!];
   }
   if (name !== "ResourceNotFoundException") return undefined;
-  if (error instanceof DynamoDBServiceException) return ["table", outputs.dynamodb_table_name];
-  if (error instanceof LambdaServiceException) return ["function", outputs.lambda_function_name];
-  if (error instanceof CloudWatchLogsServiceException) return ["log group", outputs.log_group_name];
+  if (error instanceof DynamoDBServiceException) {
+    return ["aws_dynamodb_table.files", outputs.dynamodb_table_name];
+  }
+  if (error instanceof LambdaServiceException) {
+    return ["aws_lambda_function.metadata", outputs.lambda_function_name];
+  }
+  if (error instanceof CloudWatchLogsServiceException) {
+    return ["aws_cloudwatch_log_group.function", outputs.log_group_name];
+  }
 }

@@ -31,6 +31,7 @@ export const OPTIONS = {
   code: { says: "on AWS too, make the function run what you save, after asking", ...SWITCH },
   open: { says: "open the page in the browser", ...SWITCH },
   json: { says: "print JSON", ...SWITCH },
+  quick: { says: "leave out Terraform's comparison of each resource with AWS", ...SWITCH },
   keep: { says: "leave the files and their rows there", ...SWITCH },
   verbose: { says: "show the output of Terraform and the others", ...SWITCH },
   csv: { says: "print CSV for spreadsheets", ...SWITCH },

@@ -5,13 +5,15 @@ import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { type Clock, readClock } from "./clock.ts";
 import { denoTask } from "./commands.ts";
-import { sayGone } from "./gone.ts";
+import { driftToProblems } from "./drift.ts";
+import { findGone } from "./gone.ts";
 import { searchBack } from "./log_search.ts";
 import { parseLine, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./function.ts";
 import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";
+import type { Change } from "./terraform.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;
@@ -44,23 +46,33 @@ export interface Status {
   rowsSince?: string;
   failureQueue: QueueCounts;
   alarms: { name: string; since: string; reason: string }[];
+  /** Whether each resource was compared with main.tf. */
+  compared: boolean;
   /** What needs attention, as sentences. */
   problems: string[];
 }
 
-/** Looks at each part. `deployedSha256` is of the code that Terraform deployed, in base64. */
-export async function readStatus(stack: Stack, deployedSha256: string): Promise<Status> {
+/**
+ * Looks at each part. `deployedSha256` is of the code that Terraform deployed, in base64; `drift` is
+ * what its plan would change, if there was one.
+ */
+export async function readStatus(
+  stack: Stack,
+  deployedSha256: string,
+  drift?: Change[],
+): Promise<Status> {
   const now = await readClock(stack);
-  const gone: string[] = [];
+  /** By its address in main.tf, a sentence about a part. */
+  const told = new Map<string, string>();
 
   /** Undefined where a part was removed by other means than Terraform. */
   async function part<T>(look: Promise<T>): Promise<T | undefined> {
     try {
       return await look;
     } catch (error) {
-      const sentence = sayGone(error, stack);
-      if (sentence === undefined) throw error;
-      gone.push(sentence);
+      const found = findGone(error, stack);
+      if (found === undefined) throw error;
+      told.set(found.address, found.sentence);
     }
   }
 
@@ -72,6 +84,11 @@ export async function readStatus(stack: Stack, deployedSha256: string): Promise<
     part(countFailures(stack)),
     readAlarms(stack),
   ]);
+  if (notifies === false) {
+    const deploy = denoTask(stack, "deploy");
+    const silent = `the bucket ${stack.outputs.s3_bucket_name} does not call the function`;
+    told.set("aws_s3_bucket_notification.uploads", `${silent}; ${deploy} puts it right`);
+  }
   const newest = table && await part(newestRows(stack, now));
   const seen = {
     at: new Date(now()).toISOString(),
@@ -81,24 +98,26 @@ export async function readStatus(stack: Stack, deployedSha256: string): Promise<
     rowsSince: newest?.since,
     failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
     alarms,
+    compared: drift !== undefined,
   };
-  const problems = [...gone, ...problemsOf(stack, seen, notifies === false)];
+  const problems = [
+    ...told.values(),
+    ...driftToProblems((drift ?? []).filter(({ address }) => !told.has(address)), stack),
+    ...problemsOf(stack, seen),
+  ];
   return { ok: problems.length === 0, ...seen, problems };
 }
 
 function problemsOf(
   target: Pick<Stack, "flags">,
-  { bucket, function: fn, failureQueue, alarms }: Omit<Status, "ok" | "problems">,
-  isSilent: boolean,
+  { function: fn, failureQueue, alarms }: Omit<Status, "ok" | "problems">,
 ): string[] {
   const problems: string[] = [];
-  const deployAgain = `${denoTask(target, "deploy")} puts it right`;
-  if (isSilent) problems.push(`the bucket ${bucket.name} calls no function; ${deployAgain}`);
   if (fn && !["Active", "Inactive"].includes(fn.state)) {
     problems.push(`the function is ${fn.state}, not Active`);
   }
   if (fn?.code === "not as deployed") {
-    problems.push(`${strayCode(fn.lastModified)}; ${deployAgain}`);
+    problems.push(`${strayCode(fn.lastModified)}; ${denoTask(target, "deploy")} puts it right`);
   }
   const failed = failureQueue.visible + failureQueue.inFlight;
   if (failed > 0) {
@@ -113,7 +132,8 @@ function problemsOf(
 
 /** A status for people, on one screen. */
 export function statusToText(status: Status): string {
-  const { at, bucket, function: fn, rows, rowsSince, failureQueue, alarms, problems } = status;
+  const { at, bucket, function: fn, rows, rowsSince, failureQueue, alarms, compared, problems } =
+    status;
   const age = (iso: unknown) => toDuration(Date.parse(at) - Date.parse(String(iso)));
   const lines = toTable([
     ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
@@ -160,7 +180,13 @@ export function statusToText(status: Status): string {
   }
   lines.push("");
   lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
-  if (problems.length === 0) lines.push("All is well.");
+  if (problems.length === 0) {
+    lines.push(
+      compared
+        ? "All is well."
+        : "The trigger, the code, the failure queue and the alarms are well; no more was looked at.",
+    );
+  }
   return lines.join("\n");
 }
 

@@ -12,7 +12,7 @@ import { STSClient } from "@aws-sdk/client-sts";
 import { denoTask } from "./commands.ts";
 import * as credentials from "./credentials.ts";
 import { LONGEST_RUN_MS } from "./function.ts";
-import { sayGone } from "./gone.ts";
+import { findGone } from "./gone.ts";
 import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
 import { interrupted, overdue, pause } from "./signals.ts";
@@ -188,8 +188,8 @@ export async function withStack(
   try {
     await work(stack, target);
   } catch (error) {
-    const sentence = sayGone(error, stack);
-    throw sentence === undefined ? error : new UserError(sentence);
+    const gone = findGone(error, stack);
+    throw gone === undefined ? error : new UserError(gone.sentence);
   }
 }
 

@@ -70,6 +70,8 @@ export interface Change {
   actions: string[];
   /** The resource's attributes as they are; empty for a new one. */
   before: Record<string, unknown>;
+  /** The names of those that would change, if it is known to what. */
+  attributes: string[];
 }
 
 /** What a plan would do, and to what. */
@@ -158,24 +160,24 @@ async function findMirror(): Promise<string | undefined> {
   }
 }
 
-/** Plans into a file, to create and change or to destroy. */
+/** Plans into a file, to create and change or to destroy. `quiet` is for a plan that nobody applies. */
 export async function plan(
   workspace: string,
   file: string,
-  options: { destroy?: boolean; show?: boolean } = {},
+  { destroy, show, quiet }: { destroy?: boolean; show?: boolean; quiet?: boolean } = {},
 ): Promise<void> {
-  const goal = options.destroy ? ["-destroy"] : [];
+  const goal = destroy ? ["-destroy"] : [];
   const variables = await variableSources(workspace);
-  say(variables.says);
+  if (!quiet) say(variables.says);
   const args = [
     "plan",
     "-input=false",
-    LOCK,
+    quiet ? "-lock=false" : LOCK,
     `-out=${file}`,
     ...goal,
     ...variables.args,
   ];
-  await terraform(workspace, args, { output: options.show ? "show" : "return" });
+  await terraform(workspace, args, { output: show ? "show" : "return", quiet });
 }
 
 /**
@@ -323,7 +325,12 @@ interface PlanJson {
   resource_changes?: {
     address: string;
     type: string;
-    change: { actions: string[]; before: Record<string, unknown> | null };
+    change: {
+      actions: string[];
+      before: Record<string, unknown> | null;
+      /** What is not known yet is left out. */
+      after?: Record<string, unknown> | null;
+    };
   }[];
   resource_drift?: { address: string; change: { actions: string[] } }[];
   planned_values?: { outputs?: Record<string, { value?: string }> };
@@ -342,11 +349,14 @@ export function parsePlan(json: string): Plan {
     "terraform show",
   );
   const changes = resource_changes
-    .map(({ address, type, change: { actions, before } }) => ({
+    .map(({ address, type, change: { actions, before, after } }) => ({
       address,
       type,
       actions,
       before: before ?? {},
+      attributes: Object.entries(after ?? {})
+        .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before?.[name]))
+        .map(([name]) => name),
     }))
     .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
   const values = Object.entries(planned_values?.outputs ?? {});

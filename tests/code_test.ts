@@ -34,13 +34,13 @@ permittedTest("status says since when the function runs code that was not deploy
       Configuration: { State: "Active", CodeSha256: "saved", LastModified },
     }),
   });
-  const status = await readStatus(stack, "deployed");
+  const status = await readStatus(stack, "deployed", []);
   assert.deepEqual(status.problems, [
     `since ${LastModified} the function runs code that was not deployed, as dev lets it ` +
     "while it runs, and leaves it when it is killed; deno task deploy --env x puts it right",
   ]);
   assert.match(statusToText(status), /^code +saved, not as deployed$/m);
-  assert.deepEqual((await readStatus(stack, "saved")).problems, []);
+  assert.deepEqual((await readStatus(stack, "saved", [])).problems, []);
 });
 
 permittedTest("a plan knows since when the function runs code that was not deployed", async () => {

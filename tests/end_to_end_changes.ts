@@ -14,6 +14,7 @@ endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
   const { openDeployed } = await import("./pipeline_context.ts");
   const { BUILT, DEPLOY, DEPLOY_TWICE, deployTwin, REFUSED } = await import("./pipeline_deploy.ts");
   const { DEV } = await import("./pipeline_dev.ts");
+  const { DRIFT, MENDED } = await import("./pipeline_drift.ts");
   const { PLAN } = await import("./pipeline_plan.ts");
   const { FAIL } = await import("./pipeline_operate.ts");
   const { LOSSES } = await import("./pipeline_losses.ts");
@@ -28,7 +29,9 @@ endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
   await steps(DEV, deployed);
   await steps(PLAN, deployed);
   await steps(FAIL, deployed); // after dev, whose queue is empty
+  await steps(DRIFT, deployed);
   await steps(DEPLOY_TWICE, deployed);
+  await steps(MENDED, deployed);
   await steps(LOSSES, deployed);
   await steps(PERMISSIONS, deployed);
   await steps(PROOF, deployed);

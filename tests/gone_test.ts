@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { fakeStack, permittedTest } from "./fixtures.ts";
 
-permittedTest("sayGone() names the part that is gone and what to do, in every task", async () => {
-  const { sayGone } = await import("../tasks/gone.ts");
+permittedTest("findGone() names the part that is gone and what to do, in every task", async () => {
+  const { findGone } = await import("../tasks/gone.ts");
   const dynamo = await import("@aws-sdk/client-dynamodb");
   const lambda = await import("@aws-sdk/client-lambda");
   const logs = await import("@aws-sdk/client-cloudwatch-logs");
@@ -28,7 +28,7 @@ permittedTest("sayGone() names the part that is gone and what to do, in every ta
     [new Error("other"), undefined],
   ];
   for (const [error, expected] of cases) {
-    const sentence = sayGone(error, stack);
+    const sentence = findGone(error, stack)?.sentence;
     if (expected) assert.match(sentence ?? "", expected);
     else assert.equal(sentence, undefined);
   }

@@ -61,7 +61,7 @@ permittedTest("status says where it stopped looking, and nothing where it saw al
       return endTime === undefined ? {} : EMPTY_PAGE;
     },
   });
-  const status = await readStatus(stack, "");
+  const status = await readStatus(stack, "", []);
   assert.equal(asked.length, 40);
   assert.ok(new Set(asked).size > 2); // shorter spans each time
   assert.equal(status.rowsSince!.slice(0, 18), "2100-01-30T23:59:4");
@@ -72,7 +72,7 @@ permittedTest("status says where it stopped looking, and nothing where it saw al
     /^The log is large: rows written more than 15 s ago were not looked for\.$/m,
   );
   const { stack: small } = await fakeStack(SOUND);
-  const whole = await readStatus(small, "");
+  const whole = await readStatus(small, "", []);
   assert.equal(whole.rowsSince, undefined);
   assert.doesNotMatch(statusToText(whole), /large/);
 });

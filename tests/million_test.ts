@@ -80,7 +80,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
     more: 0, // fewer: its ten newest rows are nearer
     work: async (stack) => {
       const { readStatus } = await import("../tasks/status.ts");
-      await readStatus(stack, "");
+      await readStatus(stack, "", []);
     },
   },
   "deploy, of a plan that deletes data": {
@@ -92,6 +92,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
         type: address.split(".")[0],
         actions: ["delete"],
         before,
+        attributes: [],
       }));
       const losses = await lossesOf({ applyable: true, changes, outputs: {} }, stack);
       assert.equal(losses.length, 2);

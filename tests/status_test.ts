@@ -26,7 +26,7 @@ permittedTest("readStatus() names each part that was removed by other means", as
   };
   const kinds = async (answers: Answers) => {
     const { stack } = await fakeStack(answers);
-    const { ok, problems } = await readStatus(stack, "");
+    const { ok, problems } = await readStatus(stack, "", []);
     assert.equal(ok, false);
     return problems.map((problem) => problem.replace(/ (does not exist|is) .*/, "")).sort();
   };
@@ -41,7 +41,55 @@ permittedTest("readStatus() names each part that was removed by other means", as
   const { stack: denied } = await fakeStack({
     GetFunctionCommand: () => named("AccessDeniedException"),
   });
-  await assert.rejects(readStatus(denied, ""), { name: "AccessDeniedException" });
+  await assert.rejects(readStatus(denied, "", []), { name: "AccessDeniedException" });
+});
+
+permittedTest("readStatus() names what is not as main.tf has it, and each part once", async () => {
+  const { readStatus } = await import("../tasks/status.ts");
+  const { driftIn } = await import("../tasks/drift.ts");
+  const { parsePlan } = await import("../tasks/terraform.ts");
+  const change = (address: string, actions: string[], before?: object, after?: object) => ({
+    address,
+    type: address.split(".")[0],
+    change: { actions, before: before ?? null, after: after ?? null },
+  });
+  const plan = JSON.stringify({
+    resource_changes: [
+      change("aws_s3_bucket.uploads", ["no-op"], { id: "a" }, { id: "a" }),
+      change("aws_iam_role_policy.function", ["create"], undefined, { name: "metadata" }),
+      change("aws_sqs_queue.failures", ["create"]),
+      change("aws_s3_bucket_notification.uploads", ["create"]),
+      // Its `last_modified` is not known before the apply; its code is looked at by itself.
+      change(
+        "aws_lambda_function.metadata",
+        ["update"],
+        { environment: [{ A: "1" }], timeout: 3, source_code_hash: "old", last_modified: "then" },
+        { environment: [{ A: "2" }], timeout: 3, source_code_hash: "new" },
+      ),
+      change("aws_lambda_permission.uploads", ["update"], { id: "a" }, {}), // follows from others
+      change("aws_cloudwatch_metric_alarm.a", ["update"], { period: 0 }, { period: 300 }),
+    ],
+  });
+  const { stack } = await fakeStack({
+    ...SOUND,
+    GetQueueAttributesCommand: () => Object.assign(new Error(), { name: "QueueDoesNotExist" }),
+    GetBucketNotificationConfigurationCommand: () => ({}),
+  });
+  const problems = async (local: boolean) =>
+    (await readStatus(stack, "hash", driftIn(parsePlan(plan).changes, local))).problems;
+  const deploy = "deno task deploy --env x";
+  const onStandIn = [
+    `The failure queue queue does not exist any more: ${deploy} makes it again, empty, and ` +
+    "backfill records the objects of its events",
+    `the bucket uploads does not call the function; ${deploy} puts it right`,
+    `not there any more: aws_iam_role_policy.function; ${deploy} makes it again`,
+    `aws_lambda_function.metadata is not as main.tf has it (environment); ${deploy} puts it right`,
+  ];
+  assert.deepEqual(await problems(true), onStandIn);
+  assert.deepEqual(await problems(false), [
+    ...onStandIn,
+    `aws_cloudwatch_metric_alarm.a is not as main.tf has it (period); ${deploy} puts it right`,
+  ]);
 });
 
 permittedTest(
@@ -58,7 +106,7 @@ permittedTest(
         })),
       }),
     });
-    const { alarms, problems } = await readStatus(stack, "hash");
+    const { alarms, problems } = await readStatus(stack, "hash", []);
     assert.deepEqual(alarms.map(({ name }) => name), ["fn-ALARM"]);
     assert.deepEqual(problems, ["the alarm fn-ALARM is in ALARM"]);
   },
@@ -67,7 +115,7 @@ permittedTest(
 permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
   const { readStatus, statusToText } = await import("../tasks/status.ts");
   const { stack, calls } = await fakeStack(SOUND);
-  const status = await readStatus(stack, "hash");
+  const status = await readStatus(stack, "hash", []);
   assert.equal(status.ok, true);
   assert.deepEqual(statusToText({ ...status, at: ago(0) }).split("\n"), [
     "bucket         uploads, calls the function",
@@ -82,6 +130,10 @@ permittedTest("statusToText() is content with a sound stack, on one screen", asy
     "",
     "All is well.",
   ]);
+  assert.match(
+    statusToText(await readStatus(stack, "hash")),
+    /^The trigger, .* are well; no more was looked at\.$/m,
+  );
   const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
   const { files } = input.RequestItems as { files: { Keys: Record<string, { S: string }>[] } };
   assert.deepEqual(files.Keys.map(({ file_key, timestamp }) => [file_key.S, timestamp.S]), [

@@ -1,0 +1,59 @@
+/** Drift: what in AWS is not as main.tf has it, by Terraform's own plan. */
+
+import { join } from "node:path";
+import { writeZip, ZIP_URL } from "./build.ts";
+import { denoTask } from "./commands.ts";
+import { temporaryFolder } from "./files.ts";
+import type { Target } from "./target.ts";
+import { withProgress } from "./terminal.ts";
+import * as terraform from "./terraform.ts";
+
+/** What the stand-in forgets of an alarm between an apply and the next plan; AWS does not. */
+const FORGOTTEN_OF_ALARMS = [
+  "actions_enabled",
+  "alarm_description",
+  "dimensions",
+  "period",
+  "statistic",
+  "treat_missing_data",
+];
+
+/** Compares every resource with AWS. It changes nothing, and waits for no other Terraform. */
+export async function readDrift({ workspace, local }: Target): Promise<terraform.Change[]> {
+  await Deno.stat(ZIP_URL).catch(writeZip); // without it main.tf refuses to plan
+  await using folder = await temporaryFolder();
+  const file = join(folder.path, `${workspace}.tfplan`);
+  await withProgress("terraform plan", terraform.plan(workspace, file, { quiet: true }));
+  return driftIn((await terraform.readPlan(workspace, file)).changes, local);
+}
+
+/** The changes that are no mere consequence of others. */
+export function driftIn(changes: terraform.Change[], local: boolean): terraform.Change[] {
+  return changes.map(({ attributes, ...change }) => {
+    const isExpected = (name: string) =>
+      // Of code that is saved here and not deployed.
+      change.type === "aws_lambda_function" && name === "source_code_hash" ||
+      local && change.type === "aws_cloudwatch_metric_alarm" && FORGOTTEN_OF_ALARMS.includes(name);
+    return { ...change, attributes: attributes.filter((name) => !isExpected(name)) };
+  }).filter(({ actions, attributes }) => actions[0] !== "update" || attributes.length > 0);
+}
+
+/** A sentence for all that is gone, and one for each that is changed. */
+export function driftToProblems(
+  changes: terraform.Change[],
+  target: Pick<Target, "flags">,
+): string[] {
+  const deploy = denoTask(target, "deploy");
+  const isGone = ({ actions }: terraform.Change) => actions.join() === "create";
+  const gone = changes.filter(isGone).map(({ address }) => address);
+  const changed = changes.filter((change) => !isGone(change));
+  return [
+    ...(gone.length === 0
+      ? []
+      : [`not there any more: ${gone.join(", ")}; ${deploy} makes it again`]),
+    ...changed.map(({ address, attributes }) => {
+      const names = attributes.length === 0 ? "" : ` (${attributes.join(", ")})`;
+      return `${address} is not as main.tf has it${names}; ${deploy} puts it right`;
+    }),
+  ];
+}
