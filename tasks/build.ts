@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
 import { type ZipOptions, zipSync } from "fflate";
 import { replaceFile } from "./files.ts";
-import { UserError } from "./terminal.ts";
+import { UserError, visible } from "./terminal.ts";
 
 /** Where main.tf looks for the zip. */
 export const ZIP_URL = new URL("../build/lambda.zip", import.meta.url);
@@ -185,15 +185,25 @@ export function zipOf(code: Uint8Array): Uint8Array<ArrayBuffer> {
   });
 }
 
-/** Bundles and zips in memory. @throws {UserError} the code does not build, with esbuild's messages */
+/** Bundles and zips in memory. @throws {UserError} the code does not build, or esbuild does not run */
 export async function build(): Promise<Built> {
+  const { code, metafile } = await bundle();
+  const zip = zipOf(code);
+  return { code, zip, sha256: sha256Of(zip), metafile };
+}
+
+async function bundle(): Promise<Pick<Built, "code" | "metafile">> {
   try {
     const { outputFiles: [{ contents: code }], metafile } = await esbuild.build(BUNDLE_OPTIONS);
-    const zip = zipOf(code);
-    return { code, zip, sha256: sha256Of(zip), metafile };
+    return { code, metafile };
   } catch (error) {
-    if (!(error instanceof Error && "errors" in error)) throw error;
-    throw new UserError(error.message, { cause: error });
+    if (!(error instanceof Error)) throw error;
+    const sentence = "errors" in error
+      ? error.message
+      : `${
+        visible(error.message)
+      }\nesbuild does not run here; remove node_modules, then run this again`;
+    throw new UserError(sentence, { cause: error });
   } finally {
     await esbuild.stop();
   }

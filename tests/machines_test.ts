@@ -66,6 +66,11 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
     await assert.rejects(replaceFile(join(bin, "files", "taken"), new Uint8Array(9)));
     assert.deepEqual(await namesIn(join(bin, "files")), ["taken"]);
   },
+  "an esbuild that does not run, as of another machine's node_modules": async ({ bin }) => {
+    await writeProgram(bin, "esbuild", "exit 1");
+    const { last } = await runWith(["build"], { ESBUILD_BINARY_PATH: join(bin, "esbuild") });
+    assert.equal(last, "esbuild does not run here; remove node_modules, then run this again");
+  },
   "a shim that finds no version is explained": async ({ bin }) => {
     for (const code of [126, 127]) {
       await writeProgram(bin, "terraform", `echo "No version is set" >&2; exit ${code}`);
