@@ -3,6 +3,7 @@
 import { stripVTControlCharacters } from "node:util";
 import { REFUSALS, remedyOf, SYSTEM } from "./failures.ts";
 import { visible } from "./terminal.ts";
+import { isLocalWorkspace } from "./variables.ts";
 
 /** What to do about failures that Terraform tells at length, by what it writes. */
 const REMEDIES: [pattern: RegExp, remedy: string][] = [
@@ -69,7 +70,8 @@ export function explainFailure(
   const errors = errorsOf(stderr);
   // Terraform wraps its messages anywhere.
   const text = errors.join("\n").replace(/\s+/g, " ");
-  const remedy = lockRemedy(text, workspace) ?? remedyOf(text, REMEDIES);
+  const remedy = lockRemedy(text, workspace) ?? stateRemedy(text, workspace) ??
+    remedyOf(text, REMEDIES);
   if (remedy !== undefined) return `terraform ${command} failed: ${remedy}`;
   if (errors.length === 0) return `terraform ${command} failed with exit code ${code}, see above`;
   const more = errors.length === 1 ? "" : ` (and ${errors.length - 1} more above)`;
@@ -86,6 +88,15 @@ function lockRemedy(text: string, workspace: string): string | undefined {
   return /temporarily unavailable/.test(text)
     ? wait
     : `${wait}, or if it was killed run TF_WORKSPACE=${workspace} terraform force-unlock ${id}`;
+}
+
+/** What to do about a state that could not be written at an apply's end, as on a full disk. */
+function stateRemedy(text: string, workspace: string): string | undefined {
+  if (!text.includes("Failed to persist state to backend")) return undefined;
+  return isLocalWorkspace(workspace)
+    ? "the stand-in's state was not saved, as shown above; mend that, then destroy and deploy again"
+    : "the state was not saved, as shown above; mend that, then save it from errored.tfstate (or from " +
+      `what is printed above): TF_WORKSPACE=${workspace} terraform state push errored.tfstate`;
 }
 
 /** Terraform's errors, each from its word "Error:" on; no warnings, no log, no frames. */

@@ -55,6 +55,11 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     /^terraform plan failed: the aws provider here does not know this lambda_runtime; README\.md /,
   ],
   [
+    "a state that could not be saved: the command carries the workspace",
+    "Error: Failed to save state\n\nwrite terraform.tfstate: no space left on device\n\nError: Failed to persist state to backend\n\nThe\n",
+    /^terraform plan failed: the state was not saved, .* TF_WORKSPACE=a terraform state push errored\.tfstate$/,
+  ],
+  [
     "a full disk",
     "Error: Failed to write plan file: write tfplan: no space left on device\n",
     "terraform plan failed: the disk is full; make room, then run it again",
