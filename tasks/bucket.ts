@@ -1,17 +1,16 @@
-/** What is in a bucket: listing it, finding the keys that a listing lost, and emptying it. */
+/** What is in a bucket: listing it, and emptying it. */
 
 import {
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
   DeleteObjectsCommand,
-  HeadObjectCommand,
   ListMultipartUploadsCommand,
   type ListMultipartUploadsCommandOutput,
   ListObjectVersionsCommand,
   type ListObjectVersionsCommandOutput,
   type S3Client,
 } from "@aws-sdk/client-s3";
-import { decodeKey, versionOf } from "../handler.ts";
+import { decodeKey } from "../handler.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { TIME, type Time } from "./signals.ts";
 import { plural, UserError, visible } from "./terminal.ts";
@@ -49,25 +48,18 @@ const BUSY = [
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 20_000;
 
-/** Line breaks of a key of which every combination is tried: 3 to the power of this. */
-const LINE_BREAKS = 5;
-
 /** A version or a delete marker, which has no tag and no size. */
 export interface Version {
-  /** As it is listed; unless `exact`, see {@link findKeys}. */
   Key: string;
   VersionId?: string;
   IsLatest?: boolean;
   ETag?: string;
   Size?: number;
   LastModified?: Date;
-  /** Whether the listing surely carried the key. */
-  exact: boolean;
 }
 
-/** `keys` are all that it may have. */
 interface UnfinishedUpload {
-  keys: string[];
+  Key: string;
   UploadId: string;
 }
 
@@ -197,15 +189,13 @@ async function abortUploads(work: Emptying): Promise<void> {
       if (uploads.length >= LISTED_UPLOADS) break;
     }
     const before = work.uploads;
-    await forEachParallel(uploads, PARALLEL_CALLS, async ({ keys, UploadId }) => {
-      for (const Key of keys) {
-        const command = new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId });
-        try {
-          await s3.send(command, { abortSignal });
-          work.uploads++;
-        } catch (error) {
-          if ((error as Error).name !== "NoSuchUpload") throw error;
-        }
+    await forEachParallel(uploads, PARALLEL_CALLS, async ({ Key, UploadId }) => {
+      const command = new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId });
+      try {
+        await s3.send(command, { abortSignal });
+        work.uploads++;
+      } catch (error) {
+        if ((error as Error).name !== "NoSuchUpload") throw error;
       }
     });
     isLast = uploads.length < LISTED_UPLOADS || work.uploads === before;
@@ -248,11 +238,7 @@ export async function* listVersions(
     const decode = decoderOf(page);
     const versions = [...page.Versions ?? [], ...page.DeleteMarkers ?? []];
     if (versions.length > 0) {
-      yield versions.map(({ Key = "", ...version }) => ({
-        ...version,
-        Key: decode(Key)!,
-        exact: page.EncodingType === "url" || !isOdd(Key),
-      }));
+      yield versions.map(({ Key, ...version }) => ({ ...version, Key: decode(Key)! }));
     }
     const last: typeof next = next;
     next = page.IsTruncated
@@ -284,9 +270,7 @@ async function* listUploads(
       { abortSignal },
     );
     const decode = decoderOf(page);
-    for (const { Key = "", UploadId = "" } of page.Uploads ?? []) {
-      yield { keys: page.EncodingType === "url" ? [decode(Key)!] : spellingsOf(Key), UploadId };
-    }
+    for (const { Key, UploadId = "" } of page.Uploads ?? []) yield { Key: decode(Key)!, UploadId };
     next = page.IsTruncated
       ? { KeyMarker: decode(page.NextKeyMarker), UploadIdMarker: page.NextUploadIdMarker }
       : undefined;
@@ -296,48 +280,6 @@ async function* listUploads(
 /** Keys and markers of a listing are form-encoded only where the answer says so. */
 function decoderOf({ EncodingType }: { EncodingType?: string }) {
   return (key: string | undefined) => EncodingType === "url" && key ? decodeKey(key) : key;
-}
-
-/**
- * The keys that an entry of a listing without encoding may stand for: XML makes a line feed of each
- * carriage return, alone or before a line feed. https://www.w3.org/TR/xml/#sec-line-ends
- */
-export function spellingsOf(listed: string): string[] {
-  const breaks = ["\n", "\r", "\r\n"];
-  const parts = listed.split("\n");
-  const alike = breaks.map((lineBreak) => parts.join(lineBreak));
-  if (parts.length - 1 > LINE_BREAKS) return alike;
-  const mixed = parts.slice(1).reduce(
-    (starts, part) =>
-      starts.flatMap((start) => breaks.map((lineBreak) => start + lineBreak + part)),
-    [parts[0]],
-  );
-  const areListedSo = mixed.filter((key) => key.replace(/\r\n?/g, "\n") === listed);
-  return [...new Set([...alike, ...areListedSo])];
-}
-
-/**
- * The keys of a listed object, asked for under each spelling where the listing may have lost it. None
- * if S3 knows that version under no spelling; several only without versions, for objects alike.
- */
-export async function findKeys(s3: S3Client, bucket: string, version: Version): Promise<string[]> {
-  const { Key: listed, VersionId, ETag, Size, exact } = version;
-  if (exact) return [listed];
-  const found: string[] = [];
-  const unreadable: string[] = [];
-  for (const Key of spellingsOf(listed)) {
-    try {
-      const answer = await s3.send(new HeadObjectCommand({ Bucket: bucket, Key, VersionId }));
-      if (answer.ETag === ETag && answer.ContentLength === Size) found.push(Key);
-      if (found.length > 0 && versionOf(VersionId) !== undefined) break;
-    } catch (error) {
-      const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
-      // It is there, but S3 wants the customer's own key for it.
-      if ($metadata?.httpStatusCode === 400) unreadable.push(Key);
-      else if ($metadata?.httpStatusCode !== 404) throw error;
-    }
-  }
-  return found.length > 0 || unreadable.length > 1 ? found : unreadable;
 }
 
 /** Deletes versions, and answers how many are gone. */
@@ -374,17 +316,14 @@ async function deleteBatch(work: Emptying, versions: Version[]): Promise<number 
   }
 }
 
-/** A version that a key does not have is deleted without effect. */
-async function deleteOne(work: Emptying, { Key: listed, VersionId, exact }: Version) {
+async function deleteOne(work: Emptying, { Key, VersionId }: Version): Promise<boolean> {
   const { s3, bucket, options: { signal: abortSignal } } = work;
   try {
-    for (const Key of exact ? [listed] : spellingsOf(listed)) {
-      await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key, VersionId }), { abortSignal });
-    }
+    await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key, VersionId }), { abortSignal });
     return true;
   } catch (error) {
     if ((error as Error).name !== "AccessDenied") throw error;
-    refuse(work, listed, "AccessDenied");
+    refuse(work, Key, "AccessDenied");
     return false;
   }
 }
@@ -394,7 +333,7 @@ function refuse({ refused }: Emptying, key: string, code: string): void {
   if (refused.named.length < NAMED_REFUSALS) refused.named.push(`"${visible(key)}": ${code}`);
 }
 
-/** Whether XML cannot carry a key, or the key looks as if it could not. */
+/** Whether XML cannot carry a key. */
 function isOdd(key: string): boolean {
   return /[\p{Cc}\ufffd-\uffff]/u.test(key);
 }

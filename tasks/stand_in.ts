@@ -36,8 +36,8 @@ const RENEWAL_MS = 15 * 60_000;
 const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
 
 /**
- * The stand-in honours these actions only on `*` (those on objects because its patterns miss keys
- * with a line feed). Those that the policy grants are granted on `*` as well.
+ * The stand-in honours these actions only on `*`. Those that the policy grants are granted on `*` as
+ * well.
  */
 const GRANTED_ON_ALL = [
   "cloudwatch:DeleteAlarms",
@@ -47,10 +47,6 @@ const GRANTED_ON_ALL = [
   "dynamodb:ListTagsOfResource",
   "dynamodb:TagResource",
   "lambda:CreateFunction",
-  "s3:DeleteObject",
-  "s3:DeleteObjectVersion",
-  "s3:GetObject",
-  "s3:GetObjectVersion",
 ];
 
 /** The files of a workspace's stand-in. */
@@ -69,6 +65,8 @@ function placesOf(workspace: string) {
 }
 
 type Places = ReturnType<typeof placesOf>;
+
+const PROGRAM = join(ROOT, "tasks", "stand_in.py");
 
 const START_DEADLINE_MS = 60_000;
 
@@ -176,12 +174,9 @@ function launch(
   { python, node }: { python: string; node: string },
   { port, retrySeconds }: { port: number; retrySeconds: number },
 ) {
-  const program = "import fcntl, runpy; fcntl.flock(1, fcntl.LOCK_EX); " +
-    "runpy.run_module('ministack', run_name='__main__', alter_sys=True) " +
-    `# the stand-in of ${basename(places.folder)}`; // for who looks at the list of processes
   const log = openSync(places.log, "w", 0o600);
   try {
-    const child = spawn(python, ["-c", program], {
+    const child = spawn(python, [PROGRAM, basename(places.folder)], {
       cwd: places.folder,
       detached: true,
       stdio: ["ignore", log, log],

@@ -113,30 +113,6 @@ permittedTest(
   },
 );
 
-permittedTest("spellingsOf() names each key that XML without encoding may stand for", async () => {
-  const { spellingsOf } = await import("../tasks/bucket.ts");
-  assert.deepEqual(spellingsOf("a\tb"), ["a\tb"]);
-  assert.deepEqual(spellingsOf("a\nb"), ["a\nb", "a\rb", "a\r\nb"]);
-  assert.equal(new Set(spellingsOf("\n\n")).size, 9 - 1); // CR and then LF are one line break
-  assert.ok(spellingsOf("\na\n").includes("\r\na\n"));
-  assert.equal(spellingsOf("\n".repeat(100)).length, 3);
-});
-
-permittedTest(
-  "emptyBucket() deletes and aborts under each key that a listing may mean",
-  async () => {
-    const { emptyBucket } = await import("../tasks/bucket.ts");
-    const { stack: { s3 }, calls } = await fakeStack({
-      ListObjectVersionsCommand: [{ Versions: [{ Key: "a\nb", VersionId: "1" }] }],
-      ListMultipartUploadsCommand: [{ Uploads: [{ Key: "c\n", UploadId: "2" }] }],
-      AbortMultipartUploadCommand: ({ Key }) => Key === "c\r" ? {} : named("NoSuchUpload"),
-    });
-    assert.deepEqual(await emptyBucket(s3, "b"), { versions: 1, uploads: 1 });
-    const deleted = calls.filter(({ name }) => name === "DeleteObjectCommand");
-    assert.deepEqual(deleted.map(({ input }) => input.Key), ["a\nb", "a\rb", "a\r\nb"]);
-  },
-);
-
 permittedTest("emptyBucket() finds nothing in a bucket that is gone", async () => {
   const { emptyBucket } = await import("../tasks/bucket.ts");
   const gone = Object.assign(new Error("gone"), { name: "NoSuchBucket" });

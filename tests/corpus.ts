@@ -37,7 +37,8 @@ const KEYS: [name: string, keys: string[]][] = [
     "\u65e5\u672c\u8a9e/\ud55c",
   ]],
   ["F29 paths are no paths", ["../x", "./x", "x/..", "a//b", "/leading", "x/./y"]],
-  ["F31 control characters", ["tab\there", "return\rhere", "\u0001", "\u007f"]],
+  ["F30 line feeds", ["line\nfeed", "return\r\nand line feed"]],
+  ["F31 control characters", ["tab\there", "return\rhere", "\u0001", "\u001b[31mred", "\u007f"]],
   ["F32 as long as a key may be", ["k".repeat(1024), "\u00e9".repeat(512)]],
   ["F34 names of objects' own", ["__proto__", "constructor", "toString", "hasOwnProperty"]],
 ];
