@@ -5,7 +5,7 @@ import { SourceMap } from "node:module";
 import { join, relative } from "node:path";
 import * as esbuild from "esbuild";
 import { BUNDLE_OPTIONS, sha256Of, zipOf } from "../tasks/build.ts";
-import { type RunFailure, runOnce, updateCode } from "../tasks/function.ts";
+import { type RunFailure, runOnce, toReason, updateCode } from "../tasks/function.ts";
 import { run, RunError } from "../tasks/shell.ts";
 import { pause } from "../tasks/signals.ts";
 import { lockWorkspace, type Stack } from "../tasks/target.ts";
@@ -77,11 +77,10 @@ export function makeWorkshop(
     async tryOut({ sourceMap }, signal) {
       const failure = await runOnce(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
       if (failure === undefined) return;
-      const { errorType, errorMessage } = failure;
-      const words = [placeOf(failure, sourceMap), errorType, errorMessage].filter(Boolean);
+      const place = placeOf(failure, sourceMap);
       throw new BrokenCodeError(
         `The new code fails as soon as it starts, and so will every upload until you fix it.\n` +
-          words.join(": "),
+          (place === undefined ? "" : `${place}: `) + toReason(failure),
       );
     },
     check: () => typeErrors(folder),

@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-lambda";
 import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
-import type { Upload } from "../handler.ts";
+import { isObject, type Upload } from "../handler.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { toDuration, visible } from "./terminal.ts";
@@ -20,10 +20,10 @@ const UPDATE_INTERVAL_MS = 500;
 /** Refusals by Lambda that concern this event, and not every one to come. */
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
 
-/** A run of the function that failed, by Lambda's own names. */
+/** A run of the function that failed, by Lambda's own names; a time-out may have no type. */
 export interface RunFailure {
-  errorType: string;
-  errorMessage: string;
+  errorType?: string;
+  errorMessage?: string;
   /** The lines of the stack. */
   trace?: string[];
 }
@@ -51,11 +51,12 @@ export async function invoke(
 }
 
 /** A failure in one line. */
-export function toReason({ errorType, errorMessage }: RunFailure): string {
-  return errorType === "" ? errorMessage : `${errorType}: ${errorMessage}`;
+export function toReason({ errorType, errorMessage }: { [Name in keyof RunFailure]: unknown }) {
+  const known = [errorType, errorMessage].filter((part) => typeof part === "string" && part !== "");
+  return known.join(": ") || "it failed, and Lambda does not say why";
 }
 
-/** As {@link invoke}, with the stack; a failure of no known shape has no type. */
+/** As {@link invoke}, with the stack. */
 export async function runOnce(
   stack: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
@@ -91,7 +92,7 @@ export async function invokeForAnswer(
     const isLate = limit.signal.aborted;
     if (!isLate && !REFUSALS.includes(name)) throw error;
     const failure = isLate
-      ? { errorType: "", errorMessage: `no answer within ${toDuration(limitMs)}: it may never end` }
+      ? { errorMessage: `no answer within ${toDuration(limitMs)}: it may never end` }
       : { errorType: name, errorMessage: message };
     return { failure, attempts: 1 };
   } finally {
@@ -102,11 +103,17 @@ export async function invokeForAnswer(
   if (output.FunctionError === undefined) {
     return { answer: payload === "" ? undefined : JSON.parse(payload), attempts };
   }
+  return { failure: toFailure(payload), attempts };
+}
+
+function toFailure(payload: string): RunFailure {
   try {
-    return { failure: JSON.parse(payload), attempts };
+    const failure = JSON.parse(payload);
+    if (isObject(failure)) return failure;
   } catch {
-    return { failure: { errorType: "", errorMessage: payload }, attempts };
+    // It is no JSON.
   }
+  return { errorMessage: payload };
 }
 
 /**

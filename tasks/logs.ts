@@ -8,6 +8,7 @@ import {
 } from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
 import type { Clock } from "./clock.ts";
+import { toReason } from "./function.ts";
 import { interrupted, pause } from "./signals.ts";
 import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
 
@@ -126,8 +127,8 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
     return line("ERROR", `the run ended with ${status} ${errorType ?? ""}`);
   }
   if (/^(INIT_START|START|END|REPORT) /.test(message)) return; // Lambda's own, as text
-  const { errorType, errorMessage, message: note } = fields;
-  if (errorMessage !== undefined) return line("ERROR", `${errorType}: ${errorMessage}`);
+  const { errorMessage, message: note } = fields;
+  if (errorMessage !== undefined) return line("ERROR", toReason(fields));
   return line(String(level ?? ""), typeof note === "string" ? note : message);
 }
 

@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-sqs";
 import { forEachParallel } from "../function/parallel.ts";
 import { isObject, recordToUpload, type Upload } from "../handler.ts";
-import { countFailures, invoke, type QueueCounts } from "./function.ts";
+import { countFailures, invoke, type QueueCounts, toReason } from "./function.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -233,13 +233,12 @@ export function readMessage(body: string): ParkedEvent {
     return { event: message, keys: keysOf(message) };
   }
   if (!isEvent(requestPayload)) throw new TypeError("the envelope's payload is no S3 event");
-  const { errorMessage, errorType } = isObject(responsePayload) ? responsePayload : {};
   const { approximateInvokeCount, condition } = isObject(requestContext) ? requestContext : {};
   return {
     event: requestPayload,
     keys: keysOf(requestPayload),
     tries: typeof approximateInvokeCount === "number" ? approximateInvokeCount : undefined,
-    error: errorMessage === undefined ? text(condition) : `${errorType}: ${errorMessage}`,
+    error: isObject(responsePayload) ? toReason(responsePayload) : text(condition),
   };
 }
 

@@ -77,6 +77,25 @@ permittedTest("an update of the code waits for another one, within its deadline"
   assert.equal((await update(1, AbortSignal.abort(new Error()))).error, "Error");
 });
 
+permittedTest("a run that failed is a failure, whatever Lambda tells of it", async () => {
+  const { invoke } = await import("../tasks/function.ts");
+  const cases = [
+    ['{"errorType":"E","errorMessage":"broke"}', "E: broke"],
+    ['{"errorMessage":"Task timed out after 30.00 seconds"}', "Task timed out after 30.00 seconds"],
+    ['{"errorType":"Runtime.ExitError"}', "Runtime.ExitError"],
+    ["{}", "it failed, and Lambda does not say why"],
+    ["", "it failed, and Lambda does not say why"],
+    ["null", "null"],
+    ["no JSON", "no JSON"],
+  ];
+  for (const [payload, reason] of cases) {
+    const Payload = new TextEncoder().encode(payload);
+    const answer = { FunctionError: "Unhandled", Payload };
+    const { stack } = await fakeStack({ InvokeCommand: () => answer });
+    assert.equal(await invoke(stack, {}), reason);
+  }
+});
+
 permittedTest("a run that never ends is given up at its limit, or when nobody cares", async () => {
   const { invoke, runOnce } = await import("../tasks/function.ts");
   const hangs = (signal: AbortSignal) =>

@@ -23,6 +23,7 @@ permittedTest("logToText() shows what people look for, whoever wrote the line", 
     ],
     ['{"timestamp":"x","level":"ERROR","message":"odd"}', `${time}  ERROR  odd`],
     ['{"errorType":"E","errorMessage":"broke"}', `${time}  ERROR  E: broke`],
+    ['{"errorMessage":"timed out"}', `${time}  ERROR  timed out`],
     ["no JSON at all\n", `${time}         no JSON at all`],
     [
       platform("platform.report", { status: "timeout" }),

@@ -25,6 +25,12 @@ permittedTest("readMessage() takes an envelope or a bare event, and nothing else
       tries: 3,
       error: "RecordsFailedError: 1 of 1 failed",
     }],
+    // Timed out, as older runtimes say it.
+    [{ ...envelope, responsePayload: { errorMessage: "Task timed out after 30.00 seconds" } }, {
+      ...known,
+      tries: 3,
+      error: "Task timed out after 30.00 seconds",
+    }],
     // Expired before it ran: there is no response.
     [{ ...envelope, responsePayload: null, requestContext: { condition: "EventAgeExceeded" } }, {
       ...known,
