@@ -89,6 +89,10 @@ export async function readStatus(
     const silent = `the bucket ${stack.outputs.s3_bucket_name} does not call the function`;
     told.set("aws_s3_bucket_notification.uploads", `${silent}; ${deploy} puts it right`);
   }
+  const { TableStatus = "ACTIVE" } = table?.Table ?? {};
+  if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
+    told.set("aws_dynamodb_table.files", `the table ${TableName} is ${TableStatus}, not ACTIVE`);
+  }
   const newest = table && await part(newestRows(stack, now));
   const seen = {
     at: new Date(now()).toISOString(),

@@ -59,6 +59,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
       change("aws_iam_role_policy.function", ["create"], undefined, { name: "metadata" }),
       change("aws_sqs_queue.failures", ["create"]),
       change("aws_s3_bucket_notification.uploads", ["create"]),
+      change("aws_dynamodb_table.files", ["update"], { hash_key: "a" }, { hash_key: "b" }),
       // Its `last_modified` is not known before the apply; its code is looked at by itself.
       change(
         "aws_lambda_function.metadata",
@@ -74,6 +75,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
     ...SOUND,
     GetQueueAttributesCommand: () => Object.assign(new Error(), { name: "QueueDoesNotExist" }),
     GetBucketNotificationConfigurationCommand: () => ({}),
+    DescribeTableCommand: () => ({ Table: { TableStatus: "INACCESSIBLE_ENCRYPTION_CREDENTIALS" } }),
   });
   const problems = async (local: boolean) =>
     (await readStatus(stack, "hash", driftIn(parsePlan(plan).changes, local))).problems;
@@ -82,6 +84,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
     `The failure queue queue does not exist any more: ${deploy} makes it again, empty, and ` +
     "backfill records the objects of its events",
     `the bucket uploads does not call the function; ${deploy} puts it right`,
+    "the table files is INACCESSIBLE_ENCRYPTION_CREDENTIALS, not ACTIVE",
     `not there any more: aws_iam_role_policy.function; ${deploy} makes it again`,
     `aws_lambda_function.metadata is not as main.tf has it (environment); ${deploy} puts it right`,
   ];
