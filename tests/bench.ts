@@ -1,5 +1,5 @@
 /**
- * Measures what the function and `destroy` cost, each figure beside another one of the same run, so
+ * Measures what the function, `backfill` and `destroy` cost, each figure beside another one of the same run, so
  * that a busy machine changes both: the bundle beside the same code without one and in the bundle that
  * esbuild makes by default, many records, bytes and versions beside few. The function runs in the
  * runtime's own Node; stubs on this machine answer for S3 and DynamoDB.
@@ -15,8 +15,11 @@ import { unzipSync, zipSync } from "fflate";
 import { build, ENTRY } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
+import type { Clients } from "../tasks/target.ts";
 import { say, toTable } from "../tasks/terminal.ts";
+import type { Outputs } from "../tasks/terraform.ts";
 import { makeTools } from "../tasks/tools.ts";
+import { type Counts, type Holding, startServices } from "./backfill_services.ts";
 import { nodeOptions, toEvent } from "./fixtures.ts";
 import {
   type Environment,
@@ -47,6 +50,8 @@ const FIGURES = {
   records: { name: "an event of 500 records, ms", beside: "32 records", most: 18 },
   large: { name: "an object of 512 MB, ms of CPU", beside: "4 KB", most: 1.15 },
   largeMemory: { name: "an object of 512 MB, MB", beside: "4 KB", most: 1.05 },
+  backfill: { name: "backfill of 100,000 objects, µs of CPU each", beside: "10,000", most: 1 },
+  backfillMemory: { name: "backfill of 100,000 objects, MB", beside: "10,000", most: 2.2 },
   emptying: {
     name: "destroy of 1,000,000 versions, µs of CPU each",
     beside: "100,000",
@@ -71,8 +76,7 @@ async function measureAll(): Promise<Pairs[]> {
     say(`Round ${rounds.length + 1} of ${ROUNDS} ...`);
     rounds.push(await measureRound(node, written, env));
   }
-  say("Emptying buckets of 100,000 and of 1,000,000 versions ...");
-  return [...rounds, await measureDestroy(folder.path)];
+  return [...rounds, await measureBackfill(), await measureDestroy(folder.path)];
 }
 
 /** Measures the variants in turn. */
@@ -165,7 +169,7 @@ function eventOf(name: string, records = 1) {
 
 /** The core alone: calls of S3 and DynamoDB are answered in the process, after DELAY_MS. */
 const FAKED = `
-import { handleEvent } from "./handler.ts";
+import { handleEvent } from ${JSON.stringify(`${ROOT}handler.ts`)};
 const answer = { ContentLength: 2048, ContentType: "text/plain", LastModified: new Date() };
 const bytes = new Uint8Array(2048).fill(97);
 const later = (value) => new Promise((resolve) => setTimeout(resolve, ${DELAY_MS}, value));
@@ -229,21 +233,98 @@ function checked(invocation: Invocation): Invocation {
   throw new Error(`Cannot measure the function: it failed with ${invocation.error}`);
 }
 
-/** Empties buckets of few and of many versions, each in a process of its own. */
+/** What a task's work took, in a process of its own. */
+interface Taken {
+  cpuMs: number;
+  peakMb: number;
+}
+
+/** Runs this file again with another part of it, which prints what it took. */
+async function measurePart(part: keyof typeof PARTS, env: Environment): Promise<Taken> {
+  const { success, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-all", import.meta.filename!, part],
+    env: { ...env, NO_PROXY: "127.0.0.1" },
+    stderr: "inherit",
+  }).output();
+  if (!success) throw new Error(`Cannot measure ${part}: it failed`);
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+/** By name: the parts, which act by the code of the tasks behind AWS_ENDPOINT_URL. */
+const PARTS = {
+  async backfill(clients: Clients): Promise<void> {
+    const { backfillRows } = await import("../tasks/backfill.ts");
+    const { OPTIONS } = await import("../tasks/options.ts");
+    const concurrency = OPTIONS.concurrency.read(undefined);
+    const stack = { ...clients, outputs: OUTPUTS, flags: "" };
+    const { ok } = await backfillRows(stack, { prefix: "", dryRun: false, concurrency });
+    if (!ok) throw new Error("some objects failed");
+  },
+  async destroy({ s3 }: Clients): Promise<void> {
+    const { emptyBucket } = await import("../tasks/bucket.ts");
+    await emptyBucket(s3, "bucket");
+  },
+};
+
+const OUTPUTS = {
+  s3_bucket_name: "uploads",
+  dynamodb_table_name: "files",
+  lambda_function_name: "function",
+  filter_prefix: "",
+  filter_suffix: "",
+  aws_region: "us-east-1",
+} as Outputs;
+
+async function runPart(part: keyof typeof PARTS): Promise<void> {
+  const { clientsOf } = await import("../tasks/target.ts");
+  const clients = clientsOf({ local: true, ca: Deno.env.get("CERTIFICATE") }, "us-east-1");
+  const startCpu = process.cpuUsage();
+  let peakMb = 0;
+  const look = () => peakMb = Math.max(peakMb, Deno.memoryUsage().rss / 1e6);
+  setInterval(look, 50);
+  await PARTS[part](clients);
+  look();
+  const { user, system } = process.cpuUsage(startCpu);
+  console.log(JSON.stringify({ cpuMs: (user + system) / 1000, peakMb } satisfies Taken));
+  Deno.exit(); // connections stay open
+}
+
+/** Runs `backfill` against services that answer at once. @throws {Error} an object has no row then */
+export async function runBackfill(holding: Holding): Promise<{ taken: Taken; counts: Counts }> {
+  await using folder = await temporaryFolder();
+  await using services = await startServices(folder.path, holding);
+  const taken = await measurePart("backfill", { ...services.env, CERTIFICATE: services.ca });
+  const counts = await services.counts();
+  if (counts.rows !== holding.objects) {
+    throw new Error(`backfill recorded ${counts.rows} of ${holding.objects} objects`);
+  }
+  return { taken, counts };
+}
+
+async function measureBackfill(): Promise<Pairs> {
+  const [few, many] = [10_000, 100_000];
+  say(`Backfilling ${few} and ${many} objects ...`);
+  const { taken: less } = await runBackfill({ objects: few, recorded: false });
+  const { taken: more } = await runBackfill({ objects: many, recorded: false });
+  return {
+    backfill: [1000 * more.cpuMs / many, 1000 * less.cpuMs / few],
+    backfillMemory: [more.peakMb, less.peakMb],
+  };
+}
+
 async function measureDestroy(folder: string): Promise<Pairs> {
   const [few, many] = [100_000, 1_000_000];
-  const less = await measureEmptying(folder, few);
-  const more = await measureEmptying(folder, many);
+  say(`Emptying buckets of ${few} and ${many} versions ...`);
+  const less = await emptyFake(folder, few);
+  const more = await emptyFake(folder, many);
   return {
     emptying: [1000 * more.cpuMs / many, 1000 * less.cpuMs / few],
     emptyingMemory: [more.peakMb, less.peakMb],
   };
 }
 
-async function measureEmptying(
-  folder: string,
-  versions: number,
-): Promise<{ cpuMs: number; peakMb: number }> {
+/** Empties a fake bucket of so many versions, as `destroy` does. */
+async function emptyFake(folder: string, versions: number): Promise<Taken> {
   const certificate = await makeCertificate(folder);
   const bucket = fakeBucket(versions);
   const server = createServer(certificate, async (request, response) => {
@@ -256,36 +337,18 @@ async function measureEmptying(
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   try {
     const { port } = server.address() as AddressInfo;
-    const { success, stdout } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "--allow-all", import.meta.filename!, "empty"],
-      env: {
-        AWS_ENDPOINT_URL: `https://127.0.0.1:${port}`,
-        AWS_ACCESS_KEY_ID: "fake",
-        AWS_SECRET_ACCESS_KEY: "fake",
-        CERTIFICATE: certificate.cert,
-      },
-      stderr: "inherit",
-    }).output();
-    if (!success || bucket.left() > 0) throw new Error(`${bucket.left()} versions are left`);
-    return JSON.parse(new TextDecoder().decode(stdout));
+    const taken = await measurePart("destroy", {
+      AWS_ENDPOINT_URL: `https://127.0.0.1:${port}`,
+      AWS_ACCESS_KEY_ID: "fake",
+      AWS_SECRET_ACCESS_KEY: "fake",
+      CERTIFICATE: certificate.cert,
+    });
+    if (bucket.left() > 0) throw new Error(`${bucket.left()} versions are left`);
+    return taken;
   } finally {
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   }
-}
-
-/** The process that is measured: it empties the bucket behind AWS_ENDPOINT_URL, as `destroy` does. */
-async function empty(): Promise<void> {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
-  const { clientsOf } = await import("../tasks/target.ts");
-  const { s3 } = clientsOf({ local: true, ca: Deno.env.get("CERTIFICATE") }, "us-east-1");
-  let peakMb = 0;
-  const timer = setInterval(() => peakMb = Math.max(peakMb, Deno.memoryUsage().rss / 1e6), 50);
-  const startCpu = process.cpuUsage();
-  await emptyBucket(s3, "bucket");
-  const { user, system } = process.cpuUsage(startCpu);
-  clearInterval(timer);
-  console.log(JSON.stringify({ cpuMs: (user + system) / 1000, peakMb }));
 }
 
 /** A bucket of versions, whose keys are as long as those of many buckets. */
@@ -350,10 +413,15 @@ function median(figures: number[]): number {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-if (Deno.args[0] === "empty") await empty();
-else if (import.meta.main) {
+async function main(): Promise<number> {
   const rows = toRows(await measureAll());
   const head = ["median", "here", "beside", "ratio", "at most", ""];
   console.log(toTable([head, ...rows.map(({ cells }) => cells)], [1, 3, 4]).join("\n"));
-  Deno.exit(rows.every(({ isMet }) => isMet) ? 0 : 1);
+  return rows.every(({ isMet }) => isMet) ? 0 : 1;
+}
+
+if (import.meta.main) {
+  const [part] = Deno.args;
+  if (part === "backfill" || part === "destroy") await runPart(part);
+  else Deno.exit(await main());
 }

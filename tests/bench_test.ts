@@ -4,16 +4,15 @@ import assert from "node:assert/strict";
 import { permittedTest } from "./fixtures.ts";
 
 permittedTest("a backfill lists a bucket once, and sends 125 objects at once", async () => {
-  const { measure } = await import("./bench_backfill.ts");
-  const { taken, counts } = await measure({ objects: 2500, recorded: true });
-  assert.equal(taken.objects, 2500);
+  const { runBackfill } = await import("./bench.ts");
+  const { counts } = await runBackfill({ objects: 2500, recorded: true });
   const { listings, others, runs } = counts;
   assert.deepEqual({ listings, others, runs }, { listings: 3, others: 0, runs: 20 });
 });
 
 permittedTest("a backfill sends as much at once as Lambda takes, over TLS", async () => {
-  const { measure } = await import("./bench_backfill.ts");
-  const { counts } = await measure({ objects: 10_000, recorded: false, takes: 9, runMs: 400 });
+  const { runBackfill } = await import("./bench.ts");
+  const { counts } = await runBackfill({ objects: 10_000, recorded: false, takes: 9, runMs: 400 });
   const { runs, mostRuns, throttled } = counts;
   assert.deepEqual([runs, mostRuns], [80, 9]); // it begins with 8
   assert.ok(throttled > 0 && throttled < runs / 2, `${throttled} of ${runs} throttled`);
