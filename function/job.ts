@@ -193,8 +193,9 @@ async function recordObject(
     ...toRow({ ...upload, versionId, timestamp }, answer, bytes, toIso(outside.now())),
     last_modified: timestamp,
   };
-  const outcome = await putBackfillRow(row, { seen, dryRun: dryRun === "true" }, outside);
-  return { outcome, line: { ...toLogFields(row), object: fact } };
+  const put = await putBackfillRow(row, { seen, dryRun: dryRun === "true" }, outside);
+  if (typeof put === "string") return { outcome: put };
+  return { outcome: "written", line: { ...toLogFields(put), object: fact } };
 }
 
 function ignored(why: string): Outcome {

@@ -131,16 +131,16 @@ async function findBackfilled(row: Row, createdMs: number, table: Table): Promis
 }
 
 /**
- * Puts a backfill's row, whose `timestamp` does not count, unless its version has a row.
+ * Puts a backfill's row, whose `timestamp` is set here, unless its version has a row.
  *
  * @param seen the key's rows, if they have just been looked for
- * @returns "missing" in a dry run: it would be written
+ * @returns the row that is written; "missing" in a dry run: it would be
  */
-export async function putBackfillRow(
-  row: Row & { last_modified: string },
+export async function putBackfillRow<R extends Row & { last_modified: string }>(
+  row: R,
   { seen, dryRun }: { seen?: Identity[]; dryRun: boolean },
   table: Table,
-): Promise<"written" | "unchanged" | "missing"> {
+): Promise<R | "unchanged" | "missing"> {
   const createdMs = Date.parse(row.last_modified);
   let rows = seen ?? await findRows(row, createdMs, table);
   for (let tries = 0; tries < MOST_TRIES; tries++) {
@@ -150,12 +150,12 @@ export async function putBackfillRow(
       return "unchanged";
     }
     if (dryRun) return "missing";
-    const timestamp = freeTime(createdMs, rows);
-    const isPut = await putRow({ ...row, timestamp }, table) === "written";
+    const put = { ...row, timestamp: freeTime(createdMs, rows) };
+    const isPut = await putRow(put, table) === "written";
     rows = await findRows(row, createdMs, table);
     if (!isPut) continue; // another version has taken that time meanwhile, or this one its row
     const kept = await keepOne(rows.filter((found) => isSameVersion(found, row)), table);
-    return kept === undefined || kept.timestamp === timestamp ? "written" : "unchanged";
+    return kept === undefined || kept.timestamp === put.timestamp ? put : "unchanged";
   }
   throw cannot("write the row of", objectOf(row), "others took every time that was free");
 }

@@ -97,9 +97,12 @@ Deno.test("F90 handleJob() makes a task of either schema a backfill's row", asyn
       assert.equal(rowToPut(rows[0]).ConditionExpression, "attribute_not_exists(file_key)");
       const look = "QUERY a +/ü.txt 2026-01-02T03:04:00.000000Z to 9 up";
       assert.deepEqual(aws, ["GET a +/ü.txt v1", look, "PUT a +/ü.txt", look]);
-      assert.deepEqual(log.map(({ outcome, file_key }) => [outcome, file_key]), [
-        ["written", row.file_key],
-      ]);
+      assert.deepEqual(
+        log.map(({ outcome, file_key, event_time }) => [outcome, file_key, event_time]),
+        [
+          ["written", row.file_key, ROW_TIME],
+        ],
+      );
     });
   }
 });
