@@ -150,18 +150,23 @@ async function recordAll(backfill: Backfill, tasks: Task[]): Promise<void> {
 
 /** Invokes the function once, counts its results, and returns the tasks to try again. */
 async function recordOnce(backfill: Backfill, tasks: Task[], isLast: boolean): Promise<Task[]> {
-  const { stack, report } = backfill;
-  const results = await invokeOnce(backfill, tasks);
+  const { stack, report, pace } = backfill;
+  const beganMs = performance.now();
+  const { results, attempts } = await invokeOnce(backfill, tasks);
   const again: Task[] = [];
   for (const task of tasks) {
     const { resultCode, resultString } = results.get(task.taskId) ?? NO_RESULT;
-    if (resultCode === "TemporaryFailure" && !isLast) again.push(task);
+    if (isTemporary({ resultCode }) && !isLast) again.push(task);
     else if (resultCode !== "Succeeded") {
       report.failures.push({ key: decodeKey(task.s3Key), reason: resultString });
     } else if (resultString === "ignored: customer-encrypted" && task.s3VersionId === null) {
       again.push({ ...task, s3VersionId: await versionIdOf(stack, decodeKey(task.s3Key)) });
     } else count(report, resultString);
   }
+  // The SDK repeats a throttled call by itself: only the number of its attempts tells.
+  const isTooMuch = attempts > 1 || results.values().some(isTemporary);
+  if (isTooMuch) pace.throttled(beganMs);
+  else pace.ended();
   const { written, unchanged, ignored, failures } = report;
   const ignoredCount = Object.values(ignored).reduce((sum, each) => sum + each, 0);
   report.objects = written + unchanged + ignoredCount + failures.length;
@@ -173,12 +178,16 @@ const NO_RESULT: Omit<TaskResult, "taskId"> = {
   resultString: "the function told no result of it",
 };
 
+/** What comes of throttling, by Lambda, S3 or DynamoDB, and of time-outs. */
+function isTemporary({ resultCode }: Pick<TaskResult, "resultCode">): boolean {
+  return resultCode === "TemporaryFailure";
+}
+
 /** The result of each task. A run that was refused, or failed, is a temporary failure of all. */
 async function invokeOnce(
-  { stack, pace, userArguments }: Backfill,
+  { stack, userArguments }: Backfill,
   tasks: Task[],
-): Promise<Map<string, Omit<TaskResult, "taskId">>> {
-  const beganMs = performance.now();
+): Promise<{ results: Map<string, Omit<TaskResult, "taskId">>; attempts: number }> {
   const invocation: Invocation = {
     invocationSchemaVersion: "2.0",
     invocationId: crypto.randomUUID(),
@@ -186,14 +195,11 @@ async function invokeOnce(
     tasks,
   };
   const { answer, failure, attempts } = await invokeForAnswer(stack, invocation);
-  // The SDK repeats a throttled call ten times by itself: only the number of its attempts tells.
-  if (attempts > 1 || failure?.errorType === "TooManyRequestsException") pace.throttled(beganMs);
-  else pace.ended();
-  if (failure === undefined) {
-    return new Map((answer as JobAnswer).results.map((result) => [result.taskId, result]));
-  }
-  const result = { ...NO_RESULT, resultString: toReason(failure) };
-  return new Map(tasks.map(({ taskId }) => [taskId, result]));
+  const failed = failure && { ...NO_RESULT, resultString: toReason(failure) };
+  const each = failed === undefined
+    ? (answer as JobAnswer).results
+    : tasks.map(({ taskId }) => ({ taskId, ...failed }));
+  return { results: new Map(each.map((result) => [result.taskId, result])), attempts };
 }
 
 /** Of an object under a customer's key (SSE-C) S3 tells the version in a listing of versions alone. */

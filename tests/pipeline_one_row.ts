@@ -23,7 +23,7 @@ import { timeless } from "./pipeline_operate.ts";
 /** With it, what is older than a second is late, and than two seconds, old enough for a backfill. */
 const ON_TIME_MS = "1000";
 
-const BACKFILL = { prefix: "", dryRun: false, concurrency: 4 };
+const BACKFILL = { prefix: "", dryRun: false, concurrency: 1 };
 
 export const ONE_ROW: Steps<Deployed> = {
   "backfill leaves what is younger than ten minutes to its event": async (deployed) => {
