@@ -42,7 +42,7 @@ function uriOf(bucket: string): string {
  * What a text may stand for, first the key that it is: a URI of this bucket, a path with a slash before
  * it, a key as URLs and events have it, or one in the other Unicode form.
  */
-export function readingsOf(text: string, bucket: string): string[] {
+function readingsOf(text: string, bucket: string): string[] {
   const key = text.startsWith(uriOf(bucket)) ? text.slice(uriOf(bucket).length) : text;
   const plain = [key, key.replace(/^\/+/, "")];
   const decoded = plain.flatMap((each) => [each, decode(each), decode(each.replaceAll("+", " "))]);
