@@ -19,8 +19,9 @@ const NOT_MUTATED = ["lambda.ts", "warm_up.ts"];
 
 const WORKERS = navigator.hardwareConcurrency;
 
-/** A worker that does not answer for so long is in an endless loop. */
-const DEADLINE_MS = 60_000;
+/** A worker that takes so many times as long as without a mutant is in an endless loop. */
+const MOST_TIMES = 10;
+const SURVEY_DEADLINE_MS = 600_000;
 
 interface Outcome {
   mutant: Mutant;
@@ -37,7 +38,7 @@ async function functionFiles(): Promise<string[]> {
 /** The function's own tests: those that import its files and no task's. */
 async function testFiles(): Promise<string[]> {
   const names = (await namesIn(join(ROOT, "tests"))).filter((name) =>
-    name.endsWith("_test.ts") || name === "properties.ts"
+    /(_test|properties)\.ts$/.test(name)
   );
   const files = ["handler_test.ts", ...names.map((name) => `tests/${name}`)];
   const texts = await Promise.all(files.map((file) => Deno.readTextFile(join(ROOT, file))));
@@ -87,20 +88,23 @@ async function bundle(
 }
 
 /** A worker that has loaded the bundle and run its tests. */
-async function startWorker(url: string): Promise<{ worker: Worker; survey: Survey }> {
+async function startWorker(
+  url: string,
+): Promise<{ worker: Worker; survey: Survey; deadlineMs: number }> {
+  const startMs = performance.now();
   const worker = new Worker(new URL("mutate_worker.ts", import.meta.url), { type: "module" });
-  const answer = await ask(worker, { bundle: url }, 10 * DEADLINE_MS);
+  const answer = await ask(worker, { bundle: url }, SURVEY_DEADLINE_MS);
   if (answer === undefined || !("survey" in answer)) throw new Error("The tests do not end");
   const { survey } = answer;
   if (survey.failure) throw new Error(`A test fails without a mutant: ${survey.failure}`);
-  return { worker, survey };
+  return { worker, survey, deadlineMs: MOST_TIMES * (performance.now() - startMs) };
 }
 
 /** The worker's answer; undefined if it does not come in time. */
 function ask(
   worker: Worker,
   question: Question,
-  deadlineMs = DEADLINE_MS,
+  deadlineMs: number,
 ): Promise<Answer | undefined> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => resolve(undefined), deadlineMs);
@@ -127,13 +131,13 @@ async function tryAll(url: string, mutants: Mutant[]): Promise<Outcome[]> {
     const leftTime = toDuration(eachMs * (mutants.length - outcomes.length));
     say(`${outcomes.length} of ${mutants.length}, of which ${survive} survive; ${leftTime} left`);
   });
-  await Promise.all(started.map(async ({ worker }) => {
+  await Promise.all(started.map(async ({ worker, deadlineMs }) => {
     for (const mutant of left) {
       if (!reached.has(mutant.id)) {
         outcomes.push({ mutant, state: "not reached" });
         continue;
       }
-      const answer = await ask(worker, { id: mutant.id });
+      const answer = await ask(worker, { id: mutant.id }, deadlineMs);
       if (answer === undefined) { // it hangs, and so does its worker
         worker.terminate();
         ({ worker } = await startWorker(url));
