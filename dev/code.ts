@@ -84,7 +84,7 @@ async function putBack(
   const remedy = `${denoTask(target, "deploy")} deploys this folder's code for good`;
   try {
     using _lock = await lockWorkspace(workspace);
-    const recorded = await deployedCode(workspace);
+    const recorded = await deployedCode(workspace, { always: true });
     const { CodeSha256, LastUpdateStatus } = await readCode(stack);
     if (CodeSha256 === recorded && LastUpdateStatus !== "InProgress") return;
     if (recorded !== deployed.sha256) {

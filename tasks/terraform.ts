@@ -244,9 +244,9 @@ export async function pullState(workspace: string, { always = false } = {}): Pro
   return parseState((await terraform(workspace, ["state", "pull"], options)).stdout);
 }
 
-/** The SHA-256 of the code that Terraform deployed last, in base64. */
-export async function deployedCode(workspace: string): Promise<string> {
-  const { resources } = await pullState(workspace, { always: true });
+/** The SHA-256 of the code that Terraform deployed last, in base64. `always`: even after Ctrl-C. */
+export async function deployedCode(workspace: string, { always = false } = {}): Promise<string> {
+  const { resources } = await pullState(workspace, { always });
   const fn = resources.find(({ address }) => address === FUNCTION_ADDRESS);
   return String(fn?.attributes.source_code_hash ?? "");
 }

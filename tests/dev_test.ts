@@ -296,6 +296,13 @@ const BUILDS: Record<
       1,
     );
     assert.equal(await save(() => Deno.utime(preview, new Date(0), new Date(0))), 1); // as git does
+    const slowly = async () => {
+      for (let part = 0; part < 20; part++) {
+        await Deno.writeTextFile(handler, "// more\n", { append: true });
+        await pause(30);
+      }
+    };
+    assert.ok(await save(slowly) < 4, "half a file was taken for a save");
     assert.equal(await save(() => Deno.remove(preview)), 1);
     assert.equal(await save(() => Deno.writeTextFile(join(folder, "notes.txt"), "x")), 0);
     assert.equal(await save(() => Deno.writeTextFile(join(folder, "handler_test.ts"), "x")), 0);
@@ -342,7 +349,7 @@ permittedTest(
       await using copy = await copyOfCode();
       const target = targetOf({ env: "team", local: false });
       const { url, close } = await startDev(stack, target, copy.path, { code: false });
-      await Deno.writeTextFile(join(copy.path, "handler.ts"), "export const saved = 1;");
+      await Deno.writeTextFile(join(copy.path, "handler.ts"), "console.log(1);", { append: true });
       const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
       const feed = await fetch(new URL("/feed", url), { headers });
       await pause(500);

@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { zipOf } from "../tasks/build.ts";
+import { updateCode } from "../tasks/function.ts";
 import { ROOT } from "../tasks/shell.ts";
 import type { Report } from "../tasks/verify.ts";
 import {
@@ -143,6 +145,8 @@ export function deployTwin(deployed: Deployed): WithTwin {
 }
 
 /** Two stacks with the same variables, and two deploys of one. */
+const NOT_DEPLOYED = "the function runs code that was not deployed";
+
 export const DEPLOY_TWICE: Steps<WithTwin> = {
   "two clones with the same variables live side by side": async (deployed) => {
     const applied = await deployed.twin;
@@ -159,7 +163,14 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
     assert.ok(await failedMessage(deployed));
   },
 
-  "a backfill waits while a deploy changes the stack": async (deployed) => {
+  "code that was left by a dev that was killed is named by status": async (deployed) => {
+    await updateCode(deployed.root, zipOf(new TextEncoder().encode("left")));
+    const { code, stdout } = await task(deployed, "status");
+    assert.equal(code, 1);
+    assert.match(stdout, new RegExp(`^WRONG: since \\S+ ${NOT_DEPLOYED}.* puts it right$`, "m"));
+  },
+
+  "deploy puts that right, and a backfill waits meanwhile": async (deployed) => {
     let backfill: Promise<Ended> | undefined;
     const deploy = await runTask(
       ["deploy", ...optionsOf(deployed.target), "--yes"],
@@ -171,6 +182,7 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
       },
     );
     assert.equal(deploy.code, 0, deploy.stderr);
+    assert.match(deploy.stderr, new RegExp(`^Note: since \\S+ ${NOT_DEPLOYED}`, "m"));
     const { code, stderr } = await backfill!;
     assert.equal(code, 0, stderr);
     const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
