@@ -112,7 +112,7 @@ export const INTERRUPTED: Steps<Remote> = {
     const { clone: folder, root } = remote;
     const { name } = await stateNow(remote);
     await damageState(remote);
-    const optIn = 2; // of batch_backfill
+    const optIn = 1; // batch_backfill's role
     assert.equal((await findNamed(root, name!)).length, NAMED.length - optIn);
     const words = ["destroy", "--yes"];
     const removed = /Destruction complete/;
