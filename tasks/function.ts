@@ -9,6 +9,7 @@ import {
 import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import { isObject, type Upload } from "../handler.ts";
+import { LONGEST_RUN_MS } from "./proxy.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { toDuration, visible } from "./terminal.ts";
@@ -27,9 +28,6 @@ export interface RunFailure {
   /** The lines of the stack. */
   trace?: string[];
 }
-
-/** Lambda ends a run after 15 minutes; its start comes before. */
-export const LONGEST_RUN_MS = 930_000;
 
 /** A run for a few files takes seconds, or hangs: the stand-in lets a function start for ever. */
 export const SHORT_RUN_MS = 60_000;

@@ -54,8 +54,8 @@ const ANSWER_MS = 30_000;
 /** A body is sent at least so fast: uploads go over slow lines, several at a time. */
 const SLOW_BYTES_A_MS = 10;
 
-/** Each wait has its limit, and the SDK tries again: an answer that stops half-way has the longest. */
-const SILENT_MS = 300_000;
+/** An invocation is answered at its end: Lambda ends a run after 15 minutes; its start comes before. */
+export const LONGEST_RUN_MS = 930_000;
 
 /**
  * How the AWS clients send their requests. The proxy is decided for each host, since NO_PROXY may
@@ -75,7 +75,7 @@ export function requestHandler(
       httpsAgent,
       connectionTimeout: connectMs,
       throwOnRequestTimeout: true,
-      socketTimeout: Math.max(answerMs, SILENT_MS),
+      socketTimeout: LONGEST_RUN_MS, // of an answer that stops half-way, too
     });
   const straight = makeHandler(new Agent(settings));
   const { HTTPS_PROXY } = proxyVariables(environment);
@@ -87,10 +87,11 @@ export function requestHandler(
     }),
   );
   const handle: NodeHttpHandler["handle"] = (request, options) => {
-    const { protocol, hostname, headers } = request;
+    const { protocol, hostname, path, headers } = request;
     const isProxied = protocol === "https:" && getProxyForUrl(`https://${hostname}`);
     const bytes = Number(headers["content-length"] ?? 0);
-    const requestTimeout = answerMs + bytes / SLOW_BYTES_A_MS;
+    const workMs = path.endsWith("/invocations") ? LONGEST_RUN_MS : answerMs;
+    const requestTimeout = workMs + bytes / SLOW_BYTES_A_MS;
     return (isProxied ? proxied : straight).handle(request, { ...options, requestTimeout });
   };
   return {

@@ -11,7 +11,6 @@ import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient } from "@aws-sdk/client-sts";
 import { denoTask } from "./commands.ts";
 import * as credentials from "./credentials.ts";
-import { LONGEST_RUN_MS } from "./function.ts";
 import { findGone } from "./gone.ts";
 import { requestHandler } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
@@ -198,25 +197,22 @@ export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
   return { ...clientsOf(target, outputs.aws_region), outputs, flags: target.flags };
 }
 
-/** What every client of a region needs to know; `answerMs` is how long an answer may take. */
-export function configOf(
-  { local, ca }: Pick<OpenTarget, "local" | "ca">,
-  region: string,
-  answerMs?: number,
-) {
+/** What every client of a region needs to know. */
+export function configOf({ local, ca }: Pick<OpenTarget, "local" | "ca">, region: string) {
   const trusted = local ? ca : readTrusted();
-  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject(), { answerMs }) };
+  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
 }
 
 export function clientsOf(target: Pick<OpenTarget, "local" | "ca">, region: string): Clients {
   const config = configOf(target, region);
-  const maxAttempts = 10; // only throttling fails so often; each try waits longer
+  // Only throttling fails so often; each try waits longer.
+  const patient = { ...config, maxAttempts: 10 };
   const clients = {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),
-    lambda: new LambdaClient({ ...configOf(target, region, LONGEST_RUN_MS), maxAttempts }),
+    lambda: new LambdaClient(patient),
     sqs: new SQSClient(config),
-    logs: new CloudWatchLogsClient({ ...config, maxAttempts }),
+    logs: new CloudWatchLogsClient(patient),
     cloudwatch: new CloudWatchClient(config),
     iam: new IAMClient(config),
     sts: new STSClient(config),

@@ -164,6 +164,31 @@ permittedTest("a server or a proxy that never answers is given up", async () => 
   }
 });
 
+permittedTest("a run of the function is waited for, however long it takes", async () => {
+  const { requestHandler } = await import("../tasks/proxy.ts");
+  const { GetFunctionCommand, InvokeCommand, LambdaClient } = await import(
+    "@aws-sdk/client-lambda"
+  );
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  await using server = Deno.serve(options, async () => {
+    await new Promise((resolve) => setTimeout(resolve, 900));
+    return Response.json({});
+  });
+  const lambda = new LambdaClient({
+    region: "us-east-1",
+    endpoint: `http://127.0.0.1:${server.addr.port}`,
+    credentials: { accessKeyId: "a", secretAccessKey: "b" },
+    maxAttempts: 1,
+    requestHandler: requestHandler(undefined, {}, { answerMs: 300 }),
+  });
+  const FunctionName = "fn";
+  await lambda.send(new InvokeCommand({ FunctionName }));
+  await assert.rejects(lambda.send(new GetFunctionCommand({ FunctionName })), {
+    name: "TimeoutError",
+  });
+  lambda.destroy();
+});
+
 permittedTest(
   "a call that waits ends soon after Ctrl-C, and one that begins then does not",
   async () => {
