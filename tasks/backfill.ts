@@ -139,7 +139,7 @@ async function recordAll(backfill: Backfill, tasks: Task[]): Promise<void> {
   let left = tasks;
   let pauseMs = backfill.firstPauseMs;
   for (let tries = 1;; tries++, pauseMs *= 4) {
-    left = await recordOnce(backfill, left, tries === MOST_TRIES);
+    left = await recordOnce(backfill, left, tries >= MOST_TRIES);
     if (left.length === 0 || interrupted.aborted) return;
     // Not all again at the same moment. Ctrl-C ends the pause: the objects are left for next time.
     await pause(pauseMs * (0.5 + Math.random() / 2)).catch((error) => {
