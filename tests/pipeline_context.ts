@@ -214,6 +214,11 @@ export async function setEnvironment(
   return before;
 }
 
+/** From now on events are late after a second, and objects old enough for a backfill after two. */
+export async function settleAtOnce(deployed: Deployed): Promise<void> {
+  await setEnvironment(deployed, { ON_TIME_MS: "1000" });
+}
+
 /** An S3 event record of the stack's bucket. */
 export function recordOf({ bucket }: Deployed, object: EventObject, eventTime?: string) {
   return toRecord(bucket, object, eventTime);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { PutObjectCommand } from "@aws-sdk/client-s3";
-import { BACKFILLED } from "../function/one_row.ts";
+import { BACKFILLED, ON_TIME_MS } from "../function/one_row.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { backfillRows } from "../tasks/backfill.ts";
 import { deleteRow, type Item, queryRows } from "../tasks/rows.ts";
@@ -14,14 +14,12 @@ import {
   recordOfRow,
   rowsBelow,
   setEnvironment,
+  settleAtOnce,
   type Steps,
   task,
   waitFor,
 } from "./pipeline_context.ts";
 import { timeless } from "./pipeline_operate.ts";
-
-/** With it, what is older than a second is late, and than two seconds, old enough for a backfill. */
-const ON_TIME_MS = "1000";
 
 const BACKFILL = { prefix: "", dryRun: false, concurrency: 1 };
 
@@ -38,7 +36,7 @@ export const ONE_ROW: Steps<Deployed> = {
 
   // From two machines: nothing keeps these runs apart but the function.
   "F97 F98 events and backfills that meet leave each version its event's row": async (deployed) => {
-    await setEnvironment(deployed, { ON_TIME_MS });
+    await settleAtOnce(deployed);
     const before = await uploadedRows(deployed);
     const lost = before.slice(0, 100);
     await forEachParallel(lost, 8, (row) => deleteRow(deployed.root, row));
@@ -97,6 +95,7 @@ export const ONE_ROW: Steps<Deployed> = {
     assert.deepEqual([event_name, version_id, file_size], [BACKFILLED, VersionId, 4]);
     await invokeWith(deployed, [recordOfRow(deployed, own)]);
     assert.deepEqual(timeless(await rows()), timeless([own]));
+    await setEnvironment(deployed, { ON_TIME_MS: String(ON_TIME_MS) });
   },
 };
 

@@ -24,6 +24,7 @@ import {
   recordOf,
   recordOfRow,
   rowsBelow,
+  settleAtOnce,
   type Steps,
   task,
   waitFor,
@@ -122,6 +123,7 @@ export const OPERATE: Steps<Recorded> = {
   "backfill, stopped in the middle and run again: a row each": async (deployed) => {
     const { loaded } = deployed;
     const backfill = ["backfill", "--json", "--prefix", "load/"] as const;
+    await settleAtOnce(deployed);
     await forgetLoaded(deployed);
     const dry = await task(deployed, "backfill", "--json", "--prefix", "load/1", "--dry-run");
     assert.equal(dry.code, 0, dry.stderr);
