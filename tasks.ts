@@ -153,7 +153,7 @@ export const TASKS = {
   }),
   dev: task({
     does: "Watch it on a page, and run what you save within seconds",
-    options: ["env", "local", "code", "yes", "open"],
+    options: ["env", "local", "code", "yes", "open", "port"],
     afterCtrlC: () => "the function's code is what the last line says",
     run: devTask,
   }),
@@ -337,10 +337,11 @@ async function backfillTask(
 
 /** On the stand-in, deploys first if nothing is there. */
 async function devTask(
-  { open, code, yes, ...where }: Values<"env" | "local" | "code" | "yes" | "open">,
+  { open, port, code, yes, ...where }: Values<"env" | "local" | "code" | "yes" | "open" | "port">,
 ): Promise<void> {
   const { dev } = await import("./dev/dev.ts");
-  const watch = () => withStack(where, (stack, target) => dev(stack, target, { open, code, yes }));
+  const watch = () =>
+    withStack(where, (stack, target) => dev(stack, target, { open, port, code, yes }));
   try {
     await watch();
   } catch (error) {

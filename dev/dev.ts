@@ -1,14 +1,13 @@
 /** Dev: a page to watch the pipeline, and a loop that runs what is saved. */
 
-import { join } from "node:path";
 import * as esbuild from "esbuild";
 import { denoTask } from "../tasks/commands.ts";
-import { temporaryFolder } from "../tasks/files.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { interrupted } from "../tasks/signals.ts";
 import { lockWorkspace, type Stack, type Target } from "../tasks/target.ts";
 import { plural, say } from "../tasks/terminal.ts";
+import { openPage, printAddress } from "./address.ts";
 import { Board } from "./board.ts";
 import { confirmCode, runSaved, sayStray } from "./code.ts";
 import { serve } from "./server.ts";
@@ -25,14 +24,14 @@ export interface Dev {
 export async function dev(
   stack: Stack,
   target: Target,
-  { open, code, yes }: { open: boolean; code: boolean; yes: boolean },
+  { open, port, code, yes }: { open: boolean; port: number; code: boolean; yes: boolean },
 ) {
   if (code && !target.local) await confirmCode(stack, { yes });
   const runs = code || target.local;
   await sayStray(stack, target);
-  const running = await startDev(stack, target, ROOT, { code: runs });
+  const running = await startDev(stack, target, ROOT, { code: runs, port });
   try {
-    console.log(`Page: ${running.url}`);
+    printAddress(running.url);
     say(
       runs
         ? "Save handler.ts or a file of function/ to run it; Ctrl-C ends this"
@@ -53,11 +52,11 @@ export async function startDev(
   stack: Stack,
   target: Target,
   folder: string,
-  { code }: { code: boolean },
+  { code, port }: { code: boolean; port: number },
 ): Promise<Dev> {
   const { workspace, place } = target;
   const board = new Board(stack, place);
-  const server = await serve(board, { replay: (key) => replay(stack, workspace, key) });
+  const server = await serve(board, { replay: (key) => replay(stack, workspace, key) }, port);
   const saved = code
     ? await runSaved(stack, target, folder, (...told) => board.setCode(...told))
     : undefined;
@@ -95,29 +94,3 @@ export async function replay(stack: Stack, workspace: string, key?: string): Pro
   const outcome = failed === 0 ? "none failed" : `${failed} failed: ${reasons}`;
   return `${plural(replayed, "event")} replayed, ${outcome}; ${left.visible} left in the queue.`;
 }
-
-/** Opens the browser by a file that only this user can read: others see a program's arguments. */
-async function openPage(url: string): Promise<AsyncDisposable> {
-  const folder = await temporaryFolder();
-  const file = join(folder.path, "page.html");
-  const page = `<meta http-equiv="refresh" content="0; url=${url}">`;
-  await Deno.writeTextFile(file, page, { mode: 0o600 });
-  const [program, ...args] = OPENERS[Deno.build.os] ?? ["xdg-open"];
-  try {
-    const command = new Deno.Command(program, {
-      args: [...args, file],
-      stdin: "null",
-      stdout: "null",
-      stderr: "null",
-    });
-    command.spawn().unref();
-  } catch {
-    say(`No browser could be opened with ${program}: open the address above`);
-  }
-  return folder;
-}
-
-const OPENERS: Partial<Record<typeof Deno.build.os, string[]>> = {
-  darwin: ["open"],
-  windows: ["cmd", "/c", "start", ""],
-};

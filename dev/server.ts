@@ -6,6 +6,7 @@ import * as esbuild from "esbuild";
 import { letsThrough, unquoted } from "../handler.ts";
 import { PART_BYTES } from "../tasks/check_file.ts";
 import type { Stack } from "../tasks/target.ts";
+import { say, UserError } from "../tasks/terminal.ts";
 import type { Board } from "./board.ts";
 import type { Message, Uploaded } from "./messages.ts";
 
@@ -40,6 +41,12 @@ const HEADERS = {
   "cache-control": "no-store",
 };
 
+/** Names that lead to this machine's own address wherever they are asked for. */
+const OWN_HOST = /^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/;
+
+/** The next ports that are tried where one is taken. */
+const TRIED_PORTS = 20;
+
 /** S3 takes 10,000 parts; four at a time are in memory. */
 const MOST_PARTS = 9000;
 
@@ -59,25 +66,16 @@ export interface Actions {
   replay(key?: string): Promise<string>;
 }
 
-/** Starts the server on a free port. */
-export async function serve(board: Board, actions: Actions): Promise<Server> {
+/** Starts the server on a port, or on the next free one. @throws {UserError} none is free */
+export async function serve(board: Board, actions: Actions, port: number): Promise<Server> {
   const files = await readFiles();
   const token = randomBytes(16).toString("base64url");
   const ending = new AbortController();
-  const server = Deno.serve({
-    hostname: "127.0.0.1",
-    port: 0,
-    onListen: () => {},
-  }, async (request) => {
-    const host = `127.0.0.1:${server.addr.port}`;
-    const refusal = refusalOf(request, host);
-    const response = refusal ?? fileOf(request, files) ??
+  const server = listen(port, async (request) => {
+    const response = refusalOf(request) ?? fileOf(request, files) ??
       (hasToken(request, token)
         ? await answer(request, board, actions, ending.signal).catch(toFailure)
-        : refuse(
-          401,
-          "The token is missing or wrong: open the address that dev printed",
-        ));
+        : refuse(401, "The token is missing or wrong: open the address that dev printed"));
     for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
     return response;
   });
@@ -88,6 +86,22 @@ export async function serve(board: Board, actions: Actions): Promise<Server> {
       await server.shutdown();
     },
   };
+}
+
+function listen(wanted: number, handle: Deno.ServeHandler): Deno.HttpServer<Deno.NetAddr> {
+  for (let port = wanted; port < wanted + TRIED_PORTS && port <= 65_535; port++) {
+    try {
+      const server = Deno.serve({ hostname: "127.0.0.1", port, onListen: () => {} }, handle);
+      if (port !== wanted) say(`Port ${wanted} is taken, so the page is at port ${port}`);
+      return server;
+    } catch (error) {
+      if (error instanceof Deno.errors.PermissionDenied) {
+        throw new UserError(`This user may not open port ${port}: choose another one by --port`);
+      }
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+  throw new UserError(`Port ${wanted} and the next ones are taken: choose another one by --port`);
 }
 
 /** The page's files; its script is turned into JavaScript. */
@@ -102,19 +116,21 @@ async function readFiles(): Promise<Map<string, string>> {
 
 /**
  * Another site's page can make the browser ask here: by a name of its own that leads to 127.0.0.1
- * (then Host is that name), or straight (then Origin or Sec-Fetch-Site tell).
+ * (then Host is that name), or straight (then Origin or Sec-Fetch-Site tell). A forwarded port may be
+ * another number, so Host may have any; but the page's Origin is where the page itself was found.
  */
-function refusalOf(request: Request, host: string): Response | undefined {
+function refusalOf(request: Request): Response | undefined {
   const { headers, method } = request;
-  if (headers.get("host") !== host) return refuse(421, "This server has another name");
+  const host = headers.get("host") ?? "";
+  if (!OWN_HOST.test(host)) return refuse(421, "This server has another name");
   const origin = headers.get("origin");
   const changes = method !== "GET" && method !== "HEAD";
   if (origin === null ? changes : origin !== `http://${host}`) {
     return refuse(403, "Only this server's own page may ask");
   }
-  // A link or the address bar may open the page.
+  // A link or the address bar may open the page, but no frame.
   const site = headers.get("sec-fetch-site");
-  const opens = headers.get("sec-fetch-mode") === "navigate" && !changes;
+  const opens = headers.get("sec-fetch-dest") === "document" && !changes;
   if (site !== null && site !== "same-origin" && site !== "none" && !opens) {
     return refuse(403, "Only this server's own page may ask");
   }

@@ -17,6 +17,9 @@ interface Option<T> {
 /** Events of a backfill at the same time: they keep a core busy. */
 const CONCURRENCY = 50;
 
+/** Of dev's page: the same each time, so that a forwarded one can stay. */
+const PORT = 8421;
+
 const SWITCH = { read: (text: string | undefined) => text !== undefined };
 
 /** Every option of every task. */
@@ -30,6 +33,11 @@ export const OPTIONS = {
   yes: { says: "do it without asking", ...SWITCH },
   code: { says: "on AWS too, make the function run what you save, after asking", ...SWITCH },
   open: { says: "open the page in the browser", ...SWITCH },
+  port: {
+    value: "N",
+    says: `serve the page at port N, ${PORT} by default`,
+    read: (text) => readCount("--port", text, PORT, 65_535),
+  } as Option<number>,
   json: { says: "print JSON", ...SWITCH },
   quick: { says: "leave out Terraform's comparison of each resource with AWS", ...SWITCH },
   keep: { says: "leave the files and their rows there", ...SWITCH },

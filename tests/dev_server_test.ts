@@ -4,16 +4,32 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import type { Stack } from "../tasks/target.ts";
 import { makeBoard, pause, quiet, row } from "./dev_fixtures.ts";
-import { fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import { fakeStack, permittedTest, progressOf, toAttributes } from "./fixtures.ts";
 
 /** Each asks for what it should not get. */
 const ATTACKS: Record<string, (context: ReturnType<typeof openPage>) => void | Promise<void>> = {
   "a name that leads here is another name (DNS rebinding)": async ({ host, ask, bearer }) => {
     const port = host.split(":")[1];
-    for (const name of [`localhost:${port}`, `evil.example:${port}`, "127.0.0.1", `${host}.`]) {
+    const names = ["evil.example", "localhost.evil.example", "localhost.", "127.0.0.1.nip.io"];
+    const addresses = ["0.0.0.0", "127.0.0.2", "[::]", "127.1", "2130706433", "me@127.0.0.1"];
+    for (
+      const name of [...names, ...addresses].map((name) => `${name}:${port}`).concat("", ":80")
+    ) {
       for (const path of ["/", "/feed", "/page.js"]) {
         const { status } = await ask([`GET ${path} HTTP/1.1`, `Host: ${name}`, bearer]);
         assert.equal(status, 421, `${name} ${path}`);
+      }
+    }
+  },
+  "a forwarded port is another number, but the page's own": async ({ ask, bearer }) => {
+    for (const name of ["localhost", "127.0.0.1", "[::1]"]) {
+      for (const host of [name, `${name}:1`, `${name}:65535`]) {
+        const lines = [`Host: ${host}`, bearer];
+        const replay = ["POST /replay HTTP/1.1", ...lines];
+        assert.equal((await ask([...replay, `Origin: http://${host}`])).status, 200, host);
+        for (const origin of [`http://${name}:2`, `https://${host}`, "http://localhost:65534"]) {
+          assert.equal((await ask([...replay, `Origin: ${origin}`])).status, 403, origin);
+        }
       }
     }
   },
@@ -50,8 +66,19 @@ const ATTACKS: Record<string, (context: ReturnType<typeof openPage>) => void | P
         assert.equal(status, 403, `${request} ${origin}`);
       }
     }
-    const site = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"];
-    assert.equal((await ask(["GET /page.js HTTP/1.1", ...own, ...site])).status, 403);
+    for (const site of ["cross-site", "same-site"]) { // another port of this machine is the same site
+      const statusOf = async (mode: string, dest: string) => {
+        const lines = [
+          `Sec-Fetch-Site: ${site}`,
+          `Sec-Fetch-Mode: ${mode}`,
+          `Sec-Fetch-Dest: ${dest}`,
+        ];
+        return (await ask(["GET / HTTP/1.1", ...own, ...lines])).status;
+      };
+      assert.equal(await statusOf("no-cors", "script"), 403);
+      assert.equal(await statusOf("navigate", "iframe"), 403);
+      assert.equal(await statusOf("navigate", "document"), 200, "a link may open the page");
+    }
     // What changes something says where it comes from: a browser always does.
     assert.equal((await ask(["POST /replay HTTP/1.1", ...own])).status, 403);
   },
@@ -95,6 +122,20 @@ function openPage({ host, token }: { host: string; token: string }) {
   const ask = (lines: string[]) => raw(host, lines);
   return { host, token, ask, bearer, own: [`Host: ${host}`, bearer] };
 }
+
+permittedTest("a taken port is told, and the next one is used", async () => {
+  const { stack } = await fakeStack(quiet());
+  await using first = await startServer(stack);
+  const port = Number(first.host.split(":")[1]);
+  let second = "";
+  const said = await progressOf(async () => {
+    await using server = await startServer(stack, port);
+    second = server.host;
+  });
+  const [next] = second.split(":").slice(1).map(Number);
+  assert.ok(next > port && next < port + 20, second);
+  assert.equal(said, `Port ${port} is taken, so the page is at port ${next}\n`);
+});
 
 permittedTest("the page's files have no inline code and nothing from elsewhere", async () => {
   const read = (name: string) => Deno.readTextFile(new URL(`../dev/${name}`, import.meta.url));
@@ -184,13 +225,13 @@ interface Uploads extends ReturnType<typeof openUploads> {
   calls: Awaited<ReturnType<typeof fakeStack>>["calls"];
 }
 
-async function startServer(stack: Stack) {
+async function startServer(stack: Stack, port = 0) {
   const { serve } = await import("../dev/server.ts");
   const esbuild = await import("esbuild");
   // lib-storage asks the client where it is.
   Object.assign(stack.s3, { config: { requestHandler: {}, endpoint: () => ({ hostname: "s3" }) } });
   const board = await makeBoard(stack);
-  const server = await serve(board, { replay: () => Promise.resolve("replayed") });
+  const server = await serve(board, { replay: () => Promise.resolve("replayed") }, port);
   const { host, hash, origin } = new URL(server.url);
   return {
     host,

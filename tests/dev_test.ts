@@ -348,7 +348,7 @@ permittedTest(
       const { stack, calls } = await fakeStack(quiet());
       await using copy = await copyOfCode();
       const target = targetOf({ env: "team", local: false });
-      const { url, close } = await startDev(stack, target, copy.path, { code: false });
+      const { url, close } = await startDev(stack, target, copy.path, { code: false, port: 0 });
       await Deno.writeTextFile(join(copy.path, "handler.ts"), "console.log(1);", { append: true });
       const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
       const feed = await fetch(new URL("/feed", url), { headers });

@@ -46,7 +46,7 @@ export const DEV: Steps<Deployed> = {
     const code = held.use(await copyOfCode()).path;
     const files = held.use(await temporaryFolder()).path;
     const { deployer, target } = deployed;
-    const dev = await startDev(deployer, target, code, { code: true });
+    const dev = await startDev(deployer, target, code, { code: true, port: 0 });
     held.defer(() => dev.close());
     await page.setViewport({ width: 1120, height: 820 });
     await page.goto(dev.url);

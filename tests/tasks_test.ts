@@ -19,6 +19,16 @@ permittedTest("the tasks are the same everywhere", async (t) => {
     assert.equal(OPTIONS.concurrency.read("100"), 100);
     assert.throws(() => OPTIONS.concurrency.read("101"), /a whole number from 1 to 100, not "101"/);
   });
+  await t.step("README and `help` tell the port of dev's page", async () => {
+    const { OPTIONS } = await import("../tasks/options.ts");
+    const port = OPTIONS.port.read(undefined);
+    assert.match(OPTIONS.port.says, new RegExp(` ${port} by default`));
+    const readme = (await read("README.md")).replace(/\s+/g, " ");
+    assert.ok(readme.includes(`at port ${port}`));
+    assert.ok(readme.includes(`\`ssh -N -L ${port}:127.0.0.1:${port} `));
+    assert.equal(OPTIONS.port.read("65535"), 65_535);
+    assert.throws(() => OPTIONS.port.read("65536"), /a whole number from 1 to 65535, not "65536"/);
+  });
   await t.step("each says what is true after Ctrl-C", async () => {
     for (const [name, { afterCtrlC }] of await tasks()) {
       assert.match(afterCtrlC(`deno task ${name}`), /^[a-z].*[^.]$/, name);
