@@ -150,7 +150,7 @@ function changesOfNode(js: string, node: AnyNode): string[] {
     case "BinaryExpression":
     case "LogicalExpression":
     case "AssignmentExpression": {
-      if (isText(node.left) || isText(node.right)) return [];
+      if (node.operator === "+" && (isText(node.left) || isText(node.right))) return [];
       const at = js.indexOf(node.operator, node.left.end);
       const [left, right] = [
         js.slice(node.start, at),

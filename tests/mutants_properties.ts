@@ -11,6 +11,7 @@ const CASES: Record<string, string[]> = {
   "x = a?.[0]?.(1);": ["a[0]?.(1)", "a?.[0](1)"],
   "if (!a) i++;": ["a", "true", "false", "i--"],
   "while (a) {}": ["false"],
+  "x = a === 'b' || a + 'c';": ["(a === 'b' ) && ( a + 'c')", "a !== 'b'", '""', '""'],
   "const f = (a: string) => a.trim();": ["a", "undefined"],
   "x = `a${b}` + 'c' + '';": ['""', '""', '"mutant"'],
   "x = { a: true, 'b': [], c };": ["{}", "false", '["mutant"]'],
