@@ -15,7 +15,7 @@ import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, repeat, say, UserError, visible } from "./terminal.ts";
 
-/** Objects of one invocation: 32 at a time, they take the function some 2 s at 256 MB. */
+/** Objects of one invocation: few enough to end long before the function's time limit. */
 const INVOCATION_TASKS = 125;
 
 /** It stops after so many failures: then the cause is not in the objects. */
