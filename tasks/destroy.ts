@@ -26,6 +26,8 @@ export async function destroy(
   const state = await completeState(target);
   if (state.resources.length === 0) {
     const proof = await proveLast(target);
+    // Nothing bears the name any more, or yet.
+    if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
     if (local) await stopStandIn(workspace);
     if (proof === undefined) say(`Nothing is deployed ${place}: there is nothing to destroy`);
     return proof;
@@ -56,7 +58,7 @@ async function proveLast(target: OpenTarget): Promise<string | undefined> {
 async function completeState(target: OpenTarget): Promise<terraform.State> {
   const { workspace } = target;
   const state = await terraform.pullState(workspace);
-  if (state.name === undefined && state.resources.length === 0) return state;
+  if (terraform.isEmpty(state)) return state;
   await checkCredentials(target);
   await terraform.refuseOtherStack(workspace); // and a state without a name
   // Asks for all of them, as the proof will: a missing permission shows before anything is removed.

@@ -130,12 +130,14 @@ export async function sayLeftovers(target: OpenTarget): Promise<void> {
 }
 
 /**
- * Makes the state whole after an interrupted apply: imports what AWS has and it lacks, and keeps what
- * holds data although Terraform did not see the end of its creation (it would replace it).
+ * Names a new stack. After an interrupted apply it makes the state whole: imports what AWS has and it
+ * lacks, and keeps what holds data although Terraform did not see the end of its creation (it would
+ * replace it).
  */
 export async function adoptLeftovers(target: OpenTarget): Promise<void> {
   const { workspace } = target;
   const state = await terraform.pullState(workspace);
+  if (terraform.isEmpty(state)) return await terraform.nameStack(workspace);
   await importAll(workspace, state, await findLeftovers(target, state));
   for (const resource of state.resources) {
     const { holdsData } = NAMED.find(({ address }) => address === resource.address) ?? {};

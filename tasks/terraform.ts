@@ -8,6 +8,9 @@ import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
 import { isLocalWorkspace, variableSources } from "./variables.ts";
 
+/** The address of the stack's identity, which is in the state alone. */
+export const STACK = "terraform_data.stack";
+
 /** Another Terraform at work on the same state is waited for. */
 const LOCK = "-lock-timeout=120s";
 
@@ -185,9 +188,19 @@ export async function plan(
  * to AWS.
  */
 export async function refuseOtherStack(workspace: string): Promise<void> {
-  const guard = ["-refresh=false", "-target=terraform_data.stack"];
+  await runOnIdentity(workspace, ["plan"]);
+}
+
+/** Puts a new stack's name into the state: even an apply that is killed then leaves what bears it. */
+export async function nameStack(workspace: string): Promise<void> {
+  await runOnIdentity(workspace, ["apply", "-auto-approve"]);
+}
+
+/** Plans or applies the stack's identity. */
+async function runOnIdentity(workspace: string, command: string[]): Promise<void> {
+  const only = ["-refresh=false", `-target=${STACK}`];
   const variables = await variableSources(workspace);
-  const args = ["plan", "-input=false", LOCK, ...guard, ...variables.args];
+  const args = [...command, "-input=false", LOCK, ...only, ...variables.args];
   await terraform(workspace, args, { quiet: true });
 }
 
@@ -226,10 +239,11 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
   const { stdout } = await terraform(workspace, ["output", "-json"], { quiet: true });
   const values = parse<Record<string, { value: unknown }>>(stdout, "terraform output");
   if (Object.keys(values).length === 0) return undefined;
-  const missing = OUTPUTS.filter((name) => typeof values[name]?.value !== "string");
-  if (missing.length > 0) {
+  const missing = OUTPUTS.find((name) => typeof values[name]?.value !== "string");
+  if (missing !== undefined) {
+    if (isEmpty(await pullState(workspace))) return undefined;
     throw new UserError(
-      `The deployment is not complete: Terraform has no output ${missing.join(", ")}; deploy again`,
+      `The deployment is not complete: Terraform has no output ${missing}; deploy again`,
     );
   }
   const given = [...OUTPUTS, ...BATCH_OUTPUTS].filter((name) =>
@@ -249,6 +263,11 @@ export async function deployedCode(workspace: string, { always = false } = {}): 
   const { resources } = await pullState(workspace, { always });
   const fn = resources.find(({ address }) => address === FUNCTION_ADDRESS);
   return String(fn?.attributes.source_code_hash ?? "");
+}
+
+/** Whether a state knows of no stack, not even of a name. */
+export function isEmpty({ name, resources }: State): boolean {
+  return name === undefined && resources.length === 0;
 }
 
 /** A state in the words of `terraform state pull`. */

@@ -1,12 +1,12 @@
 /**
- * Steps of the end-to-end tests: Ctrl-C in the middle of an apply, with AWS's answers as late as they
- * are from afar; and a backend of the user's own, which keeps the state in a bucket. Both in the other
- * clone, whose tasks act as on AWS, since a stand-in's own state stays on this machine.
+ * Steps of the end-to-end tests: an apply that is killed, and Ctrl-C in the middle of one, with AWS's
+ * answers as late as they are from afar, and the state in a backend of the user's own, a bucket. All in
+ * the other clone, whose tasks act as on AWS, since a stand-in's own state stays on this machine.
  */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { CreateBucketCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
+import { CreateBucketCommand, DeleteObjectCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { parseState } from "../tasks/terraform.ts";
@@ -21,7 +21,8 @@ import {
   withoutAws,
 } from "./pipeline_context.ts";
 import { KILLED_ENVIRONMENT } from "./pipeline_tools.ts";
-import { interruptTask } from "./run_task.ts";
+import { listProcesses } from "./processes.ts";
+import { interruptTask, runTask } from "./run_task.ts";
 
 /** How late an answer is, and how long after a line on stderr Ctrl-C comes: the request is on its way. */
 const DELAY_MS = 400;
@@ -57,23 +58,30 @@ interface Remote extends Pipeline {
 }
 
 export const INTERRUPTED: Steps<Remote> = {
-  "Ctrl-C in the middle of apply lets Terraform save its state": async (remote) => {
+  "what a killed deploy made has the name that the state has": async (remote) => {
     const { clone, root } = remote;
     await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
+    await killLate(remote, /aws_sqs_queue\.failures: Creating/);
+    remote.left = await leftovers(remote);
+    assert.ok(remote.left.length > 0, "nothing was made before the kill");
+    // As terraform force-unlock does.
+    await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
+  },
+
+  "Ctrl-C in the middle of apply lets Terraform save its state": async (remote) => {
+    const { name } = await stateNow(remote);
     // At once: the provider still waits for its first answer.
-    const stderr = await interruptLate(remote, /terraform_data\.stack: Creation complete/, 0);
+    const stderr = await interruptLate(remote, /: Creating\.\.\./, 0);
     assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
     assert.match(stderr, /deno task destroy --yes removes what is there$/m);
-    assert.deepEqual(await processesOf(join(clone, "build")), []);
-    // The name is in the state before anything is in AWS.
-    const { name, resources } = await stateNow(remote);
-    assert.match(name!, /^file-metadata-dev-[0-9a-f]{10}$/);
-    assert.deepEqual([resources, await findNamed(root, name!)], [[], []]);
+    assert.deepEqual(await processesOf(join(remote.clone, "build")), []);
+    assert.equal((await stateNow(remote)).name, name);
+    assertImported(stderr, remote.left);
   },
 
   "what is on its way at Ctrl-C is made, and the state lacks it": async (remote) => {
-    await interruptLate(remote, /aws_iam_role\.function: Creating/);
+    await interruptLate(remote, /aws_lambda_function\.metadata: Creating/);
     remote.left = await leftovers(remote);
     assert.ok(remote.left.length > 0, "this interruption left nothing behind");
   },
@@ -224,6 +232,30 @@ export function lateProxy(port: number): LateProxy {
     for await (const near of listener) carry(near);
   })();
   return proxy;
+}
+
+/** Deploys with late answers, and kills the task and its Terraform soon after a line of stderr. */
+async function killLate(remote: Remote, line: RegExp): Promise<void> {
+  const { clone: folder, late } = remote;
+  let killing: Promise<void> | undefined;
+  const kill = async (child: Deno.ChildProcess) => {
+    await new Promise((resolve) => setTimeout(resolve, INTERRUPT_AFTER_MS));
+    const [apply] = (await listProcesses()).filter(({ command }) =>
+      command.includes("terraform apply") && command.includes(folder)
+    );
+    // Terraform leads a group of its own, in which its provider is too.
+    for (const pid of [child.pid, -apply.pid]) Deno.kill(pid, "SIGKILL");
+  };
+  late.delayMs = DELAY_MS;
+  await runTask(["deploy", "--yes"], asOnAws(remote), {
+    folder,
+    onStderr: (text, child) => {
+      if (line.test(text)) killing ??= kill(child);
+    },
+  });
+  late.delayMs = 0;
+  assert.ok(killing, `never came to ${line}`);
+  await killing;
 }
 
 /** Deploys with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
