@@ -353,7 +353,7 @@ async function devTask(
 
 async function destroyTask({ yes, ...where }: Values<"env" | "local" | "yes">): Promise<void> {
   try {
-    await using target = await openTarget(where, { standIn: "find", exclusive: true });
+    await using target = await openTarget(where, { standIn: "clear", exclusive: true });
     const proof = await destroy(target, { yes });
     if (proof !== undefined) console.log(proof);
   } catch (error) {

@@ -18,7 +18,7 @@ import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-
 import { standInEnvironment, withoutAws } from "./environment.ts";
 import { namesIn, readText, removeIfThere } from "./files.ts";
 import { ROOT } from "./shell.ts";
-import { pause, signalGroup } from "./signals.ts";
+import { interrupted, pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
 import { LOCAL_FOLDER, makeTools } from "./tools.ts";
 import { LOCAL_REGION } from "./variables.ts";
@@ -70,6 +70,9 @@ const PROGRAM = join(ROOT, "tasks", "stand_in.py");
 
 const START_DEADLINE_MS = 60_000;
 
+/** It answers nobody while it reads a large object. */
+const ANSWER_MS = 10_000;
+
 /**
  * The first retry of a failed event is so late, the second twice. The stand-in counts a throttled
  * event as a failed try (AWS does not): by then a burst of 1,000 is over.
@@ -90,13 +93,14 @@ export interface StandIn {
 }
 
 /**
- * Enters a workspace's stand-in. One that does not run is started, or with "find" is undefined.
+ * Enters a workspace's stand-in. Where none runs, one is started, or there is none to be entered: then
+ * "clear" removes what one that has ended left here, and "find" changes nothing.
  *
- * @throws {UserError} Python or openssl is missing, or the stand-in does not start
+ * @throws {UserError} Python or openssl is missing, or the stand-in does not start, or does not answer
  */
 export async function enterStandIn(
   workspace: string,
-  ifStopped: "start" | "find",
+  ifStopped: "start" | "find" | "clear",
   retrySeconds = RETRY_SECONDS,
 ): Promise<StandIn | undefined> {
   const places = placesOf(workspace);
@@ -105,13 +109,12 @@ export async function enterStandIn(
   using lock = await Deno.open(join(LOCAL_FOLDER, "lock"), { create: true, write: true });
   await lock.lock(true);
 
-  let running = await findRunning(places);
-  if (running === undefined) {
-    await forgetState(places);
-    if (ifStopped === "find") return undefined;
-    running = await start(places, await makeTools(), retrySeconds);
-  }
-  return await enter(places, running);
+  const running = await findRunning(places);
+  if (running !== undefined) return await enter(places, running);
+  if (ifStopped === "find") return undefined;
+  await stopStandIn(workspace);
+  if (ifStopped === "clear") return undefined;
+  return await enter(places, await start(places, await makeTools(), retrySeconds));
 }
 
 /** Ends a workspace's stand-in and removes what was in it; the tools stay. */
@@ -137,7 +140,6 @@ async function start(
   tools: { python: string; node: string },
   retrySeconds: number,
 ): Promise<Running> {
-  await removeIfThere(places.folder);
   for (const folder of [places.tmp, places.home]) {
     await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
   }
@@ -212,17 +214,28 @@ function settings(places: Places, node: string, port: number): Record<string, st
   };
 }
 
-/** The workspace's stand-in, if it runs and answers; one that does not answer is cleared away. */
+/**
+ * The workspace's stand-in, if it runs.
+ *
+ * @throws {UserError} it runs and does not answer, as when its machine was suspended or it is busy
+ */
 async function findRunning(places: Places): Promise<Running | undefined> {
   const running = await readRunning(places);
   if (running === undefined) return undefined;
+  const { pid } = running;
   for (let tries = 0; tries < 3; tries++) {
     if (await answers(places, running)) return running;
+    if (!await isAlive(places)) {
+      say(`The local stand-in, process ${pid}, has ended, and all that was in it is lost`);
+      return undefined;
+    }
+    if (tries === 0) say(`Waiting for the local stand-in, process ${pid}, to answer ...`);
+    await pause(1000);
   }
-  say("The local stand-in was killed or does not answer: it is cleared away");
-  await end(places, running);
-  await removeIfThere(places.folder);
-  return undefined;
+  throw new UserError(
+    `The local stand-in, process ${pid}, runs but does not answer: wait and run this again, or end ` +
+      `it with all that is in it: kill -9 -- -${pid}`,
+  );
 }
 
 async function readRunning(places: Places): Promise<Running | undefined> {
@@ -240,7 +253,8 @@ async function answers(places: Places, { port }: Running): Promise<boolean> {
   if (ca === undefined) return false;
   return await new Promise((resolve) => {
     const url = `https://127.0.0.1:${port}/_ministack/health`;
-    const request = get(url, { ca, agent: false, timeout: 3000 }, (response) => {
+    const options = { ca, agent: false, timeout: ANSWER_MS, signal: interrupted };
+    const request = get(url, options, (response) => {
       response.resume();
       resolve(response.statusCode === 200);
     });
@@ -420,16 +434,6 @@ export async function serveMetadata(
     });
   });
   return { url: `http://127.0.0.1:${server.addr.port}`, close: () => server.shutdown() };
-}
-
-/** Removes the Terraform state of resources that ended with their stand-in. */
-async function forgetState({ state }: Places): Promise<void> {
-  const text = await readText(join(state, "terraform.tfstate"));
-  if (text === undefined) return;
-  if (text.includes('"mode": "managed"')) {
-    say("The stand-in is gone, and the local stack with it: its Terraform state is removed");
-  }
-  await removeIfThere(state);
 }
 
 /** A port of 127.0.0.1 on which nothing listens now. */

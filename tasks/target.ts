@@ -59,8 +59,8 @@ export interface OpenTarget extends Target, AsyncDisposable {
 
 /** How a task opens its target. */
 export interface Opening {
-  /** Whether a stand-in that does not run is started, or is taken for nothing deployed. */
-  standIn: "start" | "find";
+  /** What becomes of a stand-in that does not run: see {@link enterStandIn}. */
+  standIn: "start" | "find" | "clear";
   /** Waits until no other task changes the workspace. */
   exclusive?: boolean;
   /** A stand-in that is started runs a failed event again so soon, and at last twice as late. */

@@ -20,7 +20,9 @@ export const TOOLS: Steps<Pipeline> = {
     assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
   },
 
-  "a killed stand-in is cleared away, with the state of what it held": async ({ shell, clone }) => {
+  "a killed stand-in is cleared away by destroy, with the state of what it held": async (
+    { shell, clone },
+  ) => {
     const running = join(clone, ".local", KILLED.workspace, "running.json");
     const { pid } = JSON.parse(await Deno.readTextFile(running));
     Deno.kill(-pid, "SIGKILL");
@@ -31,9 +33,16 @@ export const TOOLS: Steps<Pipeline> = {
 
     const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
     assert.equal(verify.code, 1);
-    assert.match(verify.stderr, /was killed or does not answer: it is cleared away/);
-    assert.match(verify.stderr, /its Terraform state is removed/);
-    assert.match(verify.stderr, /Nothing is deployed/);
+    const ended = new RegExp(
+      `^The local stand-in, process ${pid}, has ended, and all .* lost$`,
+      "m",
+    );
+    assert.match(verify.stderr, ended);
+    assert.match(verify.stderr, /^Nothing is deployed/m);
+    await Deno.stat(state);
+    const destroy = await taskIn(clone, shell, "destroy", ...KILLED_ENVIRONMENT);
+    assert.equal(destroy.code, 0);
+    assert.match(destroy.stderr, ended);
     await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
   },
 };

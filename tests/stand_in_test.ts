@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { namesIn } from "../tasks/files.ts";
 import { pause } from "./dev_fixtures.ts";
 import { permittedTest, replaceEnvironment } from "./fixtures.ts";
 
@@ -8,7 +9,7 @@ const WORKSPACE = "local-deno-task-test-end";
 
 permittedTest("a stand-in is known by its lock, without ps and kill", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
-  const { stopStandIn, stopStandIns } = await import("../tasks/stand_in.ts");
+  const { enterStandIn, stopStandIn, stopStandIns } = await import("../tasks/stand_in.ts");
   const folder = join(LOCAL, WORKSPACE);
   const prepare = async (pid: number) => {
     await Deno.mkdir(folder, { recursive: true });
@@ -18,27 +19,46 @@ permittedTest("a stand-in is known by its lock, without ps and kill", async (t) 
   const path = Deno.env.get("PATH")!;
   using _path = { [Symbol.dispose]: () => Deno.env.set("PATH", path) };
 
-  await t.step("one that runs is ended whole, whatever it is called", async () => {
-    // As `launch` does; the leader ends at once, and its child has the lock on.
-    const program = `import fcntl, os, sys, time
+  // As `launch` does; the leader ends at once, and its child has the lock on.
+  const program = `import fcntl, os, sys, time
 log = open(sys.argv[1])
 fcntl.flock(log, fcntl.LOCK_EX)
 if os.fork(): os._exit(0)
 os.write(1, b"locked")
 time.sleep(300)`;
-    await prepare(2);
-    const child = new Deno.Command("python3", {
-      args: ["-c", program, join(folder, "ministack.log")],
-      detached: true,
-      stdout: "piped",
-    }).spawn();
-    await prepare(child.pid);
-    const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-    assert.deepEqual(await output.read(), { value: "locked", done: false });
+  await prepare(2);
+  const child = new Deno.Command("python3", {
+    args: ["-c", program, join(folder, "ministack.log")],
+    detached: true,
+    stdout: "piped",
+  }).spawn();
+  await prepare(child.pid);
+  const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  assert.deepEqual(await output.read(), { value: "locked", done: false });
+
+  await t.step("one that runs and does not answer is left as it is, and named", async () => {
+    for (const ifStopped of ["find", "start"] as const) {
+      const message = new RegExp(
+        `^The local stand-in, process ${child.pid}, runs but does not answer: .*kill -9 -- -${child.pid}$`,
+      );
+      await assert.rejects(enterStandIn(WORKSPACE, ifStopped), { name: "UserError", message });
+    }
+    assert.deepEqual(await namesIn(folder), ["ministack.log", "running.json"]);
+  });
+
+  await t.step("one that runs is ended whole, whatever it is called", async () => {
     Deno.env.set("PATH", "/nowhere");
     await stopStandIns(WORKSPACE.slice(0, -1));
     assert.equal((await output.read()).done, true); // it has ended
     await child.status;
+    await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
+  });
+
+  await t.step("one that has ended is cleared away, but not by a look", async () => {
+    await prepare(child.pid);
+    assert.equal(await enterStandIn(WORKSPACE, "find"), undefined);
+    assert.deepEqual(await namesIn(folder), ["ministack.log", "running.json"]);
+    assert.equal(await enterStandIn(WORKSPACE, "clear"), undefined);
     await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
   });
 
