@@ -1,71 +1,57 @@
 /**
- * A backend of the user's own, which keeps the state elsewhere. A stand-in's state stays on this
- * machine none the less, and so does a proof's: Terraform then runs in a copy of the configuration,
- * in which a backend of its own overrides the user's.
+ * The stand-in's own Terraform folder. Terraform runs there in a copy of the configuration, in which a
+ * backend of its own overrides the user's and keeps the state among the stand-in's files, where no
+ * `terraform init -migrate-state` finds it. The proof after a destroy runs there, too.
  */
 
 import { join } from "node:path";
-import { namesIn, removeIfThere, replaceFile } from "./files.ts";
+import { removeIfThere, replaceFile } from "./files.ts";
 import { ROOT } from "./shell.ts";
 import { LOCAL_FOLDER } from "./tools.ts";
 
-const COPY = join(LOCAL_FOLDER, "terraform");
+const FOLDER = join(LOCAL_FOLDER, "terraform");
 
 /** The last override counts: https://developer.hashicorp.com/terraform/language/files/override */
 const OVERRIDE = "zz_local_override.tf";
 
-/** What Terraform reads, by folder: by itself, its lock file, and what the configuration names. */
-const COPIED: [folder: string, names: RegExp][] = [
-  [".", /\.(tf|tfvars)(\.json)?$|^\.terraform\.lock\.hcl$/],
-  ["build", /^lambda\.zip$|\.tfvars\.json$/],
-  ["docs", /\.tfvars$/],
-  ["tests", /\.hcl$/],
-];
+/** What Terraform reads. It passes by hidden files, as editors make them, but for its lock file. */
+const COPIED = /^([^.].*\.(tf|tfvars|hcl|tftpl)(\.json)?|\.terraform\.lock\.hcl|lambda\.zip)$/;
+
+/** Folders without any of it: hidden ones, packages, and what tasks remove again. */
+const LEFT_OUT = /^\.|^node_modules$|^tmp-/;
 
 /** A folder for Terraform to run in. */
-export interface Copy {
+export interface OwnFolder {
   /** Comes before the command. */
   args: string[];
   env: Record<string, string>;
 }
 
-/** The copy, as all is now; undefined where no backend is configured: none is needed. */
-export async function copyWithoutBackend(): Promise<Copy | undefined> {
-  if (!hasBackend(await readConfiguration())) return undefined;
-  for (const [folder, names] of COPIED) await copyFiles(folder, names);
-  const state = quoted(join(ROOT, "terraform.tfstate.d"));
-  const override = `terraform {\n  backend "local" {\n    workspace_dir = ${state}\n  }\n}\n`;
-  await replaceFile(join(COPY, OVERRIDE), new TextEncoder().encode(override));
-  return { args: [`-chdir=${COPY}`], env: { TF_DATA_DIR: join(COPY, ".terraform") } };
-}
-
-/** The texts of the configuration, by file. */
-async function readConfiguration(): Promise<Map<string, string>> {
-  const names = (await namesIn(ROOT)).filter((name) => name.endsWith(".tf"));
-  const texts = names.map(async (name) =>
-    [name, await Deno.readTextFile(join(ROOT, name))] as const
-  );
-  return new Map(await Promise.all(texts));
-}
-
-/** Makes the copy of a folder have these files, and no other of these names. */
-async function copyFiles(folder: string, pattern: RegExp): Promise<void> {
-  const [from, to] = [join(ROOT, folder), join(COPY, folder)];
-  const names = (await namesIn(from)).filter((name) => pattern.test(name));
-  for (const name of await namesIn(to)) {
-    const isOurs = pattern.test(name) && name !== OVERRIDE;
-    if (isOurs && !names.includes(name)) await removeIfThere(join(to, name));
+/** Makes the folder have the configuration as it is now. */
+export async function ownFolder(): Promise<OwnFolder> {
+  await Deno.mkdir(FOLDER, { recursive: true });
+  // A workspace's state is then in the folder of its stand-in.
+  const states = quoted(LOCAL_FOLDER);
+  const override = `terraform {\n  backend "local" {\n    workspace_dir = ${states}\n  }\n}\n`;
+  await replaceFile(join(FOLDER, OVERRIDE), new TextEncoder().encode(override));
+  const paths = await filesBelow(ROOT);
+  for (const path of await filesBelow(FOLDER)) {
+    if (path !== OVERRIDE && !paths.includes(path)) await removeIfThere(join(FOLDER, path));
   }
-  for (const name of names) {
-    await replaceFile(join(to, name), await Deno.readFile(join(from, name)));
+  for (const path of paths) {
+    await replaceFile(join(FOLDER, path), await Deno.readFile(join(ROOT, path)));
   }
+  return { args: [`-chdir=${FOLDER}`], env: { TF_DATA_DIR: join(FOLDER, ".terraform") } };
 }
 
-/** Whether the state is elsewhere than on this machine, by the text of the configuration's files. */
-export function hasBackend(texts: Map<string, string>): boolean {
-  return [...texts].some(([name, text]) =>
-    name.endsWith(".tf") && /^\s*(backend\s+"(?!local")\w+"|cloud)\s*\{/m.test(text)
-  );
+/** The paths of what is copied, from a folder on. */
+async function filesBelow(folder: string, path = ""): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(join(folder, path))) {
+    if (!isDirectory) found.push(...(COPIED.test(name) ? [join(path, name)] : []));
+    else if (!LEFT_OUT.test(name)) found.push(...await filesBelow(folder, join(path, name)));
+  }
+  return found;
 }
 
 /** A text as Terraform's language has it: in its quotes `${` and `%{` would begin an expression. */

@@ -5,7 +5,7 @@ import { run, type RunOptions } from "./shell.ts";
 import { stopStandIns } from "./stand_in.ts";
 import { readyTerraform } from "./target.ts";
 import { UserError } from "./terminal.ts";
-import { copyFor, outputs } from "./terraform.ts";
+import { folderFor, outputs } from "./terraform.ts";
 import { makeTools, requirePrograms } from "./tools.ts";
 import { writeDefaults } from "./variables.ts";
 
@@ -67,10 +67,10 @@ function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
 async function testTerraform(): Promise<void> {
   const files = [await writeDefaults(), "docs/hardened.tfvars"].map((file) => `-var-file=${file}`);
   await outputs(TEST_WORKSPACES); // the first call: it initialises anew what is out of date
-  const copy = await copyFor(TEST_WORKSPACES);
-  const env = { TF_WORKSPACE: "default", ...copy?.env };
+  const own = (await folderFor(TEST_WORKSPACES))!;
+  const env = { TF_WORKSPACE: "default", ...own.env };
   for (const args of [["validate"], ["test", ...files]]) {
-    await run("terraform", [...copy?.args ?? [], ...args], { env, output: "atEnd" });
+    await run("terraform", [...own.args, ...args], { env, output: "atEnd" });
   }
 }
 

@@ -60,7 +60,6 @@ function placesOf(workspace: string) {
     log: join(folder, "ministack.log"),
     running: join(folder, "running.json"),
     certificate: join(tmp, "ministack-tls", "server.crt"),
-    state: join(ROOT, "terraform.tfstate.d", workspace),
   };
 }
 
@@ -117,14 +116,12 @@ export async function enterStandIn(
   return await enter(places, await start(places, await makeTools(), retrySeconds));
 }
 
-/** Ends a workspace's stand-in and removes what was in it; the tools stay. */
+/** Ends a workspace's stand-in and removes what was in it, its Terraform state too; the tools stay. */
 export async function stopStandIn(workspace: string): Promise<void> {
   const places = placesOf(workspace);
   const running = await readRunning(places);
   if (running !== undefined) await end(places, running);
   await removeIfThere(places.folder);
-  await removeIfThere(places.state);
-  await Deno.remove(dirname(places.state)).catch(() => {}); // fails unless it was the last
 }
 
 /** Ends every stand-in whose workspace begins so. */
@@ -299,6 +296,7 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
     AWS_ENDPOINT_URL: endpoint,
     AWS_CA_BUNDLE: places.certificate,
     AWS_REGION: LOCAL_REGION,
+    AWS_DEFAULT_REGION: LOCAL_REGION, // all that boto3 and aws CLI 1 read
     AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
     // The instance's role is the only source of credentials, as on EC2.
     AWS_CONFIG_FILE: join(places.home, "none"),

@@ -1,5 +1,6 @@
 /** Where a task acts: on AWS or on the stand-in, in which workspace, and on what is deployed there. */
 
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
@@ -19,7 +20,7 @@ import { changesForTerraform } from "./environment.ts";
 import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
-import { requirePrograms } from "./tools.ts";
+import { LOCAL_FOLDER, requirePrograms } from "./tools.ts";
 import { isLocalWorkspace } from "./variables.ts";
 
 /**
@@ -136,7 +137,7 @@ export async function openTarget(where: Where | Target, opening: Opening): Promi
   const target = "workspace" in where ? where : targetOf(where);
   await requirePrograms({ standIn: target.local && opening.standIn === "start" });
   await using held = new AsyncDisposableStack();
-  held.use(await leaveNoEmptyState(target.workspace));
+  held.use(leaveNoEmptyState(target.workspace));
   await readyTerraform(target.workspace);
   if (opening.exclusive) held.use(await lockWorkspace(target.workspace));
   let ca: string | undefined;
@@ -161,14 +162,13 @@ export async function readyTerraform(workspace: string): Promise<void> {
 }
 
 /** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */
-async function leaveNoEmptyState(workspace: string): Promise<AsyncDisposable> {
-  const all = join(ROOT, "terraform.tfstate.d");
-  const own = join(all, workspace);
-  const existed = await Deno.stat(own).then(() => true, () => false);
+function leaveNoEmptyState(workspace: string): AsyncDisposable {
+  const ofAws = join(ROOT, "terraform.tfstate.d");
+  const folders = [join(ofAws, workspace), join(LOCAL_FOLDER, workspace)]
+    .filter((folder) => !existsSync(folder));
   return {
     async [Symbol.asyncDispose]() {
-      if (existed) return;
-      for (const folder of [own, all]) await Deno.remove(folder).catch(() => {}); // is not empty
+      for (const folder of [...folders, ofAws]) await Deno.remove(folder).catch(() => {}); // none, or not empty
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { type Copy, copyWithoutBackend } from "./backend.ts";
+import { type OwnFolder, ownFolder } from "./backend.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
@@ -95,21 +95,29 @@ export interface Plan {
  * @throws {UserError} the backend fails, or the provider is nowhere to be had
  */
 export async function init(workspace: string, { localState = false } = {}): Promise<void> {
-  const copy = await copyFor(workspace, localState);
-  const data = copy?.env.TF_DATA_DIR ?? Deno.env.get("TF_DATA_DIR") ?? ".terraform";
-  if (!existsSync(resolve(ROOT, data))) await initialise(copy);
+  const own = await folderFor(workspace, localState);
+  if (!existsSync(own?.env.TF_DATA_DIR ?? mainData())) await initialise(own);
+}
+
+/** What Terraform keeps of the project's folder. */
+function mainData(): string {
+  return resolve(ROOT, Deno.env.get("TF_DATA_DIR") || ".terraform");
 }
 
 /** By Terraform's own way, else from a folder of providers on this machine. */
-async function initialise(copy: Copy | undefined): Promise<void> {
-  const quiet: RunOptions = {
-    quiet: true,
-    env: { TF_WORKSPACE: "default", ...copy?.env },
-  };
-  const call = (args: string[]) => run("terraform", [...copy?.args ?? [], ...args], quiet);
-  const args = ["init", "-no-color", "-input=false"];
+async function initialise(own: OwnFolder | undefined): Promise<void> {
+  const init = [...own?.args ?? [], "init", "-no-color", "-input=false"];
+  if (own) init.push("-reconfigure"); // its backend may have been another version's
+  const options = { quiet: true, env: { TF_WORKSPACE: "default", ...own?.env } };
+  const call = (...args: string[]) => run("terraform", [...init, ...args], options);
+  // What the project's folder has is linked, not downloaded again.
+  const providers = join(mainData(), "providers");
+  if (own && existsSync(join(providers, MIRROR_PATH))) {
+    const linked = await call(`-plugin-dir=${providers}`).then(() => true, () => false);
+    if (linked) return;
+  }
   try {
-    await withProgress("terraform init", call(args));
+    await withProgress("terraform init", call());
   } catch (failure) {
     if (!(failure instanceof RunError) || CANNOT_RUN.includes(failure.code)) throw failure;
     const sentence = explainFailure("init", failure.code, failure.stderr);
@@ -123,7 +131,7 @@ async function initialise(copy: Copy | undefined): Promise<void> {
       );
     }
     say(`Terraform's own way failed; now with the folder of providers ${mirror}`);
-    await call([...args, `-plugin-dir=${mirror}`]).catch((error) => {
+    await call(`-plugin-dir=${mirror}`).catch((error) => {
       if (!(error instanceof RunError)) throw error;
       throw new UserError(`${error.stderr.trim()}\nterraform init failed with ${mirror} too`);
     });
@@ -137,9 +145,12 @@ const PROVIDER_FAILED = /registry|provider packages|install provider|dependency 
 const NOT_INITIALISED =
   /Required plugins are not installed|Backend initialization required|Module not installed/;
 
-/** The stand-in's states stay on this machine, whatever backend is configured. */
-export async function copyFor(workspace: string, localState = false): Promise<Copy | undefined> {
-  return localState || isLocalWorkspace(workspace) ? await copyWithoutBackend() : undefined;
+/** Where Terraform runs, if not in the project's folder. */
+export async function folderFor(
+  workspace: string,
+  localState = false,
+): Promise<OwnFolder | undefined> {
+  return localState || isLocalWorkspace(workspace) ? await ownFolder() : undefined;
 }
 
 /** A folder that holds the aws provider, directly under one of the usual places. */
@@ -395,20 +406,20 @@ async function terraform(
   args: string[],
   { localState = false, ...options }: RunOptions & { localState?: boolean } = {},
 ): Promise<Ran> {
-  const copy = await copyFor(workspace, localState);
+  const own = await folderFor(workspace, localState);
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];
   const call = () =>
-    run("terraform", [...copy?.args ?? [], ...words], {
+    run("terraform", [...own?.args ?? [], ...words], {
       output: "return",
       ...options,
-      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...copy?.env, ...options.env },
+      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...own?.env, ...options.env },
     });
   try {
     return await call().catch(async (error) => {
       if (!(error instanceof RunError) || !NOT_INITIALISED.test(error.stderr)) throw error;
-      await initialise(copy);
+      await initialise(own);
       return await call();
     });
   } catch (error) {

@@ -20,6 +20,10 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "the aws provider here does not know this lambda_runtime; README.md says under Node 24 how to get a newer provider",
   ],
   [
+    /is required by the backend|Missing region value/,
+    "the backend's settings are not all in its block; run terraform init -backend-config=FILE, and then this again",
+  ],
+  [
     /state migration|-migrate-state/,
     "the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],

@@ -1,16 +1,39 @@
-/** Where the state is kept, by the text of the configuration. */
+/** The stand-in's own Terraform folder. */
 
 import assert from "node:assert/strict";
-import { permittedTest, read } from "./fixtures.ts";
+import { join } from "node:path";
+import { permittedTest } from "./fixtures.ts";
 
-permittedTest("hasBackend() finds a backend that keeps the state elsewhere", async () => {
-  const { hasBackend } = await import("../tasks/backend.ts");
-  const has = (text: string, name = "backend.tf") => hasBackend(new Map([[name, text]]));
-  assert.equal(has('terraform {\n  backend "s3" {\n  }\n}\n'), true);
-  assert.equal(has('terraform {\r\n\tbackend  "azurerm"{}\r\n}\r\n'), true);
-  assert.equal(has("terraform {\n  cloud {\n  }\n}\n"), true);
-  assert.equal(has('terraform {\n  backend "local" {\n  }\n}\n'), false);
-  assert.equal(has('# backend "s3" {\n'), false);
-  assert.equal(has('  backend "s3" {\n', "notes.tfvars"), false);
-  assert.equal(has(await read("main.tf")), false);
-});
+permittedTest(
+  "ownFolder() has what Terraform reads, as it is now, and a backend of its own",
+  async () => {
+    const { ownFolder } = await import("../tasks/backend.ts");
+    const { namesIn } = await import("../tasks/files.ts");
+    const { ROOT } = await import("../tasks/shell.ts");
+    const module = join(ROOT, "deno-task-test-module");
+    const namesNow = async () => {
+      const { args: [option] } = await ownFolder();
+      const folder = option.replace("-chdir=", "");
+      assert.match(
+        await Deno.readTextFile(join(folder, "zz_local_override.tf")),
+        /backend "local" \{\n {4}workspace_dir = ".*\.local"\n/,
+      );
+      return await namesIn(join(folder, "deno-task-test-module"));
+    };
+    await Deno.mkdir(module, { recursive: true });
+    try {
+      for (const name of ["main.tf", "team.tf.json", "notes.md"]) {
+        await Deno.writeTextFile(join(module, name), "");
+      }
+      // As Emacs marks a file that is edited: a link that leads nowhere.
+      await new Deno.Command("ln", { args: ["-sf", "me@host.1", join(module, ".#main.tf")] })
+        .output();
+      assert.deepEqual(await namesNow(), ["main.tf", "team.tf.json"]);
+      await Deno.remove(join(module, "team.tf.json"));
+      assert.deepEqual(await namesNow(), ["main.tf"]);
+    } finally {
+      await Deno.remove(module, { recursive: true });
+      assert.deepEqual(await namesNow(), []);
+    }
+  },
+);

@@ -20,10 +20,10 @@ import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { countFailures, invoke } from "../tasks/function.ts";
 import { type Item, toItem } from "../tasks/rows.ts";
-import { ROOT, type RunOptions } from "../tasks/shell.ts";
+import { ROOT, run } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
 import { type Clients, connect, type Stack, type Target } from "../tasks/target.ts";
-import { outputs } from "../tasks/terraform.ts";
+import { folderFor, outputs } from "../tasks/terraform.ts";
 import { type EventObject, toEvent, toRecord } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
 import { type Ended, interruptTask } from "./run_task.ts";
@@ -133,7 +133,8 @@ export async function plainTerraform(
   const env = { ...Deno.env.toObject(), TF_WORKSPACE: target.workspace };
   if (args[0] === "apply") {
     // As a user would: the provider comes from where this clone has it.
-    const providers = await Deno.realPath(join(ROOT, ".terraform", "providers"));
+    const { env: { TF_DATA_DIR } } = (await folderFor(target.workspace))!;
+    const providers = await Deno.realPath(join(TF_DATA_DIR, "providers"));
     const init = ["init", "-no-color", "-input=false", `-plugin-dir=${providers}`];
     const { code, stderr } = await ended("terraform", init, clone, shell);
     assert.equal(code, 0, stderr);
@@ -152,9 +153,14 @@ export function terraformIn(
   return ended("terraform", args, folder, env);
 }
 
-/** Options of Terraform in the project's folder and the test's workspace. */
-export function inWorkspace({ target: { workspace } }: Pipeline): RunOptions {
-  return { env: { TF_WORKSPACE: workspace }, quiet: true };
+/** Terraform as the tasks run it in the test's workspace. */
+export async function ownTerraform(
+  { target: { workspace } }: Pipeline,
+  ...words: string[]
+): Promise<string> {
+  const { args, env } = (await folderFor(workspace))!;
+  const options = { env: { TF_WORKSPACE: workspace, ...env }, quiet: true };
+  return (await run("terraform", [...args, ...words], options)).stdout;
 }
 
 async function ended(

@@ -4,10 +4,9 @@ import assert from "node:assert/strict";
 import { GetItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { DeleteBucketCommand } from "@aws-sdk/client-s3";
 import { countFailures } from "../tasks/function.ts";
-import { run } from "../tasks/shell.ts";
 import {
   type Deployed,
-  inWorkspace,
+  ownTerraform,
   plainTerraform,
   type Steps,
   task,
@@ -24,7 +23,7 @@ export const LOSSES: Steps<Deployed> = {
     const { dynamodb_table_name: TableName } = root.outputs;
     await root.dynamo.send(new PutItemCommand({ TableName, Item: KEY }));
     for (const address of [TABLE, QUEUE]) {
-      await run("terraform", ["taint", address], inWorkspace(deployed));
+      await ownTerraform(deployed, "taint", address);
     }
 
     const { code, stderr } = await task(deployed, "deploy", "--yes");

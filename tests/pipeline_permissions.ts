@@ -22,13 +22,13 @@ import { invoke } from "../tasks/function.ts";
 import { readLog } from "../tasks/logs.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { queryRows } from "../tasks/rows.ts";
-import { ROOT, run } from "../tasks/shell.ts";
+import { ROOT } from "../tasks/shell.ts";
 import { grantInstanceRole, type Policy, rootOf } from "../tasks/stand_in.ts";
 import {
   ageStack,
   type Deployed,
   invokeWith,
-  inWorkspace,
+  ownTerraform,
   recordOf,
   type Steps,
   upload,
@@ -161,11 +161,7 @@ function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
       const target = ["-target=aws_lambda_function.metadata", "-auto-approve"];
       const variables = [`-var-file=${deployed.variables}`, `-var=lambda_memory_mb=${memoryMb}`];
       memoryMb = 256; // the second time as it was
-      await run(
-        "terraform",
-        ["apply", "-input=false", ...variables, ...target],
-        inWorkspace(deployed),
-      );
+      await ownTerraform(deployed, "apply", "-input=false", ...variables, ...target);
     },
     EmptyBucket: async () => {
       await ageStack(deployed, 20); // so that an object which is gone is a fact

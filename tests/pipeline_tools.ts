@@ -10,6 +10,17 @@ import { optionsOf, type Pipeline, RESOURCES, type Steps, taskIn } from "./pipel
 const KILLED = targetOf({ env: "deno-task-test-killed", local: true });
 export const KILLED_ENVIRONMENT = optionsOf(KILLED);
 
+const S3 = { bucket: "b", key: "k", region: "us-east-1" };
+
+/** Files in which a state is said to be elsewhere. */
+const BACKENDS = {
+  "backend.tf.json": JSON.stringify({ terraform: { backend: { s3: S3 } } }),
+  "backend.tf": 'terraform {\n  backend "s3" {}\n}\n',
+  "team.tf": 'terraform {\n  required_version = "~> 1.9"\n  backend "http" { address = "x" }\n}\n',
+  "cloud.tf":
+    'terraform {\n  cloud {\n    organization = "us"\n    workspaces { name = "w" }\n  }\n}\n',
+};
+
 export const TOOLS: Steps<Pipeline> = {
   "a half-made virtual environment is made again": async ({ shell, clone }) => {
     const venv = join(clone, ".local", "venv");
@@ -20,17 +31,32 @@ export const TOOLS: Steps<Pipeline> = {
     assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
   },
 
-  "a killed stand-in is cleared away by destroy, with the state of what it held": async (
+  "a backend of the user's own does not concern the stand-in": async ({ shell, clone }) => {
+    for (const [name, text] of Object.entries(BACKENDS)) {
+      await Deno.writeTextFile(join(clone, name), text);
+      const { code, stderr } = await taskIn(clone, shell, "status", ...KILLED_ENVIRONMENT);
+      assert.equal(code, 2);
+      assert.match(stderr, /^Nothing is deployed on the stand-in in environment /, name);
+      await Deno.remove(join(clone, name));
+    }
+  },
+
+  "a backend without its settings is told how to get them": async ({ shell, clone }) => {
+    const file = join(clone, "backend.tf");
+    await Deno.writeTextFile(file, BACKENDS["backend.tf"]);
+    const { code, stderr } = await taskIn(clone, shell, "status");
+    assert.equal(code, 2);
+    assert.match(stderr, /^terraform init failed: .* terraform init -backend-config=FILE, /m);
+    await Deno.remove(file);
+  },
+
+  "a killed stand-in is cleared away by destroy, and by no look": async (
     { shell, clone },
   ) => {
     const running = join(clone, ".local", KILLED.workspace, "running.json");
     const { pid } = JSON.parse(await Deno.readTextFile(running));
     Deno.kill(-pid, "SIGKILL");
-    const state = join(clone, "terraform.tfstate.d", KILLED.workspace);
-    await Deno.mkdir(state, { recursive: true });
-    const text = JSON.stringify({ version: 4, resources: [{ mode: "managed" }] }, null, 2);
-    await Deno.writeTextFile(join(state, "terraform.tfstate"), text);
-
+    const folder = join(clone, ".local", KILLED.workspace);
     const verify = await taskIn(clone, shell, "verify", ...KILLED_ENVIRONMENT);
     assert.equal(verify.code, 1);
     const ended = new RegExp(
@@ -39,11 +65,11 @@ export const TOOLS: Steps<Pipeline> = {
     );
     assert.match(verify.stderr, ended);
     assert.match(verify.stderr, /^Nothing is deployed/m);
-    await Deno.stat(state);
+    await Deno.stat(folder);
     const destroy = await taskIn(clone, shell, "destroy", ...KILLED_ENVIRONMENT);
     assert.equal(destroy.code, 0);
     assert.match(destroy.stderr, ended);
-    await assert.rejects(Deno.stat(state), Deno.errors.NotFound);
+    await assert.rejects(Deno.stat(folder), Deno.errors.NotFound);
   },
 };
 

@@ -40,6 +40,11 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
     "terraform plan failed: the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
   ],
   [
+    "a backend whose block is not whole",
+    'Error: Missing Required Value\n\nThe attribute "bucket" is required by the\nbackend.\n',
+    /^terraform plan failed: .*; run terraform init -backend-config=FILE, and then this again$/,
+  ],
+  [
     "a lock in a bucket that another one holds, or left",
     LOCKED,
     "terraform plan failed: another Terraform works on this state, of me@host; wait for it, or if it was killed run TF_WORKSPACE=a terraform force-unlock 0a-1",
