@@ -20,7 +20,7 @@ import {
   toJsonLines,
   toTableLines,
 } from "./tasks/list_rows.ts";
-import { runAtTerminal } from "./tasks/local_shell.ts";
+import { runAtTerminal, shellCommand } from "./tasks/local_shell.ts";
 import { followLog, readLog, toLogLines } from "./tasks/logs.ts";
 import {
   type OptionName,
@@ -165,7 +165,12 @@ export const TASKS = {
   }),
   shell: task({
     does: "Run a shell, or the command after --, that reaches the stand-in",
-    words: { usage: "[-- COMMAND]", says: "for example: -- aws s3 ls", least: 0, most: Infinity },
+    words: {
+      usage: "[-- COMMAND]",
+      says: "for example: -- terraform output",
+      least: 0,
+      most: Infinity,
+    },
     options: ["env", "local"],
     afterCtrlC: unchanged,
     interactive: true,
@@ -369,11 +374,12 @@ async function shellTask(
   if (!where.local) {
     throw new UserError("shell is for the stand-in: add --local; your own shell reaches AWS");
   }
-  const shell = Deno.env.get("SHELL") ?? "sh";
+  const shell = shellCommand(Deno.env.get("SHELL"));
   let code = 0;
-  await withStack(where, async () => {
-    if (command.length === 0) say(`Your shell acts on the stand-in until you leave it: ${shell}`);
-    code = await runAtTerminal(command.length > 0 ? command : [shell]);
+  await withStack(where, async ({ outputs }, { workspace }) => {
+    say(`Bucket ${outputs.s3_bucket_name}, table ${outputs.dynamodb_table_name}`);
+    if (command.length === 0) say(`${shell[0]} acts on the stand-in until you leave it`);
+    code = await runAtTerminal(workspace, command.length > 0 ? command : shell);
   });
   return code;
 }

@@ -1,15 +1,48 @@
-/** The user's shell, or one command, in an environment in which every AWS SDK finds the stand-in. */
+/** A shell, or one command, in an environment in which every AWS SDK and Terraform find the stand-in. */
 
+import { basename, join } from "node:path";
+import { shellWord } from "./commands.ts";
 import { calledFrom } from "./files.ts";
-import { UserError, visible } from "./terminal.ts";
+import { cannotRun, ROOT } from "./shell.ts";
+import { folderFor } from "./terraform.ts";
+import { LOCAL_FOLDER } from "./tools.ts";
+import { variableSources } from "./variables.ts";
+
+const PROMPT = "(stand-in) $ ";
+
+/** Shells without the files that they read first: those could bring back a profile, a region, a prompt. */
+const WITHOUT_FILES = new Map([
+  ["bash", ["--noprofile", "--norc"]],
+  ["zsh", ["-f"]],
+  ["fish", ["--no-config", "--init-command", `function fish_prompt; echo -n '${PROMPT}'; end`]],
+]);
+
+/** The user's shell as a command; sh where there is none, or one that is not known. */
+export function shellCommand(shell = ""): string[] {
+  const args = WITHOUT_FILES.get(basename(shell));
+  return args ? [shell, ...args] : ["sh"];
+}
 
 /**
  * Runs a command at the user's terminal and returns its exit code. The environment is this process's,
  * which is the stand-in's: see enterStandIn().
  *
- * @throws {UserError} there is no such program
+ * @throws {UserError} the program does not start
  */
-export async function runAtTerminal([program, ...args]: string[]): Promise<number> {
+export async function runAtTerminal(
+  workspace: string,
+  [program, ...args]: string[],
+): Promise<number> {
+  const env = {
+    // The aws CLI and boto3 read AWS_CA_BUNDLE, Node only this.
+    NODE_EXTRA_CA_CERTS: Deno.env.get("AWS_CA_BUNDLE")!,
+    PATH: `${await makeTerraform(workspace)}:${Deno.env.get("PATH")}`,
+    // A terraform that is found in another way has a state of its own.
+    TF_WORKSPACE: workspace,
+    PS1: PROMPT,
+    ENV: "", // the file that sh reads first
+    BASH_ENV: "",
+  };
   // Ctrl-C is for the program, which gets it from the terminal.
   const ignore = () => {};
   Deno.addSignalListener("SIGINT", ignore);
@@ -17,17 +50,44 @@ export async function runAtTerminal([program, ...args]: string[]): Promise<numbe
     const command = new Deno.Command(program, {
       args,
       cwd: calledFrom(),
-      // The aws CLI and boto3 read AWS_CA_BUNDLE, Node only this.
-      env: { NODE_EXTRA_CA_CERTS: Deno.env.get("AWS_CA_BUNDLE")!, PS1: "(stand-in) \\w \\$ " },
+      env,
       stdin: "inherit",
       stdout: "inherit",
       stderr: "inherit",
     });
-    return (await command.spawn().status).code;
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new UserError(`Cannot run "${visible(program)}": it is not installed`);
+    return (await start(command, program).status).code;
   } finally {
     Deno.removeSignalListener("SIGINT", ignore);
   }
+}
+
+function start(command: Deno.Command, program: string): Deno.ChildProcess {
+  try {
+    return command.spawn();
+  } catch (error) {
+    throw cannotRun(program, error as Error);
+  }
+}
+
+/** Makes a `terraform` that acts on the stand-in in the project's folder; returns the folder it is in. */
+async function makeTerraform(workspace: string): Promise<string> {
+  const values = (await variableSources(workspace)).args.join(" ");
+  const { args, env } = (await folderFor(workspace))!;
+  const planning = ["plan", "apply", "destroy", "refresh", "import", "console"];
+  const exported = {
+    ...env,
+    ...Object.fromEntries(planning.map((command) => [`TF_CLI_ARGS_${command}`, values])),
+  };
+  const lines = [
+    "#!/bin/sh",
+    `PATH=${shellWord(Deno.env.get("PATH") ?? "")}`,
+    `[ "$(pwd -P)" = ${shellWord(await Deno.realPath(ROOT))} ] || exec terraform "$@"`,
+    'case $1 in -chdir=*) exec terraform "$@" ;; esac', // as tasks do
+    ...Object.entries(exported).map(([name, value]) => `export ${name}=${shellWord(value)}`),
+    `exec terraform ${args.map(shellWord).join(" ")} "$@"`,
+  ];
+  const folder = join(LOCAL_FOLDER, workspace, "bin");
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeTextFile(join(folder, "terraform"), lines.join("\n") + "\n", { mode: 0o755 });
+  return folder;
 }

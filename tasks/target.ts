@@ -135,6 +135,9 @@ export const DEMO: Target = { ...targetOf({ env: "demo", local: true }), workspa
  */
 export async function openTarget(where: Where | Target, opening: Opening): Promise<OpenTarget> {
   const target = "workspace" in where ? where : targetOf(where);
+  if (!target.local && isLocalWorkspace(Deno.env.get("TF_WORKSPACE") ?? "")) {
+    throw new UserError("This shell acts on the stand-in: add --local, or leave it by exit");
+  }
   await requirePrograms({ standIn: target.local && opening.standIn === "start" });
   await using held = new AsyncDisposableStack();
   held.use(leaveNoEmptyState(target.workspace));

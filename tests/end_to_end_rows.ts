@@ -4,7 +4,7 @@ import { endToEndTest } from "./pipeline.ts";
 
 endToEndTest("rows", { env: "deno-task-test-rows" }, async ({ pipeline, enter, steps }) => {
   const { invokeLater, openDeployed, poison, recordCalls } = await import("./pipeline_context.ts");
-  const { DEPLOY, VERIFY } = await import("./pipeline_deploy.ts");
+  const { DEPLOY, SHELL, VERIFY } = await import("./pipeline_deploy.ts");
   const { ROWS, MANY_ROWS } = await import("./pipeline_rows.ts");
   const { CALLS } = await import("./pipeline_permissions.ts");
   const { ONE_ROW } = await import("./pipeline_one_row.ts");
@@ -15,6 +15,7 @@ endToEndTest("rows", { env: "deno-task-test-rows" }, async ({ pipeline, enter, s
   await steps(DEPLOY, pipeline);
   await steps(VERIFY, pipeline);
   const deployed = await openDeployed(pipeline, ca);
+  await steps(SHELL, deployed);
   await recordCalls(ca);
   await invokeLater(deployed, poison(deployed));
   await steps(ROWS, deployed);

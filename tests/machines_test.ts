@@ -125,6 +125,11 @@ exec ${terraform} "$@"`;
     assert.equal(call, `output never-deployed  ${join(ROOT, ".terraform")} 1`);
     assert.deepEqual(others, [""]);
   },
+  "a task for AWS does not run in the stand-in's shell": async () => {
+    const { code, last } = await runWith(["deploy", "--yes"], { TF_WORKSPACE: "local-x" });
+    assert.equal(code, 1);
+    assert.match(last, /^This shell acts on the stand-in: add --local, or leave it/);
+  },
   "a log of Terraform's is not taken for the cause": async () => {
     const plan = ["plan", ...NOWHERE];
     const { last, stderr } = await runWith(plan, { ...withoutCredentials(), TF_LOG: "trace" });

@@ -2,10 +2,13 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { TASKS } from "../tasks.ts";
 import { zipOf } from "../tasks/build.ts";
+import { namesIn } from "../tasks/files.ts";
 import { updateCode } from "../tasks/function.ts";
 import { ROOT } from "../tasks/shell.ts";
 import type { Report } from "../tasks/verify.ts";
+import { read } from "./fixtures.ts";
 import {
   type Deployed,
   failedMessage,
@@ -129,6 +132,32 @@ export const VERIFY: Steps<Pipeline> = {
     assert.equal(report.files.length, 8);
     assert.ok(report.files.every(({ checks, rowAfterMs }) => checks >= 12 && rowAfterMs! >= 0));
     assert.deepEqual(report.failureQueue, { before: 0, after: 0 });
+  },
+};
+
+export const SHELL: Steps<Deployed> = {
+  "README's shell, and the command that help shows, reach the stand-in": async (deployed) => {
+    const { shell, target, bucket, root: { outputs } } = deployed;
+    const examples = [
+      ...(await read("README.md")).matchAll(/^deno task shell --local(.*?)( +#.*)?$/gm),
+    ]
+      .map(([, words]) => words);
+    assert.ok(examples.length > 0);
+    for (const words of [...examples, TASKS.shell.words!.says.replace("for example:", "")]) {
+      const task = ["shell", ...optionsOf(target), ...words.trim().split(" ").filter(Boolean)];
+      const { code, stdout, stderr } = await runTask(task, shell);
+      assert.equal(code, 0, stderr);
+      const names = `^Bucket ${bucket}, table ${outputs.dynamodb_table_name}$`;
+      assert.match(stderr, new RegExp(names, "m"));
+      if (words.includes("terraform output")) {
+        assert.match(stdout, new RegExp(` "${bucket}"$`, "m"));
+      }
+    }
+    // What Terraform keeps of it is where no backend of the user's looks.
+    assert.equal(
+      (await namesIn(join(ROOT, "terraform.tfstate.d"))).includes(target.workspace),
+      false,
+    );
   },
 };
 

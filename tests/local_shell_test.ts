@@ -1,0 +1,87 @@
+/** The shell that reaches the stand-in: which one it is, and what it finds. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { permittedTest } from "./fixtures.ts";
+
+const ROOT = join(import.meta.dirname!, "..");
+const WORKSPACE = "local-deno-task-test-shell";
+
+permittedTest(
+  "shellCommand() is the user's shell without the files that it reads first",
+  async () => {
+    const { shellCommand } = await import("../tasks/local_shell.ts");
+    assert.deepEqual(shellCommand("/bin/bash"), ["/bin/bash", "--noprofile", "--norc"]);
+    assert.deepEqual(shellCommand("/opt/zsh"), ["/opt/zsh", "-f"]);
+    assert.equal(shellCommand("/usr/bin/fish")[1], "--no-config");
+    for (const other of [undefined, "", "/usr/sbin/nologin", "/bin/false", "/bin/tcsh"]) {
+      assert.deepEqual(shellCommand(other), ["sh"]);
+    }
+  },
+);
+
+permittedTest("what runs in the shell reaches the stand-in", async (t) => {
+  const { runAtTerminal, shellCommand } = await import("../tasks/local_shell.ts");
+  const { removeIfThere } = await import("../tasks/files.ts");
+  const before = Deno.env.toObject();
+  const folder = await Deno.makeTempDir();
+  const printed = join(folder, "printed");
+  /** What a script prints that the shell runs. */
+  const run = async (script: string, shell = ["sh"]) => {
+    const words = [...shell, "-c", `(${script}) >${printed}`];
+    assert.equal(await runAtTerminal(WORKSPACE, words), 0);
+    return await Deno.readTextFile(printed);
+  };
+  try {
+    Deno.env.set("AWS_CA_BUNDLE", "/ca.pem");
+    Deno.env.set("HOME", folder);
+    for (const name of [".bashrc", ".bash_profile", ".profile"]) {
+      const text = "export AWS_PROFILE=mine AWS_REGION=eu-west-3 PS1='mine> '\n";
+      await Deno.writeTextFile(join(folder, name), text);
+    }
+    for (const name of ["ENV", "BASH_ENV"]) Deno.env.set(name, join(folder, ".profile"));
+
+    await t.step("whatever the user's own files set", async () => {
+      for (const shell of [["sh"], ["sh", "-i"], [...shellCommand("bash"), "-i"], ["bash"]]) {
+        const text = await run('echo "$AWS_PROFILE $AWS_REGION $PS1"', shell);
+        assert.doesNotMatch(text, /mine|eu-west-3/, shell.join(" "));
+        if (shell.includes("-i")) assert.match(text, /\(stand-in\) \$ $/m);
+      }
+    });
+
+    await t.step(
+      "terraform in the project's folder, and one elsewhere has its own state",
+      async () => {
+        const program = '#!/bin/sh\necho "$TF_WORKSPACE|$TF_DATA_DIR|$TF_CLI_ARGS_plan|$*"\n';
+        await Deno.writeTextFile(join(folder, "terraform"), program, { mode: 0o755 });
+        Deno.env.set("PATH", `${folder}:${before.PATH}`);
+        const own = join(ROOT, ".local", "terraform");
+        assert.equal(
+          await run("terraform plan -out=x"),
+          `${WORKSPACE}|${own}/.terraform|-var-file=build/defaults.tfvars.json|` +
+            `-chdir=${own} plan -out=x\n`,
+        );
+        assert.equal(await run("cd / && terraform plan"), `${WORKSPACE}|||plan\n`);
+        // A task names its folder itself.
+        assert.equal(await run("terraform -chdir=x plan"), `${WORKSPACE}|||-chdir=x plan\n`);
+      },
+    );
+
+    await t.step("a program that cannot be run is named", async () => {
+      const cases: [string, RegExp][] = [
+        [printed, /^Cannot run \S+printed: .*ermission denied/],
+        [folder, /^Cannot run /],
+        ["no-such-program", /^Not in PATH: no-such-program/],
+      ];
+      for (const [program, message] of cases) {
+        const running = runAtTerminal(WORKSPACE, [program]);
+        await assert.rejects(running, { name: "UserError", message });
+      }
+    });
+  } finally {
+    for (const name of Object.keys(Deno.env.toObject())) Deno.env.delete(name);
+    for (const [name, value] of Object.entries(before)) Deno.env.set(name, value);
+    await Deno.remove(folder, { recursive: true });
+    await removeIfThere(join(ROOT, ".local", WORKSPACE));
+  }
+});
