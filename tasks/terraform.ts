@@ -391,8 +391,8 @@ export function parsePlan(json: string): Plan {
     .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
   const values = Object.entries(planned_values?.outputs ?? {});
   const fn = resource_changes.find(({ address }) => address === FUNCTION_ADDRESS)?.change.before;
-  // What Terraform sent, and what the provider has just read.
-  const isStray = fn && fn.source_code_hash !== fn.code_sha256;
+  // What Terraform sent (unknown of an imported function), and what the provider has just read.
+  const isStray = fn?.source_code_hash && fn.source_code_hash !== fn.code_sha256;
   return {
     applyable,
     changes,

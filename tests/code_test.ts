@@ -45,14 +45,15 @@ permittedTest("status says since when the function runs code that was not deploy
 
 permittedTest("a plan knows since when the function runs code that was not deployed", async () => {
   const { parsePlan } = await import("../tasks/terraform.ts");
-  const since = (code_sha256: string) => {
-    const before = { source_code_hash: "deployed", code_sha256, last_modified: "then" };
+  const since = (code_sha256: string, source_code_hash: string | null = "deployed") => {
+    const before = { source_code_hash, code_sha256, last_modified: "then" };
     const change = { actions: ["no-op"], before };
     const resource_changes = [{ address: "aws_lambda_function.metadata", type: "", change }];
     return parsePlan(JSON.stringify({ resource_changes })).strayCodeSince;
   };
   assert.equal(since("saved"), "then");
   assert.equal(since("deployed"), undefined);
+  assert.equal(since("imported", null), undefined);
   const made = { actions: ["create"], before: null };
   const resource_changes = [{ address: "aws_lambda_function.metadata", type: "", change: made }];
   assert.equal(parsePlan(JSON.stringify({ resource_changes })).strayCodeSince, undefined);
