@@ -55,6 +55,7 @@ export async function runSaved(
       for (const line of code.typeErrors ?? code.text.split("\n")) say(visible(line));
     },
   });
+  const isStray = deployedSha256 !== "" && CodeSha256 !== deployedSha256;
   const loop = new Loop(workshop, CodeSha256);
   const watching = watch(folder, () => loop.save());
   loop.save(); // what is saved already
@@ -62,7 +63,9 @@ export async function runSaved(
     end: async () => {
       watching[Symbol.dispose]();
       await loop.end();
-      if (loop.hasUpdated) await putBack(stack, target, { sha256: deployedSha256, zip });
+      if (loop.hasUpdated || isStray) {
+        await putBack(stack, target, { sha256: deployedSha256, zip });
+      }
       await builder.dispose();
     },
   };

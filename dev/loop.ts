@@ -72,7 +72,7 @@ export class Loop {
       await this.#make(done);
     }
     this.#working = undefined;
-    // What does not build is no TypeScript: its error was told.
+    // Of what does not build it would tell the same error again.
     if (this.#isBuilt) this.#checking ??= this.#check();
   }
 
