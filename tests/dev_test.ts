@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Workshop } from "../dev/loop.ts";
 import type { Code, Message } from "../dev/messages.ts";
 import { logLine, makeBoard, pause, queue, quiet, row, until } from "./dev_fixtures.ts";
-import { copyOfCode, fakeStack, permittedTest, progressOf, toAttributes } from "./fixtures.ts";
+import { copyOfCode, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
 
 permittedTest("the board has one poller for all pages, and none without one", async () => {
   const { stack, calls } = await fakeStack(quiet());
@@ -337,69 +337,6 @@ permittedTest("a folder's code is built, with the places of its errors", async (
     const other = "error: no lock\n  it is frozen\n\nStack backtrace:\n   0: <unknown>\n";
     assert.deepEqual(toTypeErrors(other, "/p q"), ["error: no lock", "  it is frozen"]);
   });
-});
-
-permittedTest(
-  "on AWS dev leaves the function's code alone unless --code is confirmed",
-  async (t) => {
-    const { startDev } = await import("../dev/dev.ts");
-    const { targetOf } = await import("../tasks/target.ts");
-    await t.step("without --code a save changes nothing, and the page says how to", async () => {
-      const { stack, calls } = await fakeStack(quiet());
-      await using copy = await copyOfCode();
-      const target = targetOf({ env: "team", local: false });
-      const { url, close } = await startDev(stack, target, copy.path, { code: false, port: 0 });
-      await Deno.writeTextFile(join(copy.path, "handler.ts"), "console.log(1);", { append: true });
-      const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
-      const feed = await fetch(new URL("/feed", url), { headers });
-      await pause(500);
-      await close();
-      assert.match(
-        await feed.text(),
-        /"deno task dev --code --env team makes the function run what/,
-      );
-      assert.deepEqual(calls.filter(({ name }) => name.startsWith("Update")), []);
-    });
-    await t.step("--code names account, environment and function, then asks", async () => {
-      const program = `
-      import { confirmCode } from "./dev/code.ts";
-      const outputs = { account_id: "123456789012", aws_region: "eu-west-1", environment: "team",
-        lambda_function_name: "fn" };
-      for (const yes of [false, true]) {
-        const answer = confirmCode({ outputs }, { yes });
-        console.log(await answer.then(() => "goes on", ({ message }) => message.trim()));
-      }
-      Deno.exit(0);`;
-      const { run } = await import("../tasks/shell.ts");
-      const args = ["eval", "--no-check", program];
-      let stdout = "";
-      const said = await progressOf(async () => {
-        ({ stdout } = await run(Deno.execPath(), args, { output: "return" }));
-      });
-      const asked =
-        "Account 123456789012, region eu-west-1, environment team: the function fn will " +
-        "run what is saved in this folder, at once and after each save. Every upload";
-      assert.equal(said.split(asked).length, 3, said);
-      assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
-    });
-  },
-);
-
-permittedTest("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
-  const program = `
-    import { run } from "./tasks/shell.ts";
-    import { handleSignals, interrupted } from "./tasks/signals.ts";
-    handleSignals();
-    const aborted = new Promise((resolve) => interrupted.addEventListener("abort", resolve));
-    Deno.kill(Deno.pid, "SIGINT");
-    await aborted;
-    const version = (options) =>
-      run(Deno.execPath(), ["--version"], { quiet: true, ...options }).then(() => "ran", String);
-    console.log(await version({}), await version({ always: true }));
-    Deno.exit(0);`;
-  const { run } = await import("../tasks/shell.ts");
-  const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
-  assert.equal(stdout, "InterruptedError: Interrupted ran\n");
 });
 
 async function openBuilder(folder: string) {
