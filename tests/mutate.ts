@@ -126,6 +126,7 @@ async function tryAll(url: string, mutants: Mutant[]): Promise<Outcome[]> {
   const [outcomes, left] = [[] as Outcome[], mutants.values()];
   const startMs = performance.now();
   using _progress = repeat(5000, () => {
+    if (outcomes.length === 0) return;
     const survive = outcomes.filter(({ state }) => state !== "killed").length;
     const eachMs = (performance.now() - startMs) / outcomes.length;
     const leftTime = toDuration(eachMs * (mutants.length - outcomes.length));
