@@ -81,7 +81,7 @@ resource "aws_s3_bucket_versioning" "uploads" {
   versioning_configuration { status = "Enabled" }
 }
 
-# Limits what old versions and unfinished uploads cost; a current object never expires.
+# Limits what old versions and unfinished multipart uploads cost; a current object never expires.
 resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
   bucket = aws_s3_bucket.uploads.id
 
@@ -214,7 +214,7 @@ data "aws_iam_policy_document" "function" {
     }
   }
 
-  # Without it S3 answers 403 for a missing object, as for a forbidden one.
+  # Without it S3 answers 403 for a missing object, just as for a forbidden one.
   statement {
     sid       = "TellGoneFromForbidden"
     actions   = ["s3:ListBucket"]
@@ -278,6 +278,13 @@ resource "aws_iam_role_policy" "function" {
   policy = data.aws_iam_policy_document.function.json
 }
 
+# Lambda decrypts the function's environment by a grant to the role that it was made with. A role that
+# is created again has none, and each run fails with KMSAccessDeniedException: so the function is too.
+# https://repost.aws/knowledge-center/lambda-kmsaccessdeniedexception-errors
+resource "terraform_data" "function_role" {
+  input = aws_iam_role.function.unique_id
+}
+
 # --- Function: reads an object and writes its row ---
 
 resource "aws_lambda_function" "metadata" {
@@ -302,8 +309,8 @@ resource "aws_lambda_function" "metadata" {
       STACK_CREATED = terraform_data.stack.input.created
       WARM_UP       = var.warm_up ? "on" : "off"
 
-      # New objects get 6 MB, as more would only fill with garbage. Where one limit is set the runtime
-      # sets none, so its own for the rest of the heap stands here too: 90 % of the memory.
+      # A young generation of 6 MB, as a larger one would only fill with garbage. Lambda sets no limit of
+      # the heap where NODE_OPTIONS has one, so its own stands here too: 90 % of the memory.
       NODE_OPTIONS = "--max-semi-space-size=2 --max-old-space-size=${floor(var.lambda_memory_mb * 9 / 10)}"
     }
   }
@@ -316,6 +323,9 @@ resource "aws_lambda_function" "metadata" {
   tracing_config { mode = var.tracing_mode }
 
   lifecycle {
+    # Not the role: it is created, and Terraform is triggered by updates and replacements alone.
+    replace_triggered_by = [terraform_data.function_role]
+
     precondition {
       condition     = fileexists(local.zip_path)
       error_message = "The function's code build/lambda.zip is not built yet: run deno task build (deploy does so itself)."
@@ -335,6 +345,8 @@ resource "aws_lambda_function_event_invoke_config" "metadata" {
     on_failure { destination = aws_sqs_queue.failures.arn }
   }
 
+  lifecycle { replace_triggered_by = [terraform_data.function_role] } # it goes with the function
+
   # Lambda checks at creation that the role may send to the queue.
   depends_on = [aws_iam_role_policy.function]
 }
@@ -347,11 +359,14 @@ resource "aws_lambda_permission" "uploads" {
   function_name = aws_lambda_function.metadata.function_name
   principal     = "s3.amazonaws.com"
 
-  # Not the attribute arn: unknown while a lost bucket is made again, it would replace the permission.
+  # Not the attribute arn, which is unknown while a deleted bucket is created again: the permission would
+  # be replaced.
   source_arn = "arn:${data.aws_partition.current.partition}:s3:::${aws_s3_bucket.uploads.bucket}"
 
   # A bucket's ARN names no account: without this the next owner of a freed name could call.
   source_account = local.account_id
+
+  lifecycle { replace_triggered_by = [terraform_data.function_role] } # it goes with the function
 }
 
 resource "aws_s3_bucket_notification" "uploads" {
@@ -393,7 +408,7 @@ resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
 resource "aws_cloudwatch_metric_alarm" "function" {
   for_each = {
     errors               = { metric = "Errors", means = "The function ended with an error: its log names the objects" }
-    undelivered-failures = { metric = "DestinationDeliveryFailures", means = "Lambda could not park a failed event in the failure queue: the event is lost" }
+    undelivered-failures = { metric = "DestinationDeliveryFailures", means = "Lambda could not send a failed event to the failure queue: the event is lost" }
   }
 
   alarm_name          = "${local.name}-${each.key}"

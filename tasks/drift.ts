@@ -27,7 +27,7 @@ export async function readDrift({ workspace, local }: Target): Promise<terraform
   return driftIn((await terraform.readPlan(workspace, file)).changes, local);
 }
 
-/** The changes that are no mere consequence of others. */
+/** The changes of what is in AWS, which are no mere consequence of others. */
 export function driftIn(changes: terraform.Change[], local: boolean): terraform.Change[] {
   return changes.map(({ attributes, ...change }) => {
     const isExpected = (name: string) =>
@@ -35,7 +35,9 @@ export function driftIn(changes: terraform.Change[], local: boolean): terraform.
       change.type === "aws_lambda_function" && name === "source_code_hash" ||
       local && change.type === "aws_cloudwatch_metric_alarm" && FORGOTTEN_OF_ALARMS.includes(name);
     return { ...change, attributes: attributes.filter((name) => !isExpected(name)) };
-  }).filter(({ actions, attributes }) => actions[0] !== "update" || attributes.length > 0);
+  }).filter(({ type, actions, attributes }) =>
+    type !== "terraform_data" && (actions[0] !== "update" || attributes.length > 0)
+  );
 }
 
 /** A sentence for all that is gone, and one for each that is changed. */

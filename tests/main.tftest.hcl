@@ -84,6 +84,7 @@ run "defaults" {
       "aws_s3_bucket_server_side_encryption_configuration.uploads",
       "aws_s3_bucket_versioning.uploads",
       "aws_sqs_queue.failures",
+      "terraform_data.function_role",
       "terraform_data.stack",
     ])
     error_message = "CKV_AWS_258 CKV2_AWS_75: the stack is made of these resources and no others, so without a function URL, an ACL or a second policy."

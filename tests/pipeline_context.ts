@@ -28,7 +28,7 @@ import { type EventObject, toEvent, toRecord } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
 import { type Ended, interruptTask } from "./run_task.ts";
 
-/** Resources in the state; the plan has one more, the guard of names and regions. */
+/** Resources in AWS; the state has two more, which are terraform_data. */
 export const RESOURCES = 19;
 
 /** What there is before anything is deployed. */

@@ -188,7 +188,7 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
     const gone = await removeOtherBucket(deployed, output.stdout);
     const destroyed = await plainTerraform(deployed, ["destroy", "-auto-approve"]);
     assert.equal(destroyed.code, 0, destroyed.stderr);
-    assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 1 - gone} destroyed`));
+    assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 2 - gone} destroyed`));
     assert.ok(await failedMessage(deployed));
   },
 
@@ -212,6 +212,8 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
     );
     assert.equal(deploy.code, 0, deploy.stderr);
     assert.match(deploy.stderr, new RegExp(`^Note: since \\S+ ${NOT_DEPLOYED}`, "m"));
+    // Its role was deleted by hand.
+    assert.match(deploy.stderr, /^aws_lambda_function\.metadata: Creation complete/m);
     const { code, stderr } = await backfill!;
     assert.equal(code, 0, stderr);
     const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;

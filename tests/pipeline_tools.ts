@@ -28,7 +28,7 @@ export const TOOLS: Steps<Pipeline> = {
     const plan = await taskIn(clone, shell, "plan", ...KILLED_ENVIRONMENT);
     assert.equal(plan.code, 0, plan.stderr);
     assert.match(plan.stderr, /Installing MiniStack and Node/);
-    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 1} to add, 0 to change, 0 to destroy`));
+    assert.match(plan.stderr, new RegExp(`: ${RESOURCES + 2} to add, 0 to change, 0 to destroy`));
   },
 
   "a backend of the user's own does not concern the stand-in": async ({ shell, clone }) => {

@@ -58,6 +58,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
       change("aws_s3_bucket.uploads", ["no-op"], { id: "a" }, { id: "a" }),
       change("aws_iam_role_policy.function", ["create"], undefined, { name: "metadata" }),
       change("aws_sqs_queue.failures", ["create"]),
+      change("terraform_data.function_role", ["create"]), // in the state alone
       change("aws_s3_bucket_notification.uploads", ["create"]),
       change("aws_dynamodb_table.files", ["update"], { hash_key: "a" }, { hash_key: "b" }),
       // Its `last_modified` is not known before the apply; its code is looked at by itself.
