@@ -65,13 +65,16 @@ function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
 }
 
 async function testTerraform(): Promise<void> {
-  const files = [await writeDefaults(), "docs/hardened.tfvars"].map((file) => `-var-file=${file}`);
+  const defaults = `-var-file=${await writeDefaults()}`;
   await outputs(TEST_WORKSPACES); // the first call: it initialises anew what is out of date
   const own = (await folderFor(TEST_WORKSPACES))!;
   const env = { TF_WORKSPACE: "default", ...own.env };
-  for (const args of [["validate"], ["test", ...files]]) {
-    await run("terraform", [...own.args, ...args], { env, output: "atEnd" });
-  }
+  const terraform = (...args: string[]) =>
+    run("terraform", [...own.args, ...args], { env, output: "atEnd" });
+  const test = (name: string, ...files: string[]) =>
+    terraform("test", `-filter=tests/${name}.tftest.hcl`, defaults, ...files);
+  await terraform("validate");
+  await together([test("main"), test("hardened", "-var-file=docs/hardened.tfvars")]);
 }
 
 /** Waits for all, then throws what failed. */
