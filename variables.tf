@@ -101,7 +101,7 @@ variable "tracing_mode" {
 }
 
 variable "warm_up" {
-  description = "Whether a starting function opens its connections at once; each start is then refused twice, unsigned, by S3 and DynamoDB"
+  description = "Whether a starting function opens its connections by an unsigned request each to S3 and DynamoDB, which refuse it"
   type        = bool
   default     = true
   nullable    = false
