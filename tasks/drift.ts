@@ -50,9 +50,7 @@ export function driftToProblems(
   const gone = changes.filter(isGone).map(({ address }) => address);
   const changed = changes.filter((change) => !isGone(change));
   return [
-    ...(gone.length === 0
-      ? []
-      : [`not there any more: ${gone.join(", ")}; ${deploy} makes it again`]),
+    ...(gone.length === 0 ? [] : [`not there: ${gone.join(", ")}; ${deploy} makes it`]),
     ...changed.map(({ address, attributes }) => {
       const names = attributes.length === 0 ? "" : ` (${attributes.join(", ")})`;
       return `${address} is not as main.tf has it${names}; ${deploy} puts it right`;

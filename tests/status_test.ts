@@ -86,7 +86,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
     "backfill records the objects of its events",
     `the bucket uploads does not call the function; ${deploy} puts it right`,
     "the table files is INACCESSIBLE_ENCRYPTION_CREDENTIALS, not ACTIVE",
-    `not there any more: aws_iam_role_policy.function; ${deploy} makes it again`,
+    `not there: aws_iam_role_policy.function; ${deploy} makes it`,
     `aws_lambda_function.metadata is not as main.tf has it (environment); ${deploy} puts it right`,
   ];
   assert.deepEqual(await problems(true), onStandIn);
