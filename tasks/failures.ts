@@ -85,8 +85,12 @@ function refusalSentence(error: Error): string | undefined {
 }
 
 function withRemedy(refusal: string, remedy: string | undefined): string {
-  if (remedy === undefined) return refusal;
-  return `${refusal}\n${remedy[0].toUpperCase()}${remedy.slice(1)}`;
+  return remedy === undefined ? refusal : `${refusal}\n${capitalized(remedy)}`;
+}
+
+/** A remedy as a sentence of its own. */
+export function capitalized(remedy: string): string {
+  return remedy[0].toUpperCase() + remedy.slice(1);
 }
 
 /** Nobody answered, or something between here and AWS did. */

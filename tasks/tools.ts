@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { pythonEnvironment } from "./environment.ts";
+import { capitalized, remedyOf, SYSTEM } from "./failures.ts";
 import { readText, removeIfThere } from "./files.ts";
 import { isInPath, notInPath, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { interrupted } from "./signals.ts";
@@ -110,14 +111,15 @@ function pythonOptions(): RunOptions {
   return { quiet: true, env: pythonEnvironment(Deno.env.toObject()), clearEnv: true };
 }
 
-/** Puts a sentence of what to do after the last lines of a program's own words. */
+/** Puts what to do after a program's last words: what the system's refusal wants, else this sentence. */
 function explain(sentence: string): (error: unknown) => never {
   return (error) => {
     interrupted.throwIfAborted();
-    const detail = error instanceof RunError
-      ? error.stderr.trim().split("\n").slice(-3).join("\n")
-      : "";
-    if (error instanceof UserError) throw new UserError(`${detail}\n${sentence}`.trimStart());
-    throw error;
+    if (!(error instanceof UserError)) throw error;
+    if (!(error instanceof RunError)) throw new UserError(sentence);
+    const remedy = remedyOf(error.stderr, SYSTEM);
+    const told = remedy === undefined ? sentence : capitalized(remedy);
+    const detail = error.stderr.trim().split("\n").slice(-3).join("\n");
+    throw new UserError(`${detail}\n${told}`.trimStart());
   };
 }
