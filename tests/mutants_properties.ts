@@ -9,6 +9,7 @@ const CASES: Record<string, string[]> = {
   "x = a ?? (b && c);": ["(a ) && ( (b && c))", "(b ) || ( c)"],
   "x ??= a?.b.c;": ["x &&= a?.b.c", "a.b.c"],
   "x = a?.[0]?.(1);": ["a[0]?.(1)", "a?.[0](1)"],
+  "x = a?.trim().length;": ["a.trim().length"],
   "if (!a) i++;": ["a", "true", "false", "i--"],
   "while (a) {}": ["false"],
   "x = a === 'b' || a + 'c';": ["(a === 'b' ) && ( a + 'c')", "a !== 'b'", '""', '""'],
