@@ -65,9 +65,10 @@ function nameOf(key: string): string {
 }
 
 async function isKnown(stack: Stack, key: string): Promise<boolean> {
-  for await (const _row of rowsOfKey(stack, key, { limit: 1 })) return true;
   for await (const page of listVersions(stack.s3, stack.outputs.s3_bucket_name, key)) {
-    return page.some(({ Key }) => Key === key);
+    if (page.some(({ Key }) => Key === key)) return true;
+    break; // those of the very key come first
   }
+  for await (const _row of rowsOfKey(stack, key, { limit: 1 })) return true;
   return false;
 }
