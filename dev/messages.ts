@@ -1,4 +1,4 @@
-/** What the server tells the page: a line of JSON for each message. */
+/** What the server tells the page. */
 
 /** A row of the table. */
 export type Row = Record<string, string | number>;
@@ -8,7 +8,6 @@ export interface Failure {
   /** Its row's keys: tries of one event have one id. */
   id: string;
   key: string;
-  versionId?: string;
   reason: string;
   tries: number;
   /** Of the last try: milliseconds since 1970. */
@@ -33,25 +32,35 @@ export interface Code {
 }
 
 export type Message =
-  /** First of all: where this is, what an upload's key begins with, a word about it, and a command. */
-  | { type: "place"; place: string; prefix: string; note: string; followLog: string }
-  /** `ms`: from the end of its upload by this server to its row. */
-  | { type: "row"; row: Row; ms?: number; isNew: boolean }
-  /** All that is known; `note` says what is in the queue beside it. */
+  /** Where this is, what an upload's key begins with, and a word about it. */
+  | { type: "place"; place: string; prefix: string; note: string }
+  | { type: "row"; row: Row }
+  /** What became of an upload by this server: its row came, after `ms` if it did not fail before. */
+  | { type: "upload"; id: string; ms?: number; hasFailed?: boolean }
+  /** The newest; `note` says what there is beside them. */
   | { type: "failures"; failures: Failure[]; note: string }
   | { type: "cards"; cards: Card[] }
   | { type: "code"; code: Code }
-  /** The rows and failures until now have been sent. */
+  /** The rows and failures until now are known. */
   | { type: "ready" }
   /** Why there is no news; empty when it is over. */
-  | { type: "trouble"; text: string }
-  /** The server ends. */
-  | { type: "end" };
+  | { type: "trouble"; text: string };
+
+/** What a page asks for all the time: the messages that it has not got. */
+export interface Update {
+  messages: Message[];
+  /** The number of the last one, for the next time. */
+  last: number;
+  /** AWS's clock; unknown until it was read. */
+  nowMs?: number;
+}
 
 /** What the server answers to an upload. */
 export interface Uploaded {
-  key: string;
-  versionId?: string;
+  /** As messages name it. */
+  id: string;
   /** Why it will have no row, if that is known. */
   note?: string;
+  /** What to say if its row does not come soon. */
+  late: string;
 }

@@ -1,12 +1,19 @@
 /// <reference lib="dom" />
 /** The page: shows what the server tells. Text from elsewhere is set as text, never as markup. */
 
-import type { Card, Failure, Message, Row, Uploaded } from "./messages.ts";
+import type { Card, Failure, Message, Row, Update, Uploaded } from "./messages.ts";
 
 const SHOWN_ROWS = 200;
 const SHOWN_UPLOADS = 8;
-const PARALLEL_UPLOADS = 4;
 const PLOTTED = 30;
+
+/** A browser has six connections to a server for all its tabs: two are left for what is not uploaded. */
+const PARALLEL_UPLOADS = 4;
+
+/** What is new is asked for so often: a connection that stays open would be one of the six. */
+const ASK_MS = 300;
+const ASK_LOST_MS = 2000;
+const ANSWER_MS = 10_000;
 
 /** After so long an upload without a row says what to look at. */
 const LATE_MS = 30_000;
@@ -20,15 +27,18 @@ const headers = { authorization: `Bearer ${location.hash.slice(1)}` };
 /** A file, and its path below what was chosen or dropped. */
 type Chosen = { file: File; path: string };
 
-const rows = new Map<string, { row: Row; line: HTMLElement; text: string; ms?: number }>();
-/** Uploads that wait for their rows, by key and version. */
-const uploaded = new Map<string, { item: HTMLElement; sinceMs: number }>();
+const rows = new Map<string, { row: Row; line: HTMLElement; text: string }>();
+/** Uploads that wait for their rows, by their ids. */
+const uploaded = new Map<string, { item: HTMLElement; sinceMs: number; late: string }>();
+/** What became of uploads, by their ids; it may be known before S3's answer. */
+const outcomes = new Map<string, Message & { type: "upload" }>();
 const waiting: { file: File; key: string }[] = [];
 const latencies: number[] = [];
-let sending = 0;
+const sending = new Set<number>();
 let prefix = "";
-let followLog = "";
 let isReady = false;
+/** What AWS's clock is ahead of this one. */
+let aheadMs = 0;
 
 function find<T extends Element = HTMLElement>(selector: string, within: ParentNode = document): T {
   return within.querySelector<T>(selector)!;
@@ -47,30 +57,33 @@ function make(template: string, texts: Record<string, string>, className = ""): 
   return copy;
 }
 
-/** Reads the feed as long as the page is open. */
+/** Asks for what is new as long as the page is open. */
 async function follow(): Promise<void> {
-  for (;;) {
+  for (let last = 0, waitMs = ASK_MS;; await new Promise((end) => setTimeout(end, waitMs))) {
+    waitMs = ASK_MS;
     try {
-      const response = await fetch("/feed", { headers });
+      const signal = AbortSignal.timeout(ANSWER_MS);
+      const response = await fetch(`/news?last=${last}`, { headers, signal });
       if (response.status === 401) {
         return connect("lost", "This address has no valid token: open the one that dev printed");
       }
+      const update: Update = await response.json();
       connect("live", "Connected");
-      const reader = response.body!.getReader(); // Safari can't iterate over a stream
-      const decoder = new TextDecoder();
-      let rest = "";
-      for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        const lines = (rest + decoder.decode(part.value, { stream: true })).split("\n");
-        rest = lines.pop()!;
-        for (const line of lines) take(JSON.parse(line));
-      }
-    } catch { /* as at the stream's end */ }
-    connect("lost", "Disconnected: start dev again, and open the address that it prints");
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+      if (update.nowMs !== undefined) aheadMs = update.nowMs - Date.now();
+      last = update.last;
+      if (update.messages.length === 0) continue;
+      update.messages.forEach(take);
+      filterRows();
+      plot();
+    } catch {
+      waitMs = ASK_LOST_MS;
+      connect("lost", "Disconnected: start dev again, and open the address that it prints");
+    }
   }
 }
 
 function connect(state: "live" | "lost", text: string): void {
+  if (find("#connection").textContent === text) return; // else it is read aloud again
   find("#connection").className = state;
   show("#connection", text);
   if (state === "lost" && !isReady) show("#empty", "No rows: the page is not connected.");
@@ -79,11 +92,13 @@ function connect(state: "live" | "lost", text: string): void {
 function take(message: Message): void {
   switch (message.type) {
     case "place":
-      ({ prefix, followLog } = message);
+      prefix = message.prefix;
       show("#place", message.place);
       return show("#prefix", message.note);
     case "row":
-      return showRow(message.row, message.isNew, message.ms);
+      return showRow(message.row);
+    case "upload":
+      return showOutcome(message);
     case "failures":
       return showFailures(message.failures, message.note);
     case "cards":
@@ -93,7 +108,7 @@ function take(message: Message): void {
       return show("#code", [message.code.text, ...message.code.typeErrors ?? []].join("\n"));
     case "ready":
       isReady = true;
-      return filterRows();
+      return;
     case "trouble":
       return show("#trouble", message.text);
   }
@@ -103,7 +118,7 @@ function toCard({ name, text, note, isBad }: Card): HTMLElement {
   return make("card", { dt: name, dd: text, ".note": note }, isBad ? "bad" : "");
 }
 
-function showRow(row: Row, isNew: boolean, ms?: number): void {
+function showRow(row: Row): void {
   const id = `${row.file_key} ${row.timestamp}`;
   forget(id); // the newest is last here, and first in the table
   const { file_key, file_size, content_type = "", content_preview = "" } = row;
@@ -112,17 +127,12 @@ function showRow(row: Row, isNew: boolean, ms?: number): void {
     ".size": file_size?.toLocaleString("en") ?? "",
     ".type": String(content_type),
     ".preview": String(content_preview).slice(0, 120),
-  }, isNew ? "new" : "");
+  });
   find("button", line).addEventListener("click", () => openRow(row));
   find("#rows tbody").prepend(line);
   const text = [file_key, content_type, content_preview].join(" ").toLowerCase();
-  rows.set(id, { row, line, text, ms });
+  rows.set(id, { row, line, text });
   if (rows.size > SHOWN_ROWS) forget(rows.keys().next().value!);
-  if (ms !== undefined) {
-    plot(ms);
-    endUpload(`${file_key} ${row.version_id}`, "done", `row after ${ms} ms`);
-  }
-  filterRows();
 }
 
 function forget(id: string): void {
@@ -143,13 +153,12 @@ function filterRows(): void {
 
 function showAges(): void {
   for (const { row, line } of rows.values()) {
-    const ms = Date.now() - Date.parse(String(row.processed_at));
+    const ms = Date.now() + aheadMs - Date.parse(String(row.processed_at));
     show(".age", toAge(ms), line);
-    if (ms > NEW_MS) line.className = "";
+    line.classList.toggle("new", ms <= NEW_MS);
   }
-  for (const { item, sinceMs } of uploaded.values()) {
-    if (Date.now() - sinceMs < LATE_MS) continue;
-    show(".note", `no row yet: ${followLog} shows what the function does`, item);
+  for (const { item, sinceMs, late } of uploaded.values()) {
+    if (performance.now() - sinceMs >= LATE_MS && item.className === "") show(".note", late, item);
   }
 }
 
@@ -171,9 +180,6 @@ function showFailures(failures: Failure[], note: string): void {
   find("#failures ul").replaceChildren(...items);
   find("#failures").hidden = failures.length === 0 && note === "";
   show("#failures-note", note);
-  for (const { key, versionId } of failures) {
-    endUpload(`${key} ${versionId}`, "failed", "failed: see below");
-  }
 }
 
 /** Replays one object's events, or all. */
@@ -187,30 +193,48 @@ async function replay(key?: string): Promise<void> {
 
 function upload(files: Chosen[]): void {
   waiting.push(...files.map(({ file, path }) => ({ file, key: prefix + path })));
-  while (sending < PARALLEL_UPLOADS && waiting.length > 0) void sendNext();
+  for (let lane = 0; lane < PARALLEL_UPLOADS; lane++) void sendAll(lane);
 }
 
-async function sendNext(): Promise<void> {
-  sending++;
-  const { file, key } = waiting.shift()!;
+/** Sends what waits, one after the other in each lane; all tabs together have so many lanes. */
+async function sendAll(lane: number): Promise<void> {
+  if (sending.has(lane)) return;
+  sending.add(lane);
+  while (waiting.length > 0) {
+    show("#waiting", `${waiting.length} more wait`);
+    await navigator.locks.request(`lane ${lane}`, async () => {
+      const next = waiting.shift();
+      show("#waiting", waiting.length > 0 ? `${waiting.length} more wait` : "");
+      if (next) await sendOne(next.file, next.key);
+    });
+  }
+  sending.delete(lane);
+}
+
+async function sendOne(file: File, key: string): Promise<void> {
+  const item = addUpload(key);
+  try {
+    const { id, note, late } = await send(file, key, item);
+    show(".note", "uploaded, waiting for its row …", item);
+    uploaded.set(id, { item, sinceMs: performance.now(), late });
+    if (note !== undefined) endUpload(id, "failed", note);
+    const outcome = outcomes.get(id);
+    if (outcome) showOutcome(outcome);
+  } catch (error) {
+    failUpload(item, error as Error);
+  }
+}
+
+function addUpload(key: string): HTMLElement {
   const item = make("upload", { ".key": key });
   find("progress", item).setAttribute("aria-label", `Upload of ${key}`);
   find("#uploads").prepend(item);
-  show("#waiting", waiting.length > 0 ? `${waiting.length} more wait` : "");
-  try {
-    const { versionId, note } = await send(file, key, item);
-    show(".note", "uploaded, waiting for its row …", item);
-    const id = `${key} ${versionId}`;
-    uploaded.set(id, { item, sinceMs: Date.now() });
-    if (note !== undefined) endUpload(id, "failed", note);
-    const known = [...rows.values()].find(({ row }) => `${row.file_key} ${row.version_id}` === id);
-    if (known?.ms) endUpload(id, "done", `row after ${known.ms} ms`); // it came before S3's answer
-  } catch (error) {
-    item.className = "failed";
-    show(".note", `not uploaded: ${(error as Error).message}`, item);
-  }
-  sending--;
-  if (waiting.length > 0) void sendNext();
+  return item;
+}
+
+function failUpload(item: HTMLElement, { message }: Error): void {
+  item.className = "failed";
+  show(".note", `not uploaded: ${message}`, item);
 }
 
 /** XMLHttpRequest, since fetch tells no progress of an upload. */
@@ -223,49 +247,71 @@ function send(file: File, key: string, item: HTMLElement): Promise<Uploaded> {
     if (file.type !== "") request.setRequestHeader("content-type", file.type);
     request.upload.onprogress = ({ loaded, total }) => bar.value = total && loaded / total;
     request.onload = () => {
-      if (request.status === 200) resolve(JSON.parse(request.responseText));
-      else reject(new Error(request.responseText));
+      if (request.status !== 200) return reject(new Error(request.responseText));
+      bar.value = 1; // an empty file makes no progress
+      resolve(JSON.parse(request.responseText));
     };
     request.onerror = () => reject(new Error("the server or the file is gone"));
     request.send(file);
   });
 }
 
-/** Ends the line of an upload, if it is one of this page's; only the last few stay. */
-function endUpload(id: string, result: "done" | "failed", note: string): void {
+/** What became of an upload, of this page or another one. */
+function showOutcome(outcome: Message & { type: "upload" }): void {
+  const { id, ms, hasFailed } = outcome;
+  if (ms !== undefined && !outcomes.has(id)) latencies.push(ms);
+  outcomes.set(id, outcome);
+  if (hasFailed) return markUpload(id, "failed", "failed: see below");
+  endUpload(id, "done", ms === undefined ? "row, after it had failed" : `row after ${ms} ms`);
+}
+
+/** Marks the line of an upload, if it is one of this page's. */
+function markUpload(id: string, result: "done" | "failed", note: string): void {
   const item = uploaded.get(id)?.item;
-  if (!uploaded.delete(id) || !item) return;
+  if (!item) return;
   item.className = result;
   show(".note", note, item);
   show("#announce", `${find(".key", item).textContent}: ${note}`);
+}
+
+/** Nothing more will come of it; of the lines that are done only the last few stay. */
+function endUpload(id: string, result: "done" | "failed", note: string): void {
+  markUpload(id, result, note);
+  uploaded.delete(id);
   const done = document.querySelectorAll("#uploads .done");
   for (const old of [...done].slice(SHOWN_UPLOADS)) old.remove();
 }
 
 /** Bars for the latencies of the last uploads, the newest at the right. */
-function plot(ms: number): void {
-  latencies.push(ms);
+function plot(): void {
   const last = latencies.slice(-PLOTTED);
+  if (last.length === 0) return;
   const most = Math.max(...last);
-  show("#latency figcaption", `Upload to row: ${ms} ms, longest ${most} ms`);
+  show("#latency figcaption", `Upload to row: ${last.at(-1)} ms, longest ${most} ms`);
   const bars = last.map((ms, index) => `M${4 + index * 8} 40v${-Math.max(1, ms / most * 40)}`);
   find("#latency path").setAttribute("d", bars.join(""));
   find("#latency svg").setAttribute("aria-label", `Milliseconds: ${last.join(", ")}`);
 }
 
-/** The files of what was dropped, those in folders too, with their paths. */
+/** The files of what was dropped, those in folders too, with their paths; names what can't be read. */
 async function filesOf(entry: FileSystemEntry): Promise<Chosen[]> {
-  if (entry.isFile) {
-    const file = await new Promise<File>((...end) => (entry as FileSystemFileEntry).file(...end));
-    return [{ file, path: entry.fullPath.slice(1) }];
-  }
-  const reader = (entry as FileSystemDirectoryEntry).createReader();
+  const path = entry.fullPath.slice(1);
   const files: Chosen[] = [];
-  for (;;) { // it gives out 100 at a time
-    const some = await new Promise<FileSystemEntry[]>((...end) => reader.readEntries(...end));
-    if (some.length === 0) return files;
-    files.push(...(await Promise.all(some.map(filesOf))).flat());
+  try {
+    if (entry.isFile) {
+      const file = await new Promise<File>((...end) => (entry as FileSystemFileEntry).file(...end));
+      return [{ file, path }];
+    }
+    const reader = (entry as FileSystemDirectoryEntry).createReader();
+    for (;;) { // it gives out 100 at a time
+      const some = await new Promise<FileSystemEntry[]>((...end) => reader.readEntries(...end));
+      if (some.length === 0) break;
+      files.push(...(await Promise.all(some.map(filesOf))).flat());
+    }
+  } catch (error) {
+    failUpload(addUpload(prefix + path), error as Error);
   }
+  return files;
 }
 
 function toAge(ms: number): string {
@@ -292,7 +338,7 @@ addEventListener("drop", async (event) => {
   const entries = [...event.dataTransfer!.items].map((item) => item.webkitGetAsEntry());
   for (const entry of entries) if (entry) upload(await filesOf(entry));
 });
-addEventListener("beforeunload", (event) => void (sending > 0 && event.preventDefault()));
+addEventListener("beforeunload", (event) => void (sending.size > 0 && event.preventDefault()));
 find("#filter").addEventListener("input", filterRows);
 find("#close").addEventListener("click", () => find<HTMLDialogElement>("#row").close());
 find("#replay-all").addEventListener("click", () => replay());

@@ -5,10 +5,11 @@ import { Upload } from "@aws-sdk/lib-storage";
 import * as esbuild from "esbuild";
 import { letsThrough, unquoted } from "../handler.ts";
 import { PART_BYTES } from "../tasks/check_file.ts";
+import { canCopy, denoTask } from "../tasks/commands.ts";
 import type { Stack } from "../tasks/target.ts";
 import { say, UserError } from "../tasks/terminal.ts";
-import type { Board } from "./board.ts";
-import type { Message, Uploaded } from "./messages.ts";
+import { type Board, idOf } from "./board.ts";
+import type { Uploaded } from "./messages.ts";
 
 const TYPES = {
   "page.html": "text/html; charset=utf-8",
@@ -158,8 +159,8 @@ async function answer(
 ): Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
   switch (`${request.method} ${pathname}`) {
-    case "GET /feed":
-      return feed(board);
+    case "GET /news":
+      return Response.json(board.since(Number(searchParams.get("last"))));
     case "POST /upload":
       return await upload(request, board, searchParams.get("key") ?? "", ending);
     case "POST /replay":
@@ -167,24 +168,6 @@ async function answer(
     default:
       return refuse(404, "There is no such page");
   }
-}
-
-/** A line of JSON for each message, for as long as the page is open. */
-function feed(board: Board): Response {
-  let leave = () => {};
-  const body = new ReadableStream<Uint8Array>({
-    start(controller) {
-      const encoder = new TextEncoder();
-      leave = board.join((message: Message) => {
-        controller.enqueue(encoder.encode(JSON.stringify(message) + "\n"));
-        if (message.type !== "end") return;
-        leave();
-        controller.close();
-      });
-    },
-    cancel: () => leave(),
-  });
-  return new Response(body, { headers: { "content-type": "application/x-ndjson" } });
 }
 
 /** Hands a request's body on to S3, as fast as S3 takes it; a body that breaks off leaves nothing. */
@@ -215,8 +198,9 @@ async function upload(
   try {
     const { VersionId: versionId, ETag } = await upload.done();
     const note = noteOf(board.stack, key);
-    if (note === undefined) void board.expect({ key, versionId, etag: unquoted(ETag) });
-    return Response.json({ key, versionId, note } satisfies Uploaded);
+    if (note === undefined) board.expect({ key, versionId, etag: unquoted(ETag) });
+    const id = idOf({ key, versionId });
+    return Response.json({ id, note, late: lateNote(board.stack, key) } satisfies Uploaded);
   } finally {
     ending.removeEventListener("abort", abort);
   }
@@ -227,6 +211,14 @@ function noteOf({ outputs }: Stack, key: string): string | undefined {
   if (letsThrough(outputs, key)) return undefined;
   const { filter_prefix, filter_suffix } = outputs;
   return `no row: the bucket records only keys like ${filter_prefix}…${filter_suffix}`;
+}
+
+/** What to say of an upload whose row does not come. */
+function lateNote(stack: Stack, key: string): string {
+  const command = canCopy(key) && !key.startsWith("-")
+    ? denoTask(stack, "why", key)
+    : denoTask(stack, "logs", "--follow");
+  return `no row yet: ${command} tells more`;
 }
 
 function toFailure(error: unknown): Response {

@@ -17,13 +17,10 @@ permittedTest(
       const { url, close } = await startDev(stack, target, copy.path, { code: false, port: 0 });
       await Deno.writeTextFile(join(copy.path, "handler.ts"), "console.log(1);", { append: true });
       const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
-      const feed = await fetch(new URL("/feed", url), { headers });
       await pause(500);
+      const news = await (await fetch(new URL("/news?last=0", url), { headers })).text();
       await close();
-      assert.match(
-        await feed.text(),
-        /"deno task dev --code --env team makes the function run what/,
-      );
+      assert.match(news, /"deno task dev --code --env team makes the function run what/);
       assert.deepEqual(calls.filter(({ name }) => name.startsWith("Update")), []);
     });
     await t.step("--code names account, environment and function, then asks", async () => {

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Board } from "../dev/board.ts";
+import type { Message } from "../dev/messages.ts";
 import type { Item } from "../tasks/rows.ts";
 import type { Stack } from "../tasks/target.ts";
 import { type Answers, EVENT_TIME as TIME } from "./fixtures.ts";
@@ -38,9 +39,27 @@ export function quiet(): Answers {
   };
 }
 
-export async function makeBoard(stack: Stack): Promise<Board> {
+export async function makeBoard(stack: Stack, idleMs = 60_000): Promise<Board> {
   const { Board } = await import("../dev/board.ts");
-  return new Board(stack, "on the stand-in", 10);
+  return new Board(stack, "on the stand-in", { pollMs: 10, idleMs });
+}
+
+/** A page that asks a board until a condition holds, and then once more; returns what it was told. */
+export async function watchBoard(
+  board: Board,
+  condition: (told: Message[]) => boolean,
+): Promise<Message[]> {
+  const told: Message[] = [];
+  let last = 0;
+  const ask = () => {
+    const update = board.since(last);
+    last = update.last;
+    told.push(...update.messages);
+    return condition(told);
+  };
+  await until(ask);
+  ask();
+  return told;
 }
 
 export async function until(condition: () => boolean): Promise<void> {

@@ -7,11 +7,12 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { HeadObjectCommand } from "@aws-sdk/client-s3";
 import { startDev } from "../dev/dev.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { queryRows } from "../tasks/rows.ts";
 import type { Stack } from "../tasks/target.ts";
-import { launchBrowser, type Page } from "./browser.ts";
+import { launchBrowser, type Page, REBOUND } from "./browser.ts";
 import { copyOfCode } from "./fixtures.ts";
 import { type Deployed, type Steps } from "./pipeline_context.ts";
 
@@ -49,6 +50,10 @@ export const DEV: Steps<Deployed> = {
     const dev = await startDev(deployer, target, code, { code: true, port: 0 });
     held.defer(() => dev.close());
     await page.setViewport({ width: 1120, height: 820 });
+    // The browser's clock is a day fast.
+    await page.evaluateOnNewDocument(
+      "{ const now = Date.now; Date.now = () => now() + 86_400_000 }",
+    );
     await page.goto(dev.url);
     await shows(page, "#connection", /^Connected$/);
     await shows(page, "#code", /^this folder's code runs$|^new code runs, \d+\.\d s$/);
@@ -56,6 +61,8 @@ export const DEV: Steps<Deployed> = {
     const steps: Record<string, () => void | Promise<void>> = {
       "files are dropped, and their rows are exact": () => drops(page, deployer, files),
       "the screenshot is taken": () => takeScreenshot(page),
+      "a folder is uploaded but for what can't be read": () => dropsFolder(page, files),
+      "a seventh tab works": () => opensTabs(page, dev.url, files),
       "the whole row opens by the keyboard, and closes": () => opensRow(page),
       "the filter hides what does not match": () => filters(page),
       "a failure is shown with its reason, and replayed": () => replays(page, deployed, files),
@@ -65,7 +72,8 @@ export const DEV: Steps<Deployed> = {
       "nothing was refused, thrown or fetched from elsewhere": () => {
         assert.deepEqual(problems, []);
       },
-      "another origin that has the token gets nothing": () => refusesOthers(page, dev.url),
+      "other sites get and change nothing, even with the token": () =>
+        refusesOthers(page, dev.url, deployer),
       "the end of dev is shown": () => endsDev(page, dev),
     };
     for (const [name, step] of Object.entries(steps)) await t.step(name, step);
@@ -111,6 +119,7 @@ async function drops(page: Page, stack: Stack, folder: string) {
       (lines) => lines.map((line) => [...line.children].map(({ textContent }) => textContent)),
     );
     const cell = cells.find(([key]) => key === name)!;
+    assert.match(cell[3]!, /^\d+ s$/);
     assert.deepEqual(cell.toSpliced(3, 1), [
       name,
       String(row.file_size),
@@ -125,6 +134,52 @@ async function takeScreenshot(page: Page) {
   await page.evaluate("document.querySelector('#place').textContent = 'on the stand-in'");
   // Made anew each time; docs/page.png is a copy that somebody looked at.
   await page.screenshot({ path: join(import.meta.dirname!, "..", ".local", "page.png") });
+}
+
+async function dropsFolder(page: Page, folder: string) {
+  await Deno.mkdir(join(folder, "all", "inner"), { recursive: true });
+  await Deno.mkdir(join(folder, "all", "locked"));
+  await Deno.writeTextFile(join(folder, "all", "empty.txt"), "");
+  await Deno.writeTextFile(join(folder, "all", "inner", "deep.txt"), "deep");
+  // Permissions don't keep root from reading it.
+  await page.evaluate(`{
+    const { webkitGetAsEntry } = DataTransferItem.prototype;
+    DataTransferItem.prototype.webkitGetAsEntry = function () {
+      const entry = webkitGetAsEntry.call(this);
+      const prototype = Object.getPrototypeOf(entry);
+      const { createReader } = prototype;
+      prototype.createReader = function () {
+        if (this.name !== "locked") return createReader.call(this);
+        return { readEntries: (_, fail) => fail(new DOMException("no permission")) };
+      };
+      return entry;
+    };
+  }`);
+  await drop(page, [join(folder, "all")]);
+  await shows(page, "#uploads", /all\/locked\s*not uploaded: no permission/);
+  await shows(page, "#uploads", /all\/inner\/deep\.txt\s*row after/);
+  await shows(page, "#uploads", /all\/empty\.txt\s*row after/);
+  const bars = await page.$$eval(
+    "#uploads .done progress",
+    (all) => all.map((bar) => (bar as unknown as { value: number }).value),
+  );
+  assert.deepEqual(new Set(bars), new Set([1]), "an upload is done, and its bar is not full");
+}
+
+/** A browser has six connections to a server, for all its tabs together. */
+async function opensTabs(page: Page, url: string, folder: string) {
+  await Deno.writeTextFile(join(folder, "seventh.txt"), "from the seventh tab");
+  await using tabs = new AsyncDisposableStack();
+  let last = page;
+  for (let tab = 2; tab <= 7; tab++) {
+    last = await page.browser().newPage();
+    tabs.adopt(last, (tab) => tab.close());
+    await last.goto(url);
+    await shows(last, "#connection", /^Connected$/);
+  }
+  await drop(last, [join(folder, "seventh.txt")]);
+  await shows(last, "#uploads", /seventh\.txt\s*row after \d+ ms/);
+  await shows(page, "#rows tbody tr:first-child", /^seventh\.txt/);
 }
 
 async function opensRow(page: Page) {
@@ -241,13 +296,42 @@ async function isAccessible(page: Page) {
   }
 }
 
-async function refusesOthers(page: Page, url: string) {
-  const token = new URL(url).hash.slice(1);
-  await page.goto("about:blank");
-  const result = await page.evaluate(`fetch("${new URL("/feed", url)}", {
-    headers: { authorization: "Bearer ${token}" },
-  }).then(() => "let in", () => "refused")`);
-  assert.equal(result, "refused");
+/** A site on another port of this machine, and one whose name leads here; both have the token. */
+async function refusesOthers(page: Page, url: string, { s3, outputs }: Stack) {
+  const { hash, origin, port } = new URL(url);
+  const uploads = `${origin}/upload?key=attack.txt`;
+  const attack = (path: string, init = "") =>
+    page.evaluate(`fetch("${path}", { method: "POST", body: "x", ${init} })
+      .then(({ status }) => status, () => "refused")`);
+  const bearer = `headers: { authorization: "Bearer ${hash.slice(1)}" }`;
+  const site = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    () => new Response("<title>another site</title>", { headers: { "content-type": "text/html" } }),
+  );
+  const openSite = () => page.goto(`http://127.0.0.1:${site.addr.port}/`);
+  const text = () => page.$eval("body", ({ textContent }) => textContent.trim());
+
+  await openSite();
+  assert.equal(await attack(uploads, bearer), "refused");
+  assert.equal(await attack(uploads, 'mode: "no-cors"'), "refused");
+  await page.evaluate(`document.body.innerHTML =
+    '<iframe src="${url}"></iframe><a href="${origin}">page</a>'`);
+  await page.waitForNetworkIdle();
+  for (const frame of page.frames().slice(1)) assert.equal(await frame.$("#uploads"), null);
+  await page.click("a");
+  await shows(page, "#connection", /^This address has no valid token/);
+  await openSite();
+  await page.evaluate(`document.body.innerHTML =
+    '<form method="post" action="${uploads}" enctype="text/plain"><button>send</button></form>'`);
+  await Promise.all([page.waitForNavigation(), page.click("button")]);
+  assert.equal(await text(), "Only this server's own page may ask");
+
+  await page.goto(`http://${REBOUND}:${port}/`);
+  assert.equal(await text(), "This server has another name");
+  assert.equal(await attack("/upload?key=attack.txt", bearer), 421);
+  await site.shutdown();
+  const head = new HeadObjectCommand({ Bucket: outputs.s3_bucket_name, Key: "attack.txt" });
+  await assert.rejects(s3.send(head), { name: "NotFound" });
 }
 
 /** Drops files onto the page, as a person does. */
