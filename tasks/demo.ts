@@ -67,7 +67,7 @@ const NEXT = toTable([
 
 async function onTarget(story: Story): Promise<void> {
   // Soon parked: there is no burst of uploads here whose retries would need more time.
-  const open = () => openTarget(DEMO, { standIn: "start", retrySeconds: 1 });
+  const open = () => openTarget(DEMO, { standIn: "start" });
   await using target = await story.step("Start the stand-in for AWS on this machine", open);
   const outputs = await story.step(
     "Deploy main.tf to it",

@@ -8,32 +8,21 @@ import type { Target } from "./target.ts";
 import { withProgress } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
-/** What the stand-in forgets of an alarm between an apply and the next plan; AWS does not. */
-const FORGOTTEN_OF_ALARMS = [
-  "actions_enabled",
-  "alarm_description",
-  "dimensions",
-  "period",
-  "statistic",
-  "treat_missing_data",
-];
-
 /** Compares every resource with AWS. It changes nothing, and waits for no other Terraform. */
-export async function readDrift({ workspace, local }: Target): Promise<terraform.Change[]> {
+export async function readDrift({ workspace }: Target): Promise<terraform.Change[]> {
   await Deno.stat(ZIP_URL).catch(writeZip); // without it main.tf refuses to plan
   await using folder = await temporaryFolder();
   const file = join(folder.path, `${workspace}.tfplan`);
   await withProgress("terraform plan", terraform.plan(workspace, file, { quiet: true }));
-  return driftIn((await terraform.readPlan(workspace, file)).changes, local);
+  return driftIn((await terraform.readPlan(workspace, file)).changes);
 }
 
 /** The changes of what is in AWS, which are no mere consequence of others. */
-export function driftIn(changes: terraform.Change[], local: boolean): terraform.Change[] {
+export function driftIn(changes: terraform.Change[]): terraform.Change[] {
   return changes.map(({ attributes, ...change }) => {
+    // Of code that is saved here and not deployed.
     const isExpected = (name: string) =>
-      // Of code that is saved here and not deployed.
-      change.type === "aws_lambda_function" && name === "source_code_hash" ||
-      local && change.type === "aws_cloudwatch_metric_alarm" && FORGOTTEN_OF_ALARMS.includes(name);
+      change.type === "aws_lambda_function" && name === "source_code_hash";
     return { ...change, attributes: attributes.filter((name) => !isExpected(name)) };
   }).filter(({ type, actions, attributes }) =>
     type !== "terraform_data" && (actions[0] !== "update" || attributes.length > 0)

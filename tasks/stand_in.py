@@ -7,14 +7,14 @@ import random
 import re
 import sys
 import time
-from xml.sax.saxutils import unescape
+from xml.sax.saxutils import escape, unescape
 
 # The system frees the lock when the last process of the group has ended.
 fcntl.flock(1, fcntl.LOCK_EX)
 
-from ministack.app import main  # noqa: E402
-from ministack.core import iam_evaluator  # noqa: E402
-from ministack.services import lambda_svc, s3  # noqa: E402
+from ministack.app import main
+from ministack.core import iam_evaluator
+from ministack.services import cloudwatch, lambda_svc, s3
 
 
 def corrected(module, name):
@@ -77,6 +77,34 @@ def compiled(pattern, ignore_case):
 
 
 iam_evaluator._fnmatch_compile = compiled
+
+@corrected(cloudwatch, "_describe_alarms")
+def _(original, params, cbor, is_cbor, is_json=False):
+    """An alarm is told with all that it was made with."""
+    status, headers, body = original(params, cbor, is_cbor, is_json)
+    if is_cbor or is_json:
+        return status, headers, body
+    whole = lambda found: element("member", cloudwatch._alarms.get(found[1]) or {})
+    members = r"<member><AlarmName>([^<]*)</AlarmName>.*?</member>"
+    head, tail = body.decode().split("<CompositeAlarms>", 1)
+    text = re.sub(members, whole, head, flags=re.DOTALL) + "<CompositeAlarms>" + tail
+    return status, headers, text.encode()
+
+
+def element(name, value):
+    """XML of CloudWatch's."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        inner = "".join(element(*item) for item in value.items())
+    elif isinstance(value, list):
+        inner = "".join(element("member", item) for item in value)
+    elif name.endswith("Timestamp"):
+        inner = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value))
+    else:
+        inner = escape(str(value).lower() if isinstance(value, bool) else str(value))
+    return f"<{name}>{inner}</{name}>"
+
 
 is_event = contextvars.ContextVar("is_event", default=False)
 

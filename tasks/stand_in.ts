@@ -72,12 +72,6 @@ const START_DEADLINE_MS = 60_000;
 /** It answers nobody while it reads a large object. */
 const ANSWER_MS = 5000;
 
-/**
- * The first retry of a failed event is so late, the second twice. The stand-in counts a throttled
- * event as a failed try (AWS does not): by then a burst of 1,000 is over.
- */
-const RETRY_SECONDS = 8;
-
 interface Running {
   pid: number;
   port: number;
@@ -100,7 +94,6 @@ export interface StandIn {
 export async function enterStandIn(
   workspace: string,
   ifStopped: "start" | "find" | "clear",
-  retrySeconds = RETRY_SECONDS,
 ): Promise<StandIn | undefined> {
   const places = placesOf(workspace);
   await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
@@ -113,7 +106,7 @@ export async function enterStandIn(
   if (ifStopped === "find") return undefined;
   await stopStandIn(workspace);
   if (ifStopped === "clear") return undefined;
-  return await enter(places, await start(places, await makeTools(), retrySeconds));
+  return await enter(places, await start(places, await makeTools()));
 }
 
 /** Ends a workspace's stand-in and removes what was in it, its Terraform state too; the tools stay. */
@@ -135,14 +128,13 @@ export async function stopStandIns(beginning: string): Promise<void> {
 async function start(
   places: Places,
   tools: { python: string; node: string },
-  retrySeconds: number,
 ): Promise<Running> {
   for (const folder of [places.tmp, places.home]) {
     await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
   }
   const port = freePort();
   say(`Starting the local stand-in on https://127.0.0.1:${port}`);
-  const child = launch(places, tools, { port, retrySeconds });
+  const child = launch(places, tools, port);
   const running = { pid: child.pid!, port };
   await Deno.writeTextFile(places.running, JSON.stringify(running));
   try {
@@ -171,7 +163,7 @@ async function start(
 function launch(
   places: Places,
   { python, node }: { python: string; node: string },
-  { port, retrySeconds }: { port: number; retrySeconds: number },
+  port: number,
 ) {
   const log = openSync(places.log, "w", 0o600);
   try {
@@ -182,7 +174,6 @@ function launch(
       env: {
         ...standInEnvironment(Deno.env.toObject()),
         ...settings(places, node, port),
-        LAMBDA_ASYNC_RETRY_BASE_SECONDS: String(retrySeconds),
       },
     });
     child.unref();

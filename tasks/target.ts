@@ -64,8 +64,6 @@ export interface Opening {
   standIn: "start" | "find" | "clear";
   /** Waits until no other task changes the workspace. */
   exclusive?: boolean;
-  /** A stand-in that is started runs a failed event again so soon, and at last twice as late. */
-  retrySeconds?: number;
 }
 
 export interface Clients {
@@ -145,7 +143,7 @@ export async function openTarget(where: Where | Target, opening: Opening): Promi
   if (opening.exclusive) held.use(await lockWorkspace(target.workspace));
   let ca: string | undefined;
   if (target.local) {
-    const standIn = await enterStandIn(target.workspace, opening.standIn, opening.retrySeconds);
+    const standIn = await enterStandIn(target.workspace, opening.standIn);
     if (standIn === undefined) throw nothingDeployed(target);
     held.defer(standIn.leave);
     ca = standIn.ca;

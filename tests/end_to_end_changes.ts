@@ -5,9 +5,6 @@ import { endToEndTest } from "./pipeline.ts";
 /** With `-local-deno-task-test-` 53 characters, the most that are allowed. */
 const LONGEST_PROJECT = "file-metadata-with-longest-name";
 
-/** No burst of events is in these steps: an event is parked after 6 s. */
-const RETRY_SECONDS = 2;
-
 const OPTIONS = { env: "deno-task-test", project: LONGEST_PROJECT };
 
 endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
@@ -22,7 +19,7 @@ endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
   const { PROOF } = await import("./pipeline_destroy.ts");
 
   await steps(REFUSED, pipeline);
-  const ca = await enter(RETRY_SECONDS);
+  const ca = await enter();
   await steps(BUILT, pipeline);
   await steps(DEPLOY, pipeline);
   const deployed = deployTwin(await openDeployed(pipeline, ca));

@@ -23,7 +23,7 @@ interface Options {
 interface Run {
   pipeline: Pipeline;
   /** Makes this process enter the pipeline's stand-in, and returns its certificate (PEM). */
-  enter(retrySeconds?: number): Promise<string>;
+  enter(): Promise<string>;
   /** Runs steps in order. */
   steps<Context>(steps: Steps<Context>, context: Context): Promise<void>;
 }
@@ -61,8 +61,8 @@ export function endToEndTest(
     const pipeline = { shell, target, variables, project, clone, standInsBefore };
 
     await using entered = new AsyncDisposableStack();
-    const enter = async (retrySeconds?: number) => {
-      const standIn = (await enterStandIn(target.workspace, "start", retrySeconds))!;
+    const enter = async () => {
+      const standIn = (await enterStandIn(target.workspace, "start"))!;
       entered.defer(standIn.leave);
       return standIn.ca;
     };

@@ -2,9 +2,7 @@
 
 import assert from "node:assert/strict";
 import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
-import { countFailures } from "../tasks/function.ts";
 import { forEachParallel } from "../function/parallel.ts";
-import { replayFailures } from "../tasks/replay.ts";
 import { type Item, queryRows } from "../tasks/rows.ts";
 import { corpus, type Sample } from "./corpus.ts";
 import { EVENT_TIME, toEvent } from "./fixtures.ts";
@@ -29,8 +27,6 @@ export interface Recorded extends Deployed {
   loaded: Item[];
 }
 
-const EVERY_EVENT = { dryRun: false, max: Infinity };
-
 const LATER = "2026-01-02T03:04:06.000Z";
 
 export const ROWS: Steps<Deployed> = {
@@ -41,10 +37,10 @@ export const ROWS: Steps<Deployed> = {
       const object = { Key: key, Body: body, ContentType: type, ContentEncoding: encoding };
       await root.s3.send(new PutObjectCommand({ Bucket: bucket, ...object }));
     });
-    await untilRecorded(deployed, async () => {
+    await waitFor(120_000, async () => {
       const rows = await rowsBelow(deployed, "");
       const keys = new Set(rows.map(({ file_key }) => file_key));
-      return samples.every(({ key }) => keys.has(key));
+      return samples.every(({ key }) => keys.has(key)) || undefined;
     });
     const wrong: string[] = [];
     await forEachParallel(samples, 16, async (sample) => {
@@ -105,7 +101,7 @@ export const MANY_ROWS: Steps<Recorded> = {
       await root.s3.send(new PutObjectCommand({ Bucket: bucket, Key, Body: Key }));
     });
     const rows = () => rowsBelow(deployed, "load/");
-    await untilRecorded(deployed, async () => (await rows()).length >= 1000);
+    await waitFor(120_000, async () => (await rows()).length >= 1000 || undefined);
     await assertOneFailure(deployed);
 
     deployed.loaded = await rows();
@@ -137,17 +133,6 @@ export const MANY_ROWS: Steps<Recorded> = {
     await assertOneFailure(deployed);
   },
 };
-
-/**
- * Waits until uploads have their rows. On a busy machine the stand-in fails some events by throttling
- * them three times. AWS does not count that as a try: they are run again.
- */
-async function untilRecorded({ root }: Deployed, isDone: () => Promise<boolean>): Promise<void> {
-  await waitFor(120_000, async () => {
-    if (await isDone()) return true;
-    if ((await countFailures(root)).visible > 1) await replayFailures(root, EVERY_EVENT);
-  });
-}
 
 /** What is wrong with the rows of a sample. */
 async function checkSample({ root, bucket }: Deployed, sample: Sample): Promise<string[]> {
