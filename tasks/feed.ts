@@ -44,7 +44,7 @@ export async function* followNews(
   }
 }
 
-/** A line of the log as news; the stand-in ignores the pattern, so other lines come too. */
+/** A line of the log as news. */
 function toNews({ timestamp: atMs, message }: LogEvent): News[] {
   const line = parseLine(message) ?? {};
   const outcome = OUTCOMES.find((outcome) => outcome === line.outcome);

@@ -1,20 +1,21 @@
-"""MiniStack, corrected where it is not AWS. Runs until it is ended; its log is locked until then."""
+"""MiniStack, corrected where it does not do as AWS does."""
 
 import contextvars
 import fcntl
 import functools
+import json
 import random
 import re
 import sys
 import time
 from xml.sax.saxutils import escape, unescape
 
-# The system frees the lock when the last process of the group has ended.
+# Its log: the system frees the lock when the last process of its group has ended.
 fcntl.flock(1, fcntl.LOCK_EX)
 
 from ministack.app import main
 from ministack.core import iam_evaluator
-from ministack.services import cloudwatch, lambda_svc, s3
+from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3
 
 
 def corrected(module, name):
@@ -34,7 +35,8 @@ def listed_as_asked(original, bucket, query):
         names = r"<(Key|KeyMarker|NextKeyMarker|Prefix|Delimiter)>(.*?)</\1>"
         encode = lambda found: f"<{found[1]}>{s3._url_encode(unescape(found[2]))}</{found[1]}>"
         text = re.sub(names, encode, body.decode(), flags=re.DOTALL)
-        body = text.replace("<IsTruncated>", "<EncodingType>url</EncodingType><IsTruncated>").encode()
+        said = "<EncodingType>url</EncodingType>"
+        body = text.replace("<IsTruncated>", said + "<IsTruncated>").encode()
     return status, headers, body
 
 
@@ -53,8 +55,8 @@ def _(original, bucket, key, headers, query=None):
         return status, answer, body
     span = s3._parse_range(headers["range"], len(body))
     if span is None:
-        error = s3._xml_body(s3._range_error_xml(bucket, key))
-        return 416, {"Content-Type": "application/xml", "Content-Range": f"bytes */{len(body)}"}, error
+        answer = {"Content-Type": "application/xml", "Content-Range": f"bytes */{len(body)}"}
+        return 416, answer, s3._xml_body(s3._range_error_xml(bucket, key))
     start, end = span
     answer["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
     answer["Content-Length"] = str(end + 1 - start)
@@ -72,7 +74,7 @@ def _(original, method, bucket, key, headers, body, query):
 @functools.cache
 def compiled(pattern, ignore_case):
     """A pattern of IAM's, whose `*` takes line feeds too."""
-    regex = "".join({"*": ".*", "?": "."}.get(character) or re.escape(character) for character in pattern)
+    regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else 0))
 
 
@@ -104,6 +106,23 @@ def element(name, value):
     else:
         inner = escape(str(value).lower() if isinstance(value, bool) else str(value))
     return f"<{name}>{inner}</{name}>"
+
+
+@corrected(cloudwatch_logs, "_compile_filter_pattern")
+def _(original, pattern):
+    """A pattern in braces selects lines of JSON: those that have one of its values."""
+    if not pattern.startswith("{"):
+        return original(pattern)
+    wanted = re.findall(r'\$\.(\w+) = "(.*?)"', pattern)
+
+    def matches(message):
+        try:
+            line = json.loads(message)
+        except ValueError:
+            return False
+        return isinstance(line, dict) and any(line.get(name) == value for name, value in wanted)
+
+    return matches
 
 
 is_event = contextvars.ContextVar("is_event", default=False)

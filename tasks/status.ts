@@ -233,8 +233,7 @@ export async function newestRows(
   const sinceMs = searchedMs - LOOK_BACK_MS;
   const search = { sinceMs, now, pattern: WRITTEN, mostCalls: MOST_CALLS, mostMs: MOST_MS };
   for await (const span of searchBack(stack.logs, stack.outputs.log_group_name, search)) {
-    const found = span.lines.map(({ message }) => parseLine(message) ?? {})
-      .filter(({ outcome }) => outcome === "written"); // the stand-in ignores such a pattern
+    const found = span.lines.map(({ message }) => parseLine(message) ?? {});
     written = [...found, ...written].slice(-candidates);
     searchedMs = span.sinceMs;
     if (written.length === candidates) break;
@@ -254,10 +253,7 @@ export async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status
       StateValue: "ALARM",
     }),
   );
-  // Not every stand-in of AWS filters.
-  return MetricAlarms.filter(({ StateValue }) => StateValue === "ALARM").map((
-    { AlarmName = "", StateUpdatedTimestamp, StateReason = "" },
-  ) => ({
+  return MetricAlarms.map(({ AlarmName = "", StateUpdatedTimestamp, StateReason = "" }) => ({
     name: AlarmName,
     since: StateUpdatedTimestamp?.toISOString() ?? "",
     reason: StateReason,

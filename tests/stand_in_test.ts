@@ -108,3 +108,79 @@ permittedTest("an ended session of the instance's role is followed by a new one"
     await metadata.close();
   }
 });
+
+permittedTest("the stand-in does as AWS does where MiniStack does not", async (t) => {
+  const { enterStandIn, rootOf, stopStandIn } = await import("../tasks/stand_in.ts");
+  const { emptyBucket, listVersions } = await import("../tasks/bucket.ts");
+  const sdk = await import("@aws-sdk/client-s3");
+  const { CloudWatchClient, DescribeAlarmsCommand, PutMetricAlarmCommand } = await import(
+    "@aws-sdk/client-cloudwatch"
+  );
+  const workspace = "local-deno-task-test-aws";
+  await using held = new AsyncDisposableStack();
+  held.defer(() => stopStandIn(workspace));
+  const standIn = (await enterStandIn(workspace, "start"))!;
+  held.defer(standIn.leave);
+  const root = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, standIn.ca);
+  const s3 = new sdk.S3Client({ ...root, forcePathStyle: true });
+  held.defer(() => s3.destroy());
+  const Bucket = "uploads";
+  await s3.send(new sdk.CreateBucketCommand({ Bucket }));
+
+  await t.step("listings carry every key, and the next page's marker", async () => {
+    const keys = ["+ %&<é", "a\r\n", "b\u0001"];
+    for (const Key of keys) await s3.send(new sdk.PutObjectCommand({ Bucket, Key, Body: "text" }));
+    await s3.send(new sdk.CreateMultipartUploadCommand({ Bucket, Key: "a\r\u0001" }));
+    const page = new sdk.ListObjectVersionsCommand({ Bucket, EncodingType: "url", MaxKeys: 2 });
+    assert.equal((await s3.send(page)).NextKeyMarker, "a%0D%0A");
+    const versions = (await Array.fromAsync(listVersions(s3, Bucket))).flat();
+    assert.deepEqual(versions.map(({ Key }) => Key), keys);
+    assert.deepEqual(await emptyBucket(s3, Bucket), { versions: 3, uploads: 1 });
+  });
+
+  await t.step("a range of a version is that range", async () => {
+    const status = "Enabled";
+    await s3.send(
+      new sdk.PutBucketVersioningCommand({ Bucket, VersioningConfiguration: { Status: status } }),
+    );
+    const object = { Bucket, Key: "key" };
+    const { VersionId } = await s3.send(
+      new sdk.PutObjectCommand({ ...object, Body: "0123456789" }),
+    );
+    const get = async (Range: string) => {
+      const answer = await s3.send(new sdk.GetObjectCommand({ ...object, VersionId, Range }));
+      return [answer.ContentRange, await answer.Body!.transformToString()];
+    };
+    assert.deepEqual(await get("bytes=0-3"), ["bytes 0-3/10", "0123"]);
+    await assert.rejects(get("bytes=10-"), { name: "InvalidRange" });
+  });
+
+  await t.step("a bucket's payer is its owner", async () => {
+    const { Payer } = await s3.send(new sdk.GetBucketRequestPaymentCommand({ Bucket }));
+    assert.equal(Payer, "BucketOwner");
+  });
+
+  await t.step("an alarm is told as it was made", async () => {
+    const alarm = {
+      AlarmName: "alarm",
+      AlarmDescription: "a & b",
+      ActionsEnabled: true,
+      MetricName: "Errors",
+      Namespace: "AWS/Lambda",
+      Statistic: "Sum",
+      Period: 300,
+      EvaluationPeriods: 1,
+      Threshold: 0,
+      ComparisonOperator: "GreaterThanThreshold",
+      TreatMissingData: "notBreaching",
+      Dimensions: [{ Name: "FunctionName", Value: "name" }],
+    } as const;
+    const cloudwatch = new CloudWatchClient(root);
+    held.defer(() => cloudwatch.destroy());
+    await cloudwatch.send(
+      new PutMetricAlarmCommand({ ...alarm, Dimensions: [...alarm.Dimensions] }),
+    );
+    const { MetricAlarms } = await cloudwatch.send(new DescribeAlarmsCommand({}));
+    assert.partialDeepStrictEqual(MetricAlarms, [alarm]);
+  });
+});
