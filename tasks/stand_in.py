@@ -80,11 +80,12 @@ def compiled(pattern, ignore_case):
 
 iam_evaluator._fnmatch_compile = compiled
 
+
 @corrected(cloudwatch, "_describe_alarms")
 def _(original, params, cbor, is_cbor, is_json=False):
     """An alarm is told with all that it was made with."""
     status, headers, body = original(params, cbor, is_cbor, is_json)
-    if is_cbor or is_json:
+    if status != 200 or is_cbor or is_json:
         return status, headers, body
     whole = lambda found: element("member", cloudwatch._alarms.get(found[1]) or {})
     members = r"<member><AlarmName>([^<]*)</AlarmName>.*?</member>"
@@ -94,7 +95,7 @@ def _(original, params, cbor, is_cbor, is_json=False):
 
 
 def element(name, value):
-    """XML of CloudWatch's."""
+    """A value as XML of AWS's query protocol."""
     if value is None:
         return ""
     if isinstance(value, dict):
