@@ -199,6 +199,8 @@ function settings(places: Places, node: string, port: number): Record<string, st
     IOT_MTLS_ENABLED: "0",
     // Without a bound it starts a process for each waiting event.
     LAMBDA_ACCOUNT_CONCURRENCY: "12",
+    // A failed event is tried again after these seconds, and after twice as many: Lambda takes minutes.
+    LAMBDA_ASYNC_RETRY_BASE_SECONDS: "2",
   };
 }
 

@@ -21,7 +21,7 @@ const AXE = "npm:axe-core@4.14.1";
 
 const DEADLINE_MS = 30_000;
 
-/** Two tries wait 8 and 16 s, then the event is parked. */
+/** Two tries wait 2 and 4 s, then the event is parked. */
 const PARK_DEADLINE_MS = 60_000;
 
 /** Made-up files, as README shows them. */

@@ -113,9 +113,6 @@ permittedTest("the stand-in does as AWS does where MiniStack does not", async (t
   const { enterStandIn, rootOf, stopStandIn } = await import("../tasks/stand_in.ts");
   const { emptyBucket, listVersions } = await import("../tasks/bucket.ts");
   const sdk = await import("@aws-sdk/client-s3");
-  const { CloudWatchClient, DescribeAlarmsCommand, PutMetricAlarmCommand } = await import(
-    "@aws-sdk/client-cloudwatch"
-  );
   const workspace = "local-deno-task-test-aws";
   await using held = new AsyncDisposableStack();
   held.defer(() => stopStandIn(workspace));
@@ -158,29 +155,5 @@ permittedTest("the stand-in does as AWS does where MiniStack does not", async (t
   await t.step("a bucket's payer is its owner", async () => {
     const { Payer } = await s3.send(new sdk.GetBucketRequestPaymentCommand({ Bucket }));
     assert.equal(Payer, "BucketOwner");
-  });
-
-  await t.step("an alarm is told as it was made", async () => {
-    const alarm = {
-      AlarmName: "alarm",
-      AlarmDescription: "a & b",
-      ActionsEnabled: true,
-      MetricName: "Errors",
-      Namespace: "AWS/Lambda",
-      Statistic: "Sum",
-      Period: 300,
-      EvaluationPeriods: 1,
-      Threshold: 0,
-      ComparisonOperator: "GreaterThanThreshold",
-      TreatMissingData: "notBreaching",
-      Dimensions: [{ Name: "FunctionName", Value: "name" }],
-    } as const;
-    const cloudwatch = new CloudWatchClient(root);
-    held.defer(() => cloudwatch.destroy());
-    await cloudwatch.send(
-      new PutMetricAlarmCommand({ ...alarm, Dimensions: [...alarm.Dimensions] }),
-    );
-    const { MetricAlarms } = await cloudwatch.send(new DescribeAlarmsCommand({}));
-    assert.partialDeepStrictEqual(MetricAlarms, [alarm]);
   });
 });
