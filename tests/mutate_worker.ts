@@ -1,6 +1,7 @@
 /**
  * Runs the tests of a bundle that holds every mutant: once without any, to see which tests reach which
- * mutants, then those tests with one mutant at a time. A test that changes files or starts a process is left out.
+ * mutants, then those tests with one mutant at a time. A test that changes files or starts a process
+ * is left out.
  */
 
 import fc from "npm:fast-check@4.10.2";
