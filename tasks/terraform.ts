@@ -73,7 +73,7 @@ export interface Change {
   actions: string[];
   /** The resource's attributes as they are; empty for a new one. */
   before: Record<string, unknown>;
-  /** The names of those that would change, if it is known to what. */
+  /** The names of those that would change to a known value, or back after a change by hand. */
   attributes: string[];
 }
 
@@ -355,15 +355,18 @@ interface PlanJson {
   resource_changes?: {
     address: string;
     type: string;
-    change: {
-      actions: string[];
-      before: Record<string, unknown> | null;
-      /** What is not known yet is left out. */
-      after?: Record<string, unknown> | null;
-    };
+    change: ChangeJson;
   }[];
-  resource_drift?: { address: string; change: { actions: string[] } }[];
+  /** What was changed outside Terraform. */
+  resource_drift?: { address: string; change: ChangeJson }[];
   planned_values?: { outputs?: Record<string, { value?: string }> };
+}
+
+interface ChangeJson {
+  actions: string[];
+  before: Record<string, unknown> | null;
+  /** What is not known before the apply is left out. */
+  after?: Record<string, unknown> | null;
 }
 
 /** What a plan file holds. */
@@ -374,19 +377,17 @@ export async function readPlan(workspace: string, file: string): Promise<Plan> {
 
 /** The plan in the JSON of `terraform show`: https://developer.hashicorp.com/terraform/internals/json-format#plan-representation */
 export function parsePlan(json: string): Plan {
-  const { applyable = true, resource_changes = [], planned_values } = parse<PlanJson>(
-    json,
-    "terraform show",
-  );
+  const { applyable = true, resource_changes = [], resource_drift = [], planned_values } = parse<
+    PlanJson
+  >(json, "terraform show");
+  const drift = new Map(resource_drift.map(({ address, change }) => [address, change]));
   const changes = resource_changes
-    .map(({ address, type, change: { actions, before, after } }) => ({
+    .map(({ address, type, change }) => ({
       address,
       type,
-      actions,
-      before: before ?? {},
-      attributes: Object.entries(after ?? {})
-        .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before?.[name]))
-        .map(([name]) => name),
+      actions: change.actions,
+      before: change.before ?? {},
+      attributes: attributesOf(change, drift.get(address)),
     }))
     .filter(({ actions }) => !["no-op", "read"].includes(actions[0]));
   const values = Object.entries(planned_values?.outputs ?? {});
@@ -399,6 +400,16 @@ export function parsePlan(json: string): Plan {
     outputs: Object.fromEntries(values.map(([name, { value }]) => [name, value])),
     strayCodeSince: isStray ? String(fn.last_modified) : undefined,
   };
+}
+
+function attributesOf({ before, after }: ChangeJson, drift?: ChangeJson): string[] {
+  const drifted = drift === undefined ? [] : attributesOf(drift);
+  const names = new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})]);
+  return [...names].filter((name) =>
+    after && name in after
+      ? JSON.stringify(after[name]) !== JSON.stringify(before?.[name])
+      : drifted.includes(name)
+  );
 }
 
 async function terraform(

@@ -116,6 +116,15 @@ const CHANGES: [part: string, change: (stack: Stack, names: Names) => Promise<un
       }),
     ),
   ]],
+  // A plan then does not know what the policy of the role will be.
+  ["aws_dynamodb_table.files (deletion_protection_enabled)", ({ dynamo, outputs }) => [
+    dynamo.send(
+      new UpdateTableCommand({
+        TableName: outputs.dynamodb_table_name,
+        DeletionProtectionEnabled: true,
+      }),
+    ),
+  ]],
   ["aws_cloudwatch_log_group.function (retention_in_days)", ({ logs }, { logGroupName }) => [
     logs.send(new PutRetentionPolicyCommand({ logGroupName, retentionInDays: 1 })),
   ]],
@@ -157,7 +166,7 @@ const REMOVALS: [part: string, remove: (stack: Stack, names: Names) => Promise<u
     ({ lambda }, { FunctionName }) =>
       lambda.send(new DeleteFunctionEventInvokeConfigCommand({ FunctionName })),
   ],
-  ["aws_s3_bucket_notification.uploads", ({ s3 }, { Bucket }) =>
+  [" does not call the function; ", ({ s3 }, { Bucket }) =>
     s3.send(
       new PutBucketNotificationConfigurationCommand({ Bucket, NotificationConfiguration: {} }),
     )],
@@ -173,17 +182,6 @@ const REMOVALS: [part: string, remove: (stack: Stack, names: Names) => Promise<u
     "aws_iam_role_policy.function",
     ({ iam }, { RoleName }) =>
       iam.send(new DeleteRolePolicyCommand({ RoleName, PolicyName: "metadata" })),
-  ],
-  // No removal: while the table changes, a plan does not know the policy of the role.
-  [
-    "aws_dynamodb_table.files is not as main.tf has it (deletion_protection_enabled)",
-    ({ dynamo, outputs }) =>
-      dynamo.send(
-        new UpdateTableCommand({
-          TableName: outputs.dynamodb_table_name,
-          DeletionProtectionEnabled: true,
-        }),
-      ),
   ],
   // IAM removes no role that has a policy.
   [

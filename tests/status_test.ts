@@ -69,7 +69,11 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
         { environment: [{ A: "2" }], timeout: 3, source_code_hash: "new" },
       ),
       change("aws_lambda_permission.uploads", ["update"], { id: "a" }, {}), // follows from others
+      change("aws_iam_role_policy.batch", ["update"], { id: "a", policy: "by hand" }, { id: "a" }),
       change("aws_cloudwatch_metric_alarm.a", ["update"], { period: 0 }, { period: 300 }),
+    ],
+    resource_drift: [
+      change("aws_iam_role_policy.batch", ["update"], { policy: "ours" }, { policy: "by hand" }),
     ],
   });
   const { stack } = await fakeStack({
@@ -87,6 +91,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
     "the table files is INACCESSIBLE_ENCRYPTION_CREDENTIALS, not ACTIVE",
     `not there: aws_iam_role_policy.function; ${deploy} makes it`,
     `aws_lambda_function.metadata is not as main.tf has it (environment); ${deploy} puts it right`,
+    `aws_iam_role_policy.batch is not as main.tf has it (policy); ${deploy} puts it right`,
     `aws_cloudwatch_metric_alarm.a is not as main.tf has it (period); ${deploy} puts it right`,
   ]);
 });
