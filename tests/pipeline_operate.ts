@@ -137,12 +137,10 @@ export const OPERATE: Steps<Recorded> = {
     const some = await assertSomeRows(deployed, loaded.length);
     const again = await task(deployed, ...backfill);
     assert.equal(again.code, 0, again.stderr);
-    assert.deepEqual(backfillReport(again), {
-      ...NONE,
-      objects: 1000,
-      unchanged: some,
-      written: 1000 - some,
-    });
+    const { written, unchanged, ...report } = backfillReport(again);
+    assert.deepEqual({ ...NONE, ...report }, { ...NONE, objects: 1000 });
+    // The function has ended the run that nobody waited for.
+    assert.ok(written > 0 && unchanged >= some && written + unchanged === 1000, again.stdout);
     const rows = await rowsBelow(deployed, "load/");
     assert.deepEqual(identities(rows), identities(loaded));
     assert.ok(rows.every(({ event_name }) => event_name === BACKFILLED));
@@ -173,7 +171,8 @@ export const OPERATE: Steps<Recorded> = {
     const AlarmName = `${outputs.lambda_function_name}-errors`;
     const alarm = { AlarmName, StateValue: "ALARM" as const, StateReason: "Tried \u202e" };
     await cloudwatch.send(new SetAlarmStateCommand(alarm));
-    const { code, stdout } = await task(deployed, "status");
+    // Without the plan, which names what these steps set in the function's environment.
+    const { code, stdout } = await task(deployed, "status", "--quick");
     assert.equal(code, 1);
     assert.match(stdout, /^code .*, as deployed$/m);
     assert.match(stdout, /^failure queue +0 events$/m);
