@@ -206,7 +206,9 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
       deployed.shell,
       {
         onStderr: (text) => {
-          if (/\$ terraform plan/.test(text)) backfill ??= task(deployed, "backfill", "--dry-run");
+          if (/\$ terraform .*plan /.test(text)) {
+            backfill ??= task(deployed, "backfill", "--dry-run");
+          }
         },
       },
     );

@@ -46,7 +46,7 @@ export const PROOF: Steps<Deployed> = {
     const { code, stderr } = await task(deployed, "destroy", "--yes");
     assert.equal(code, 1, stderr);
     assert.match(stderr, /S3 refused to delete 2 versions from .*"held\/a": AccessDenied/);
-    assert.match(stderr, /"held\/\\u\{1b\}\[31mred\\u\{a\}": AccessDenied/);
+    assert.match(stderr, /"held\/\\u\{1b\}\[31mred\\n": AccessDenied/);
     assert.equal(stderr.includes("\u001b[31mred"), false);
     const { resources } = await pullState(target.workspace);
     assert.equal(resources.length, RESOURCES);
