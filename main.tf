@@ -46,7 +46,7 @@ resource "aws_s3_bucket" "uploads" {
   bucket        = local.name
   force_destroy = var.force_destroy
 
-  # A new name would replace it and lose its data, so it keeps its own even if the identity is lost.
+  # A new name would replace the bucket and lose its data: it keeps its name even if the identity is lost.
   lifecycle { ignore_changes = [bucket] }
 }
 
@@ -216,7 +216,7 @@ data "aws_iam_policy_document" "function" {
 
   # Without it S3 answers 403 for a missing object, just as for a forbidden one.
   statement {
-    sid       = "TellGoneFromForbidden"
+    sid       = "TellMissingFromForbidden"
     actions   = ["s3:ListBucket"]
     resources = [aws_s3_bucket.uploads.arn]
     condition {
@@ -241,7 +241,7 @@ data "aws_iam_policy_document" "function" {
   }
 
   statement {
-    sid       = "ParkFailedEvents"
+    sid       = "SendFailedEvents"
     actions   = ["sqs:SendMessage"]
     resources = [aws_sqs_queue.failures.arn]
   }
@@ -278,8 +278,9 @@ resource "aws_iam_role_policy" "function" {
   policy = data.aws_iam_policy_document.function.json
 }
 
-# Lambda decrypts the function's environment by a grant to the role that it was made with. A role that
-# is created again has none, and each run fails with KMSAccessDeniedException: so the function is too.
+# Lambda decrypts the function's environment by a grant to the role that the function was created with.
+# A role that is created again under the same name has no grant, and every run would fail with
+# KMSAccessDeniedException, so the function is replaced too:
 # https://repost.aws/knowledge-center/lambda-kmsaccessdeniedexception-errors
 resource "terraform_data" "function_role" {
   input = aws_iam_role.function.unique_id
@@ -323,7 +324,7 @@ resource "aws_lambda_function" "metadata" {
   tracing_config { mode = var.tracing_mode }
 
   lifecycle {
-    # Not the role: it is created, and Terraform is triggered by updates and replacements alone.
+    # Not the role: for Terraform only its update or replacement is a trigger, not its creation.
     replace_triggered_by = [terraform_data.function_role]
 
     precondition {
@@ -363,7 +364,7 @@ resource "aws_lambda_permission" "uploads" {
   # be replaced.
   source_arn = "arn:${data.aws_partition.current.partition}:s3:::${aws_s3_bucket.uploads.bucket}"
 
-  # A bucket's ARN names no account: without this the next owner of a freed name could call.
+  # A bucket's ARN names no account: without this the next owner of a deleted bucket's name could call.
   source_account = local.account_id
 
   lifecycle { replace_triggered_by = [terraform_data.function_role] } # it goes with the function
@@ -449,9 +450,9 @@ resource "aws_iam_role_policy" "batch" {
 
 # --- Identity: the stack's name, region and age, which the state keeps ---
 
-# Made at the first apply and the same ever after: a name stays when variables change or another
-# resource is lost. Other values of region or prefix are refused before anything is touched, as
-# Terraform would look for the stack elsewhere.
+# Set by the first apply and never changed, whatever happens to variables or to other resources.
+# Another region or prefix is refused before anything is touched: with it Terraform would look for the
+# stack elsewhere.
 resource "terraform_data" "stack" {
   input = {
     region  = var.aws_region

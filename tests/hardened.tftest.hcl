@@ -40,7 +40,7 @@ run "made" {
   providers = { aws = aws.mock }
 }
 
-run "a_key_encrypts_all_that_is_stored" {
+run "each_opt_in_has_its_effect" {
   command = plan
   plan_options { refresh = false }
 
@@ -60,6 +60,35 @@ run "a_key_encrypts_all_that_is_stored" {
   assert {
     condition     = alltrue([for key in [aws_sqs_queue.failures.kms_master_key_id, aws_cloudwatch_log_group.function.kms_key_id, aws_lambda_function.metadata.kms_key_arn] : key == var.kms_key_arn])
     error_message = "The failure queue, the log or the function's environment does not encrypt with kms_key_arn."
+  }
+
+  assert {
+    condition     = alltrue([for log in aws_s3_bucket_logging.uploads : log.target_bucket == var.access_log_bucket && log.target_prefix == "${local.name}/"]) && length(aws_s3_bucket_logging.uploads) == 1
+    error_message = "access_log_bucket does not get the bucket's access log, under the bucket's name."
+  }
+
+  assert {
+    condition = jsonencode([
+      one(aws_lambda_function.metadata.tracing_config).mode,
+      aws_lambda_function.metadata.reserved_concurrent_executions,
+      one(aws_dynamodb_table.files.point_in_time_recovery).enabled,
+      aws_dynamodb_table.files.deletion_protection_enabled,
+      aws_s3_bucket.uploads.force_destroy,
+      aws_cloudwatch_log_group.function.retention_in_days,
+      ]) == jsonencode([
+      var.tracing_mode,
+      var.reserved_concurrency,
+      var.point_in_time_recovery,
+      var.deletion_protection,
+      var.force_destroy,
+      var.log_retention_days,
+    ])
+    error_message = "An opt-in has no effect."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in concat([aws_cloudwatch_metric_alarm.failures_waiting], values(aws_cloudwatch_metric_alarm.function)) : alarm.alarm_actions == toset([var.alarm_topic_arn]) && alarm.ok_actions == toset([var.alarm_topic_arn])])
+    error_message = "An alarm does not notify alarm_topic_arn when it begins and when it ends."
   }
 }
 
@@ -89,39 +118,5 @@ run "the_opt_ins_add_to_the_role_one_key_and_traces" {
   assert {
     condition     = aws_iam_role.function.permissions_boundary == var.permissions_boundary_arn
     error_message = "permissions_boundary_arn is not the role's boundary."
-  }
-}
-
-run "each_other_opt_in_sets_what_it_says" {
-  command = plan
-  plan_options { refresh = false }
-
-  assert {
-    condition     = alltrue([for log in aws_s3_bucket_logging.uploads : log.target_bucket == var.access_log_bucket && log.target_prefix == "${local.name}/"]) && length(aws_s3_bucket_logging.uploads) == 1
-    error_message = "access_log_bucket does not get the bucket's access log, under the bucket's name."
-  }
-
-  assert {
-    condition = jsonencode([
-      one(aws_lambda_function.metadata.tracing_config).mode,
-      aws_lambda_function.metadata.reserved_concurrent_executions,
-      one(aws_dynamodb_table.files.point_in_time_recovery).enabled,
-      aws_dynamodb_table.files.deletion_protection_enabled,
-      aws_s3_bucket.uploads.force_destroy,
-      aws_cloudwatch_log_group.function.retention_in_days,
-      ]) == jsonencode([
-      var.tracing_mode,
-      var.reserved_concurrency,
-      var.point_in_time_recovery,
-      var.deletion_protection,
-      var.force_destroy,
-      var.log_retention_days,
-    ])
-    error_message = "An opt-in has no effect."
-  }
-
-  assert {
-    condition     = alltrue([for alarm in concat([aws_cloudwatch_metric_alarm.failures_waiting], values(aws_cloudwatch_metric_alarm.function)) : alarm.alarm_actions == toset([var.alarm_topic_arn]) && alarm.ok_actions == toset([var.alarm_topic_arn])])
-    error_message = "An alarm does not notify alarm_topic_arn when it begins and when it ends."
   }
 }

@@ -48,9 +48,9 @@ const ROLE_IN_USE = ["ReadUploads", "WriteRows"];
 
 /**
  * ListBucket is no call: S3 looks for it to answer 404 rather than 403. Lambda itself writes the log
- * and parks the failed events, as this role.
+ * and sends the failed events to the queue, as this role.
  */
-const ROLE_WITHOUT_CALLS = ["TellGoneFromForbidden", "WriteOwnLogs", "ParkFailedEvents"];
+const ROLE_WITHOUT_CALLS = ["TellMissingFromForbidden", "WriteOwnLogs", "SendFailedEvents"];
 
 export const PERMISSIONS: Steps<Deployed> = {
   "without any one statement of its policy the deployer fails": async (deployed, t) => {
