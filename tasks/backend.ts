@@ -1,7 +1,7 @@
 /**
  * The stand-in's own Terraform folder. Terraform runs there in a copy of the configuration, in which a
- * backend of its own overrides the user's and keeps the state among the stand-in's files, where no
- * `terraform init -migrate-state` finds it. The proof after a destroy runs there, too.
+ * backend of its own overrides the user's and keeps the states in this folder, where no
+ * `terraform init -migrate-state` finds them. The proof after a destroy runs there, too.
  */
 
 import { join } from "node:path";
@@ -20,6 +20,11 @@ const COPIED = /^([^.].*\.(tf|tfvars|hcl|tftpl)(\.json)?|\.terraform\.lock\.hcl|
 /** Folders without any of it: hidden ones, packages, and what tasks remove again. */
 const LEFT_OUT = /^\.|^node_modules$|^tmp-/;
 
+/** Where a workspace's state is. With a folder by another name `terraform state rm` fails. */
+export function stateFolder(workspace: string): string {
+  return join(FOLDER, "terraform.tfstate.d", workspace);
+}
+
 /** A folder for Terraform to run in. */
 export interface OwnFolder {
   /** Comes before the command. */
@@ -30,9 +35,7 @@ export interface OwnFolder {
 /** Makes the folder have the configuration as it is now. */
 export async function ownFolder(): Promise<OwnFolder> {
   await Deno.mkdir(FOLDER, { recursive: true });
-  // A workspace's state is then in the folder of its stand-in.
-  const states = quoted(LOCAL_FOLDER);
-  const override = `terraform {\n  backend "local" {\n    workspace_dir = ${states}\n  }\n}\n`;
+  const override = 'terraform {\n  backend "local" {}\n}\n';
   await replaceFile(join(FOLDER, OVERRIDE), new TextEncoder().encode(override));
   const paths = await filesBelow(ROOT);
   for (const path of await filesBelow(FOLDER)) {
@@ -52,9 +55,4 @@ async function filesBelow(folder: string, path = ""): Promise<string[]> {
     else if (!LEFT_OUT.test(name)) found.push(...await filesBelow(folder, join(path, name)));
   }
   return found;
-}
-
-/** A text as Terraform's language has it: in its quotes `${` and `%{` would begin an expression. */
-function quoted(text: string): string {
-  return JSON.stringify(text).replace(/[$%]\{/g, (sign) => sign[0] + sign);
 }

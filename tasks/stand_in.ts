@@ -15,6 +15,7 @@ import {
   PutRolePolicyCommand,
 } from "@aws-sdk/client-iam";
 import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
+import { stateFolder } from "./backend.ts";
 import { standInEnvironment, withoutAws } from "./environment.ts";
 import { namesIn, readText, removeIfThere } from "./files.ts";
 import { ROOT } from "./shell.ts";
@@ -60,6 +61,7 @@ function placesOf(workspace: string) {
     log: join(folder, "ministack.log"),
     running: join(folder, "running.json"),
     certificate: join(tmp, "ministack-tls", "server.crt"),
+    state: stateFolder(workspace),
   };
 }
 
@@ -115,6 +117,7 @@ export async function stopStandIn(workspace: string): Promise<void> {
   const running = await readRunning(places);
   if (running !== undefined) await end(places, running);
   await removeIfThere(places.folder);
+  await removeIfThere(places.state);
 }
 
 /** Ends every stand-in whose workspace begins so. */

@@ -10,6 +10,7 @@ import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient } from "@aws-sdk/client-sts";
+import { stateFolder } from "./backend.ts";
 import { denoTask } from "./commands.ts";
 import * as credentials from "./credentials.ts";
 import { findGone } from "./gone.ts";
@@ -20,7 +21,7 @@ import { changesForTerraform } from "./environment.ts";
 import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
-import { LOCAL_FOLDER, requirePrograms } from "./tools.ts";
+import { requirePrograms } from "./tools.ts";
 import { isLocalWorkspace } from "./variables.ts";
 
 /**
@@ -165,7 +166,7 @@ export async function readyTerraform(workspace: string): Promise<void> {
 /** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */
 function leaveNoEmptyState(workspace: string): AsyncDisposable {
   const ofAws = join(ROOT, "terraform.tfstate.d");
-  const folders = [join(ofAws, workspace), join(LOCAL_FOLDER, workspace)]
+  const folders = [join(ofAws, workspace), stateFolder(workspace)]
     .filter((folder) => !existsSync(folder));
   return {
     async [Symbol.asyncDispose]() {

@@ -88,7 +88,9 @@ export const DESTROY: Steps<Deployed> = {
 /** Once the stand-in is left. */
 export const LEFT: Steps<Pipeline> = {
   "nothing is left on this machine": async ({ clone, target, standInsBefore }) => {
-    for (const folder of [".local", "terraform.tfstate.d"]) {
+    for (
+      const folder of [".local", "terraform.tfstate.d", ".local/terraform/terraform.tfstate.d"]
+    ) {
       const names = await namesIn(join(ROOT, folder));
       assert.deepEqual(names.filter((name) => name.split(".")[0] === target.workspace), []);
     }
