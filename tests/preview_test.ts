@@ -49,6 +49,7 @@ const CASES: Case[] = [
   ...bytesThatDecide(),
   ...declarations(),
   ...codings(),
+  ...almost(),
 ];
 
 Deno.test("previewOf() decides by type, encoding and bytes", async (t) => {
@@ -109,6 +110,39 @@ function textTypes(): Case[] {
     { name: "F45 invalid UTF-8", bytes: latin1("c\xe9"), type: "text/plain", preview: "c\ufffd" },
     { name: "nothing", bytes: new Uint8Array(), type: "text/plain" },
     { name: "only a mark", bytes: utf8("\ufeff"), type: "text/plain" },
+  ];
+}
+
+/** What is nearly a type, a signature or a coding, and what is just one. */
+function almost(): Case[] {
+  const [bad, replaced] = [latin1("c\xe9"), "c\ufffd"];
+  const types = ["application/json", "application/atom+xml", "application/json ;"];
+  const noTypes = ["nontext/plain", "application/jsonp", "image/svg+xmlx"];
+  const latin = ["text/plain;charset=iso-8859-1", "text/plain; CHARSET = iso-8859-1"];
+  const marks = { "\xef\xbbx": "ï»x", "\xefa\xbf": "ïa¿", "ab\xbf": "ab¿" };
+  const texts = ["see %PDF-1.7", "see BZh91AY&SY", "see P1 2 3 4"];
+  const pictures = ["P2  1 1 1", "P2 12 34 255", "P3 # a\n  # b\n1  1 1", "BZh91AY&SY"];
+  return [
+    ...types.map((type) => ({ name: `F51 ${type}`, bytes: bad, type, preview: replaced })),
+    ...noTypes.map((type) => ({ name: `F53 no text type: ${type}`, bytes: bad, type })),
+    ...latin.map((type) => ({ name: `F48 ${type}`, bytes: bad, type, preview: "cé" })),
+    ...Object.entries(marks).map(([bytes, preview]) => ({
+      name: `F46 no mark: ${preview}`,
+      bytes: latin1(bytes),
+      type: latin[0],
+      preview,
+    })),
+    ...texts.map((text) => textCase(`F55 in the middle: ${text}`, text, "text/plain")),
+    ...pictures.map((text) => ({ name: `F55 ${text}`, bytes: latin1(text), type: "text/plain" })),
+    ...["ungzip", "gzipped"].map((coding) => ({
+      name: `F55 no compression: ${coding}`,
+      bytes: latin1("a"),
+      coding,
+      preview: "a",
+    })),
+    { name: "F55 bzip", bytes: latin1("a"), type: "text/plain", coding: "bzip" },
+    { name: "F55 one unknown", bytes: bad, type: "text/plain", coding: "identity, odd" },
+    { name: "F53 Ctrl-Z twice", bytes: latin1("a\x1a\x1a"), preview: "a\x1a\x1a" },
   ];
 }
 
@@ -283,15 +317,30 @@ function declarations(): Case[] {
     ["another meta before", "text/html", `<meta name=x content="a; charset=koi8-r">${meta}`],
     ["CSS", "text/css", '@charset "windows-1251";'],
     ["an unknown charset", "text/html; charset=bogus", `<html>${meta}`],
+    ["space before", "text/html", `\n  ${meta}`],
+    ["between comments", "text/html", `<!-- a -->${meta}<!-- b -->`],
+    ["spaces and single quotes", "text/html", "<meta charset = 'windows-1251'>"],
+    ["the older form, spaced", "text/html", http.replace("charset=", "CHARSET = ")],
+    ["metas of nothing before", "text/html", `${http.replace(/ content=.*/, ">")}<meta a>${meta}`],
+    ["no charset before", "text/html", `${http.replace(/;.*'/, "'")}${meta}`],
   ];
   const notFound: [name: string, type: string, head: string][] = [
     ["the charset says otherwise", "text/html; charset=utf-8", `<html>${meta}`],
     ["after 1,024 bytes", "text/html", `<html>${" ".repeat(1024)}${meta}`],
     ["a text about HTML", "text/plain", `Write ${meta}`],
+    ["an indented one", "text/plain", `\n  Write ${meta}`],
+    ["CSS later on", "text/css", '\n@charset "windows-1251";'],
     ["UTF-16 in bytes that are none", "text/html", '<meta charset="utf-16">'],
     ["XML later on", "application/xml", `<a/>${xml}`],
   ];
+  const own = "<meta charset=x-user-defined>";
   return [
+    {
+      name: "F48c a page's own",
+      bytes: latin1(`${own}\x80`),
+      type: "text/html",
+      preview: `${own}€`,
+    },
     ...found.map(([name, type, head]) => ({
       name: `F48c ${name}`,
       type,
