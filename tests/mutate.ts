@@ -35,16 +35,20 @@ async function functionFiles(): Promise<string[]> {
   return ["handler.ts", ...names.map((name) => `function/${name}`)];
 }
 
-/** The function's own tests: those that import its files and no task's. */
+/** The function's own tests: those that import its files, or a helper that does, and no task's. */
 async function testFiles(): Promise<string[]> {
-  const names = (await namesIn(join(ROOT, "tests"))).filter((name) =>
-    /(_test|properties)\.ts$/.test(name)
-  );
-  const files = ["handler_test.ts", ...names.map((name) => `tests/${name}`)];
-  const texts = await Promise.all(files.map((file) => Deno.readTextFile(join(ROOT, file))));
-  return files.filter((_, i) =>
-    /from "\.\.?\/(handler|function\/\w+)\.ts"/.test(texts[i]) && !/"\.\.\/tasks\//.test(texts[i])
-  );
+  const names = await namesIn(join(ROOT, "tests"));
+  const tests = names.filter((name) => /(_test|properties)\.ts$/.test(name));
+  const files: string[] = [];
+  for (const file of ["handler_test.ts", ...tests.map((name) => `tests/${name}`)]) {
+    const text = await Deno.readTextFile(join(ROOT, file));
+    const helpers = Array.from(text.matchAll(/from "(\.\/\w+\.ts)"/g), ([, path]) => path);
+    const read = helpers.map((path) => Deno.readTextFile(join(ROOT, file, "..", path)));
+    const texts = [text, ...await Promise.all(read)];
+    const isOfFunction = texts.some((each) => /"\.\.?\/(handler|function\/\w+)\.ts"/.test(each));
+    if (isOfFunction && !text.includes('"../tasks/')) files.push(file);
+  }
+  return files;
 }
 
 /** Writes the tests and all that they test, with every mutant, as one module. */
