@@ -1,6 +1,7 @@
 /** What an event does about a backfill's row of its version. */
 
 import assert from "node:assert/strict";
+import { putBackfillRow } from "../function/one_row.ts";
 import { handleEvent, type Row } from "../handler.ts";
 import { awsError, event, fakes, handle, object, record } from "./outside.ts";
 
@@ -119,4 +120,40 @@ Deno.test("F97 handleEvent() deletes the backfill's row of its version, and no o
       ]);
     }
   });
+});
+
+Deno.test("F98 putBackfillRow() leaves the first of a version's rows, and in a dry run all", async () => {
+  const { outside, calls } = fakes();
+  const last_modified = "2026-01-02T03:04:05.000Z";
+  const bucket_name = "uploads";
+  const row = { file_key: "key", bucket_name, event_name: "ObjectCreated:Backfill", last_modified };
+  const times = [0, 1, 2].map((n) => last_modified.replace("000Z", `00000${n}Z`));
+  for (const timestamp of times.toReversed()) {
+    const stored = { ...row, timestamp, version_id: "v1" } as unknown as Row;
+    calls.table.set(JSON.stringify(["key", timestamp]), stored);
+  }
+  const put = { ...row, version_id: "v1" } as unknown as Row & { last_modified: string };
+  for (const [dryRun, left] of [[true, times], [false, times.slice(0, 1)]] as const) {
+    assert.equal(await putBackfillRow(put, { dryRun }, outside), "unchanged");
+    assert.deepEqual([...calls.table.values()].map((row) => row.timestamp).toSorted(), left);
+  }
+});
+
+Deno.test("F98 putBackfillRow() tries five times, if others take each time that is free", async () => {
+  const { outside } = fakes();
+  let puts = 0;
+  outside.putItem = () => {
+    puts++;
+    return Promise.reject(awsError("ConditionalCheckFailedException", 400));
+  };
+  const put = {
+    file_key: "key",
+    bucket_name: "uploads",
+    last_modified: "2026-01-02T03:04:05.000Z",
+  };
+  await assert.rejects(
+    putBackfillRow(put as unknown as Row & { last_modified: string }, { dryRun: false }, outside),
+    /Cannot write the row of "key" from "uploads": others took every time that was free$/,
+  );
+  assert.equal(puts, 5);
 });
