@@ -1,5 +1,5 @@
 /**
- * Steps of the end-to-end tests: an apply that is killed, and Ctrl-C in the middle of one, with AWS's
+ * Steps of the end-to-end tests: Ctrl-C in the middle of an apply, and one that is killed, with AWS's
  * answers as late as they are from afar, and the state in a backend of the user's own, a bucket. All in
  * the other clone, whose tasks act as on AWS, since a stand-in's own state stays on this machine.
  */
@@ -24,7 +24,7 @@ import { KILLED_ENVIRONMENT } from "./pipeline_tools.ts";
 import { listProcesses } from "./processes.ts";
 import { interruptTask, runTask } from "./run_task.ts";
 
-/** How late an answer is, and how long after a line on stderr Ctrl-C comes: the request is on its way. */
+/** How late an answer is, and how long after a line on stderr the end comes: the request is on its way. */
 const DELAY_MS = 400;
 const INTERRUPT_AFTER_MS = 300;
 
@@ -58,30 +58,16 @@ interface Remote extends Pipeline {
 }
 
 export const INTERRUPTED: Steps<Remote> = {
-  "what a killed deploy made has the name that the state has": async (remote) => {
+  "Ctrl-C in the middle of apply: Terraform saves a state that lacks what is on its way": async (
+    remote,
+  ) => {
     const { clone, root } = remote;
     await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
-    await killLate(remote, /aws_sqs_queue\.failures: Creating/);
-    remote.left = await leftovers(remote);
-    assert.ok(remote.left.length > 0, "nothing was made before the kill");
-    // As terraform force-unlock does.
-    await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
-  },
-
-  "Ctrl-C in the middle of apply lets Terraform save its state": async (remote) => {
-    const { name } = await stateNow(remote);
-    // At once: the provider still waits for its first answer.
-    const stderr = await interruptLate(remote, /: Creating\.\.\./, 0);
+    const stderr = await interruptLate(remote, /aws_iam_role\.function: Creating/);
     assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
     assert.match(stderr, /deno task destroy --yes removes what is there$/m);
-    assert.deepEqual(await processesOf(join(remote.clone, "build")), []);
-    assert.equal((await stateNow(remote)).name, name);
-    assertImported(stderr, remote.left);
-  },
-
-  "what is on its way at Ctrl-C is made, and the state lacks it": async (remote) => {
-    await interruptLate(remote, /aws_lambda_function\.metadata: Creating/);
+    assert.deepEqual(await processesOf(join(clone, "build")), []);
     remote.left = await leftovers(remote);
     assert.ok(remote.left.length > 0, "this interruption left nothing behind");
   },
@@ -139,6 +125,22 @@ export const INTERRUPTED: Steps<Remote> = {
     const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
     assert.equal(code, 0, stderr);
     assert.equal(stdout, `${length} of ${length} resources gone\n`);
+    assert.deepEqual(await findNamed(root, name!), []);
+  },
+
+  "what a killed deploy made has the name that the state has, and destroy finds it": async (
+    remote,
+  ) => {
+    const { clone, root } = remote;
+    await killLate(remote, /aws_sqs_queue\.failures: Creating/);
+    // As terraform force-unlock does.
+    await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
+    const { name } = await stateNow(remote);
+    const left = await leftovers(remote);
+    assert.ok(left.length > 0, "nothing was made before the kill");
+    const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^(\d+) of \1 resources gone$/m);
     assert.deepEqual(await findNamed(root, name!), []);
   },
 };
@@ -259,15 +261,11 @@ async function killLate(remote: Remote, line: RegExp): Promise<void> {
 }
 
 /** Deploys with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
-async function interruptLate(
-  remote: Remote,
-  line: RegExp,
-  afterMs = INTERRUPT_AFTER_MS,
-): Promise<string> {
+async function interruptLate(remote: Remote, line: RegExp): Promise<string> {
   const { clone: folder, late } = remote;
   const { code, stderr } = await interruptTask(["deploy", "--yes"], asOnAws(remote), line, {
     folder,
-    afterMs,
+    afterMs: INTERRUPT_AFTER_MS,
     onStderr: (text) => {
       if (/\$ terraform apply/.test(text)) late.delayMs = DELAY_MS;
     },
