@@ -4,9 +4,9 @@ import contextvars
 import fcntl
 import functools
 import json
-import random
 import re
 import sys
+import threading
 import time
 from xml.sax.saxutils import escape, unescape
 
@@ -127,6 +127,7 @@ def _(original, pattern):
 
 
 is_event = contextvars.ContextVar("is_event", default=False)
+room = threading.Semaphore(lambda_svc._ACCOUNT_CONCURRENCY_CAP)
 
 
 @corrected(lambda_svc, "invoke_async_with_retry")
@@ -140,12 +141,17 @@ def _(original, func, event):
 
 @corrected(lambda_svc, "_execute_function")
 def _(original, func, event):
-    """An event that is throttled waits, and is not a try that failed."""
-    result = original(func, event)
-    while is_event.get() and result.get("throttle"):
-        time.sleep(random.uniform(0.1, 1))
-        result = original(func, event)
-    return result
+    """An event waits for room, and is tried again if it is throttled: that is no failure."""
+    if not is_event.get():
+        return original(func, event)
+    token = is_event.set(False)  # the original calls itself
+    try:
+        with room:
+            while (result := original(func, event)).get("throttle"):
+                time.sleep(1)
+            return result
+    finally:
+        is_event.reset(token)
 
 
 del sys.argv[1:]  # they are for who looks at the list of processes
