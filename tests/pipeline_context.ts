@@ -188,6 +188,18 @@ export function invokeWith({ root }: Deployed, Records: unknown[]): Promise<stri
   return invoke(root, { Records });
 }
 
+/** As {@link invokeWith}, and up to twice more where it fails, as Lambda does with an event. */
+export async function invokeWithRetries(
+  deployed: Deployed,
+  records: unknown[],
+): Promise<string | undefined> {
+  let error = await invokeWith(deployed, records);
+  for (let tries = 1; error !== undefined && tries < 3; tries++) {
+    error = await invokeWith(deployed, records);
+  }
+  return error;
+}
+
 /** Sends the function an event as S3 does, and does not wait. */
 export async function invokeLater({ root }: Deployed, event: unknown): Promise<void> {
   const FunctionName = root.outputs.lambda_function_name;

@@ -13,6 +13,7 @@ import {
   failedMessage,
   invokeLater,
   invokeWith,
+  invokeWithRetries,
   recordOf,
   recordOfRow,
   rowsBelow,
@@ -111,7 +112,7 @@ export const MANY_ROWS: Steps<Recorded> = {
     const twice = shuffled([...records, ...records]);
     const events = Array.from({ length: 10 }, (_, i) => twice.slice(100 * i, 100 * (i + 1)));
     await forEachParallel(events, 2, async (records) => {
-      assert.equal(await invokeWith(deployed, records), undefined);
+      assert.equal(await invokeWithRetries(deployed, records), undefined);
     });
     assert.deepEqual(await rows(), deployed.loaded);
   },
