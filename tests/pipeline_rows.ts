@@ -119,7 +119,7 @@ export const MANY_ROWS: Steps<Recorded> = {
 
   "the function killed in the middle of an event: the retry records it": async (deployed) => {
     await ageStack(deployed, 20); // as there are no such objects
-    const keys = Array.from({ length: 500 }, (_, i) => `killed/${i}`);
+    const keys = Array.from({ length: 300 }, (_, i) => `killed/${i}`);
     await invokeLater(deployed, toEvent(deployed.bucket, keys, 7));
     const count = async () => (await rowsBelow(deployed, "killed/")).length;
     const some = await waitFor(30_000, async () => await count() || undefined);
