@@ -186,8 +186,6 @@ async function recordObject(
   }
   const young = youngUntil(createdMs, outside);
   if (young !== undefined) return young;
-  // Another object may be there by now, of the same bytes.
-  if (listed !== undefined && !isSameSecond(listed.lastModified, createdMs)) seen = undefined;
 
   const versionId = upload.versionId ?? versionOf(answer?.VersionId);
   const timestamp = new Date(createdMs).toISOString();

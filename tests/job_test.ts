@@ -343,6 +343,11 @@ Deno.test("F99 handleJob() reads a listed object if not exactly one row is of it
     assert.deepEqual(resultsOf(await handleJob(invocation([listedTask()]), outside)), outcome);
   }
   assert.equal(calls.table.size, 3);
+  // A row of the same second, of other bytes, is another version's.
+  outside.getObject = () => Promise.resolve({ ...object("text"), VersionId: "v4", ETag: '"e2"' });
+  const other = invocation([listedTask({ etag: '"e2"' })]);
+  assert.deepEqual(resultsOf(await handleJob(other, outside)), WRITTEN);
+  assert.deepEqual(resultsOf(await handleJob(other, outside)), UNCHANGED);
 });
 
 Deno.test("handleJob() looks and writes nothing in a dry run", async () => {
