@@ -354,7 +354,7 @@ const STEPS: Record<string, (setup: Setup, lambda: FunctionProcess) => Promise<v
       [rows.length, timestamp.S, event_name.S, content_preview.S],
       [1, LastModified!.toISOString().replace("Z", "000Z"), "ObjectCreated:Backfill", PREVIEW],
     );
-    assert.equal(await answerTo("gone"), "Succeeded: ignored");
+    assert.equal(await answerTo("gone"), "Succeeded: ignored: gone");
     assert.equal((await setup.rowsOf("gone")).length, 0);
   },
 
