@@ -136,6 +136,7 @@ export const INTERRUPTED: Steps<Remote> = {
     // As terraform force-unlock does.
     await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
     const { name } = await stateNow(remote);
+    assert.match(name ?? "no name", /^file-metadata-dev-[0-9a-f]{10}$/);
     const left = await leftovers(remote);
     assert.ok(left.length > 0, "nothing was made before the kill");
     const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
