@@ -199,15 +199,15 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
     assert.match(stdout, new RegExp(`^WRONG: since \\S+ ${NOT_DEPLOYED}.* puts it right$`, "m"));
   },
 
-  "deploy puts that right, and a backfill waits meanwhile": async (deployed) => {
-    let backfill: Promise<Ended> | undefined;
+  "deploy puts that right, and a replay waits meanwhile": async (deployed) => {
+    let replay: Promise<Ended> | undefined;
     const deploy = await runTask(
       ["deploy", ...optionsOf(deployed.target), "--yes"],
       deployed.shell,
       {
         onStderr: (text) => {
           if (/\$ terraform .*plan /.test(text)) {
-            backfill ??= task(deployed, "backfill", "--dry-run");
+            replay ??= task(deployed, "replay", "--dry-run");
           }
         },
       },
@@ -216,7 +216,7 @@ export const DEPLOY_TWICE: Steps<WithTwin> = {
     assert.match(deploy.stderr, new RegExp(`^Note: since \\S+ ${NOT_DEPLOYED}`, "m"));
     // Its role was deleted by hand.
     assert.match(deploy.stderr, /^aws_lambda_function\.metadata: Creation complete/m);
-    const { code, stderr } = await backfill!;
+    const { code, stderr } = await replay!;
     assert.equal(code, 0, stderr);
     const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
     assert.match(stderr, waits);

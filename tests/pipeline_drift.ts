@@ -239,7 +239,8 @@ export const MENDED: Steps<Deployed> = {
   "status finds nothing changed after deploy": async (deployed) => {
     const [failed, ...others] = await problemsOf(deployed);
     assert.match(failed, /^1 event in the failure queue: /);
-    assert.deepEqual(others, []);
+    // The event's own errors may still be counted.
+    assert.deepEqual(others.filter((problem) => !problem.endsWith("-errors is in ALARM")), []);
   },
 };
 
