@@ -48,7 +48,7 @@ export const PLAN: Steps<Deployed> = {
     }
   },
 
-  "a second plan changes only what the stand-in forgets": async (deployed) => {
+  "a second plan changes nothing": async (deployed) => {
     await using lambda = await lambdaOfAws(deployed);
     Deno.env.set("AWS_ENDPOINT_URL_LAMBDA", lambda.url);
     try {
