@@ -75,16 +75,7 @@ export async function backfillRows(
   { prefix, dryRun, concurrency, firstPauseMs = FIRST_PAUSE_MS }: BackfillOptions,
 ): Promise<BackfillReport> {
   const { filter_prefix, filter_suffix } = stack.outputs;
-  const report: BackfillReport = {
-    ok: true,
-    dryRun,
-    objects: 0,
-    written: 0,
-    unchanged: 0,
-    ignored: {},
-    failures: [],
-    young: 0,
-  };
+  const report = emptyReport(dryRun);
   const backfill: Backfill = {
     stack,
     prefix: narrowest(prefix, filter_prefix),
@@ -103,6 +94,20 @@ export async function backfillRows(
   );
   report.ok = report.failures.length === 0;
   return report;
+}
+
+/** The report of a backfill that has found nothing yet. */
+export function emptyReport(dryRun: boolean): BackfillReport {
+  return {
+    ok: true,
+    dryRun,
+    objects: 0,
+    written: 0,
+    unchanged: 0,
+    ignored: {},
+    failures: [],
+    young: 0,
+  };
 }
 
 /** Tasks for the current objects, as many at once as one invocation has. */
@@ -235,7 +240,7 @@ export function backfillToText(report: BackfillReport): string {
   );
   if (young > 0) {
     lines.push(
-      `${plural(young, "younger object")} left to their own events: run it again after ` +
+      `Left to S3's events, as they are young: ${plural(young, "object")}; run it again after ` +
         `${youngUntil} for those whose event is lost`,
     );
   }

@@ -105,7 +105,7 @@ permittedTest("backfillRows() counts each result, and says what it means", async
     backfillToText(report),
     "FAILED: in/\\u{1b}.txt: bad \\u{9b}\n" +
       "5 objects: 1 had a row, 1 recorded now, 2 ignored (gone), 1 failed\n" +
-      "2 younger objects left to their own events: run it again after 2026-01-02T03:15:00.000Z " +
+      "Left to S3's events, as they are young: 2 objects; run it again after 2026-01-02T03:15:00.000Z " +
       "for those whose event is lost",
   );
 });
