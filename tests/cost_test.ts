@@ -1,4 +1,4 @@
-/** The costs that README.md tells: its sizes from the code itself, and its arithmetic. */
+/** The costs that COST.md and README.md tell: sizes from the code itself, and arithmetic. */
 
 import assert from "node:assert/strict";
 import { PREVIEW_CHARACTERS } from "../function/preview.ts";
@@ -7,7 +7,7 @@ import { ON_TIME_MS, type Put } from "../function/one_row.ts";
 import { handleEvent, PREFIX_BYTES } from "../handler.ts";
 import { defaultMemoryMb, EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
 
-/** What bench.ts measures, and what a call usually takes: the README tells both. */
+/** What bench.ts measures, and what a call usually takes: COST.md tells both. */
 const CALL_MS = 20;
 const CPU_MS = 2.1;
 
@@ -45,7 +45,7 @@ const PLATFORM_LINES = [
   { time: EVENT_TIME, type: "platform.report", record: { requestId, metrics, status: "success" } },
 ];
 
-permittedTest("the README's cost of a million uploads is right", async (t) => {
+permittedTest("the cost of a million uploads is right", async (t) => {
   let total = 0;
   /** Looks for the cells of quantity, price and cost. */
   const costs = async (quantity: number, unit: string, price: string, per = unit) => {
@@ -91,7 +91,10 @@ permittedTest("the README's cost of a million uploads is right", async (t) => {
     await says(`a line of ${bytes} bytes, and ${platform} of the platform's`);
     await costs(Number(((bytes + platform) * 1e6 / 1024 ** 3).toFixed(2)), "GB", "0.50");
   });
-  await t.step("all of it together", () => says(`| $${total.toFixed(2)} |`));
+  await t.step("all of it together", async () => {
+    await says(`| $${total.toFixed(2)} |`);
+    await says(`A million uploads cost about $${total.toFixed(2)}`, "README.md");
+  });
 });
 
 permittedTest("the README says what its alarms cost, idle or not", async () => {
@@ -100,12 +103,13 @@ permittedTest("the README says what its alarms cost, idle or not", async () => {
   const free = `past an account's ${FREE_ALARMS} free ones`;
   await says(
     `An idle stack costs its ${alarms.length} alarms, $${ALARM_DOLLARS} a month each ${free}`,
+    "README.md",
   );
 });
 
-async function says(text: string): Promise<void> {
-  const readme = (await read("README.md")).replaceAll(/\s+/g, " ");
-  assert.ok(readme.includes(text), `README.md does not say: ${text}`);
+async function says(text: string, document = "docs/COST.md"): Promise<void> {
+  const said = (await read(document)).replaceAll(/\s+/g, " ");
+  assert.ok(said.includes(text), `${document} does not say: ${text}`);
 }
 
 /** The row and the line of the log that the code makes of an upload that begins with `text`. */

@@ -39,7 +39,7 @@ const WRITE_PAUSES_MS = [1000, 2000, 4000];
 /** What is asked for above what a load needs, so that a backlog shrinks. */
 const HEADROOM = 1.25;
 
-/** What README.md tells of an upload, which cost_test.ts checks. */
+/** What COST.md tells of an upload, which cost_test.ts checks. */
 export interface Upload {
   runMs: number;
   dollarsPerMillion: number;
@@ -47,11 +47,11 @@ export interface Upload {
 }
 
 export async function readUpload(): Promise<Upload> {
-  const readme = (await read("README.md")).replaceAll(/ +/g, " ");
+  const costs = (await read("docs/COST.md")).replaceAll(/ +/g, " ");
   const figure = (pattern: RegExp) => {
-    const found = readme.match(pattern);
+    const found = costs.match(pattern);
     if (found === null) {
-      throw new Error(`Cannot read README.md's costs: nothing is like ${pattern}`);
+      throw new Error(`Cannot read COST.md's costs: nothing is like ${pattern}`);
     }
     return Number(found[1]);
   };

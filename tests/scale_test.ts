@@ -129,13 +129,13 @@ permittedTest("SCALE.md shows what is computed", async (t) => {
 });
 
 permittedTest(
-  "the simulation has main.tf's retries and age, and README's row is one unit",
+  "the simulation has main.tf's retries and age, and COST.md's row is one unit",
   async () => {
     const main = await read("main.tf");
     const setting = (name: string) => Number(main.match(new RegExp(`${name} += (\\d+)`))?.[1]);
     assert.equal(RETRY_PAUSES_MS.length, setting("maximum_retry_attempts"));
     assert.equal(EVENT_AGE_MS / 1000, setting("maximum_event_age_in_seconds"));
-    const bytes = Number((await read("README.md")).match(/a row of (\d+) bytes/)?.[1]);
+    const bytes = Number((await read("docs/COST.md")).match(/a row of (\d+) bytes/)?.[1]);
     assert.ok(bytes <= 1024, `a row of ${bytes} bytes takes more than a unit`);
   },
 );
