@@ -188,7 +188,7 @@ async function recordObject(
   if (young !== undefined) return young;
 
   const versionId = upload.versionId ?? versionOf(answer?.VersionId);
-  const timestamp = new Date(createdMs).toISOString();
+  const timestamp = toIso(createdMs);
   const row = {
     ...toRow({ ...upload, versionId, timestamp }, answer, bytes, toIso(outside.now())),
     last_modified: timestamp,

@@ -177,7 +177,8 @@ function filterOf(prefix: string, suffix: string): JobManifestGeneratorFilter | 
 async function cancelJob(control: S3ControlClient, stack: StackOfJob, id: string): Promise<void> {
   const found = await findJob(control, stack, id);
   if (found === undefined) throw notOfStack(stack, id);
-  if (found.Status !== undefined && ENDED.slice(0, 3).includes(found.Status)) return;
+  // A suspended job has not ended: it waits for somebody, and can be cancelled.
+  if (found.Status !== "Suspended" && ENDED.includes(found.Status ?? "")) return;
   const { account_id: AccountId } = stack.outputs;
   const RequestedJobStatus = "Cancelled";
   await control.send(new UpdateJobStatusCommand({ AccountId, JobId: id, RequestedJobStatus }));
