@@ -1,8 +1,5 @@
 /** Bounded concurrency over a list or a stream. */
 
-/** Calls of one service that may be on their way at the same time. */
-export const MOST_CALLS = 100;
-
 /**
  * Runs `work` for each item, at most `limit` at the same time, which may change meanwhile. After a
  * failure it starts no more work, waits for what runs, and then throws the first failure.

@@ -6,7 +6,7 @@
 import { cannot, OutOfTimeError, quote, type SdkError } from "./errors.ts";
 
 /** Time that must be left to begin or repeat a record's calls: ten times what they usually take. */
-export const MIN_RECORD_MS = 1000;
+const MIN_RECORD_MS = 1000;
 
 /** Reads of one object whose body breaks, the first included: as many as the SDK's own attempts. */
 const READ_TRIES = 3;

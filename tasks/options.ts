@@ -2,8 +2,8 @@
 
 import { parseArgs } from "node:util";
 import { closest, distance } from "fastest-levenshtein";
-import { MOST_CALLS } from "../function/parallel.ts";
 import { ANYWHERE, denoTask } from "./commands.ts";
+import { MOST_CALLS } from "./pace.ts";
 import { UserError, visible } from "./terminal.ts";
 
 interface Option<T> {

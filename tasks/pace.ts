@@ -1,5 +1,8 @@
 /** How much at once AWS takes: more and more until it throttles, then half. */
 
+/** Calls of one service that may be on their way at the same time. */
+export const MOST_CALLS = 100;
+
 /** What runs at the same time in the beginning. */
 const START = 8;
 

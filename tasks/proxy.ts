@@ -5,7 +5,7 @@ import { isIP } from "node:net";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { HttpsProxyAgent } from "hpagent";
 import { getProxyForUrl } from "proxy-from-env";
-import { MOST_CALLS } from "../function/parallel.ts";
+import { MOST_CALLS } from "./pace.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /** Never asked through a proxy: the instance metadata service, and this machine. */
