@@ -1,10 +1,12 @@
 /** `backfill --batch` against a fake of S3 Control that speaks the SDK's own wire format. */
 
 import assert from "node:assert/strict";
-import type { FakeControl } from "./fake_control.ts";
-import { permittedTest, progressOf } from "./fixtures.ts";
-import type { JobReport } from "../tasks/job.ts";
+import { main, TASKS } from "../tasks.ts";
+import { toSentence } from "../tasks/failures.ts";
+import { type JobReport, jobToText, runJob } from "../tasks/job.ts";
 import type { Outputs } from "../tasks/terraform.ts";
+import { FakeControl } from "./fake_control.ts";
+import { progressOf } from "./fixtures.ts";
 
 const FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:app";
 
@@ -34,8 +36,7 @@ function job(status: string, counts?: [all: number, succeeded: number, failed: n
     "<Report><Enabled>false</Enabled></Report>";
 }
 
-permittedTest("backfill --batch makes a job, waits for it and tells its end", async (t) => {
-  const { FakeControl } = await import("./fake_control.ts");
+Deno.test("backfill --batch makes a job, waits for it and tells its end", async (t) => {
   const folder = await Deno.makeTempDir();
   try {
     await using control = await FakeControl.start(folder);
@@ -89,7 +90,6 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "it waits with progress, and ends with the counts": async (control) => {
-    const { jobToText } = await import("../tasks/job.ts");
     control.jobs["job-0a-1"] = [
       job("Preparing"),
       job("Active", [400, 100, 0]),
@@ -115,7 +115,6 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "failed objects are a failure": async (control) => {
-    const { jobToText } = await import("../tasks/job.ts");
     control.jobs["job-0a-1"] = [job("Complete", [3, 1, 2])];
     const { report } = await run(control, OPTIONS);
     assert.equal(report.ok, false);
@@ -123,7 +122,6 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "a job that ends otherwise is a failure, with its reasons": async (control) => {
-    const { jobToText } = await import("../tasks/job.ts");
     const reason = "<FailureReasons><member><FailureCode>E</FailureCode>" +
       "<FailureReason>no \u009b[31m</FailureReason></member></FailureReasons>";
     for (const status of ["Failed", "Cancelled", "Suspended"]) {
@@ -138,7 +136,6 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
   },
 
   "a job that finds no object is a success": async (control) => {
-    const { jobToText } = await import("../tasks/job.ts");
     const reason = "<FailureReasons><member><FailureCode>ManifestGenerationFailed</FailureCode>" +
       "<FailureReason>Manifest generation found no keys matching the filter criteria." +
       "</FailureReason></member></FailureReasons>";
@@ -208,14 +205,12 @@ const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
 
   "a refusal is AWS's own, and becomes a sentence": async (control) => {
     control.refusal = "AccessDenied";
-    const { toSentence } = await import("../tasks/failures.ts");
     const error = await run(control, OPTIONS).catch((error) => error);
     assert.match(toSentence(error, {})!, /^AWS refused: AccessDenied: no\nThe role .* permission/);
   },
 };
 
-permittedTest("backfill says which of its options exclude each other", async () => {
-  const { main, TASKS } = await import("../tasks.ts");
+Deno.test("backfill says which of its options exclude each other", async () => {
   const cases: [args: string[], sentence: RegExp][] = [
     [["--batch", "--dry-run"], /^--dry-run and --batch exclude each other: choose one$/m],
     [["--batch", "--local"], /^The stand-in has no S3 Batch Operations: leave --batch or --local/m],
@@ -243,8 +238,7 @@ permittedTest("backfill says which of its options exclude each other", async () 
   }
 });
 
-permittedTest("after Ctrl-C backfill says what goes on", async () => {
-  const { TASKS } = await import("../tasks.ts");
+Deno.test("after Ctrl-C backfill says what goes on", () => {
   const { afterCtrlC } = TASKS.backfill;
   assert.match(afterCtrlC("deno task backfill --batch"), /^the job that is named above goes on$/);
   assert.match(afterCtrlC("deno task backfill"), /^deno task backfill goes on where this ended$/);
@@ -256,7 +250,6 @@ async function run(
   options: Parameters<typeof import("../tasks/job.ts").runJob>[2],
   outputs: Outputs = OUTPUTS,
 ) {
-  const { runJob } = await import("../tasks/job.ts");
   let report: JobReport | undefined;
   const progress = await progressOf(async () => {
     report = await runJob(control.client, { outputs, flags: " --env x" }, options);

@@ -2,14 +2,13 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { permittedTest } from "./fixtures.ts";
+import { ownFolder } from "../tasks/backend.ts";
+import { namesIn } from "../tasks/files.ts";
+import { ROOT } from "../tasks/shell.ts";
 
-permittedTest(
+Deno.test(
   "ownFolder() has what Terraform reads, as it is now, and a backend of its own",
   async () => {
-    const { ownFolder } = await import("../tasks/backend.ts");
-    const { namesIn } = await import("../tasks/files.ts");
-    const { ROOT } = await import("../tasks/shell.ts");
     const module = join(ROOT, "deno-task-test-module");
     const namesNow = async () => {
       const { args: [option] } = await ownFolder();

@@ -3,8 +3,13 @@
 import assert from "node:assert/strict";
 import type { Invocation, TaskResult } from "../function/job.ts";
 import { decodeKey } from "../handler.ts";
-import type { BackfillOptions, BackfillReport } from "../tasks/backfill.ts";
-import { type Answers, fakeStack, permittedTest, progressOf } from "./fixtures.ts";
+import {
+  type BackfillOptions,
+  type BackfillReport,
+  backfillRows,
+  backfillToText,
+} from "../tasks/backfill.ts";
+import { type Answers, fakeStack, progressOf } from "./fixtures.ts";
 
 const LAST_MODIFIED = new Date("2026-01-02T03:04:05.000Z");
 const OPTIONS: BackfillOptions = { prefix: "", dryRun: false, concurrency: 1, firstPauseMs: 1 };
@@ -18,10 +23,9 @@ async function backfill(
   says: Says,
   { others = {}, ...options }: Partial<BackfillOptions> & { others?: Answers } = {},
 ) {
-  const { backfillRows } = await import("../tasks/backfill.ts");
   const sent: Invocation[] = [];
   const tries = new Map<string, number>();
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     ListObjectsV2Command: () => ({
       Contents: Keys.map((Key) => ({ Key, LastModified: LAST_MODIFIED, ETag: '"t"', Size: 7 })),
     }),
@@ -52,7 +56,7 @@ const NOTHING: BackfillReport = {
   young: 0,
 };
 
-permittedTest(
+Deno.test(
   "backfillRows() sends the tasks that a job of S3 would, and what is listed",
   async () => {
     const Keys = ["in/a+b%2B.txt", "in/%C3%BC%0D.txt", "in/other.csv"];
@@ -78,8 +82,7 @@ permittedTest(
   },
 );
 
-permittedTest("backfillRows() counts each result, and says what it means", async () => {
-  const { backfillToText } = await import("../tasks/backfill.ts");
+Deno.test("backfillRows() counts each result, and says what it means", async () => {
   const results: Record<string, string> = {
     "in/1.txt": "Succeeded written",
     "in/2.txt": "Succeeded unchanged",
@@ -110,7 +113,7 @@ permittedTest("backfillRows() counts each result, and says what it means", async
   );
 });
 
-permittedTest(
+Deno.test(
   "backfillRows() tries again, five times, what may succeed later, and that alone",
   async () => {
     const Keys = ["in/a.txt", "in/later.txt", "in/never.txt"];
@@ -126,7 +129,7 @@ permittedTest(
   },
 );
 
-permittedTest(
+Deno.test(
   "backfillRows() takes a run that failed or was refused for a failure of its tasks",
   async () => {
     const error = (errorType: string) => ({
@@ -146,7 +149,7 @@ permittedTest(
   },
 );
 
-permittedTest(
+Deno.test(
   "backfillRows() looks up the version of an SSE-C object, which S3 tells of none",
   async () => {
     const says: Says = (_, tries) =>
@@ -168,7 +171,7 @@ permittedTest(
   },
 );
 
-permittedTest("a dry run says that it looks, and not that it records", async () => {
+Deno.test("a dry run says that it looks, and not that it records", async () => {
   const ListObjectsV2Command = async () => {
     await new Promise((resolve) => setTimeout(resolve, 2100)); // progress is said every 2 s
     return {};
@@ -178,17 +181,16 @@ permittedTest("a dry run says that it looks, and not that it records", async () 
   assert.match(said, /^Looking: 0 done, 0 without a row, 0 failed, /);
 });
 
-permittedTest("backfillRows() refuses a prefix that the trigger ignores", async () => {
+Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
     name: "UserError",
     message: /^No object below "out\/" is recorded: the stack's filter_prefix is "in\/"$/,
   });
 });
 
-permittedTest(
+Deno.test(
   "backfillRows() stops after 1,000 failures, as the cause is not in the objects",
   async () => {
-    const { backfillToText } = await import("../tasks/backfill.ts");
     const Keys = Array.from({ length: 3000 }, (_, n) => `in/${n}.txt`);
     const { report } = await backfill(Keys, () => "PermanentFailure bad");
     assert.equal(report.failures.length, 1000);
@@ -199,7 +201,7 @@ permittedTest(
   },
 );
 
-permittedTest("backfillRows() invokes more at once until AWS throttles, then half", async (t) => {
+Deno.test("backfillRows() invokes more at once until AWS throttles, then half", async (t) => {
   // Lambda refuses more runs, or the function answers that S3 or DynamoDB does.
   for (const [takes, by] of [[16, "Lambda"], [16, "the table"], [Infinity, "nobody"]] as const) {
     await t.step(`${by} throttles more than ${takes}`, async () => {

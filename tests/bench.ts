@@ -12,10 +12,13 @@ import type { AddressInfo } from "node:net";
 import process from "node:process";
 import * as esbuild from "esbuild";
 import { unzipSync, zipSync } from "fflate";
+import { backfillRows } from "../tasks/backfill.ts";
+import { emptyBucket } from "../tasks/bucket.ts";
 import { build, ENTRY } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
+import { OPTIONS } from "../tasks/options.ts";
 import { ROOT } from "../tasks/shell.ts";
-import type { Clients } from "../tasks/target.ts";
+import { type Clients, clientsOf } from "../tasks/target.ts";
 import { say, toTable } from "../tasks/terminal.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 import { makeTools } from "../tasks/tools.ts";
@@ -253,15 +256,12 @@ async function measurePart(part: keyof typeof PARTS, env: Environment): Promise<
 /** By name: the parts, which act by the code of the tasks behind AWS_ENDPOINT_URL. */
 const PARTS = {
   async backfill(clients: Clients): Promise<void> {
-    const { backfillRows } = await import("../tasks/backfill.ts");
-    const { OPTIONS } = await import("../tasks/options.ts");
     const concurrency = OPTIONS.concurrency.read(undefined);
     const stack = { ...clients, outputs: OUTPUTS, flags: "" };
     const { ok } = await backfillRows(stack, { prefix: "", dryRun: false, concurrency });
     if (!ok) throw new Error("some objects failed");
   },
   async destroy({ s3 }: Clients): Promise<void> {
-    const { emptyBucket } = await import("../tasks/bucket.ts");
     await emptyBucket(s3, "bucket");
   },
 };
@@ -276,7 +276,6 @@ const OUTPUTS = {
 } as Outputs;
 
 async function runPart(part: keyof typeof PARTS): Promise<void> {
-  const { clientsOf } = await import("../tasks/target.ts");
   const clients = clientsOf({ local: true, ca: Deno.env.get("CERTIFICATE") }, "us-east-1");
   const startCpu = process.cpuUsage();
   let peakMb = 0;

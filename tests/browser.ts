@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import { createBrotliDecompress } from "node:zlib";
+import { default as puppeteer } from "npm:puppeteer-core@25.16.0";
 import { removeIfThere } from "../tasks/files.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 
@@ -32,7 +33,6 @@ const isLinuxX64 = Deno.build.os === "linux" && Deno.build.arch === "x86_64";
 /** Starts the browser; undefined where none is installed, but for Linux x64. */
 export async function launchBrowser() {
   // Named here, not in deno.json, from where every task would fetch it.
-  const { default: puppeteer } = await import("npm:puppeteer-core@25.16.0");
   const chosen = Deno.env.get("CHROME_PATH");
   const common = { args: FLAGS, headless: "shell" as const };
   if (chosen !== undefined) return await puppeteer.launch({ ...common, executablePath: chosen });

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
+import { S3Client } from "@aws-sdk/client-s3";
+import { emptyBucket, listVersions } from "../tasks/bucket.ts";
+import { interrupted } from "../tasks/signals.ts";
 import { fakeTime } from "./fakes.ts";
-import { fakeStack, permittedTest } from "./fixtures.ts";
+import { fakeStack } from "./fixtures.ts";
 
-permittedTest(
+Deno.test(
   "emptyBucket() decodes keys and markers where the listing says so",
   async () => {
-    const { emptyBucket } = await import("../tasks/bucket.ts");
-    const { stack: { s3 }, calls } = await fakeStack({
+    const { stack: { s3 }, calls } = fakeStack({
       ListObjectVersionsCommand: [
         {
           EncodingType: "url",
@@ -39,10 +41,9 @@ permittedTest(
   },
 );
 
-permittedTest("emptyBucket() names the refusals inside a successful answer", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
+Deno.test("emptyBucket() names the refusals inside a successful answer", async () => {
   const Versions = Array.from({ length: 9 }, (_, i) => ({ Key: `k${i}\u200b`, VersionId: "1" }));
-  const { stack: { s3 }, calls } = await fakeStack({
+  const { stack: { s3 }, calls } = fakeStack({
     ListObjectVersionsCommand: [{ Versions }],
     ListMultipartUploadsCommand: [{ Uploads: [{ Key: "u", UploadId: "1" }] }],
     DeleteObjectsCommand: [
@@ -59,13 +60,12 @@ permittedTest("emptyBucket() names the refusals inside a successful answer", asy
   assert.ok(calls.some(({ name }) => name === "AbortMultipartUploadCommand")); // all else is done
 });
 
-permittedTest(
+Deno.test(
   "emptyBucket() lists the uploads before it aborts one, and what is gone is done",
   async () => {
-    const { emptyBucket } = await import("../tasks/bucket.ts");
     // As strict as S3 may be: a marker must be an upload that is there.
     const uploads = new Set(["1", "2", "3", "4", "5"]);
-    const { stack: { s3 } } = await fakeStack({
+    const { stack: { s3 } } = fakeStack({
       ListMultipartUploadsCommand: ({ UploadIdMarker: marker }) => {
         if (marker && !uploads.has(String(marker))) throw named("InvalidArgument");
         const page = [...uploads].filter((id) => !marker || id > String(marker)).slice(0, 2);
@@ -88,43 +88,39 @@ permittedTest(
   },
 );
 
-permittedTest("emptyBucket() deletes what comes meanwhile, until nothing comes", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
+Deno.test("emptyBucket() deletes what comes meanwhile, until nothing comes", async () => {
   const arrivals = (count: number) => {
     let left = count;
     return () => left-- > 0 ? { Versions: [{ Key: `k${left}`, VersionId: "1" }] } : {};
   };
-  const { stack: { s3 } } = await fakeStack({ ListObjectVersionsCommand: arrivals(3) });
+  const { stack: { s3 } } = fakeStack({ ListObjectVersionsCommand: arrivals(3) });
   assert.equal((await emptyBucket(s3, "b")).versions, 3);
-  const { stack: busy } = await fakeStack({ ListObjectVersionsCommand: arrivals(Infinity) });
+  const { stack: busy } = fakeStack({ ListObjectVersionsCommand: arrivals(Infinity) });
   await assert.rejects(emptyBucket(busy.s3, "b"), {
     name: "UserError",
     message: /^b still held objects .* stop what uploads to it, then run the same command again$/,
   });
 });
 
-permittedTest(
+Deno.test(
   "listVersions() ends where a lost key makes S3 list the same page for ever",
   async () => {
-    const { listVersions } = await import("../tasks/bucket.ts");
     const page = { IsTruncated: true, NextKeyMarker: "a\n", NextVersionIdMarker: "1" };
-    const { stack: { s3 } } = await fakeStack({ ListObjectVersionsCommand: () => page });
+    const { stack: { s3 } } = fakeStack({ ListObjectVersionsCommand: () => page });
     await assert.rejects(Array.fromAsync(listVersions(s3, "b")), /the same page of b again/);
   },
 );
 
-permittedTest("emptyBucket() finds nothing in a bucket that is gone", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
+Deno.test("emptyBucket() finds nothing in a bucket that is gone", async () => {
   const gone = Object.assign(new Error("gone"), { name: "NoSuchBucket" });
-  const { stack: { s3 } } = await fakeStack({ ListObjectVersionsCommand: [gone] });
+  const { stack: { s3 } } = fakeStack({ ListObjectVersionsCommand: [gone] });
   assert.deepEqual(await emptyBucket(s3, "b"), { versions: 0, uploads: 0 });
   const denied = Object.assign(new Error("no"), { name: "AccessDenied" });
-  const { stack: refusing } = await fakeStack({ ListObjectVersionsCommand: [denied] });
+  const { stack: refusing } = fakeStack({ ListObjectVersionsCommand: [denied] });
   await assert.rejects(emptyBucket(refusing.s3, "b"), { name: "AccessDenied" });
 });
 
-permittedTest("emptyBucket() has few batches under way, and stops at a signal", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
+Deno.test("emptyBucket() has few batches under way, and stops at a signal", async () => {
   let underWay = 0;
   let most = 0;
   const pages = Array.from({ length: 40 }, (_, page) => ({
@@ -138,27 +134,25 @@ permittedTest("emptyBucket() has few batches under way, and stops at a signal", 
     underWay--;
     return {};
   };
-  const { stack: { s3 } } = await fakeStack({
+  const { stack: { s3 } } = fakeStack({
     ListObjectVersionsCommand: [...pages],
     DeleteObjectsCommand: slow,
   });
   assert.equal((await emptyBucket(s3, "b")).versions, 40_000);
   assert.ok(most > 1 && most <= 8, `${most} batches at the same time`);
 
-  const { stack: { s3: again } } = await fakeStack({ ListObjectVersionsCommand: [...pages] });
+  const { stack: { s3: again } } = fakeStack({ ListObjectVersionsCommand: [...pages] });
   const signal = AbortSignal.abort(new Error("stop"));
   await assert.rejects(emptyBucket(again, "b", { signal }), /stop/);
 });
 
-permittedTest("emptyBucket() steps back while S3 is busy, and deletes all in the end", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
-  const { interrupted } = await import("../tasks/signals.ts");
+Deno.test("emptyBucket() steps back while S3 is busy, and deletes all in the end", async () => {
   const { time, pauses } = fakeTime();
   const bucket = fakeBucket(20_000);
   let calls = 0;
   let waiting = false;
   const busy = ["SlowDown", "InternalError", "ServiceUnavailable"];
-  const { stack: { s3 } } = await fakeStack({
+  const { stack: { s3 } } = fakeStack({
     ...bucket.answers,
     DeleteObjectsCommand: (input) => {
       assert.equal(waiting, false, "a call while S3 asked for a pause");
@@ -184,21 +178,20 @@ permittedTest("emptyBucket() steps back while S3 is busy, and deletes all in the
   assert.deepEqual(pauses.slice(0, 3), [1000, 2000, 4000]);
 });
 
-permittedTest("emptyBucket() goes on where S3 breaks off a whole call", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
+Deno.test("emptyBucket() goes on where S3 breaks off a whole call", async () => {
   const { time, pauses } = fakeTime();
   const bucket = fakeBucket(3000);
   const errors = [
     named("SlowDown"),
     Object.assign(named("Odd"), { $metadata: { httpStatusCode: 503 } }),
   ];
-  const { stack: { s3 } } = await fakeStack({
+  const { stack: { s3 } } = fakeStack({
     ...bucket.answers,
     DeleteObjectsCommand: (input) => errors.shift() ?? bucket.delete(input),
   });
   assert.equal((await emptyBucket(s3, "b", { time })).versions, 3000);
   assert.equal(pauses[0], 1000);
-  const { stack: { s3: refusing } } = await fakeStack({
+  const { stack: { s3: refusing } } = fakeStack({
     ...bucket.answers,
     DeleteObjectsCommand: () => named("MalformedXML"),
     ListObjectVersionsCommand: () => ({ Versions: [{ Key: "k", VersionId: "1" }] }),
@@ -206,8 +199,7 @@ permittedTest("emptyBucket() goes on where S3 breaks off a whole call", async ()
   await assert.rejects(emptyBucket(refusing, "b", { time }), { name: "MalformedXML" });
 });
 
-permittedTest("emptyBucket() gives up on a busy S3, and tells it from protection", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
+Deno.test("emptyBucket() gives up on a busy S3, and tells it from protection", async () => {
   const { time, pauses } = fakeTime();
   const busy = (Code: string) => ({
     ListObjectVersionsCommand: () => ({
@@ -217,7 +209,7 @@ permittedTest("emptyBucket() gives up on a busy S3, and tells it from protection
       Errors: [{ Key: "a", Code: "SlowDown" }, { Key: "b", Code }],
     }),
   });
-  const { stack } = await fakeStack(busy("InternalError"));
+  const { stack } = fakeStack(busy("InternalError"));
   await assert.rejects(emptyBucket(stack.s3, "b", { time }), {
     name: "UserError",
     message:
@@ -225,7 +217,7 @@ permittedTest("emptyBucket() gives up on a busy S3, and tells it from protection
   });
   assert.deepEqual(pauses, [1000, 2000, 4000, 8000, 16_000, ...Array(4).fill(20_000), 20_000]);
   let round = 0;
-  const { stack: mixed } = await fakeStack({
+  const { stack: mixed } = fakeStack({
     ListObjectVersionsCommand: () => ({ Versions: [{ Key: "b", VersionId: "1" }] }),
     DeleteObjectsCommand: () => ({
       Errors: [{ Key: "b", Code: ++round < 4 ? "SlowDown" : "AccessDenied" }],
@@ -235,13 +227,11 @@ permittedTest("emptyBucket() gives up on a busy S3, and tells it from protection
     message: /^S3 refused to delete 1 version from b: "b": AccessDenied\. Take away/,
   });
   const signal = AbortSignal.timeout(1);
-  const { stack: { s3 } } = await fakeStack(busy("SlowDown"));
+  const { stack: { s3 } } = fakeStack(busy("SlowDown"));
   await assert.rejects(emptyBucket(s3, "b", { signal }), { name: "TimeoutError" });
 });
 
-permittedTest("emptyBucket() knows a busy S3 by its own words on the wire", async () => {
-  const { emptyBucket } = await import("../tasks/bucket.ts");
-  const { S3Client } = await import("@aws-sdk/client-s3");
+Deno.test("emptyBucket() knows a busy S3 by its own words on the wire", async () => {
   const error = (code: string) => `<Error><Code>${code}</Code><Message>later</Message></Error>`;
   const inAnswer = "<DeleteResult><Error><Key>a b</Key><VersionId>1</VersionId>" +
     "<Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>" +

@@ -1,10 +1,11 @@
 /** AWS's time, as the SDK's own client gives it. */
 
 import assert from "node:assert/strict";
-import { permittedTest } from "./fixtures.ts";
+import { S3Client } from "@aws-sdk/client-s3";
+import { readClock } from "../tasks/clock.ts";
 import type { Stack } from "../tasks/target.ts";
 
-permittedTest("readClock() shows the time of S3's answer, also of a refusal", async () => {
+Deno.test("readClock() shows the time of S3's answer, also of a refusal", async () => {
   for (const statusCode of [200, 403, 404]) {
     const { now } = await clockOf(statusCode, { date: "Fri, 01 Jan 2100 00:00:00 GMT" });
     const ms = now() - Date.parse("2100-01-01T00:00:00Z");
@@ -12,7 +13,7 @@ permittedTest("readClock() shows the time of S3's answer, also of a refusal", as
   }
 });
 
-permittedTest("readClock() fails where S3 tells no time, or nobody answers", async () => {
+Deno.test("readClock() fails where S3 tells no time, or nobody answers", async () => {
   await assert.rejects(clockOf(200, {}), { message: /^Cannot read S3's time/ });
   await assert.rejects(clockOf(404, {}), { name: "NotFound" });
   await assert.rejects(clockOf(0, {}), { message: "no network" });
@@ -20,8 +21,6 @@ permittedTest("readClock() fails where S3 tells no time, or nobody answers", asy
 
 /** The clock of a stack whose S3 gives one answer; no answer with status 0. */
 async function clockOf(statusCode: number, headers: Record<string, string>) {
-  const { readClock } = await import("../tasks/clock.ts");
-  const { S3Client } = await import("@aws-sdk/client-s3");
   const s3 = new S3Client({
     region: "us-east-1",
     credentials: { accessKeyId: "a", secretAccessKey: "b" },

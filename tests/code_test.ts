@@ -1,18 +1,21 @@
 /** What deploy does after the apply: code that was changed outside Terraform, and a new stack. */
 
 import assert from "node:assert/strict";
+import { sha256Of } from "../tasks/build.ts";
+import { repairCode, sayIfNew } from "../tasks/deploy.ts";
+import { invoke, runOnce, updateCode } from "../tasks/function.ts";
+import { readStatus, statusToText } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
+import { parsePlan } from "../tasks/terraform.ts";
 import { quiet } from "./dev_fixtures.ts";
 import { fakeTime } from "./fakes.ts";
-import { fakeStack, NOTIFIES, permittedTest, progressOf } from "./fixtures.ts";
+import { fakeStack, NOTIFIES, progressOf } from "./fixtures.ts";
 
 const ZIP = new TextEncoder().encode("zip");
 
-permittedTest("deploy sends the zip if the function runs other code, and only then", async () => {
-  const { repairCode } = await import("../tasks/deploy.ts");
-  const { sha256Of } = await import("../tasks/build.ts");
+Deno.test("deploy sends the zip if the function runs other code, and only then", async () => {
   for (const [CodeSha256, isSent] of [["other", true], [sha256Of(ZIP), false]] as const) {
-    const { stack, calls } = await fakeStack({
+    const { stack, calls } = fakeStack({
       GetFunctionCommand: () => ({
         Configuration: { CodeSha256, State: "Active", LastUpdateStatus: "Successful" },
       }),
@@ -24,10 +27,9 @@ permittedTest("deploy sends the zip if the function runs other code, and only th
   }
 });
 
-permittedTest("status says since when the function runs code that was not deployed", async () => {
-  const { readStatus, statusToText } = await import("../tasks/status.ts");
+Deno.test("status says since when the function runs code that was not deployed", async () => {
   const LastModified = "2026-01-02T03:04:05.000+0000";
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...quiet(),
     ...NOTIFIES,
     GetFunctionCommand: () => ({
@@ -43,8 +45,7 @@ permittedTest("status says since when the function runs code that was not deploy
   assert.deepEqual((await readStatus(stack, "saved", [])).problems, []);
 });
 
-permittedTest("a plan knows since when the function runs code that was not deployed", async () => {
-  const { parsePlan } = await import("../tasks/terraform.ts");
+Deno.test("a plan knows since when the function runs code that was not deployed", () => {
   const since = (code_sha256: string, source_code_hash: string | null = "deployed") => {
     const before = { source_code_hash, code_sha256, last_modified: "then" };
     const change = { actions: ["no-op"], before };
@@ -59,11 +60,10 @@ permittedTest("a plan knows since when the function runs code that was not deplo
   assert.equal(parsePlan(JSON.stringify({ resource_changes })).strayCodeSince, undefined);
 });
 
-permittedTest("an update of the code waits for another one, within its deadline", async () => {
-  const { updateCode } = await import("../tasks/function.ts");
+Deno.test("an update of the code waits for another one, within its deadline", async () => {
   const conflict = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
   const update = async (conflicts: number, signal?: AbortSignal) => {
-    const { stack, calls } = await fakeStack({
+    const { stack, calls } = fakeStack({
       UpdateFunctionCodeCommand: () => conflicts-- > 0 ? conflict : {},
       GetFunctionCommand: () => ({ Configuration: { LastUpdateStatus: "Successful" } }),
     });
@@ -78,8 +78,7 @@ permittedTest("an update of the code waits for another one, within its deadline"
   assert.equal((await update(1, AbortSignal.abort(new Error()))).error, "Error");
 });
 
-permittedTest("a run that failed is a failure, whatever Lambda tells of it", async () => {
-  const { invoke } = await import("../tasks/function.ts");
+Deno.test("a run that failed is a failure, whatever Lambda tells of it", async () => {
   const cases = [
     ['{"errorType":"E","errorMessage":"broke"}', "E: broke"],
     ['{"errorMessage":"Task timed out after 30.00 seconds"}', "Task timed out after 30.00 seconds"],
@@ -92,13 +91,12 @@ permittedTest("a run that failed is a failure, whatever Lambda tells of it", asy
   for (const [payload, reason] of cases) {
     const Payload = new TextEncoder().encode(payload);
     const answer = { FunctionError: "Unhandled", Payload };
-    const { stack } = await fakeStack({ InvokeCommand: () => answer });
+    const { stack } = fakeStack({ InvokeCommand: () => answer });
     assert.equal(await invoke(stack, {}), reason);
   }
 });
 
-permittedTest("a run that never ends is given up at its limit, or when nobody cares", async () => {
-  const { invoke, runOnce } = await import("../tasks/function.ts");
+Deno.test("a run that never ends is given up at its limit, or when nobody cares", async () => {
   const hangs = (signal: AbortSignal) =>
     new Promise<never>((_, reject) =>
       signal.addEventListener("abort", () => reject(new Error("aborted")))
@@ -106,7 +104,7 @@ permittedTest("a run that never ends is given up at its limit, or when nobody ca
   const lambda = {
     send: (_: unknown, { abortSignal }: { abortSignal: AbortSignal }) => hangs(abortSignal),
   };
-  const stack = { ...(await fakeStack({})).stack, lambda } as unknown as Stack;
+  const stack = { ...fakeStack({}).stack, lambda } as unknown as Stack;
   assert.equal(await invoke(stack, {}, { limitMs: 20 }), "no answer within 0 s: it may never end");
   const left = new AbortController();
   const run = runOnce(stack, {}, { signal: left.signal });
@@ -114,8 +112,7 @@ permittedTest("a run that never ends is given up at its limit, or when nobody ca
   await assert.rejects(run, /aborted/);
 });
 
-permittedTest("deploy says for 15 minutes what the function does in a new stack", async () => {
-  const { sayIfNew } = await import("../tasks/deploy.ts");
+Deno.test("deploy says for 15 minutes what the function does in a new stack", async () => {
   const said = (created: string | undefined, now: string) =>
     progressOf(() =>
       Promise.resolve(sayIfNew({ created }, { flags: " --env a" }, Date.parse(now)))

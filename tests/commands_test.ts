@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { ANYWHERE, canCopy, denoTask } from "../tasks/commands.ts";
-import { permittedTest, read } from "./fixtures.ts";
+import { read } from "./fixtures.ts";
 
 /** Keys that would do harm in a shell, and some that only look odd. */
 const KEYS = [
@@ -22,7 +22,7 @@ const KEYS = [
   "",
 ];
 
-permittedTest("a shell takes each word of a command as it is", () => {
+Deno.test("a shell takes each word of a command as it is", () => {
   for (const shell of ["sh", "bash", "zsh", "dash", "ksh"]) {
     for (const key of KEYS) {
       const line = denoTask({ flags: " --local" }, "backfill", "--prefix", key);
@@ -62,7 +62,7 @@ Deno.test("what a terminal does not show as it is can't be copied, and reaches n
   if (Deno.build.os !== "windows") assert.ok(KEYS.every(canCopy));
 });
 
-permittedTest("every command that is advised is made by denoTask()", async () => {
+Deno.test("every command that is advised is made by denoTask()", async () => {
   const folders = ["dev", "tasks"].map(async (folder) =>
     (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => `${folder}/${name}`)
   );

@@ -1,11 +1,12 @@
 /** The costs that COST.md and README.md tell: sizes from the code itself, and arithmetic. */
 
 import assert from "node:assert/strict";
-import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 import { toJsonLine } from "../function/errors.ts";
 import { ON_TIME_MS, type Put } from "../function/one_row.ts";
+import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 import { handleEvent, PREFIX_BYTES } from "../handler.ts";
-import { defaultMemoryMb, EVENT_TIME, permittedTest, read, toRecord } from "./fixtures.ts";
+import { NAMED } from "../tasks/leftovers.ts";
+import { defaultMemoryMb, EVENT_TIME, read, toRecord } from "./fixtures.ts";
 
 /** What bench.ts measures, and what a call usually takes: COST.md tells both. */
 const CALL_MS = 20;
@@ -45,7 +46,7 @@ const PLATFORM_LINES = [
   { time: EVENT_TIME, type: "platform.report", record: { requestId, metrics, status: "success" } },
 ];
 
-permittedTest("the cost of a million uploads is right", async (t) => {
+Deno.test("the cost of a million uploads is right", async (t) => {
   let total = 0;
   /** Looks for the cells of quantity, price and cost. */
   const costs = async (quantity: number, unit: string, price: string, per = unit) => {
@@ -97,8 +98,7 @@ permittedTest("the cost of a million uploads is right", async (t) => {
   });
 });
 
-permittedTest("the README says what its alarms cost, idle or not", async () => {
-  const { NAMED } = await import("../tasks/leftovers.ts");
+Deno.test("the README says what its alarms cost, idle or not", async () => {
   const alarms = NAMED.filter(({ address }) => address.startsWith("aws_cloudwatch_metric_alarm."));
   const free = `past an account's ${FREE_ALARMS} free ones`;
   await says(

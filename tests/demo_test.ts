@@ -2,11 +2,10 @@
 
 import assert from "node:assert/strict";
 import type { FileReport } from "../tasks/check_file.ts";
-import { permittedTest } from "./fixtures.ts";
+import { showFiles } from "../tasks/demo.ts";
+import { SAMPLES } from "../tasks/samples.ts";
 
-permittedTest("the demo shows each file on a narrow line, and one row whole", async () => {
-  const { showFiles } = await import("../tasks/demo.ts");
-  const { SAMPLES } = await import("../tasks/samples.ts");
+Deno.test("the demo shows each file on a narrow line, and one row whole", () => {
   const files = SAMPLES.map((sample): FileReport => ({
     file: sample.file,
     key: sample.file,
@@ -34,7 +33,7 @@ permittedTest("the demo shows each file on a narrow line, and one row whole", as
   );
 });
 
-permittedTest("a story has a line a step, and sends other output to its file", async () => {
+Deno.test("a story has a line a step, and sends other output to its file", async () => {
   const folder = await Deno.makeTempDir();
   try {
     const script = `

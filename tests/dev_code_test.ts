@@ -2,16 +2,21 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import * as esbuild from "esbuild";
+import { runSaved, sayStray } from "../dev/code.ts";
+import { startDev } from "../dev/dev.ts";
+import { makeBuilder } from "../dev/workshop.ts";
+import { sha256Of, ZIP_URL } from "../tasks/build.ts";
+import { ROOT, run } from "../tasks/shell.ts";
+import { readyTerraform, targetOf } from "../tasks/target.ts";
 import { pause, quiet, until } from "./dev_fixtures.ts";
-import { copyOfCode, fakeStack, permittedTest, progressOf } from "./fixtures.ts";
+import { copyOfCode, fakeStack, progressOf } from "./fixtures.ts";
 
-permittedTest(
+Deno.test(
   "on AWS dev leaves the function's code alone unless --code is confirmed",
   async (t) => {
-    const { startDev } = await import("../dev/dev.ts");
-    const { targetOf } = await import("../tasks/target.ts");
     await t.step("without --code a save changes nothing, and the page says how to", async () => {
-      const { stack, calls } = await fakeStack(quiet());
+      const { stack, calls } = fakeStack(quiet());
       await using copy = await copyOfCode();
       const target = targetOf({ env: "team", local: false });
       const { url, close } = await startDev(stack, target, copy.path, { code: false, port: 0 });
@@ -33,7 +38,6 @@ permittedTest(
         console.log(await answer.then(() => "goes on", ({ message }) => message.trim()));
       }
       Deno.exit(0);`;
-      const { run } = await import("../tasks/shell.ts");
       const args = ["eval", "--no-check", program];
       let stdout = "";
       const said = await progressOf(async () => {
@@ -48,15 +52,9 @@ permittedTest(
   },
 );
 
-permittedTest(
+Deno.test(
   "dev ends with the deployed code, also where it found what a killed one left",
   async () => {
-    const { runSaved, sayStray } = await import("../dev/code.ts");
-    const { makeBuilder } = await import("../dev/workshop.ts");
-    const { sha256Of, ZIP_URL } = await import("../tasks/build.ts");
-    const { readyTerraform, targetOf } = await import("../tasks/target.ts");
-    const { ROOT } = await import("../tasks/shell.ts");
-    const esbuild = await import("esbuild");
     const target = targetOf({ env: "dev-test", local: false });
     await readyTerraform(target.workspace);
     const folder = join(ROOT, "terraform.tfstate.d", target.workspace);
@@ -73,7 +71,7 @@ permittedTest(
     await builder.dispose();
     for (const found of [saved, deployed]) {
       let running = found;
-      const { stack } = await fakeStack({
+      const { stack } = fakeStack({
         GetFunctionCommand: () => ({
           Configuration: {
             CodeSha256: running,
@@ -122,7 +120,7 @@ function stateOf(source_code_hash: string): string {
   return JSON.stringify({ version: 4, serial: 1, lineage: "test", outputs: {}, resources: [fn] });
 }
 
-permittedTest("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
+Deno.test("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
   const program = `
     import { run } from "./tasks/shell.ts";
     import { handleSignals, interrupted } from "./tasks/signals.ts";
@@ -134,7 +132,6 @@ permittedTest("what puts the deployed code back runs after Ctrl-C, and nothing e
       run(Deno.execPath(), ["--version"], { quiet: true, ...options }).then(() => "ran", String);
     console.log(await version({}), await version({ always: true }));
     Deno.exit(0);`;
-  const { run } = await import("../tasks/shell.ts");
   const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
   assert.equal(stdout, "InterruptedError: Interrupted ran\n");
 });

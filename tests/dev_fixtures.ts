@@ -1,7 +1,7 @@
 /** What the tests of dev and of its feed share. */
 
 import assert from "node:assert/strict";
-import type { Board } from "../dev/board.ts";
+import { Board } from "../dev/board.ts";
 import type { Message } from "../dev/messages.ts";
 import type { Item } from "../tasks/rows.ts";
 import type { Stack } from "../tasks/target.ts";
@@ -39,8 +39,7 @@ export function quiet(): Answers {
   };
 }
 
-export async function makeBoard(stack: Stack, idleMs = 60_000): Promise<Board> {
-  const { Board } = await import("../dev/board.ts");
+export function makeBoard(stack: Stack, idleMs = 60_000): Board {
   return new Board(stack, "on the stand-in", { pollMs: 10, idleMs });
 }
 

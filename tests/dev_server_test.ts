@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import * as esbuild from "esbuild";
+import { serve } from "../dev/server.ts";
 import type { Stack } from "../tasks/target.ts";
 import { makeBoard, pause, quiet, row } from "./dev_fixtures.ts";
-import { fakeStack, permittedTest, progressOf, toAttributes } from "./fixtures.ts";
+import { fakeStack, progressOf, toAttributes } from "./fixtures.ts";
 
 /** Each asks for what it should not get. */
 const ATTACKS: Record<string, (context: ReturnType<typeof openPage>) => void | Promise<void>> = {
@@ -108,8 +110,8 @@ const ATTACKS: Record<string, (context: ReturnType<typeof openPage>) => void | P
   },
 };
 
-permittedTest("the server answers nobody but its own page", async (t) => {
-  const { stack, calls } = await fakeStack(quiet());
+Deno.test("the server answers nobody but its own page", async (t) => {
+  const { stack, calls } = fakeStack(quiet());
   await using server = await startServer(stack);
   for (const [name, attack] of Object.entries(ATTACKS)) {
     await t.step(name, async () => await attack(openPage(server)));
@@ -124,8 +126,8 @@ function openPage({ host, token }: { host: string; token: string }) {
   return { host, token, ask, bearer, own: [`Host: ${host}`, bearer] };
 }
 
-permittedTest("a taken port is told, and the next one is used", async () => {
-  const { stack } = await fakeStack(quiet());
+Deno.test("a taken port is told, and the next one is used", async () => {
+  const { stack } = fakeStack(quiet());
   await using first = await startServer(stack);
   const port = Number(first.host.split(":")[1]);
   let second = "";
@@ -138,7 +140,7 @@ permittedTest("a taken port is told, and the next one is used", async () => {
   assert.equal(said, `Port ${port} is taken, so the page is at port ${next}\n`);
 });
 
-permittedTest("the page's files have no inline code and nothing from elsewhere", async () => {
+Deno.test("the page's files have no inline code and nothing from elsewhere", async () => {
   const read = (name: string) => Deno.readTextFile(new URL(`../dev/${name}`, import.meta.url));
   const [html, css, ts] = await Promise.all(["page.html", "page.css", "page.ts"].map(read));
   assert.equal(/\son\w+=|\sstyle=|<style|javascript:|<script(?![^>]*src=)/i.test(html), false);
@@ -199,8 +201,8 @@ const UPLOADS: Record<string, (context: Uploads) => void | Promise<void>> = {
   },
 };
 
-permittedTest("an upload goes through to S3 as it is", async (t) => {
-  const { stack, calls } = await fakeStack({
+Deno.test("an upload goes through to S3 as it is", async (t) => {
+  const { stack, calls } = fakeStack({
     ...quiet(),
     PutObjectCommand: () => ({ VersionId: "1", ETag: '"tag"' }),
     QueryCommand: () => ({ Items: [toAttributes(row("in/ü b.txt"))] }),
@@ -230,11 +232,9 @@ interface Uploads extends ReturnType<typeof openUploads> {
 }
 
 async function startServer(stack: Stack, port = 0) {
-  const { serve } = await import("../dev/server.ts");
-  const esbuild = await import("esbuild");
   // lib-storage asks the client where it is.
   Object.assign(stack.s3, { config: { requestHandler: {}, endpoint: () => ({ hostname: "s3" }) } });
-  const board = await makeBoard(stack);
+  const board = makeBoard(stack);
   const server = await serve(board, { replay: () => Promise.resolve("replayed") }, port);
   const { host, hash, origin } = new URL(server.url);
   return {

@@ -2,14 +2,20 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import * as esbuild from "esbuild";
+import { unzipSync } from "fflate";
+import { replay } from "../dev/dev.ts";
 import type { Workshop } from "../dev/loop.ts";
+import * as loop from "../dev/loop.ts";
 import type { Code, Message } from "../dev/messages.ts";
+import { makeBuilder, placeOf, toTypeErrors, watch } from "../dev/workshop.ts";
+import { build } from "../tasks/build.ts";
 import { logLine, makeBoard, pause, queue, quiet, row, until, watchBoard } from "./dev_fixtures.ts";
-import { copyOfCode, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import { copyOfCode, fakeStack, toAttributes } from "./fixtures.ts";
 
-permittedTest("the board has one poller for all pages, and none without one", async () => {
-  const { stack, calls } = await fakeStack(quiet());
-  const board = await makeBoard(stack, 50);
+Deno.test("the board has one poller for all pages, and none without one", async () => {
+  const { stack, calls } = fakeStack(quiet());
+  const board = makeBoard(stack, 50);
   const looks = () => calls.filter(({ name }) => name === "GetQueueAttributesCommand").length;
   await pause(30);
   assert.equal(looks(), 0);
@@ -29,11 +35,11 @@ permittedTest("the board has one poller for all pages, and none without one", as
   board.end();
 });
 
-permittedTest("the board asks for each upload's row, however many are open", async () => {
+Deno.test("the board asks for each upload's row, however many are open", async () => {
   let asks = 0;
   let most = 0;
   let open = 0;
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...quiet(),
     QueryCommand: async ({ ExpressionAttributeValues: values }) => {
       most = Math.max(most, ++open);
@@ -43,7 +49,7 @@ permittedTest("the board asks for each upload's row, however many are open", asy
       return { Items: ++asks > 700 ? [toAttributes(row(key))] : [] };
     },
   });
-  const board = await makeBoard(stack);
+  const board = makeBoard(stack);
   const keys = Array.from({ length: 150 }, (_, i) => `${i}.txt`);
   for (const key of keys) board.expect({ key, versionId: "1" });
   const ended = (told: Message[]) => told.filter(({ type }) => type === "upload");
@@ -56,9 +62,8 @@ permittedTest("the board asks for each upload's row, however many are open", asy
   assert.ok(most <= 32, `${most} at once`);
 });
 
-permittedTest("Replay all says that the failure queue is empty", async () => {
-  const { replay } = await import("../dev/dev.ts");
-  const { stack } = await fakeStack({ GetQueueAttributesCommand: () => queue(0) });
+Deno.test("Replay all says that the failure queue is empty", async () => {
+  const { stack } = fakeStack({ GetQueueAttributesCommand: () => queue(0) });
   assert.match(await replay(stack, "replay-test"), /^The failure queue is empty: /);
   assert.match(
     await replay(stack, "replay-test", "a.txt"),
@@ -66,27 +71,27 @@ permittedTest("Replay all says that the failure queue is empty", async () => {
   );
 });
 
-permittedTest("the board shows no failure whose line comes after its row was written", async () => {
+Deno.test("the board shows no failure whose line comes after its row was written", async () => {
   const writtenMs = Date.parse(String(row("a.txt").processed_at));
   const looks = [
     [logLine("written", "a.txt", writtenMs)],
     [logLine("failed", "a.txt", writtenMs - 1)],
     [],
   ];
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...quiet(),
     FilterLogEventsCommand: ({ filterPattern }) => // The pattern of the newest rows names one outcome.
     ({ events: String(filterPattern).includes("||") ? looks.shift() ?? [] : [] }),
     BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("a.txt"))] } }),
   });
-  const board = await makeBoard(stack);
+  const board = makeBoard(stack);
   const told = await watchBoard(board, () => looks.length === 0);
   board.end();
   const failures = told.filter((message) => message.type === "failures");
   assert.deepEqual(failures.flatMap(({ failures }) => failures), []);
 });
 
-permittedTest("the board keeps a failure with its tries until the row is there", async () => {
+Deno.test("the board keeps a failure with its tries until the row is there", async () => {
   const nowMs = Date.now();
   const looks = [
     [],
@@ -94,14 +99,14 @@ permittedTest("the board keeps a failure with its tries until the row is there",
     [logLine("failed", "a.txt", nowMs + 1)],
     [logLine("written", "a.txt", nowMs + 2)],
   ];
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...quiet(),
     FilterLogEventsCommand: ({ filterPattern }) => // The pattern of the newest rows names one outcome.
     ({ events: String(filterPattern).includes("||") ? looks.shift() ?? [] : [] }),
     BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("a.txt"))] } }),
     QueryCommand: () => ({ Items: [] }),
   });
-  const board = await makeBoard(stack);
+  const board = makeBoard(stack);
   board.expect({ key: "a.txt", versionId: "1" });
   const told = await watchBoard(board, (told) => told.some(({ type }) => type === "row"));
   board.end();
@@ -129,18 +134,18 @@ permittedTest("the board keeps a failure with its tries until the row is there",
   );
 });
 
-permittedTest("the board tells of queued events that the log does not know", async () => {
+Deno.test("the board tells of queued events that the log does not know", async () => {
   const nowMs = Date.now();
   const tries = [0, 1, 2].map((ms) => logLine("failed", "a.txt", nowMs + ms));
   let queued = 1;
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...quiet(),
     FilterLogEventsCommand: ({ filterPattern }) => ({
       events: String(filterPattern).includes("||") ? tries.splice(0) : [],
     }),
     GetQueueAttributesCommand: () => queue(queued),
   });
-  const board = await makeBoard(stack);
+  const board = makeBoard(stack);
   const notes = (told: Message[]) =>
     told.filter((message) => message.type === "failures").map(({ note }) => note);
   const known = await watchBoard(
@@ -159,14 +164,14 @@ permittedTest("the board tells of queued events that the log does not know", asy
   );
 });
 
-permittedTest("the board says what AWS refuses, goes on, and takes it back", async () => {
+Deno.test("the board says what AWS refuses, goes on, and takes it back", async () => {
   let refuses = true;
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...quiet(),
     GetQueueAttributesCommand: () =>
       refuses ? Object.assign(new Error("who?"), { name: "AccessDenied" }) : queue(0),
   });
-  const board = await makeBoard(stack);
+  const board = makeBoard(stack);
   const troubles = (told: Message[]) => told.filter((message) => message.type === "trouble");
   const first = await watchBoard(board, (told) => troubles(told).length === 1);
   refuses = false;
@@ -176,9 +181,9 @@ permittedTest("the board says what AWS refuses, goes on, and takes it back", asy
   assert.ok(then.some(({ type }) => type === "ready"));
 });
 
-permittedTest("a page that was away gets the last message about each thing, once", async () => {
-  const { stack } = await fakeStack(quiet());
-  const board = await makeBoard(stack);
+Deno.test("a page that was away gets the last message about each thing, once", () => {
+  const { stack } = fakeStack(quiet());
+  const board = makeBoard(stack);
   board.setCode({ state: "building", text: "building" });
   const { last } = board.since(0);
   board.setCode({ state: "running", text: "new code runs" });
@@ -282,8 +287,7 @@ const SAVES: Record<string, (context: typeof import("../dev/loop.ts")) => void |
   },
 };
 
-permittedTest("the loop makes the last save run, one at a time", async (t) => {
-  const loop = await import("../dev/loop.ts");
+Deno.test("the loop makes the last save run, one at a time", async (t) => {
   for (const [name, save] of Object.entries(SAVES)) {
     await t.step(name, async () => await save(loop));
   }
@@ -318,7 +322,6 @@ const BUILDS: Record<
     lines.splice(at + 1, 0, '  if (event === 7) throw new RangeError("seven");');
     await Deno.writeTextFile(handler, lines.join("\n"));
     const { sourceMap, zip } = await builder.build();
-    const { unzipSync } = await import("fflate");
     const code = new TextDecoder().decode(unzipSync(zip)["bundle.cjs"]);
     const offset = code.indexOf('RangeError("seven")') - "new ".length;
     const before = code.slice(0, offset).split("\n");
@@ -368,9 +371,7 @@ const BUILDS: Record<
   },
 };
 
-permittedTest("a folder's code is built, with the places of its errors", async (t) => {
-  const { toTypeErrors } = await import("../dev/workshop.ts");
-  const esbuild = await import("esbuild");
+Deno.test("a folder's code is built, with the places of its errors", async (t) => {
   await using copy = await copyOfCode();
   const context = await openBuilder(copy.path);
   try {
@@ -399,8 +400,6 @@ permittedTest("a folder's code is built, with the places of its errors", async (
 });
 
 async function openBuilder(folder: string) {
-  const { makeBuilder, placeOf, watch } = await import("../dev/workshop.ts");
-  const { build } = await import("../tasks/build.ts");
   const expected = await build();
   const handler = join(folder, "handler.ts");
   const source = await Deno.readTextFile(handler);

@@ -2,11 +2,12 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { permittedTest, read } from "./fixtures.ts";
+import { TESTS_WITH_PACKAGES } from "../tasks/checks.ts";
+import { read } from "./fixtures.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 
-permittedTest("every fault of FAULTS.md is named by a test, and no other", async () => {
+Deno.test("every fault of FAULTS.md is named by a test, and no other", async () => {
   const table = (await read("docs/FAULTS.md")).split("\n")
     .filter((line) => line.startsWith("|"));
   const listed = table.map((line) => line.match(/^\| (\d+[a-z]?) +\|/)?.[1])
@@ -23,7 +24,7 @@ permittedTest("every fault of FAULTS.md is named by a test, and no other", async
   assert.deepEqual([...tested].filter((id) => !listed.includes(id)), [], "FAULTS.md lacks these");
 });
 
-permittedTest("every test that CONTRIBUTING.md names is there", async () => {
+Deno.test("every test that CONTRIBUTING.md names is there", async () => {
   const [, section] = (await read("docs/CONTRIBUTING.md")).split("\n## What it promises");
   const rows = section.split("\n").filter((line) => line.startsWith("|")).slice(2);
   assert.ok(rows.length > 0);
@@ -39,7 +40,7 @@ permittedTest("every test that CONTRIBUTING.md names is there", async () => {
   }
 });
 
-permittedTest("every path that README.md and CONTRIBUTING.md name is there", async () => {
+Deno.test("every path that README.md and CONTRIBUTING.md name is there", async () => {
   for (const document of ["README.md", "docs/CONTRIBUTING.md"]) {
     const text = await read(document);
     const quoted = text.matchAll(/[`(]([\w.]+\/[\w./]*|\w+\.(?:ts|tf|json))[`)]/g);
@@ -55,7 +56,6 @@ permittedTest("every path that README.md and CONTRIBUTING.md name is there", asy
 
 /** The files that `deno task test` runs, and the tests' own files that these import. */
 async function filesOfTests(): Promise<Set<string>> {
-  const { TESTS_WITH_PACKAGES } = await import("../tasks/checks.ts");
   const files = new Set(
     ["handler_test.ts", ...TESTS_WITH_PACKAGES].map((name) => join(ROOT, name)),
   );

@@ -1,6 +1,15 @@
 /** What changes a stack, or must not: deploys, edits, plans, permissions, and a destroy that is refused. */
 
 import { endToEndTest } from "./pipeline.ts";
+import { openDeployed } from "./pipeline_context.ts";
+import { BUILT, DEPLOY, DEPLOY_TWICE, deployTwin, REFUSED } from "./pipeline_deploy.ts";
+import { PROOF } from "./pipeline_destroy.ts";
+import { DEV } from "./pipeline_dev.ts";
+import { DRIFT, MENDED } from "./pipeline_drift.ts";
+import { LOSSES } from "./pipeline_losses.ts";
+import { FAIL } from "./pipeline_operate.ts";
+import { PERMISSIONS } from "./pipeline_permissions.ts";
+import { PLAN } from "./pipeline_plan.ts";
 
 /** With `-local-deno-task-test-` 53 characters, the most that are allowed. */
 const LONGEST_PROJECT = "file-metadata-with-longest-name";
@@ -8,16 +17,6 @@ const LONGEST_PROJECT = "file-metadata-with-longest-name";
 const OPTIONS = { env: "deno-task-test", project: LONGEST_PROJECT };
 
 endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
-  const { openDeployed } = await import("./pipeline_context.ts");
-  const { BUILT, DEPLOY, DEPLOY_TWICE, deployTwin, REFUSED } = await import("./pipeline_deploy.ts");
-  const { DEV } = await import("./pipeline_dev.ts");
-  const { DRIFT, MENDED } = await import("./pipeline_drift.ts");
-  const { PLAN } = await import("./pipeline_plan.ts");
-  const { FAIL } = await import("./pipeline_operate.ts");
-  const { LOSSES } = await import("./pipeline_losses.ts");
-  const { PERMISSIONS } = await import("./pipeline_permissions.ts");
-  const { PROOF } = await import("./pipeline_destroy.ts");
-
   await steps(REFUSED, pipeline);
   const ca = await enter();
   await steps(BUILT, pipeline);

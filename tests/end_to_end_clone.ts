@@ -1,13 +1,12 @@
 /** In a clone of its own: tools half made and killed, interrupted deploys, and a backend of the user's own. */
 
+import { stopStandIn } from "../tasks/stand_in.ts";
 import { endToEndTest } from "./pipeline.ts";
+import { rootClients } from "./pipeline_context.ts";
+import { INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
+import { endKilled, TOOLS } from "./pipeline_tools.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {
-  const { stopStandIn } = await import("../tasks/stand_in.ts");
-  const { rootClients } = await import("./pipeline_context.ts");
-  const { endKilled, TOOLS } = await import("./pipeline_tools.ts");
-  const { INTERRUPTED, lateProxy } = await import("./pipeline_interrupted.ts");
-
   await using held = new AsyncDisposableStack();
   held.defer(() => endKilled(pipeline));
   await steps(TOOLS, pipeline);

@@ -1,16 +1,15 @@
 /** Deploys, records objects of every kind and in any order, operates on what failed, and destroys. */
 
 import { endToEndTest } from "./pipeline.ts";
+import { invokeLater, openDeployed, poison, recordCalls } from "./pipeline_context.ts";
+import { DEPLOY, SHELL, VERIFY } from "./pipeline_deploy.ts";
+import { DESTROY } from "./pipeline_destroy.ts";
+import { ONE_ROW } from "./pipeline_one_row.ts";
+import { OPERATE } from "./pipeline_operate.ts";
+import { CALLS } from "./pipeline_permissions.ts";
+import { MANY_ROWS, ROWS } from "./pipeline_rows.ts";
 
 endToEndTest("rows", { env: "deno-task-test-rows" }, async ({ pipeline, enter, steps }) => {
-  const { invokeLater, openDeployed, poison, recordCalls } = await import("./pipeline_context.ts");
-  const { DEPLOY, SHELL, VERIFY } = await import("./pipeline_deploy.ts");
-  const { ROWS, MANY_ROWS } = await import("./pipeline_rows.ts");
-  const { CALLS } = await import("./pipeline_permissions.ts");
-  const { ONE_ROW } = await import("./pipeline_one_row.ts");
-  const { OPERATE } = await import("./pipeline_operate.ts");
-  const { DESTROY } = await import("./pipeline_destroy.ts");
-
   const ca = await enter();
   await steps(DEPLOY, pipeline);
   await steps(VERIFY, pipeline);

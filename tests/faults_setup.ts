@@ -4,7 +4,22 @@
  */
 
 import assert from "node:assert/strict";
+import {
+  CreateTableCommand,
+  DynamoDBClient,
+  QueryCommand,
+  ScanCommand,
+} from "@aws-sdk/client-dynamodb";
+import {
+  CreateBucketCommand,
+  HeadObjectCommand,
+  PutObjectCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
 import { unzipSync } from "fflate";
+import { build } from "../tasks/build.ts";
+import { freePort } from "../tasks/stand_in.ts";
+import { makeTools } from "../tasks/tools.ts";
 import { type Environment, FunctionProcess, writeFunction } from "./function_process.ts";
 
 export const BUCKET = "faults";
@@ -18,9 +33,6 @@ export type Setup = Awaited<ReturnType<typeof startSetup>>;
 
 /** Starts the servers, which end with `resources`, as the functions do. */
 export async function startSetup(resources: AsyncDisposableStack) {
-  const { freePort } = await import("../tasks/stand_in.ts");
-  const { makeTools } = await import("../tasks/tools.ts");
-  const { build } = await import("../tasks/build.ts");
   const tools = await makeTools();
   const parent = await Deno.makeTempDir();
   resources.defer(() => Deno.remove(parent, { recursive: true }));
@@ -82,12 +94,6 @@ function startPython(
 
 /** A bucket without versions and a table as main.tf makes it, and what the tests do with them. */
 async function openStore(endpoint: string) {
-  const { CreateBucketCommand, HeadObjectCommand, PutObjectCommand, S3Client } = await import(
-    "@aws-sdk/client-s3"
-  );
-  const { CreateTableCommand, DynamoDBClient, QueryCommand, ScanCommand } = await import(
-    "@aws-sdk/client-dynamodb"
-  );
   const credentials = { accessKeyId: "test", secretAccessKey: "test" };
   const config = { region: "us-east-1", endpoint, credentials };
   const s3 = new S3Client({ ...config, forcePathStyle: true });

@@ -14,7 +14,7 @@ import {
   type Setup,
   startSetup,
 } from "./faults_setup.ts";
-import { permittedTest, toEvent } from "./fixtures.ts";
+import { toEvent } from "./fixtures.ts";
 import type { FunctionProcess } from "./function_process.ts";
 import { HUGE_BYTES, OddServer } from "./odd_server.ts";
 import { countingProxy, firstAnswer500Proxy, forward, serveLocally } from "./proxies.ts";
@@ -95,7 +95,7 @@ const CASES: [
   ["F84 an expired token", get("400 ExpiredToken"), "no row", 1, 0, /ExpiredToken.*HTTP 400/],
 ];
 
-permittedTest("the bundle under faults", async (t) => {
+Deno.test("the bundle under faults", async (t) => {
   await using resources = new AsyncDisposableStack();
   const setup = await startSetup(resources);
   const lambda = await setup.startFunction({ AWS_ENDPOINT_URL: setup.proxy });

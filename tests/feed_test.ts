@@ -1,14 +1,14 @@
 /** The feed of the function's log, against a fake stack. */
 
 import assert from "node:assert/strict";
+import { followNews } from "../tasks/feed.ts";
 import { logLine, row } from "./dev_fixtures.ts";
-import { EVENT_TIME, fakeStack, permittedTest, toAttributes } from "./fixtures.ts";
+import { EVENT_TIME, fakeStack, toAttributes } from "./fixtures.ts";
 
-permittedTest("followNews() tells each line once, with its row", async () => {
-  const { followNews } = await import("../tasks/feed.ts");
+Deno.test("followNews() tells each line once, with its row", async () => {
   const nowMs = Date.now();
   const first = [logLine("written", "a.txt", nowMs), logLine("failed", "b.txt", nowMs)];
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     FilterLogEventsCommand: [
       { events: [...first, { timestamp: nowMs, message: "START RequestId: 1" }] },
       { events: first },
@@ -41,11 +41,10 @@ permittedTest("followNews() tells each line once, with its row", async () => {
   await assert.rejects(feed.next(), /over/);
 });
 
-permittedTest("followNews() tells page by page, and each line once", async () => {
-  const { followNews } = await import("../tasks/feed.ts");
+Deno.test("followNews() tells page by page, and each line once", async () => {
   const nowMs = Date.now();
   const lines = Array.from({ length: 12_000 }, (_, i) => logLine("failed", `${i}`, nowMs + i));
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     FilterLogEventsCommand: [
       { events: lines.slice(0, 7000), nextToken: "more" },
       { events: lines.slice(7000) },

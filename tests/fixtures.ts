@@ -1,25 +1,11 @@
-/**
- * What the tests share: the gate for permissions, S3 events, and a fake of the AWS clients. Nothing
- * here imports the SDK before a test runs, as that reads the environment, which plain `deno test`
- * may not.
- */
+/** What the tests share: S3 events, and a fake of the AWS clients. */
 
+import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { S3Client } from "@aws-sdk/client-s3";
+import { temporaryFolder } from "../tasks/files.ts";
 import type { Item } from "../tasks/rows.ts";
 import type { Stack } from "../tasks/target.ts";
-
-/** `deno task test` grants these, plain `deno test` none. */
-export const permitted = (["read", "write", "run", "net", "env", "sys"] as const).every((name) =>
-  Deno.permissions.querySync({ name }).state === "granted"
-);
-
-/** A test that needs permissions: without them it is ignored, and its name says why. */
-export function permittedTest(
-  name: string,
-  fn: (t: Deno.TestContext) => void | Promise<void>,
-): void {
-  const hint = permitted ? "" : " (needs permissions: deno task test)";
-  Deno.test({ name: name + hint, ignore: !permitted, fn });
-}
+import { redirectProgress } from "../tasks/terminal.ts";
 
 /** A file of the project, by its path from the top. */
 export function read(path: string): Promise<string> {
@@ -109,9 +95,7 @@ export const NOTIFIES: Answers = {
 };
 
 /** A stack in environment x whose clients are one fake, and the calls that this got. S3 has the local time. */
-export async function fakeStack(answers: Answers) {
-  const { DynamoDBClient } = await import("@aws-sdk/client-dynamodb");
-  const { S3Client } = await import("@aws-sdk/client-s3");
+export function fakeStack(answers: Answers) {
   const calls: { name: string; input: Input }[] = [];
   const send = async (
     command: { constructor: { name: string }; input: Input },
@@ -151,7 +135,6 @@ export function toAttributes(item: Item): Record<string, { S: string }> {
 
 /** Does some work, and returns what it prints as progress. */
 export async function progressOf(work: () => Promise<unknown>): Promise<string> {
-  const { redirectProgress } = await import("../tasks/terminal.ts");
   const decoder = new TextDecoder();
   let text = "";
   using _redirected = redirectProgress((bytes) => void (text += decoder.decode(bytes)));
@@ -161,7 +144,6 @@ export async function progressOf(work: () => Promise<unknown>): Promise<string> 
 
 /** A copy of the function's code to edit, inside the project, where its packages are found. */
 export async function copyOfCode(): Promise<{ path: string } & AsyncDisposable> {
-  const { temporaryFolder } = await import("../tasks/files.ts");
   const copy = await temporaryFolder();
   await Deno.mkdir(`${copy.path}/function`);
   const files = await Array.fromAsync(Deno.readDir(new URL("../function", import.meta.url)));

@@ -2,7 +2,10 @@
 
 import assert from "node:assert/strict";
 import { unzipSync } from "fflate";
-import { defaultMemoryMb, nodeOptions, permittedTest, toEvent } from "./fixtures.ts";
+import { build } from "../tasks/build.ts";
+import { freePort } from "../tasks/stand_in.ts";
+import { makeTools } from "../tasks/tools.ts";
+import { defaultMemoryMb, nodeOptions, toEvent } from "./fixtures.ts";
 import { type Environment, FunctionProcess, writeFunction } from "./function_process.ts";
 import { LARGE_BYTES, TlsStub } from "./tls_stub.ts";
 
@@ -16,10 +19,7 @@ interface Setup {
   node: string;
 }
 
-permittedTest("the function wastes no call, connection, byte or start", async (t) => {
-  const { build } = await import("../tasks/build.ts");
-  const { freePort } = await import("../tasks/stand_in.ts");
-  const { makeTools } = await import("../tasks/tools.ts");
+Deno.test("the function wastes no call, connection, byte or start", async (t) => {
   const { node } = await makeTools();
   const parent = await Deno.makeTempDir();
   try {

@@ -1,8 +1,9 @@
 /** What an interrupted apply leaves in AWS is found by the stack's name. */
 
 import assert from "node:assert/strict";
+import { findNamed, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import type { Clients } from "../tasks/target.ts";
-import { type Answers, fakeStack, permittedTest, read } from "./fixtures.ts";
+import { type Answers, fakeStack, read } from "./fixtures.ts";
 
 /** Resources of main.tf without a name of their own: making one twice is no error. */
 const SETTINGS = [
@@ -38,8 +39,7 @@ const WHOLE: Answers = {
   }),
 };
 
-permittedTest("each resource of main.tf has a name, or is a setting of one that has", async () => {
-  const { NAMED } = await import("../tasks/leftovers.ts");
+Deno.test("each resource of main.tf has a name, or is a setting of one that has", async () => {
   const resources = [...(await read("main.tf")).matchAll(/^resource "(aws_\w+)" "(\w+)"/gm)];
   const known = NAMED.map(({ address }) => address.replace(/\[.*/, ""));
   assert.deepEqual(
@@ -48,8 +48,7 @@ permittedTest("each resource of main.tf has a name, or is a setting of one that 
   );
 });
 
-permittedTest("INTERRUPTED.md lists the same resources with their ids", async () => {
-  const { NAMED } = await import("../tasks/leftovers.ts");
+Deno.test("INTERRUPTED.md lists the same resources with their ids", async () => {
   const rows = (await read("docs/INTERRUPTED.md")).matchAll(/^\| `(.+?)` +\| `(.+?)` +\|$/gm);
   const queues = "https://sqs.REGION.amazonaws.com/ACCOUNT/";
   assert.deepEqual(
@@ -58,8 +57,7 @@ permittedTest("INTERRUPTED.md lists the same resources with their ids", async ()
   );
 });
 
-permittedTest("findNamed() finds all that bears the name, with the ids to import", async () => {
-  const { NAMED } = await import("../tasks/leftovers.ts");
+Deno.test("findNamed() finds all that bears the name, with the ids to import", async () => {
   const expected = NAMED.map(({ address, name }) => ({
     address,
     id: (name === "NAME-failures" ? "https://sqs/1/" : "") + name.replace("NAME", "app"),
@@ -67,7 +65,7 @@ permittedTest("findNamed() finds all that bears the name, with the ids to import
   assert.deepEqual(await found(WHOLE), expected);
 });
 
-permittedTest("findNamed() takes nothing for the stack's that is not", async (t) => {
+Deno.test("findNamed() takes nothing for the stack's that is not", async (t) => {
   for (const name of ["NotFound", "NoSuchEntityException", "QueueDoesNotExist"]) {
     await t.step(`${name} is nothing`, async () => {
       const answers = Object.keys(WHOLE).map((command) => [command, () => failure(name, 404)]);
@@ -113,8 +111,7 @@ permittedTest("findNamed() takes nothing for the stack's that is not", async (t)
   });
 });
 
-permittedTest("lackingIn() names what the state has not, or not whole", async () => {
-  const { lackingIn } = await import("../tasks/leftovers.ts");
+Deno.test("lackingIn() names what the state has not, or not whole", () => {
   const resource = (address: string, tainted: boolean, attributes: Record<string, unknown>) => ({
     address,
     tainted,
@@ -135,7 +132,7 @@ permittedTest("lackingIn() names what the state has not, or not whole", async ()
   ]);
 });
 
-permittedTest("findNamed() waits for a table that is being made or deleted", async () => {
+Deno.test("findNamed() waits for a table that is being made or deleted", async () => {
   const table = async (...statuses: string[]) => {
     const answers = statuses.map((TableStatus) => ({ Table: { TableStatus } }));
     const DescribeTableCommand = () => answers.shift() ?? failure("ResourceNotFoundException", 400);
@@ -147,15 +144,14 @@ permittedTest("findNamed() waits for a table that is being made or deleted", asy
   assert.equal(await table("DELETING"), false);
 });
 
-permittedTest("findNamed() takes a refusal for no answer", async () => {
+Deno.test("findNamed() takes a refusal for no answer", async () => {
   const GetQueueUrlCommand = () => failure("AccessDenied", 403);
   await assert.rejects(found({ ...WHOLE, GetQueueUrlCommand }), { name: "AccessDenied" });
 });
 
 /** What is found of a stack. */
 async function found(answers: Answers, name = "app") {
-  const { findNamed } = await import("../tasks/leftovers.ts");
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   return await findNamed(stack as Clients, name);
 }
 

@@ -1,16 +1,23 @@
 /** The rows task against fake clients: order, limits, CSV, and what it says of a large table. */
 
 import assert from "node:assert/strict";
+import {
+  followRows,
+  readRows,
+  toCsvLines,
+  toFollowedLines,
+  toJsonLines,
+  toTableLines,
+} from "../tasks/list_rows.ts";
 import type { Item } from "../tasks/rows.ts";
-import { fakeStack, permittedTest, progressOf } from "./fixtures.ts";
+import { fakeStack, progressOf } from "./fixtures.ts";
 
 const EVERYTHING = { prefix: "", limit: Infinity, now: Date.now };
 
-permittedTest(
+Deno.test(
   "readRows() of a key asks for the newest first, and reads no more than it prints",
   async () => {
-    const { readRows } = await import("../tasks/list_rows.ts");
-    const { stack, calls } = await fakeStack({
+    const { stack, calls } = fakeStack({
       QueryCommand: () => ({ Items: [row("a", 3), row("a", 2)], LastEvaluatedKey: { x: 1 } }),
     });
     const rows = await Array.fromAsync(readRows(stack, { ...EVERYTHING, key: "a", limit: 3 }));
@@ -20,15 +27,14 @@ permittedTest(
   },
 );
 
-permittedTest("readRows() since a time goes by the log, and leaves out what is gone", async () => {
-  const { readRows } = await import("../tasks/list_rows.ts");
+Deno.test("readRows() since a time goes by the log, and leaves out what is gone", async () => {
   const line = (file_key: string, minute: number, outcome = "written") => ({
     message: JSON.stringify({ timestamp: at(9), outcome, file_key, event_time: at(minute) }),
   });
   const earlierLine = (file_key: string, minute: number) => ({
     message: JSON.stringify({ outcome: "written", file_key, timestamp: at(minute) }),
   });
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     FilterLogEventsCommand: [{
       events: [
         earlierLine("in/old", 1),
@@ -59,16 +65,15 @@ permittedTest("readRows() since a time goes by the log, and leaves out what is g
   ]);
 });
 
-permittedTest("readRows() sorts a small table, and streams a large one page by page", async () => {
-  const { readRows } = await import("../tasks/list_rows.ts");
-  const small = await fakeStack({ ScanCommand: [{ Items: [row("a", 1), row("b", 3)] }] });
+Deno.test("readRows() sorts a small table, and streams a large one page by page", async () => {
+  const small = fakeStack({ ScanCommand: [{ Items: [row("a", 1), row("b", 3)] }] });
   const sorted = await Array.fromAsync(readRows(small.stack, EVERYTHING));
   assert.deepEqual(sorted.map(({ file_key }) => file_key), ["b", "a"]);
 
   const pages = 150;
   const page = Array.from({ length: 1000 }, () => row("a", 1));
   let next = 0;
-  const large = await fakeStack({
+  const large = fakeStack({
     ScanCommand: () => ({
       Items: page,
       ScannedCount: 1000,
@@ -96,14 +101,13 @@ permittedTest("readRows() sorts a small table, and streams a large one page by p
   );
 });
 
-permittedTest(
+Deno.test(
   "readRows() shows the newest rows of a large table, as the log tells them",
   async () => {
-    const { readRows } = await import("../tasks/list_rows.ts");
     const page = Array.from({ length: 600 }, (_, i) => row(`in/${i}`, 1));
     const message = (file_key: string) =>
       JSON.stringify({ outcome: "written", file_key, event_time: at(5) });
-    const { stack, calls } = await fakeStack({
+    const { stack, calls } = fakeStack({
       ScanCommand: () => ({ Items: page, ScannedCount: 600, LastEvaluatedKey: { x: 1 } }),
       FilterLogEventsCommand: [{
         events: ["in/older", "out/other", "in/newer"].map((key) => ({ message: message(key) })),
@@ -126,10 +130,9 @@ permittedTest(
   },
 );
 
-permittedTest(
+Deno.test(
   "rows that others wrote are shown as far as they go, and none is left out",
   async () => {
-    const { readRows, toJsonLines, toTableLines } = await import("../tasks/list_rows.ts");
     const foreign = {
       file_key: { S: "others" },
       timestamp: { S: "yesterday" },
@@ -138,7 +141,7 @@ permittedTest(
       bytes: { B: new Uint8Array([1, 2]) },
       more: { M: { list: { L: [{ NULL: true }, { SS: ["a"] }] } } },
     };
-    const { stack } = await fakeStack({
+    const { stack } = fakeStack({
       ScanCommand: [{ Items: [row("ours", 1), foreign] }],
       QueryCommand: [{ Items: [foreign, row("ours", 1)] }],
     });
@@ -162,10 +165,9 @@ permittedTest(
   },
 );
 
-permittedTest(
+Deno.test(
   "toCsvLines() is for spreadsheets: all in quotes, and no cell a formula",
   async () => {
-    const { toCsvLines } = await import("../tasks/list_rows.ts");
     const lines = async (preview: string, atTerminal = false) => {
       const rows: Item[] = [{
         file_key: "-1",
@@ -205,8 +207,7 @@ permittedTest(
   },
 );
 
-permittedTest("toTableLines() shows nothing that steers a terminal", async () => {
-  const { toTableLines } = await import("../tasks/list_rows.ts");
+Deno.test("toTableLines() shows nothing that steers a terminal", async () => {
   const item = { file_key: "a\u001b[31m", processed_at: at(1), content_preview: "b\u202e" };
   const lines = await Array.fromAsync(toTableLines(toStream([item]), Date.parse(at(3))));
   assert.deepEqual(lines, [
@@ -215,8 +216,7 @@ permittedTest("toTableLines() shows nothing that steers a terminal", async () =>
   ]);
 });
 
-permittedTest("followRows() prints every row that comes, and ends at the limit", async () => {
-  const { followRows, toFollowedLines } = await import("../tasks/list_rows.ts");
+Deno.test("followRows() prints every row that comes, and ends at the limit", async () => {
   const line = (file_key: string) => ({
     timestamp: Date.parse(at(1)),
     message: JSON.stringify({ timestamp: at(9), outcome: "written", file_key, event_time: at(1) }),
@@ -226,7 +226,7 @@ permittedTest("followRows() prints every row that comes, and ends at the limit",
     message: JSON.stringify({ outcome: "written", file_key: "in/first", timestamp: at(1) }),
   };
   const keys = Array.from({ length: 250 }, (_, index) => `in/${index}`);
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     FilterLogEventsCommand: [
       { events: [earlier, line("out/other")] },
       { events: [earlier, ...keys.map(line)] },

@@ -2,15 +2,15 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { permittedTest } from "./fixtures.ts";
+import { removeIfThere } from "../tasks/files.ts";
+import { runAtTerminal, shellCommand } from "../tasks/local_shell.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 const WORKSPACE = "local-deno-task-test-shell";
 
-permittedTest(
+Deno.test(
   "shellCommand() is the user's shell without the files that it reads first",
-  async () => {
-    const { shellCommand } = await import("../tasks/local_shell.ts");
+  () => {
     assert.deepEqual(shellCommand("/bin/bash"), ["/bin/bash", "--noprofile", "--norc"]);
     assert.deepEqual(shellCommand("/opt/zsh"), ["/opt/zsh", "-f"]);
     assert.equal(shellCommand("/usr/bin/fish")[1], "--no-config");
@@ -20,9 +20,7 @@ permittedTest(
   },
 );
 
-permittedTest("what runs in the shell reaches the stand-in", async (t) => {
-  const { runAtTerminal, shellCommand } = await import("../tasks/local_shell.ts");
-  const { removeIfThere } = await import("../tasks/files.ts");
+Deno.test("what runs in the shell reaches the stand-in", async (t) => {
   const before = Deno.env.toObject();
   const folder = await Deno.makeTempDir();
   const printed = join(folder, "printed");

@@ -1,20 +1,20 @@
 /** The two lock files: what every task fetches, and what the tests fetch beside it. */
 
 import assert from "node:assert/strict";
-import { permittedTest, read } from "./fixtures.ts";
+import { read } from "./fixtures.ts";
 
 interface Lock {
   specifiers: Record<string, string>;
   npm: Record<string, { integrity: string }>;
 }
 
-permittedTest("deno.lock has what deno.json names, and nothing that only tests need", async () => {
+Deno.test("deno.lock has what deno.json names, and nothing that only tests need", async () => {
   const { specifiers }: Lock = JSON.parse(await read("deno.lock"));
   const { imports } = JSON.parse(await read("deno.json"));
   assert.deepEqual(Object.keys(specifiers).sort(), Object.values(imports).sort());
 });
 
-permittedTest("the tests' lock file has the same packages, and more", async () => {
+Deno.test("the tests' lock file has the same packages, and more", async () => {
   const own: Lock = JSON.parse(await read("deno.lock"));
   const ofTests: Lock = JSON.parse(await read("tests/deno.lock"));
   for (const part of ["specifiers", "npm"] as const) {
@@ -24,7 +24,7 @@ permittedTest("the tests' lock file has the same packages, and more", async () =
   assert.ok(Object.keys(ofTests.npm).length > Object.keys(own.npm).length);
 });
 
-permittedTest("no test that a plain deno test runs names a package of its own", async () => {
+Deno.test("no test that a plain deno test runs names a package of its own", async () => {
   const folder = new URL(".", import.meta.url);
   const names = (await Array.fromAsync(Deno.readDir(folder), ({ name }) => `tests/${name}`))
     .filter((name) => name.endsWith("_test.ts"));

@@ -1,9 +1,13 @@
 /** Searching a large log from now back: the newest lines in few calls, and an end in any case. */
 
 import assert from "node:assert/strict";
-import { fakeLog } from "./fakes.ts";
-import { type Answers, dated, fakeStack, permittedTest } from "./fixtures.ts";
+import { readRows } from "../tasks/list_rows.ts";
+import { searchBack } from "../tasks/log_search.ts";
 import type { Item } from "../tasks/rows.ts";
+import { newestRows, readStatus, statusToText } from "../tasks/status.ts";
+import { explain, whyToText } from "../tasks/why.ts";
+import { fakeLog } from "./fakes.ts";
+import { type Answers, dated, fakeStack } from "./fixtures.ts";
 
 const DAY_MS = 86_400_000;
 const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");
@@ -21,12 +25,11 @@ function largeLog(sinceLastMs: number, { everyMs = 75 } = {}) {
   return large;
 }
 
-permittedTest("newestRows() finds the newest of a large log in few calls", async (t) => {
-  const { newestRows } = await import("../tasks/status.ts");
+Deno.test("newestRows() finds the newest of a large log in few calls", async (t) => {
   for (const [name, sinceLastMs] of Object.entries({ "a second": 1000, "5 hours": DAY_MS / 5 })) {
     await t.step(`the last row was ${name} ago`, async () => {
       const { log, answers } = largeLog(sinceLastMs);
-      const { stack } = await fakeStack(answers);
+      const { stack } = fakeStack(answers);
       const { rows, since } = await newestRows(stack, () => log.nowMs);
       const lastMs = NOW_MS - sinceLastMs;
       const newest = Array.from({ length: 10 }, (_, i) => 75 * (Math.floor(lastMs / 75) - i));
@@ -51,10 +54,9 @@ const SOUND: Answers = {
   }),
 };
 
-permittedTest("status says where it stopped looking, and nothing where it saw all", async () => {
-  const { readStatus, statusToText } = await import("../tasks/status.ts");
+Deno.test("status says where it stopped looking, and nothing where it saw all", async () => {
   const asked: number[] = [];
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...SOUND,
     FilterLogEventsCommand: ({ startTime, endTime }) => {
       asked.push(Number(startTime));
@@ -71,16 +73,15 @@ permittedTest("status says where it stopped looking, and nothing where it saw al
     text,
     /^The log is large: rows written more than 15 s ago were not looked for\.$/m,
   );
-  const { stack: small } = await fakeStack(SOUND);
+  const { stack: small } = fakeStack(SOUND);
   const whole = await readStatus(small, "", []);
   assert.equal(whole.rowsSince, undefined);
   assert.doesNotMatch(statusToText(whole), /large/);
 });
 
-permittedTest("newestRows() stops looking after 15 seconds", async () => {
-  const { newestRows } = await import("../tasks/status.ts");
+Deno.test("newestRows() stops looking after 15 seconds", async () => {
   let nowMs = NOW_MS;
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     FilterLogEventsCommand: () => {
       nowMs += 4000;
       return EMPTY_PAGE;
@@ -91,10 +92,9 @@ permittedTest("newestRows() stops looking after 15 seconds", async () => {
   assert.equal(since, new Date(NOW_MS).toISOString());
 });
 
-permittedTest("searchBack() reads each line once, and few in vain", async () => {
-  const { searchBack } = await import("../tasks/log_search.ts");
+Deno.test("searchBack() reads each line once, and few in vain", async () => {
   const { log, answers } = largeLog(0);
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   const sinceMs = NOW_MS - DAY_MS / 4;
   const times: number[] = [];
   for await (const { lines } of searchBack(stack.logs, "log", { sinceMs, now: () => log.nowMs })) {
@@ -105,12 +105,11 @@ permittedTest("searchBack() reads each line once, and few in vain", async () => 
   assert.ok(log.lines < 1.3 * times.length, `${log.lines} lines read for ${times.length}`);
 });
 
-permittedTest(
+Deno.test(
   "searchBack() loses no line where a full page has no token, as on the stand-in",
   async () => {
-    const { searchBack } = await import("../tasks/log_search.ts");
     const { log, answers: { FilterLogEventsCommand: answer } } = largeLog(0);
-    const { stack } = await fakeStack({
+    const { stack } = fakeStack({
       FilterLogEventsCommand: async (input) =>
         typeof answer === "function" ? { ...await answer(input), nextToken: undefined } : {},
     });
@@ -128,10 +127,9 @@ permittedTest(
   },
 );
 
-permittedTest("rows --since reads no more of the log than it prints", async () => {
-  const { readRows } = await import("../tasks/list_rows.ts");
+Deno.test("rows --since reads no more of the log than it prints", async () => {
   const { log, answers } = largeLog(1000);
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   const sinceMs = NOW_MS - 7 * DAY_MS;
   const wanted = { sinceMs, prefix: "", limit: 50, now: () => log.nowMs };
   const rows = await Array.fromAsync(readRows(stack, wanted));
@@ -140,10 +138,9 @@ permittedTest("rows --since reads no more of the log than it prints", async () =
   assert.ok(log.calls <= 2, `${log.calls} calls`);
 });
 
-permittedTest("rows --since prints every row once, the newest first", async () => {
-  const { readRows } = await import("../tasks/list_rows.ts");
+Deno.test("rows --since prints every row once, the newest first", async () => {
   const { log, answers } = largeLog(1000, { everyMs: 800 });
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   const sinceMs = NOW_MS - DAY_MS / 2;
   const wanted = { sinceMs, prefix: "", limit: Infinity, now: () => log.nowMs };
   const rows = await Array.fromAsync(readRows(stack, wanted));
@@ -153,10 +150,9 @@ permittedTest("rows --since prints every row once, the newest first", async () =
   assert.ok(log.lines < 2 * rows.length, `${log.lines} lines read for ${rows.length} rows`);
 });
 
-permittedTest("why sees seven days of a small log in few calls", async () => {
-  const { explain } = await import("../tasks/why.ts");
+Deno.test("why sees seven days of a small log in few calls", async () => {
   const { log, answers } = largeLog(1000, { everyMs: DAY_MS });
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...answers,
     GetQueueAttributesCommand: () => ({ Attributes: {} }),
   });
@@ -166,10 +162,9 @@ permittedTest("why sees seven days of a small log in few calls", async () => {
   assert.ok(log.calls <= 5, `${log.calls} calls`);
 });
 
-permittedTest("why says where it stopped looking into a large log", async () => {
-  const { explain, whyToText } = await import("../tasks/why.ts");
+Deno.test("why says where it stopped looking into a large log", async () => {
   const { log, answers } = largeLog(1000);
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...answers,
     GetQueueAttributesCommand: () => ({ Attributes: {} }),
   });

@@ -1,10 +1,10 @@
 /** The task logs against fake clients: what the stand-in cannot be made to answer. */
 
 import assert from "node:assert/strict";
-import { fakeStack, permittedTest } from "./fixtures.ts";
+import { followLog, isWanted, logToJson, logToText } from "../tasks/logs.ts";
+import { fakeStack } from "./fixtures.ts";
 
-permittedTest("logToText() shows what people look for, whoever wrote the line", async () => {
-  const { logToText } = await import("../tasks/logs.ts");
+Deno.test("logToText() shows what people look for, whoever wrote the line", () => {
   const timestamp = Date.parse("2026-01-02T03:04:05.678Z");
   const time = "2026-01-02T03:04:05.678Z";
   const platform = (type: string, record: object) => JSON.stringify({ time, type, record });
@@ -39,8 +39,7 @@ permittedTest("logToText() shows what people look for, whoever wrote the line", 
   }
 });
 
-permittedTest("logToText() tells keys apart that end in white space", async () => {
-  const { logToText } = await import("../tasks/logs.ts");
+Deno.test("logToText() tells keys apart that end in white space", () => {
   const show = (file_key: string) => {
     const message = JSON.stringify({ level: "INFO", outcome: "written", file_key }) + "\n";
     return logToText({ timestamp: 0, message })!.split("written")[1].trim();
@@ -51,8 +50,7 @@ permittedTest("logToText() tells keys apart that end in white space", async () =
   assert.equal(show(" a\u3000"), "\\u{20}a\\u{3000}");
 });
 
-permittedTest("logToJson() makes of any line one JSON object that steers no terminal", async () => {
-  const { logToJson } = await import("../tasks/logs.ts");
+Deno.test("logToJson() makes of any line one JSON object that steers no terminal", () => {
   const steering = "\u009b31m \u202e \u2028 \u2066 \ufeff \u{e0001} \u007f";
   const time = "1970-01-01T00:00:00.000Z";
   const whole = (message: string) => ({ timestamp: time, message });
@@ -75,10 +73,9 @@ permittedTest("logToJson() makes of any line one JSON object that steers no term
   assert.equal(logToJson({ timestamp: 0, message: exact }), exact);
 });
 
-permittedTest(
+Deno.test(
   "followLog() shows every page's lines, ten minutes late ones too, each once",
   async () => {
-    const { followLog } = await import("../tasks/logs.ts");
     const line = (eventId: string | undefined, timestamp: number, message: string) => ({
       eventId,
       timestamp,
@@ -97,7 +94,7 @@ permittedTest(
     ];
     let nowMs = START;
     const looks: number[] = [];
-    const { stack } = await fakeStack({
+    const { stack } = fakeStack({
       FilterLogEventsCommand: ({ startTime, nextToken }) => {
         if (nextToken === undefined) looks.push(nowMs - Number(startTime));
         nowMs += 1000; // a call takes that long
@@ -123,8 +120,7 @@ permittedTest(
   },
 );
 
-permittedTest("isWanted() chooses lines by key and by failure", async () => {
-  const { isWanted } = await import("../tasks/logs.ts");
+Deno.test("isWanted() chooses lines by key and by failure", () => {
   const line = (fields: object) => ({ timestamp: 0, message: JSON.stringify(fields) });
   const written = line({ level: "INFO", outcome: "written", file_key: "in/a.txt" });
   const failed = line({ level: "ERROR", outcome: "failed", encoded_key: "in/%zz" });

@@ -1,7 +1,10 @@
 /** A plan that deletes data is recognised, counted, and not applied by --yes. */
 
 import assert from "node:assert/strict";
-import { type Answers, fakeStack, permittedTest } from "./fixtures.ts";
+import { confirmPlan } from "../tasks/deploy.ts";
+import { lossesOf } from "../tasks/losses.ts";
+import { parsePlan } from "../tasks/terraform.ts";
+import { type Answers, fakeStack } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
 const BUCKET = "aws_s3_bucket.uploads";
@@ -68,19 +71,16 @@ const cases = [
   },
 ];
 
-permittedTest("lossesOf() names and counts what a plan deletes", async (t) => {
-  const { lossesOf } = await import("../tasks/losses.ts");
-  const { parsePlan } = await import("../tasks/terraform.ts");
+Deno.test("lossesOf() names and counts what a plan deletes", async (t) => {
   for (const { name, actions, answers, expected } of cases) {
     await t.step(name, async () => {
-      const { stack } = await fakeStack(answers);
+      const { stack } = fakeStack(answers);
       assert.deepEqual(await lossesOf(parsePlan(planJson(actions)), stack), expected);
     });
   }
 });
 
-permittedTest("--yes does not apply a plan that deletes data, and applies others", async () => {
-  const { confirmPlan } = await import("../tasks/deploy.ts");
+Deno.test("--yes does not apply a plan that deletes data, and applies others", async () => {
   const target = { flags: " --local --env a" };
   await confirmPlan([], true, target);
   await assert.rejects(confirmPlan(ALL, true, target), {
@@ -90,7 +90,7 @@ permittedTest("--yes does not apply a plan that deletes data, and applies others
   });
 });
 
-permittedTest(
+Deno.test(
   "a plan that deletes data is applied when its name is typed, not for yes",
   async () => {
     assert.deepEqual(await answered("yes"), {

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { namesIn, replaceFile } from "../tasks/files.ts";
 import { findPython } from "../tasks/tools.ts";
-import { permittedTest } from "./fixtures.ts";
 import { listProcesses } from "./processes.ts";
 import { runTask } from "./run_task.ts";
 
@@ -147,7 +146,7 @@ exec ${terraform} "$@"`;
   },
 };
 
-permittedTest("a task ends with the sentence that helps, on any machine", async (t) => {
+Deno.test("a task ends with the sentence that helps, on any machine", async (t) => {
   const bin = await Deno.makeTempDir();
   const terraform = await which("terraform");
   try {
@@ -168,7 +167,7 @@ async function writeProgram(folder: string, name: string, text: string): Promise
   await Deno.writeTextFile(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
 }
 
-permittedTest("Ctrl-C ends what a program leaves behind, too", async () => {
+Deno.test("Ctrl-C ends what a program leaves behind, too", async () => {
   const shell = new URL("../tasks/shell.ts", import.meta.url);
   const signals = new URL("../tasks/signals.ts", import.meta.url);
   // A background job of sh ignores SIGINT, and holds the output open.

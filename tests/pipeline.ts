@@ -9,8 +9,13 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { permittedTest } from "./fixtures.ts";
-import type { Pipeline, Steps } from "./pipeline_context.ts";
+import { removeIfThere } from "../tasks/files.ts";
+import { ROOT } from "../tasks/shell.ts";
+import { enterStandIn, stopStandIn } from "../tasks/stand_in.ts";
+import { targetOf } from "../tasks/target.ts";
+import { type Pipeline, standInsOf, type Steps } from "./pipeline_context.ts";
+import { LEFT } from "./pipeline_destroy.ts";
+import { copyAsWindowsClone } from "./pipeline_tools.ts";
 
 interface Options {
   /** The stand-in's environment that is the test's own. */
@@ -34,15 +39,8 @@ export function endToEndTest(
   { env, project = "file-metadata" }: Options,
   work: (run: Run) => Promise<void>,
 ): void {
-  permittedTest(`${name}, end to end on the stand-in`, async (t) => {
+  Deno.test(`${name}, end to end on the stand-in`, async (t) => {
     // Imported here: the SDK reads the environment, which plain `deno test` may not.
-    const { standInsOf } = await import("./pipeline_context.ts");
-    const { copyAsWindowsClone } = await import("./pipeline_tools.ts");
-    const { LEFT } = await import("./pipeline_destroy.ts");
-    const { enterStandIn, stopStandIn } = await import("../tasks/stand_in.ts");
-    const { targetOf } = await import("../tasks/target.ts");
-    const { removeIfThere } = await import("../tasks/files.ts");
-    const { ROOT } = await import("../tasks/shell.ts");
 
     const target = targetOf({ env, local: true });
     const variables = join(ROOT, `${target.workspace}.tfvars`);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
-import { permittedTest } from "./fixtures.ts";
+import { previewsInRuntime } from "./runtime.ts";
 
 type Options = Parameters<typeof previewOf>[1];
 
@@ -77,8 +77,7 @@ Deno.test("F42 previewOf() leaves out a character that is cut at the end of the 
   assert.equal(previewOf(utf8("a\x1a"), { complete: false }), undefined); // no final Ctrl-Z
 });
 
-permittedTest("previewOf() does so in the runtime's Node", async (t) => {
-  const { previewsInRuntime } = await import("./runtime.ts");
+Deno.test("previewOf() does so in the runtime's Node", async (t) => {
   const inputs = CASES.map(({ bytes, ...options }) => [bytes, optionsOf(options)] as const);
   const previews = await previewsInRuntime(inputs);
   for (const [i, { name, preview }] of CASES.entries()) {

@@ -1,26 +1,20 @@
 /** The probe before verify's files, against a bucket that calls nothing for its first minutes. */
 
 import assert from "node:assert/strict";
+import { probeTrigger } from "../tasks/probe.ts";
+import { reportToText, verifyStack } from "../tasks/verify.ts";
 import { fakeTime, row } from "./fakes.ts";
-import {
-  type Answers,
-  fakeStack,
-  NOTIFIES,
-  permittedTest,
-  progressOf,
-  toAttributes,
-} from "./fixtures.ts";
+import { type Answers, fakeStack, NOTIFIES, progressOf, toAttributes } from "./fixtures.ts";
 
 const KEY = "in/verify-1/probe.txt";
 const MINUTES = 60_000;
 
 /** Runs the probe where uploads send events only from a time on, and says what it did. */
 async function probed(activeAfterMs: number, answers: Answers = {}, isFailing = () => false) {
-  const { probeTrigger } = await import("../tasks/probe.ts");
   const { time, pauses } = fakeTime();
   const uploadedMs: number[] = [];
   let invoked = 0;
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     PutObjectCommand: () => {
       uploadedMs.push(Math.round(time.nowMs()));
       return { VersionId: String(uploadedMs.length) };
@@ -64,7 +58,7 @@ async function probed(activeAfterMs: number, answers: Answers = {}, isFailing = 
   };
 }
 
-permittedTest("probeTrigger() uploads once where a row comes, and says nothing", async () => {
+Deno.test("probeTrigger() uploads once where a row comes, and says nothing", async () => {
   const { report, said, uploadedMs, waitedMs, pauses, calls } = await probed(0);
   assert.equal(report, undefined);
   assert.deepEqual([said, uploadedMs], ["", [0]]);
@@ -75,7 +69,7 @@ permittedTest("probeTrigger() uploads once where a row comes, and says nothing",
   assert.ok(calls.every(({ name }) => ["PutObjectCommand", "QueryCommand"].includes(name)));
 });
 
-permittedTest("probeTrigger() uploads every 15 s until a new notification is active", async () => {
+Deno.test("probeTrigger() uploads every 15 s until a new notification is active", async () => {
   const { report, said, uploadedMs, waitedMs } = await probed(5 * MINUTES);
   assert.equal(report, undefined);
   assert.deepEqual(uploadedMs, Array.from({ length: 21 }, (_, i) => i * 15_000));
@@ -89,7 +83,7 @@ permittedTest("probeTrigger() uploads every 15 s until a new notification is act
   );
 });
 
-permittedTest("probeTrigger() says why no row came within its ten minutes", async () => {
+Deno.test("probeTrigger() says why no row came within its ten minutes", async () => {
   const { report, uploadedMs } = await probed(Infinity);
   assert.equal(uploadedMs.length, 40);
   assert.deepEqual(report, {
@@ -103,7 +97,7 @@ permittedTest("probeTrigger() says why no row came within its ten minutes", asyn
   });
 });
 
-permittedTest("probeTrigger() ends soon where events reach the function in vain", async () => {
+Deno.test("probeTrigger() ends soon where events reach the function in vain", async () => {
   let asked = 0;
   const failure = new TextEncoder().encode('{"errorType":"AccessDenied","errorMessage":"no"}');
   const InvokeCommand = () => ({ FunctionError: "Unhandled", Payload: failure });
@@ -114,13 +108,12 @@ permittedTest("probeTrigger() ends soon where events reach the function in vain"
   ]);
 });
 
-permittedTest("verify removes its probe, and keeps the files alone", async (t) => {
-  const { verifyStack } = await import("../tasks/verify.ts");
+Deno.test("verify removes its probe, and keeps the files alone", async (t) => {
   for (const keep of [false, true]) {
     await t.step(keep ? "--keep" : "its own files", async () => {
       const probes = new Set<string>();
       const removed: unknown[] = [];
-      const { stack } = await fakeStack({
+      const { stack } = fakeStack({
         ...NOTIFIES,
         GetQueueAttributesCommand: () => ({
           Attributes: {
@@ -166,9 +159,8 @@ permittedTest("verify removes its probe, and keeps the files alone", async (t) =
   }
 });
 
-permittedTest("verify uploads no file where the probe has no row", async () => {
-  const { verifyStack } = await import("../tasks/verify.ts");
-  const { stack, calls } = await fakeStack({
+Deno.test("verify uploads no file where the probe has no row", async () => {
+  const { stack, calls } = fakeStack({
     ...NOTIFIES,
     GetQueueAttributesCommand: () => ({
       Attributes: { ApproximateNumberOfMessages: "0", ApproximateNumberOfMessagesNotVisible: "0" },
@@ -187,9 +179,8 @@ permittedTest("verify uploads no file where the probe has no row", async () => {
   assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, 1);
 });
 
-permittedTest("verify uploads nothing to a bucket that calls nothing", async () => {
-  const { verifyStack } = await import("../tasks/verify.ts");
-  const { stack, calls } = await fakeStack({});
+Deno.test("verify uploads nothing to a bucket that calls nothing", async () => {
+  const { stack, calls } = fakeStack({});
   const options = { rowDeadlineMs: 60_000, firstRowDeadlineMs: 600_000, keep: false };
   const { ok, problems } = await verifyStack(stack, [], options);
   assert.deepEqual([ok, problems], [false, [
@@ -199,10 +190,9 @@ permittedTest("verify uploads nothing to a bucket that calls nothing", async () 
   assert.equal(calls.some(({ name }) => name === "PutObjectCommand"), false);
 });
 
-permittedTest("verify uploads nothing where the table is gone", async () => {
-  const { verifyStack } = await import("../tasks/verify.ts");
+Deno.test("verify uploads nothing where the table is gone", async () => {
   const gone = Object.assign(new Error("gone"), { name: "ResourceNotFoundException" });
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     ...NOTIFIES,
     GetQueueAttributesCommand: () => ({ Attributes: {} }),
     QueryCommand: () => gone,
@@ -212,8 +202,7 @@ permittedTest("verify uploads nothing where the table is gone", async () => {
   assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, 0);
 });
 
-permittedTest("verify's table clips a long name, and shows a space at its end", async () => {
-  const { reportToText } = await import("../tasks/verify.ts");
+Deno.test("verify's table clips a long name, and shows a space at its end", () => {
   const text = reportToText(
     {
       ok: true,

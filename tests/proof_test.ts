@@ -1,11 +1,14 @@
 /** The proof of a destroy, where AWS still shows what is gone. */
 
 import assert from "node:assert/strict";
+import { removeIfThere } from "../tasks/files.ts";
+import { askUntilGone, findUnproven, keepForProof, leftOf, withoutQueue } from "../tasks/proof.ts";
+import { parseState } from "../tasks/terraform.ts";
+import { LOCAL_FOLDER } from "../tasks/tools.ts";
 import { fakeTime } from "./fakes.ts";
-import { permittedTest, progressOf } from "./fixtures.ts";
+import { progressOf } from "./fixtures.ts";
 
-permittedTest("askUntilGone() asks again for two minutes before anything is left", async (t) => {
-  const { askUntilGone } = await import("../tasks/proof.ts");
+Deno.test("askUntilGone() asks again for two minutes before anything is left", async (t) => {
   const cases = [
     { name: "gone at once", shownFor: 0, asks: 1, left: [], seconds: [] },
     { name: "gone at the third look", shownFor: 2, asks: 3, left: [], seconds: [120, 110] },
@@ -33,9 +36,7 @@ permittedTest("askUntilGone() asks again for two minutes before anything is left
   }
 });
 
-permittedTest("the provider is not asked for the queue, but for one of another name", async () => {
-  const { leftOf, withoutQueue } = await import("../tasks/proof.ts");
-  const { parseState } = await import("../tasks/terraform.ts");
+Deno.test("the provider is not asked for the queue, but for one of another name", () => {
   const before = parseState(STATE);
   assert.deepEqual(before.resources.map(({ address }) => address), ["aws_sqs_queue.failures"]);
   const asked = withoutQueue(before);
@@ -54,11 +55,7 @@ permittedTest("the provider is not asked for the queue, but for one of another n
   ]);
 });
 
-permittedTest("the state from before destroy is kept for its proof, and for no other", async () => {
-  const { findUnproven, keepForProof } = await import("../tasks/proof.ts");
-  const { parseState } = await import("../tasks/terraform.ts");
-  const { removeIfThere } = await import("../tasks/files.ts");
-  const { LOCAL_FOLDER } = await import("../tasks/tools.ts");
+Deno.test("the state from before destroy is kept for its proof, and for no other", async () => {
   const workspace = "local-deno-task-test-proof";
   const file = `${LOCAL_FOLDER}/${workspace}.before-destroy.tfstate`;
   try {

@@ -3,8 +3,13 @@ import { createServer } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, connect, type Server } from "node:net";
 import { join } from "node:path";
-import { proxyVariables } from "../tasks/proxy.ts";
-import { permittedTest, replaceEnvironment } from "./fixtures.ts";
+import { GetFunctionCommand, InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
+import { ListBucketsCommand, S3Client } from "@aws-sdk/client-s3";
+import { toSentence } from "../tasks/failures.ts";
+import { proxyVariables, requestHandler } from "../tasks/proxy.ts";
+import { run } from "../tasks/shell.ts";
+import { clientsOf } from "../tasks/target.ts";
+import { replaceEnvironment } from "./fixtures.ts";
 
 const NEAR = "169.254.169.254,[fd00:ec2::254],localhost,127.0.0.1,[::1]";
 
@@ -32,11 +37,8 @@ Deno.test("proxyVariables() gives every program the same proxy, in both spelling
   }
 });
 
-permittedTest("the clients reach AWS through a proxy alone", async (t) => {
+Deno.test("the clients reach AWS through a proxy alone", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
-  const { clientsOf } = await import("../tasks/target.ts");
-  const { toSentence } = await import("../tasks/failures.ts");
-  const { ListBucketsCommand } = await import("@aws-sdk/client-s3");
   await using aws = await startAws();
   await using proxy = await startProxy(aws.port);
   await using metadata = startMetadata();
@@ -128,10 +130,7 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
   },
 };
 
-permittedTest("a server or a proxy that never answers is given up", async () => {
-  const { requestHandler } = await import("../tasks/proxy.ts");
-  const { toSentence } = await import("../tasks/failures.ts");
-  const { ListBucketsCommand, S3Client } = await import("@aws-sdk/client-s3");
+Deno.test("a server or a proxy that never answers is given up", async () => {
   const held: Deno.Conn[] = [];
   using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   void (async () => {
@@ -164,11 +163,7 @@ permittedTest("a server or a proxy that never answers is given up", async () => 
   }
 });
 
-permittedTest("a run of the function is waited for, however long it takes", async () => {
-  const { requestHandler } = await import("../tasks/proxy.ts");
-  const { GetFunctionCommand, InvokeCommand, LambdaClient } = await import(
-    "@aws-sdk/client-lambda"
-  );
+Deno.test("a run of the function is waited for, however long it takes", async () => {
   const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
   await using server = Deno.serve(options, async () => {
     await new Promise((resolve) => setTimeout(resolve, 900));
@@ -189,7 +184,7 @@ permittedTest("a run of the function is waited for, however long it takes", asyn
   lambda.destroy();
 });
 
-permittedTest(
+Deno.test(
   "a call that waits ends soon after Ctrl-C, and one that begins then does not",
   async () => {
     const program = `
@@ -208,7 +203,6 @@ permittedTest(
     const after = client.send({});
     console.log(await before.catch(({ name }) => name), await after);
     Deno.exit(0);`;
-    const { run } = await import("../tasks/shell.ts");
     const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
     assert.equal(stdout, "InterruptedError waited 8 s\n");
   },

@@ -1,8 +1,9 @@
 /** The task replay against fake clients: what the stand-in cannot be made to answer. */
 
 import assert from "node:assert/strict";
+import { readMessage, replayFailures, replayToText } from "../tasks/replay.ts";
 import { fakeQueue } from "./fakes.ts";
-import { fakeStack, permittedTest, progressOf } from "./fixtures.ts";
+import { fakeStack, progressOf } from "./fixtures.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -11,8 +12,7 @@ const FAILED = {
 
 const EVENT = { Records: [{ s3: { object: { key: "a+b" } } }] };
 
-permittedTest("readMessage() takes an envelope or a bare event, and nothing else", async () => {
-  const { readMessage } = await import("../tasks/replay.ts");
+Deno.test("readMessage() takes an envelope or a bare event, and nothing else", () => {
   const envelope = {
     requestContext: { condition: "RetriesExhausted", approximateInvokeCount: 3 },
     requestPayload: EVENT,
@@ -51,15 +51,14 @@ permittedTest("readMessage() takes an envelope or a bare event, and nothing else
   }
 });
 
-permittedTest("replayFailures() deletes after success alone, and gives back the rest", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() deletes after success alone, and gives back the rest", async () => {
   const { queue, answers } = fakeQueue({
     good: bodyOf("good"),
     bad: bodyOf("bad"),
     busy: bodyOf("busy"),
     junk: "junk",
   });
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     ...answers,
     InvokeCommand: ({ Payload }) => {
       const text = new TextDecoder().decode(Payload as Uint8Array);
@@ -91,12 +90,11 @@ permittedTest("replayFailures() deletes after success alone, and gives back the 
   assert.deepEqual([...queue.visibleAt.keys()], ["bad", "busy", "junk"]);
 });
 
-permittedTest("replayFailures() tries each message once, however long that takes", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() tries each message once, however long that takes", async () => {
   const ids = Array.from({ length: 60 }, (_, n) => (n < 30 ? "bad-" : "good-") + n);
   const { queue, answers } = fakeQueue(Object.fromEntries(ids.map((id) => [id, bodyOf(id)])));
   const tried: string[] = [];
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     ...answers,
     InvokeCommand: ({ Payload }) => {
       const { Records } = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
@@ -115,24 +113,22 @@ permittedTest("replayFailures() tries each message once, however long that takes
   assert.ok(receipts < 100, `${receipts} receipts`);
 });
 
-permittedTest("replayFailures() ends where SQS does not hide what it gave out", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() ends where SQS does not hide what it gave out", async () => {
   const Messages = ["1", "2"].map((id) => ({
     MessageId: id,
     ReceiptHandle: id,
     Body: bodyOf(id),
     Attributes: { SentTimestamp: "0" },
   }));
-  const { stack } = await fakeStack({ ReceiveMessageCommand: () => ({ Messages }) });
+  const { stack } = fakeStack({ ReceiveMessageCommand: () => ({ Messages }) });
   const { replayed } = await replayFailures(stack, { dryRun: true, max: Infinity });
   assert.equal(replayed, 2);
 });
 
-permittedTest("replayFailures() counts more failures than it describes", async () => {
-  const { replayFailures, replayToText } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() counts more failures than it describes", async () => {
   const ids = Array.from({ length: 1200 }, (_, n) => `m${n}`);
   const { answers } = fakeQueue(Object.fromEntries(ids.map((id) => [id, "junk"])));
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   const report = await replayFailures(stack, { dryRun: false, max: Infinity });
   assert.deepEqual([report.failed, report.failures.length], [1200, 1000]);
   assert.deepEqual(replayToText(report).split("\n").slice(-2), [
@@ -141,17 +137,16 @@ permittedTest("replayFailures() counts more failures than it describes", async (
   ]);
 });
 
-permittedTest("an empty failure queue is called empty, and a dry run replays nothing", async () => {
-  const { replayFailures, replayToText } = await import("../tasks/replay.ts");
+Deno.test("an empty failure queue is called empty, and a dry run replays nothing", async () => {
   const { answers } = fakeQueue({});
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   for (const dryRun of [true, false]) {
     const report = await replayFailures(stack, { dryRun, max: Infinity });
     assert.equal(replayToText(report), "The failure queue is empty.");
   }
   const { answers: full } = fakeQueue({ a: bodyOf("a") });
   const { ReceiveMessageCommand: receive } = full;
-  const slow = await fakeStack({
+  const slow = fakeStack({
     ...full,
     ReceiveMessageCommand: async (input) => {
       await new Promise((resolve) => setTimeout(resolve, 2100)); // progress is said every 2 s
@@ -162,19 +157,17 @@ permittedTest("an empty failure queue is called empty, and a dry run replays not
   assert.equal(said, "Looking into the failure queue: 0 of about 1 ...\n");
 });
 
-permittedTest("replayFailures() leaves a message that is in flight elsewhere", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() leaves a message that is in flight elsewhere", async () => {
   const { queue, answers } = fakeQueue({ here: bodyOf("a"), elsewhere: bodyOf("b") });
   queue.visibleAt.set("elsewhere", 1000);
-  const { stack } = await fakeStack(answers);
+  const { stack } = fakeStack(answers);
   const { replayed, left } = await replayFailures(stack, { dryRun: false, max: Infinity });
   assert.deepEqual({ replayed, left }, { replayed: 1, left: { visible: 0, inFlight: 1 } });
 });
 
-permittedTest("replayFailures() runs one object's events, and gives back the others", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() runs one object's events, and gives back the others", async () => {
   const { answers } = fakeQueue({ a: bodyOf("a"), b: bodyOf("b"), junk: "junk" });
-  const { stack, calls } = await fakeStack(answers);
+  const { stack, calls } = fakeStack(answers);
   const only = (keys: string[]) => keys.includes("b");
   const report = await replayFailures(stack, { dryRun: false, max: Infinity, only });
   const { replayed, failed, left } = report;
@@ -189,10 +182,9 @@ permittedTest("replayFailures() runs one object's events, and gives back the oth
   ]);
 });
 
-permittedTest("replayFailures() takes no more than --max, and none twice", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
+Deno.test("replayFailures() takes no more than --max, and none twice", async () => {
   let next = 0;
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     ReceiveMessageCommand: ({ MaxNumberOfMessages }) => ({
       Messages: Array.from({ length: MaxNumberOfMessages as number }, () => ({
         MessageId: String(++next),
@@ -209,9 +201,8 @@ permittedTest("replayFailures() takes no more than --max, and none twice", async
   assert.deepEqual(asked, [10, 3]);
 });
 
-permittedTest("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
-  const { replayFailures } = await import("../tasks/replay.ts");
-  const { stack, calls } = await fakeStack({
+Deno.test("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
+  const { stack, calls } = fakeStack({
     ReceiveMessageCommand: [{
       Messages: [{ MessageId: "1", ReceiptHandle: "h", Body: JSON.stringify(EVENT) }],
     }],

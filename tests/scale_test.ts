@@ -1,7 +1,7 @@
 /** The simulation by hand-made cases, and what SCALE.md tells of limits and loads. */
 
 import assert from "node:assert/strict";
-import { permittedTest, read } from "./fixtures.ts";
+import { read } from "./fixtures.ts";
 import {
   backlogOf,
   CONCURRENCY,
@@ -99,7 +99,7 @@ Deno.test("simulate() loses no event, and has the same outcome each time", () =>
   assert.match(lines.at(-1)!, new RegExp(`^${count(rows)} rows, the last after \\d+ (s|min), `));
 });
 
-permittedTest("SCALE.md shows what is computed", async (t) => {
+Deno.test("SCALE.md shows what is computed", async (t) => {
   const upload = await readUpload();
   const scale = await read("docs/SCALE.md");
   const lines = scale.split("\n");
@@ -128,7 +128,7 @@ permittedTest("SCALE.md shows what is computed", async (t) => {
   });
 });
 
-permittedTest(
+Deno.test(
   "the simulation has main.tf's retries and age, and COST.md's row is one unit",
   async () => {
     const main = await read("main.tf");

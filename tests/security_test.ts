@@ -18,54 +18,39 @@ const ON_ALL: Record<string, string[]> = {
 /** Characters of a managed policy, without white space: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html */
 const POLICY_LIMIT = 6144;
 
-const ignore = Deno.permissions.querySync({ name: "read" }).state !== "granted";
-const hint = ignore ? " (needs permissions: deno task test)" : "";
-
-Deno.test({
-  name: `every check that SECURITY.md names stands in one of its tables, once${hint}`,
-  ignore,
-  fn: async () => {
-    const document = await read("docs/SECURITY.md");
-    const placed = ["On by default", "Opt-in", "Refused", "Not applicable"]
-      .flatMap((heading) => placedIds(document, heading));
-    assert.deepEqual(placed.filter((id, i) => placed.indexOf(id) !== i), [], "twice");
-    const named = [...document.matchAll(ID)].map(([id]) => id);
-    assert.deepEqual(named.filter((id) => !placed.includes(id)), [], "in no table");
-  },
+Deno.test("every check that SECURITY.md names stands in one of its tables, once", async () => {
+  const document = await read("docs/SECURITY.md");
+  const placed = ["On by default", "Opt-in", "Refused", "Not applicable"]
+    .flatMap((heading) => placedIds(document, heading));
+  assert.deepEqual(placed.filter((id, i) => placed.indexOf(id) !== i), [], "twice");
+  const named = [...document.matchAll(ID)].map(([id]) => id);
+  assert.deepEqual(named.filter((id) => !placed.includes(id)), [], "in no table");
 });
 
-Deno.test({
-  name: `hardened.tfvars sets the variable of each opt-in, and a test shows its effect${hint}`,
-  ignore,
-  fn: async () => {
-    const optIn = section(await read("docs/SECURITY.md"), "Opt-in");
-    const named = [...new Set([...optIn.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name))];
-    const variables = await read("docs/hardened.tfvars");
-    const set = [...variables.matchAll(/^(\w+)\s*=/gm)].map(([, name]) => name);
-    assert.deepEqual(named.toSorted(), set.toSorted());
-    const hardened = await read("tests/hardened.tftest.hcl");
-    assert.deepEqual(named.filter((name) => !hardened.includes(`var.${name}`)), [], "not shown");
-  },
+Deno.test("hardened.tfvars sets the variable of each opt-in, and a test shows its effect", async () => {
+  const optIn = section(await read("docs/SECURITY.md"), "Opt-in");
+  const named = [...new Set([...optIn.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name))];
+  const variables = await read("docs/hardened.tfvars");
+  const set = [...variables.matchAll(/^(\w+)\s*=/gm)].map(([, name]) => name);
+  assert.deepEqual(named.toSorted(), set.toSorted());
+  const hardened = await read("tests/hardened.tftest.hcl");
+  assert.deepEqual(named.filter((name) => !hardened.includes(`var.${name}`)), [], "not shown");
 });
 
-Deno.test({
-  name: `the deployer's policy allows named actions on the project's resources only${hint}`,
-  ignore,
-  fn: async () => {
-    const document = section(await read("docs/SECURITY.md"), "The deployer's policy");
-    const text = await read("docs/deployer_policy.json");
-    assert.ok(text.replaceAll(/\s/g, "").length <= POLICY_LIMIT);
-    const statements: { Sid: string; Action: string[]; Resource: string | string[] }[] =
-      JSON.parse(text).Statement;
-    for (const { Sid, Action, Resource } of statements) {
-      assert.deepEqual(Action.filter((action) => !/^[a-z0-9]+:[A-Za-z]+$/.test(action)), [], Sid);
-      const foreign = [Resource].flat().filter((arn) =>
-        !/^arn:aws:[a-z0-9]+:.*[:/]file-metadata-\*(\/\*)?$/.test(arn)
-      );
-      assert.deepEqual(foreign, ON_ALL[Sid] ?? [], Sid);
-      assert.ok(document.includes(`\`${Sid}\``), `SECURITY.md does not explain ${Sid}`);
-    }
-  },
+Deno.test("the deployer's policy allows named actions on the project's resources only", async () => {
+  const document = section(await read("docs/SECURITY.md"), "The deployer's policy");
+  const text = await read("docs/deployer_policy.json");
+  assert.ok(text.replaceAll(/\s/g, "").length <= POLICY_LIMIT);
+  const statements: { Sid: string; Action: string[]; Resource: string | string[] }[] =
+    JSON.parse(text).Statement;
+  for (const { Sid, Action, Resource } of statements) {
+    assert.deepEqual(Action.filter((action) => !/^[a-z0-9]+:[A-Za-z]+$/.test(action)), [], Sid);
+    const foreign = [Resource].flat().filter((arn) =>
+      !/^arn:aws:[a-z0-9]+:.*[:/]file-metadata-\*(\/\*)?$/.test(arn)
+    );
+    assert.deepEqual(foreign, ON_ALL[Sid] ?? [], Sid);
+    assert.ok(document.includes(`\`${Sid}\``), `SECURITY.md does not explain ${Sid}`);
+  }
 });
 
 function read(path: string): Promise<string> {

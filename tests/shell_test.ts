@@ -1,11 +1,10 @@
 /** Programs that run side by side: what they print can be told apart. */
 
 import assert from "node:assert/strict";
-import { permittedTest } from "./fixtures.ts";
+import { run } from "../tasks/shell.ts";
+import { redirectProgress } from "../tasks/terminal.ts";
 
-permittedTest("run() puts a label before each whole line, and into the failure", async () => {
-  const { run } = await import("../tasks/shell.ts");
-  const { redirectProgress } = await import("../tasks/terminal.ts");
+Deno.test("run() puts a label before each whole line, and into the failure", async () => {
   const program = `const write = (text) => Deno.stdout.writeSync(new TextEncoder().encode(text));
 write("fir"); await new Promise((resolve) => setTimeout(resolve, 100)); write("st\\n\\nlast");
 Deno.exit(3);`;

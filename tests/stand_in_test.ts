@@ -1,15 +1,24 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import * as sdk from "@aws-sdk/client-s3";
+import { emptyBucket, listVersions } from "../tasks/bucket.ts";
 import { namesIn } from "../tasks/files.ts";
+import {
+  enterStandIn,
+  rootOf,
+  serveMetadata,
+  stopStandIn,
+  stopStandIns,
+} from "../tasks/stand_in.ts";
+import { clientsOf } from "../tasks/target.ts";
 import { pause } from "./dev_fixtures.ts";
-import { permittedTest, replaceEnvironment } from "./fixtures.ts";
+import { replaceEnvironment } from "./fixtures.ts";
 
 const LOCAL = join(import.meta.dirname!, "..", ".local");
 const WORKSPACE = "local-deno-task-test-end";
 
-permittedTest("a stand-in is known by its lock, without ps and kill", async (t) => {
+Deno.test("a stand-in is known by its lock, without ps and kill", async (t) => {
   // Imported here: the SDK reads the environment, which plain `deno test` may not.
-  const { enterStandIn, stopStandIn, stopStandIns } = await import("../tasks/stand_in.ts");
   const folder = join(LOCAL, WORKSPACE);
   const prepare = async (pid: number) => {
     await Deno.mkdir(folder, { recursive: true });
@@ -77,9 +86,7 @@ time.sleep(300)`;
   });
 });
 
-permittedTest("an ended session of the instance's role is followed by a new one", async () => {
-  const { serveMetadata } = await import("../tasks/stand_in.ts");
-  const { clientsOf } = await import("../tasks/target.ts");
+Deno.test("an ended session of the instance's role is followed by a new one", async () => {
   const minutes = [6, 4, 60]; // of each session; the SDK asks again when five are left
   let sessions = 0;
   const metadata = await serveMetadata(() => {
@@ -109,10 +116,7 @@ permittedTest("an ended session of the instance's role is followed by a new one"
   }
 });
 
-permittedTest("the stand-in does as AWS does where MiniStack does not", async (t) => {
-  const { enterStandIn, rootOf, stopStandIn } = await import("../tasks/stand_in.ts");
-  const { emptyBucket, listVersions } = await import("../tasks/bucket.ts");
-  const sdk = await import("@aws-sdk/client-s3");
+Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) => {
   const workspace = "local-deno-task-test-aws";
   await using held = new AsyncDisposableStack();
   held.defer(() => stopStandIn(workspace));

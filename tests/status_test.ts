@@ -1,21 +1,16 @@
 /** The task status against fake clients: what the stand-in cannot be made to answer. */
 
 import assert from "node:assert/strict";
+import { ResourceNotFoundException as NoLog } from "@aws-sdk/client-cloudwatch-logs";
+import { ResourceNotFoundException as NoTable } from "@aws-sdk/client-dynamodb";
+import { ResourceNotFoundException as NoFunction } from "@aws-sdk/client-lambda";
+import { driftIn } from "../tasks/drift.ts";
+import { readStatus, statusToText } from "../tasks/status.ts";
+import { parsePlan } from "../tasks/terraform.ts";
 import { row } from "./fakes.ts";
-import {
-  type Answers,
-  dated,
-  fakeStack,
-  NOTIFIES,
-  permittedTest,
-  toAttributes,
-} from "./fixtures.ts";
+import { type Answers, dated, fakeStack, NOTIFIES, toAttributes } from "./fixtures.ts";
 
-permittedTest("readStatus() names each part that was removed by other means", async () => {
-  const { readStatus } = await import("../tasks/status.ts");
-  const { ResourceNotFoundException: NoFunction } = await import("@aws-sdk/client-lambda");
-  const { ResourceNotFoundException: NoTable } = await import("@aws-sdk/client-dynamodb");
-  const { ResourceNotFoundException: NoLog } = await import("@aws-sdk/client-cloudwatch-logs");
+Deno.test("readStatus() names each part that was removed by other means", async () => {
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
   const named = (name: string) => Object.assign(new Error("gone"), { name });
   const gone = {
@@ -25,7 +20,7 @@ permittedTest("readStatus() names each part that was removed by other means", as
     GetQueueAttributesCommand: () => named("QueueDoesNotExist"),
   };
   const kinds = async (answers: Answers) => {
-    const { stack } = await fakeStack(answers);
+    const { stack } = fakeStack(answers);
     const { ok, problems } = await readStatus(stack, "", []);
     assert.equal(ok, false);
     return problems.map((problem) => problem.replace(/ (does not exist|is) .*/, "")).sort();
@@ -38,16 +33,13 @@ permittedTest("readStatus() names each part that was removed by other means", as
   ]);
   const andTable = { ...gone, DescribeTableCommand: () => new NoTable(why) };
   assert.ok((await kinds(andTable)).includes("The table files"));
-  const { stack: denied } = await fakeStack({
+  const { stack: denied } = fakeStack({
     GetFunctionCommand: () => named("AccessDeniedException"),
   });
   await assert.rejects(readStatus(denied, "", []), { name: "AccessDeniedException" });
 });
 
-permittedTest("readStatus() names what is not as main.tf has it, and each part once", async () => {
-  const { readStatus } = await import("../tasks/status.ts");
-  const { driftIn } = await import("../tasks/drift.ts");
-  const { parsePlan } = await import("../tasks/terraform.ts");
+Deno.test("readStatus() names what is not as main.tf has it, and each part once", async () => {
   const change = (address: string, actions: string[], before?: object, after?: object) => ({
     address,
     type: address.split(".")[0],
@@ -76,7 +68,7 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
       change("aws_iam_role_policy.batch", ["update"], { policy: "ours" }, { policy: "by hand" }),
     ],
   });
-  const { stack } = await fakeStack({
+  const { stack } = fakeStack({
     ...SOUND,
     GetQueueAttributesCommand: () => Object.assign(new Error(), { name: "QueueDoesNotExist" }),
     GetBucketNotificationConfigurationCommand: () => ({}),
@@ -96,9 +88,8 @@ permittedTest("readStatus() names what is not as main.tf has it, and each part o
   ]);
 });
 
-permittedTest("readStatus() asks for alarms in ALARM", async () => {
-  const { readStatus } = await import("../tasks/status.ts");
-  const { stack } = await fakeStack({
+Deno.test("readStatus() asks for alarms in ALARM", async () => {
+  const { stack } = fakeStack({
     ...SOUND,
     DescribeAlarmsCommand: ({ AlarmNamePrefix, StateValue }) => ({
       MetricAlarms: [{ AlarmName: `${AlarmNamePrefix}${StateValue}`, StateValue }],
@@ -109,9 +100,8 @@ permittedTest("readStatus() asks for alarms in ALARM", async () => {
   assert.deepEqual(problems, ["the alarm fn-ALARM is in ALARM"]);
 });
 
-permittedTest("statusToText() is content with a sound stack, on one screen", async () => {
-  const { readStatus, statusToText } = await import("../tasks/status.ts");
-  const { stack, calls } = await fakeStack(SOUND);
+Deno.test("statusToText() is content with a sound stack, on one screen", async () => {
+  const { stack, calls } = fakeStack(SOUND);
   const status = await readStatus(stack, "hash", []);
   assert.equal(status.ok, true);
   assert.deepEqual(statusToText({ ...status, at: ago(0) }).split("\n"), [

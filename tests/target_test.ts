@@ -1,10 +1,9 @@
 /** What --env and --local mean. */
 
 import assert from "node:assert/strict";
-import { permittedTest } from "./fixtures.ts";
+import { targetOf } from "../tasks/target.ts";
 
-permittedTest("targetOf() refuses what cannot be an environment's name", async () => {
-  const { targetOf } = await import("../tasks/target.ts");
+Deno.test("targetOf() refuses what cannot be an environment's name", () => {
   const refused = /^--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "/;
   const cases: [env: string, local: boolean, sentence: RegExp][] = [
     ...["Prod", "a_b", "-a", "a-", "", "a".repeat(33), "a\u001b[31m", "../x"].map(
@@ -20,8 +19,7 @@ permittedTest("targetOf() refuses what cannot be an environment's name", async (
   }
 });
 
-permittedTest("targetOf() names the workspace, the place and the flags", async () => {
-  const { targetOf } = await import("../tasks/target.ts");
+Deno.test("targetOf() names the workspace, the place and the flags", () => {
   const cases = [
     [{ local: false }, "default", "on AWS in the default workspace", ""],
     [{ local: true }, "local", "on the stand-in", " --local"],

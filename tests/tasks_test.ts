@@ -1,17 +1,21 @@
 /** What the tasks say of themselves: usage, help, deno.json and README.md come from one table. */
 
 import assert from "node:assert/strict";
-import type { Task } from "../tasks.ts";
-import { permittedTest, progressOf, read } from "./fixtures.ts";
+import { main, type Task, TASKS } from "../tasks.ts";
+import { OPTIONS, usageOf } from "../tasks/options.ts";
+import { run, RunError } from "../tasks/shell.ts";
+import { FindingError, UserError } from "../tasks/terminal.ts";
+import { progressOf, read } from "./fixtures.ts";
 
 const PERMISSIONS = "--allow-read --allow-write=. --allow-net --allow-env --allow-sys --allow-run";
 
-permittedTest("the tasks are the same everywhere", async (t) => {
+const TASK_LIST = Object.entries<Task>(TASKS);
+
+Deno.test("the tasks are the same everywhere", async (t) => {
   await t.step("in deno.json, all with one list of permissions", inDenoJson);
   await t.step("in README's table", inReadme);
   await t.step("in `help`, with and without a task, and -h: exit code 0", inHelp);
   await t.step("README and `help` tell how many events a backfill sends at once", async () => {
-    const { OPTIONS } = await import("../tasks/options.ts");
     const byDefault = OPTIONS.concurrency.read(undefined);
     assert.match(OPTIONS.concurrency.says, new RegExp(` ${byDefault} by default`));
     const readme = (await read("README.md")).replace(/\s+/g, " ");
@@ -20,7 +24,6 @@ permittedTest("the tasks are the same everywhere", async (t) => {
     assert.throws(() => OPTIONS.concurrency.read("101"), /a whole number from 1 to 100, not "101"/);
   });
   await t.step("README and `help` tell the port of dev's page", async () => {
-    const { OPTIONS } = await import("../tasks/options.ts");
     const port = OPTIONS.port.read(undefined);
     assert.match(OPTIONS.port.says, new RegExp(` ${port} by default`));
     const readme = (await read("README.md")).replace(/\s+/g, " ");
@@ -29,20 +32,17 @@ permittedTest("the tasks are the same everywhere", async (t) => {
     assert.equal(OPTIONS.port.read("65535"), 65_535);
     assert.throws(() => OPTIONS.port.read("65536"), /a whole number from 1 to 65535, not "65536"/);
   });
-  await t.step("each says what is true after Ctrl-C", async () => {
-    for (const [name, { afterCtrlC }] of await tasks()) {
+  await t.step("each says what is true after Ctrl-C", () => {
+    for (const [name, { afterCtrlC }] of TASK_LIST) {
       assert.match(afterCtrlC(`deno task ${name}`), /^[a-z].*[^.]$/, name);
     }
   });
   await t.step("a word that is none of them is refused, with the nearest one", refusesOthers);
 });
 
-permittedTest(
+Deno.test(
   "status exits with 1 for what it found, and with 2 for whatever kept it",
   async () => {
-    const { TASKS } = await import("../tasks.ts");
-    const { FindingError, UserError } = await import("../tasks/terminal.ts");
-    const { RunError, run } = await import("../tasks/shell.ts");
     const refused = { name: "AccessDenied", $metadata: { httpStatusCode: 403 } };
     const cases: [string, () => Promise<void>, number][] = [
       ["all is well", () => Promise.resolve(), 0],
@@ -69,9 +69,8 @@ permittedTest(
 );
 
 async function inDenoJson() {
-  const { usageOf } = await import("../tasks/options.ts");
   const { tasks: actual } = JSON.parse(await read("deno.json"));
-  const expected = Object.fromEntries((await tasks()).map(([name, task]) => [name, {
+  const expected = Object.fromEntries(TASK_LIST.map(([name, task]) => [name, {
     description: [task.does, ...usageOf(task)].join(" "),
     command: `deno run ${PERMISSIONS} tasks.ts ${name}`,
   }]));
@@ -83,13 +82,12 @@ async function inDenoJson() {
 }
 
 async function inReadme() {
-  const { usageOf } = await import("../tasks/options.ts");
-  const names = (await tasks()).map(([name]) => `\`${name}\``);
+  const names = TASK_LIST.map(([name]) => `\`${name}\``);
   const cells = (await read("README.md")).split("\n")
     .filter((line) => /^\| `\w+` +\|.*\|.*\|$/.test(line))
     .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
     .filter(([name]) => names.includes(name));
-  const expected = (await tasks()).map(([name, task]) => [
+  const expected = TASK_LIST.map(([name, task]) => [
     `\`${name}\``,
     task.does,
     usageOf(task).map((part) => `\`${part.replace(/^\[(--.*)\]$/, "$1")}\``).join(" "),
@@ -98,16 +96,15 @@ async function inReadme() {
 }
 
 async function inHelp() {
-  const { usageOf } = await import("../tasks/options.ts");
   const lists = [await tasksTs(), await tasksTs("help"), await tasksTs("--help")];
   for (const { code, stdout } of lists) {
     assert.equal(code, 0);
-    for (const [name, { does }] of await tasks()) {
+    for (const [name, { does }] of TASK_LIST) {
       assert.match(stdout, new RegExp(`^  ${name} +${RegExp.escape(does)}$`, "m"));
     }
     assert.ok(stdout.split("\n").every((line) => line.length <= 80), stdout);
   }
-  for (const [name, task] of await tasks()) {
+  for (const [name, task] of TASK_LIST) {
     const { code, stdout } = await tasksTs(name, "-h");
     assert.equal(code, 0);
     assert.ok(stdout.includes(`\n${task.does}.`), stdout);
@@ -134,14 +131,8 @@ async function refusesOthers() {
   }
 }
 
-async function tasks(): Promise<[string, Task][]> {
-  const { TASKS } = await import("../tasks.ts");
-  return Object.entries<Task>(TASKS);
-}
-
 /** Runs a task in this process, and returns what it printed. */
 async function tasksTs(...args: string[]) {
-  const { main } = await import("../tasks.ts");
   const { log } = console;
   const stdout: string[] = [];
   let code = 0;

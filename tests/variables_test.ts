@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { sourcesOf, variableNames, writeDefaults } from "../tasks/variables.ts";
-import { permittedTest } from "./fixtures.ts";
 
 const FILES = [
   "a.auto.tfvars",
@@ -40,7 +39,7 @@ Deno.test("sourcesOf() reads an environment's files, and says which", () => {
   assert.equal(sourcesOf("local", [], []).says, "Variables: all at their defaults");
 });
 
-permittedTest("on the stand-in terraform.tfvars and TF_VAR_ change no variable", async () => {
+Deno.test("on the stand-in terraform.tfvars and TF_VAR_ change no variable", async () => {
   const root = join(import.meta.dirname!, "..");
   const folder = await Deno.makeTempDir();
   try {

@@ -1,9 +1,10 @@
 /** What `why` concludes of what it finds, and what it shows. */
 
 import assert from "node:assert/strict";
-import type { Facts } from "../tasks/why.ts";
+import { keyMeant } from "../tasks/key.ts";
+import { conclude, explain, type Facts, whyToText } from "../tasks/why.ts";
 import { fakeTable } from "./fakes.ts";
-import { fakeStack, NOTIFIES, permittedTest, progressOf } from "./fixtures.ts";
+import { fakeStack, NOTIFIES, progressOf } from "./fixtures.ts";
 
 const VERSION = { versionId: "v2", lastModified: "2026-01-02T03:04:05.000Z", size: 7 };
 const FACTS: Facts = {
@@ -48,8 +49,7 @@ const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegE
   ["a key that can't be copied", { key: "a\n$(id)" }, false, / lost\. Run backfill; [^$]*$/],
 ];
 
-permittedTest("conclude() says what is wrong with a key, and what to do", async (t) => {
-  const { conclude } = await import("../tasks/why.ts");
+Deno.test("conclude() says what is wrong with a key, and what to do", async (t) => {
   for (const [name, facts, ok, conclusion] of CASES) {
     await t.step(name, () => {
       const concluded = conclude({ ...FACTS, ...facts }, { flags: " --env x" });
@@ -59,8 +59,7 @@ permittedTest("conclude() says what is wrong with a key, and what to do", async 
   }
 });
 
-permittedTest("explain() finds the very key's versions, rows, lines and events", async () => {
-  const { explain, whyToText } = await import("../tasks/why.ts");
+Deno.test("explain() finds the very key's versions, rows, lines and events", async () => {
   const version = (Key: string, VersionId: string, day: number) => ({
     Key,
     VersionId,
@@ -69,7 +68,7 @@ permittedTest("explain() finds the very key's versions, rows, lines and events",
   });
   const line = (fields: object) => ({ timestamp: 0, message: JSON.stringify(fields) });
   const failed = { outcome: "failed", level: "ERROR", file_key: "in/a.txt", error: "E: no\u001b" };
-  const { stack, calls } = await fakeStack({
+  const { stack, calls } = fakeStack({
     ...NOTIFIES,
     ListObjectVersionsCommand: [{
       Versions: [version("in/a.txt", "2", 3), version("in/a.txt.bak", "9", 4)],
@@ -108,10 +107,9 @@ permittedTest("explain() finds the very key's versions, rows, lines and events",
   assert.equal(input.VisibilityTimeout, 1);
 });
 
-permittedTest(
+Deno.test(
   "explain() looks a second at most at a key with 120,000 rows and messages",
   async () => {
-    const { explain, whyToText } = await import("../tasks/why.ts");
     const later = <T>(answer: T) =>
       new Promise<T>((resolve) => setTimeout(() => resolve(answer), 100));
     const rows = Array.from({ length: 120_000 }, (_, i) => ({
@@ -123,7 +121,7 @@ permittedTest(
     const { table, answers } = fakeTable(rows);
     const pageOfLog = { events: [], nextToken: "more" };
     let received = 0;
-    const { stack, calls } = await fakeStack({
+    const { stack, calls } = fakeStack({
       ...NOTIFIES,
       ...answers,
       ListObjectVersionsCommand: [{
@@ -169,11 +167,10 @@ permittedTest(
   },
 );
 
-permittedTest("a filter pattern of more than 1,024 characters is not sent", async () => {
-  const { explain } = await import("../tasks/why.ts");
+Deno.test("a filter pattern of more than 1,024 characters is not sent", async () => {
   for (const [length, isSent] of [[1005, true], [1006, false]] as const) {
     const key = "k".repeat(length);
-    const { stack, calls } = await fakeStack({
+    const { stack, calls } = fakeStack({
       GetQueueAttributesCommand: () => ({ Attributes: {} }),
     });
     await explain(stack, key, { sinceMs: 0, now: () => 10_000 });
@@ -182,8 +179,7 @@ permittedTest("a filter pattern of more than 1,024 characters is not sent", asyn
   }
 });
 
-permittedTest("KEY is understood as people paste it, where it has one meaning", async (t) => {
-  const { keyMeant } = await import("../tasks/key.ts");
+Deno.test("KEY is understood as people paste it, where it has one meaning", async (t) => {
   const NFC = "caf\u00e9";
   const NFD = "cafe\u0301";
   const cases: [text: string, known: string[], key: string | RegExp, said?: RegExp][] = [
@@ -206,7 +202,7 @@ permittedTest("KEY is understood as people paste it, where it has one meaning", 
   ];
   for (const [text, known, expected, said = /^$/] of cases) {
     await t.step(`${text.slice(0, 20)} of ${known}`, async () => {
-      const { stack } = await fakeStack({
+      const { stack } = fakeStack({
         // Half of them are rows, half of them objects.
         QueryCommand: ({ ExpressionAttributeValues }) => {
           const { ":key": { S: key } } = ExpressionAttributeValues as { ":key": { S: string } };
