@@ -19,7 +19,7 @@ import {
   toFollowedLines,
   toJsonLines,
   toTableLines,
-} from "./tasks/list_rows.ts";
+} from "./tasks/rows.ts";
 import { runAtTerminal, shellCommand } from "./tasks/local_shell.ts";
 import { followLog, readLog, toLogLines } from "./tasks/logs.ts";
 import {

@@ -5,7 +5,7 @@ import { denoTask } from "../tasks/commands.ts";
 import { followNews, type News } from "../tasks/feed.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "../tasks/function.ts";
 import type { Upload } from "../handler.ts";
-import { type Item, rowsOfVersion } from "../tasks/rows.ts";
+import { type Item, rowsOfVersion } from "../tasks/table.ts";
 import { interrupted, pause } from "../tasks/signals.ts";
 import { newestRows, readAlarms, readFunction } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";

@@ -4,7 +4,7 @@ import { HeadObjectCommand, type HeadObjectCommandOutput } from "@aws-sdk/client
 import { Upload } from "@aws-sdk/lib-storage";
 import { unquoted, type Upload as Uploaded, versionOf } from "../handler.ts";
 import { encodeKey, invoke, SHORT_RUN_MS, toEvent } from "./function.ts";
-import { type Item, queryRows, rowsOfVersion, waitForRows } from "./rows.ts";
+import { type Item, queryRows, rowsOfVersion, waitForRows } from "./table.ts";
 import type { Sample } from "./samples.ts";
 import type { Stack } from "./target.ts";
 import { repeat, say, visible } from "./terminal.ts";

@@ -11,7 +11,7 @@ import { destroy } from "./destroy.ts";
 import { readText } from "./files.ts";
 import { countFailures } from "./function.ts";
 import { replayFailures } from "./replay.ts";
-import { queryRows } from "./rows.ts";
+import { queryRows } from "./table.ts";
 import { SAMPLES } from "./samples.ts";
 import { interrupted, pause } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";

@@ -6,7 +6,7 @@ import { temporaryFolder } from "./files.ts";
 import { findNamed, importAll, lackingIn } from "./leftovers.ts";
 import { amount, COUNT_LIMIT } from "./losses.ts";
 import { findUnproven, keepForProof, prove } from "./proof.ts";
-import { countRows } from "./rows.ts";
+import { countRows } from "./table.ts";
 import { interrupted } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
 import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./target.ts";

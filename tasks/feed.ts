@@ -2,7 +2,7 @@
 
 import type { Clock } from "./clock.ts";
 import { followLog, type LogEvent, parseLine } from "./logs.ts";
-import { BATCH_KEYS, getRows, type Item, rowKey } from "./rows.ts";
+import { BATCH_KEYS, getRows, type Item, rowKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 
 const OUTCOMES = ["written", "unchanged", "failed"] as const;

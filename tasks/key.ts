@@ -1,7 +1,7 @@
 /** A key as people paste it: which object they mean. */
 
 import { listVersions } from "./bucket.ts";
-import { rowsOfKey } from "./list_rows.ts";
+import { rowsOfKey } from "./rows.ts";
 import type { Stack } from "./target.ts";
 import { say, UserError, visibleName } from "./terminal.ts";
 

@@ -2,7 +2,7 @@
 
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import { countVersions } from "./bucket.ts";
-import { countRows } from "./rows.ts";
+import { countRows } from "./table.ts";
 import type { Clients } from "./target.ts";
 import { plural } from "./terminal.ts";
 import type { Plan } from "./terraform.ts";

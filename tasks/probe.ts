@@ -2,7 +2,7 @@
 
 import { PutObjectCommand } from "@aws-sdk/client-s3";
 import { describeUpload, explainMissing, type FileReport } from "./check_file.ts";
-import { lookForRows, queryRows } from "./rows.ts";
+import { lookForRows, queryRows } from "./table.ts";
 import { TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { say, toDuration } from "./terminal.ts";

@@ -1,158 +1,278 @@
-/** Rows of the table: finding, counting, and deleting them. */
+/** Rows: prints rows of the table, for people, as JSON lines for programs, or as CSV for spreadsheets. */
 
+import { DescribeTableCommand, paginateQuery, paginateScan } from "@aws-sdk/client-dynamodb";
+import { ATTRIBUTES } from "../handler.ts";
+import type { Clock } from "./clock.ts";
+import { followNews } from "./feed.ts";
+import { searchBack } from "./log_search.ts";
+import { parseLine, WRITTEN } from "./logs.ts";
+import { BATCH_KEYS, getRows, type Item, rowKeyOf, toItem } from "./table.ts";
+import type { Stack } from "./target.ts";
 import {
-  type AttributeValue,
-  BatchGetItemCommand,
-  DeleteItemCommand,
-  paginateQuery,
-  paginateScan,
-} from "@aws-sdk/client-dynamodb";
-import { type Upload, versionOf } from "../handler.ts";
-import { TIME, type Time } from "./signals.ts";
-import type { Clients, Stack } from "./target.ts";
+  clip,
+  repeat,
+  say,
+  terminalColumns,
+  toDuration,
+  toJson,
+  toTable,
+  visible,
+  visibleName,
+} from "./terminal.ts";
 
-/** A row of the table: strings and numbers only, as {@link toItem} makes them. */
-export type Item = Record<string, string | number>;
+/** Which rows: those of a key, those written since a time, or those below a prefix. */
+export interface Wanted {
+  key?: string;
+  prefix: string;
+  /** Milliseconds since 1970. */
+  sinceMs?: number;
+  limit: number;
+  /** AWS's clock. */
+  now: Clock;
+}
 
-/** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
-const CLOCK_MARGIN_MS = 60_000;
+/** Rows that are held to be sorted; a larger table is printed in its own order, which is by key. */
+const SORTED_ROWS = 1000;
 
-/** Rows of a key that are read at once. */
-const PAGE_ROWS = 100;
+/** How far back the log is searched for the newest rows of a larger table. */
+const LOOK_BACK_DAYS = 30;
 
-/** The most keys that BatchGetItem takes. */
-export const BATCH_KEYS = 100;
+/** A search of the log says so often how far it is. */
+const SAY_SEARCHED_MS = 5000;
+
+/** Before a scan reads more rows than this, it says what that costs. */
+const CHEAP_ROWS = 100_000;
+
+/** A scan reads two pages of 4 KB for one read request unit; its price in us-east-1, July 2025. */
+const SCANNED_BYTES_A_UNIT = 8192;
+const DOLLARS_A_MILLION_UNITS = 0.125;
+
+/** The rows that are wanted: the newest first, or it says before that they are not. */
+export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  let left = wanted.limit;
+  const rows = wanted.key !== undefined
+    ? rowsOfKey(stack, wanted.key, wanted)
+    : wanted.sinceMs !== undefined
+    ? rowsWrittenSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
+    : newestFirst(stack, wanted);
+  for await (const row of rows) {
+    yield row;
+    if (--left <= 0) return; // before the next one is looked for
+  }
+}
 
 /**
- * A row as DynamoDB has it. The function writes strings and whole numbers; what others wrote stays exact:
- * a number that JavaScript cannot hold as its digits, and another type as DynamoDB's own JSON.
+ * The rows written since a time of AWS's clock, oldest first, then those to come: until there are
+ * enough, or by throwing at Ctrl-C.
  */
-export function toItem(attributes: Record<string, AttributeValue>): Item {
-  return Object.fromEntries(
-    Object.entries(attributes).map(([name, value]) => [name, toValue(value)]),
-  );
+export async function* followRows(
+  stack: Stack,
+  { key, prefix, sinceMs, limit, now, pollMs }: Wanted & { sinceMs: number; pollMs?: number },
+): AsyncGenerator<Item> {
+  let left = limit;
+  const isWanted = ({ file_key }: Item) =>
+    key === undefined ? String(file_key).startsWith(prefix) : file_key === key;
+  for await (const news of followNews(stack, { sinceMs, now, mostRows: Infinity, pollMs })) {
+    for (const { row } of news) {
+      if (row === undefined || !isWanted(row)) continue;
+      yield row;
+      if (--left <= 0) return;
+    }
+  }
 }
 
-function toValue(value: AttributeValue): string | number {
-  const { S, N } = value;
-  if (S !== undefined) return S;
-  if (N !== undefined) return String(Number(N)) === N ? Number(N) : N;
-  const toText = (_: string, part: unknown) => part instanceof Uint8Array ? part.toBase64() : part;
-  return JSON.stringify(value, toText);
-}
-
-/** A row's key, as DynamoDB takes it. */
-export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
-  return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
-}
-
-/** The key of the row that a line of the function's log says it wrote. */
-export function rowKeyOf({ file_key, event_time, timestamp }: Record<string, unknown>) {
-  // Lines of earlier versions have no event_time: it was their timestamp.
-  return rowKey({ file_key, timestamp: event_time ?? timestamp });
-}
-
-/** The rows of a key, oldest first. */
-export async function queryRows({ dynamo, outputs }: Stack, key: string): Promise<Item[]> {
-  const items: Item[] = [];
-  const pages = paginateQuery({ client: dynamo }, {
+/** The rows of a key, the newest first; without a time a page has no more than are wanted. */
+export async function* rowsOfKey(
+  { dynamo, outputs }: Stack,
+  key: string,
+  { sinceMs = 0, limit }: Pick<Wanted, "sinceMs" | "limit">,
+): AsyncGenerator<Item> {
+  const pageSize = sinceMs === 0 && limit < Infinity ? limit : undefined;
+  const pages = paginateQuery({ client: dynamo, pageSize }, {
     TableName: outputs.dynamodb_table_name,
     KeyConditionExpression: "file_key = :key",
     ExpressionAttributeValues: { ":key": { S: key } },
-    ConsistentRead: true,
-  });
-  for await (const { Items = [] } of pages) items.push(...Items.map(toItem));
-  return items;
-}
-
-/** The rows of any number of keys that are still there, in the order of the keys. */
-export async function getRows(
-  { dynamo, outputs }: Stack,
-  keys: ReturnType<typeof rowKey>[],
-): Promise<Item[]> {
-  const found = new Map<string, Item>();
-  const table = outputs.dynamodb_table_name;
-  for (let wanted = keys; wanted.length > 0;) {
-    const Keys = wanted.slice(0, BATCH_KEYS);
-    const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
-      new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
-    );
-    for (const item of (Responses[table] ?? []).map(toItem)) {
-      found.set(JSON.stringify(rowKey(item)), item);
-    }
-    const unprocessed = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
-    wanted = [...unprocessed, ...wanted.slice(BATCH_KEYS)];
-  }
-  return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
-}
-
-/** The rows of one version, newest first. `object.timestamp` is as in {@link rowsFrom}. */
-export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
-  const rows = await Array.fromAsync(rowsFrom(stack, object));
-  return rows.filter((row) => isOfVersion(row, object));
-}
-
-/** The rows of one version, looked for until the deadline. */
-export function waitForRows(stack: Stack, object: Upload, deadlineMs: number): Promise<Item[]> {
-  return lookForRows(() => rowsOfVersion(stack, object), deadlineMs);
-}
-
-/** Looks for rows often at first, then less; none at the deadline. */
-export async function lookForRows(
-  look: () => Promise<Item[]>,
-  deadlineMs: number,
-  time: Time = TIME,
-): Promise<Item[]> {
-  const endMs = time.nowMs() + deadlineMs;
-  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
-    const items = await look();
-    if (items.length > 0 || time.nowMs() >= endMs) return items;
-    await time.pause(Math.min(waitMs, endMs - time.nowMs()));
-  }
-}
-
-/** The rows of a key from a time on, its object's LastModified or its event's, newest first. */
-async function* rowsFrom({ dynamo, outputs }: Stack, object: Upload): AsyncGenerator<Item> {
-  const from = new Date(Date.parse(object.timestamp) - CLOCK_MARGIN_MS).toISOString();
-  const pages = paginateQuery({ client: dynamo, pageSize: PAGE_ROWS }, {
-    TableName: outputs.dynamodb_table_name,
-    KeyConditionExpression: "file_key = :key AND #timestamp >= :from",
-    ExpressionAttributeNames: { "#timestamp": "timestamp" }, // a reserved word
-    ExpressionAttributeValues: { ":key": { S: object.key }, ":from": { S: from } },
     ScanIndexForward: false,
     ConsistentRead: true,
   });
-  for await (const { Items = [] } of pages) yield* Items.map(toItem);
-}
-
-/** A row is of a version; without versions, of its ETag. */
-function isOfVersion({ version_id, etag }: Item, object: Upload): boolean {
-  const version = versionOf(object.versionId);
-  return versionOf(version_id) === version && (version !== undefined || etag === object.etag);
-}
-
-export async function deleteRow({ dynamo, outputs }: Stack, row: Item): Promise<void> {
-  const TableName = outputs.dynamodb_table_name;
-  await dynamo.send(new DeleteItemCommand({ TableName, Key: rowKey(row) }));
-}
-
-/** Counts rows, no further than `limit`; undefined where the role may not read the table. */
-export async function countRows(
-  { dynamo }: Pick<Clients, "dynamo">,
-  TableName: string,
-  limit: number,
-): Promise<number | undefined> {
-  let rows = 0;
-  try {
-    const pages = paginateScan({ client: dynamo }, { TableName, Select: "COUNT" });
-    for await (const { Count = 0 } of pages) {
-      rows += Count;
-      if (rows >= limit) break;
-    }
-  } catch (error) {
-    const { name } = error as Error;
-    if (name === "AccessDeniedException") return undefined;
-    if (name !== "ResourceNotFoundException") throw error;
+  for await (const { Items = [] } of pages) {
+    yield* Items.map(toItem).filter((row) => writtenMs(row) >= sinceMs);
   }
-  return rows;
+}
+
+/**
+ * The table is ordered by key, so the function's log says which rows were written since: its newest
+ * part first, and no more of it than is wanted.
+ */
+async function* rowsWrittenSince(
+  stack: Stack,
+  { sinceMs, prefix, now }: Wanted & { sinceMs: number },
+): AsyncGenerator<Item> {
+  const known = new Set<string>();
+  let searchedMs = now();
+  using _progress = repeat(SAY_SEARCHED_MS, () => {
+    say(`Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`);
+  });
+  const search = { sinceMs, now, pattern: WRITTEN };
+  for await (const span of searchBack(stack.logs, stack.outputs.log_group_name, search)) {
+    const keys: ReturnType<typeof rowKeyOf>[] = [];
+    for (const { message } of span.lines.reverse()) {
+      const line = parseLine(message);
+      if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
+      const key = rowKeyOf(line);
+      const id = JSON.stringify(key);
+      if (!known.has(id)) keys.push(key); // a row that was written again is listed once
+      known.add(id);
+    }
+    searchedMs = span.sinceMs;
+    for (let start = 0; start < keys.length; start += BATCH_KEYS) {
+      yield* await getRows(stack, keys.slice(start, start + BATCH_KEYS));
+    }
+  }
+}
+
+/**
+ * The rows of a small table, sorted. Of a larger one the newest that are wanted, as the log tells them; or
+ * all rows, in the table's own order.
+ */
+async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  const held: Item[] = [];
+  const rows = scanRows(stack, wanted.prefix);
+  for await (const row of rows) {
+    held.push(row);
+    if (held.length <= SORTED_ROWS) continue;
+    if (wanted.limit < Infinity) return yield* newestByLog(stack, wanted);
+    say(
+      `More than ${SORTED_ROWS} rows: they come in the table's own order, which is by key. ` +
+        "For the newest first add --limit N or --since 1h",
+    );
+    yield* held;
+    yield* rows;
+    return;
+  }
+  yield* held.sort((a, b) => writtenMs(b) - writtenMs(a));
+}
+
+async function* newestByLog(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  say(
+    `More than ${SORTED_ROWS} rows: the function's log tells the newest. For all of them, in the ` +
+      "table's own order, use --json or --csv without --limit",
+  );
+  const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
+  yield* rowsWrittenSince(stack, { ...wanted, sinceMs });
+  say(`The log of ${LOOK_BACK_DAYS} days tells no more; --since 90d looks further back`);
+}
+
+async function* scanRows(stack: Stack, prefix: string): AsyncGenerator<Item> {
+  const { dynamo, outputs } = stack;
+  const pages = paginateScan({ client: dynamo }, {
+    TableName: outputs.dynamodb_table_name,
+    ...(prefix === "" ? {} : {
+      FilterExpression: "begins_with(file_key, :prefix)",
+      ExpressionAttributeValues: { ":prefix": { S: prefix } },
+    }),
+  });
+  let read = 0;
+  let said = false;
+  for await (const { Items = [], ScannedCount = 0 } of pages) {
+    read += ScannedCount;
+    yield* Items.map(toItem);
+    if (read < CHEAP_ROWS || said) continue;
+    say(await costOfScan(stack));
+    said = true;
+  }
+}
+
+/** When a row was written, in milliseconds since 1970; one that does not tell counts as the newest. */
+function writtenMs({ processed_at, timestamp }: Item): number {
+  return Date.parse(String(processed_at ?? timestamp)) || Number.MAX_SAFE_INTEGER;
+}
+
+async function costOfScan({ dynamo, outputs }: Stack): Promise<string> {
+  const TableName = outputs.dynamodb_table_name;
+  const { Table = {} } = await dynamo.send(new DescribeTableCommand({ TableName }));
+  const { ItemCount = 0, TableSizeBytes = 0 } = Table;
+  const units = TableSizeBytes / SCANNED_BYTES_A_UNIT;
+  const dollars = (units / 1e6 * DOLLARS_A_MILLION_UNITS).toFixed(4);
+  return `${CHEAP_ROWS} rows are read. The whole table has about ${ItemCount} rows and ` +
+    `${Math.round(TableSizeBytes / 1e6)} MB: reading it costs about $${dollars} (Ctrl-C stops)`;
+}
+
+/** Rows as the lines of JSON. */
+export async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
+  for await (const row of rows) yield toJson(row);
+}
+
+/**
+ * Rows as the lines of a CSV file for spreadsheets, which take UTF-8 for what it is by its byte order mark.
+ * Lines end with CRLF: https://www.rfc-editor.org/rfc/rfc4180. At a terminal no character steers it.
+ */
+export async function* toCsvLines(
+  rows: AsyncIterable<Item>,
+  { atTerminal }: { atTerminal: boolean },
+): AsyncGenerator<string> {
+  const toLine = (values: readonly (string | number | undefined)[]) => {
+    const cells = values.map((value) => toCell(value)).map((cell) => `"${cell}"`);
+    return atTerminal ? visible(cells.join(",")) : cells.join(",") + "\r";
+  };
+  yield (atTerminal ? "" : "\ufeff") + toLine(ATTRIBUTES);
+  for await (const row of rows) yield toLine(ATTRIBUTES.map((name) => row[name]));
+}
+
+/**
+ * The signs, full-width ones too, that make a formula of a spreadsheet's cell: at its start, or after a
+ * separator, as the file may be read with another one; blanks and quotes may stand before the sign.
+ * https://owasp.org/www-community/attacks/CSV_Injection
+ */
+const FORMULA_SIGN = /(?=[=+\-@\uff1d\uff0b\uff0d\uff20])(?<=(?:^|[,;\t\r\n])[\s\p{C}"]*)/gu;
+
+/** What stands between the quotes of a cell. An apostrophe before a sign makes it text. */
+function toCell(value: string | number | undefined): string {
+  return String(value ?? "").replace(FORMULA_SIGN, "'").replaceAll('"', '""');
+}
+
+/** Rows as a table for people, with a heading for each thousand. */
+export async function* toTableLines(
+  rows: AsyncIterable<Item>,
+  nowMs: number,
+): AsyncGenerator<string> {
+  let cells: string[][] = [];
+  for await (const row of rows) {
+    cells.push(toCells(row, nowMs));
+    if (cells.length < SORTED_ROWS) continue;
+    yield* toTable([HEADINGS, ...cells], NUMBERS, terminalColumns());
+    cells = [];
+  }
+  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], NUMBERS, terminalColumns());
+}
+
+/** Rows that come one by one, as lines for people: each column has its greatest width from the start. */
+export async function* toFollowedLines(
+  rows: AsyncIterable<Item>,
+  now: Clock,
+): AsyncGenerator<string> {
+  const widest = WIDTHS.map((width) => "-".repeat(width));
+  const line = (cells: string[]) => toTable([widest, cells], NUMBERS, terminalColumns())[1];
+  yield line(HEADINGS);
+  for await (const row of rows) yield line(toCells(row, now()));
+}
+
+const HEADINGS = ["key", "bytes", "type", "age", "preview"];
+
+/** The most columns that a cell takes; a size has 14 digits at most, which is 50 TB. */
+const WIDTHS = [40, 14, 16, 6, 24];
+
+/** The columns of numbers. */
+const NUMBERS = [1, 3];
+
+function toCells(row: Item, nowMs: number): string[] {
+  const [keyWidth, , typeWidth, , previewWidth] = WIDTHS;
+  const ageMs = nowMs - Date.parse(String(row.processed_at));
+  return [
+    clip(visibleName(String(row.file_key)), keyWidth),
+    visible(String(row.file_size ?? "")),
+    clip(String(row.content_type ?? ""), typeWidth),
+    Number.isNaN(ageMs) ? "" : toDuration(ageMs),
+    clip(String(row.content_preview ?? ""), previewWidth),
+  ];
 }

@@ -10,7 +10,7 @@ import { findGone } from "./gone.ts";
 import { searchBack } from "./log_search.ts";
 import { parseLine, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./function.ts";
-import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./rows.ts";
+import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";
 import type { Change } from "./terraform.ts";

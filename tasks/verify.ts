@@ -14,7 +14,7 @@ import {
 } from "./function.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { probeTrigger } from "./probe.ts";
-import { deleteRow, type Item, queryRows, rowsOfVersion } from "./rows.ts";
+import { deleteRow, type Item, queryRows, rowsOfVersion } from "./table.ts";
 import type { Sample } from "./samples.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack, Target } from "./target.ts";

@@ -6,11 +6,11 @@ import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures } from "./function.ts";
 import type { Clock } from "./clock.ts";
 import { canCopy, denoTask } from "./commands.ts";
-import { rowsOfKey } from "./list_rows.ts";
+import { rowsOfKey } from "./rows.ts";
 import { searchBack } from "./log_search.ts";
 import { logToText, parseLine } from "./logs.ts";
 import { readMessage } from "./replay.ts";
-import type { Item } from "./rows.ts";
+import type { Item } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { clip, terminalColumns, toTable, visible, visibleName } from "./terminal.ts";
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Board } from "../dev/board.ts";
 import type { Message } from "../dev/messages.ts";
-import type { Item } from "../tasks/rows.ts";
+import type { Item } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { type Answers, EVENT_TIME as TIME } from "./fixtures.ts";
 

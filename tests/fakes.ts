@@ -1,6 +1,6 @@
 /** A table, a failure queue and a clock for the fake stack of fixtures.ts. */
 
-import type { Item } from "../tasks/rows.ts";
+import type { Item } from "../tasks/table.ts";
 import type { Time } from "../tasks/signals.ts";
 import { type Answers, toAttributes } from "./fixtures.ts";
 

@@ -3,7 +3,7 @@
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { S3Client } from "@aws-sdk/client-s3";
 import { temporaryFolder } from "../tasks/files.ts";
-import type { Item } from "../tasks/rows.ts";
+import type { Item } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { redirectProgress } from "../tasks/terminal.ts";
 

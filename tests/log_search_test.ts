@@ -1,9 +1,9 @@
 /** Searching a large log from now back: the newest lines in few calls, and an end in any case. */
 
 import assert from "node:assert/strict";
-import { readRows } from "../tasks/list_rows.ts";
+import { readRows } from "../tasks/rows.ts";
 import { searchBack } from "../tasks/log_search.ts";
-import type { Item } from "../tasks/rows.ts";
+import type { Item } from "../tasks/table.ts";
 import { newestRows, readStatus, statusToText } from "../tasks/status.ts";
 import { explain, whyToText } from "../tasks/why.ts";
 import { fakeLog } from "./fakes.ts";

@@ -19,7 +19,7 @@ import {
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { countFailures, invoke } from "../tasks/function.ts";
-import { type Item, toItem } from "../tasks/rows.ts";
+import { type Item, toItem } from "../tasks/table.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
 import { type Clients, connect, type Stack, type Target } from "../tasks/target.ts";

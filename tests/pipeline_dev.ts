@@ -10,7 +10,7 @@ import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { HeadObjectCommand } from "@aws-sdk/client-s3";
 import { startDev } from "../dev/dev.ts";
 import { temporaryFolder } from "../tasks/files.ts";
-import { queryRows } from "../tasks/rows.ts";
+import { queryRows } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { launchBrowser, type Page, REBOUND } from "./browser.ts";
 import { copyOfCode } from "./fixtures.ts";

@@ -6,7 +6,7 @@ import { PutObjectCommand } from "@aws-sdk/client-s3";
 import { BACKFILLED, ON_TIME_MS } from "../function/one_row.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { backfillRows } from "../tasks/backfill.ts";
-import { deleteRow, type Item, queryRows } from "../tasks/rows.ts";
+import { deleteRow, type Item, queryRows } from "../tasks/table.ts";
 import { corpus } from "./corpus.ts";
 import {
   type Deployed,

@@ -10,7 +10,7 @@ import { type BackfillReport, emptyReport } from "../tasks/backfill.ts";
 import { countVersions } from "../tasks/bucket.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import type { ReplayReport } from "../tasks/replay.ts";
-import { type Item, queryRows, rowKey } from "../tasks/rows.ts";
+import { type Item, queryRows, rowKey } from "../tasks/table.ts";
 import type { Status } from "../tasks/status.ts";
 import { pullState } from "../tasks/terraform.ts";
 import {

@@ -21,7 +21,7 @@ import { emptyBucket } from "../tasks/bucket.ts";
 import { invoke } from "../tasks/function.ts";
 import { readLog } from "../tasks/logs.ts";
 import { replayFailures } from "../tasks/replay.ts";
-import { queryRows } from "../tasks/rows.ts";
+import { queryRows } from "../tasks/table.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { grantInstanceRole, type Policy, rootOf } from "../tasks/stand_in.ts";
 import {

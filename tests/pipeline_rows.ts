@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { forEachParallel } from "../function/parallel.ts";
-import { type Item, queryRows } from "../tasks/rows.ts";
+import { type Item, queryRows } from "../tasks/table.ts";
 import { corpus, type Sample } from "./corpus.ts";
 import { EVENT_TIME, toEvent } from "./fixtures.ts";
 import {

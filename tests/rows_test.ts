@@ -8,8 +8,8 @@ import {
   toFollowedLines,
   toJsonLines,
   toTableLines,
-} from "../tasks/list_rows.ts";
-import type { Item } from "../tasks/rows.ts";
+} from "../tasks/rows.ts";
+import type { Item } from "../tasks/table.ts";
 import { fakeStack, progressOf } from "./fixtures.ts";
 
 const EVERYTHING = { prefix: "", limit: Infinity, now: Date.now };

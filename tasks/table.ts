@@ -1,0 +1,158 @@
+/** The table: its rows by their keys, and counting and deleting them. */
+
+import {
+  type AttributeValue,
+  BatchGetItemCommand,
+  DeleteItemCommand,
+  paginateQuery,
+  paginateScan,
+} from "@aws-sdk/client-dynamodb";
+import { type Upload, versionOf } from "../handler.ts";
+import { TIME, type Time } from "./signals.ts";
+import type { Clients, Stack } from "./target.ts";
+
+/** A row of the table: strings and numbers only, as {@link toItem} makes them. */
+export type Item = Record<string, string | number>;
+
+/** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
+const CLOCK_MARGIN_MS = 60_000;
+
+/** Rows of a key that are read at once. */
+const PAGE_ROWS = 100;
+
+/** The most keys that BatchGetItem takes. */
+export const BATCH_KEYS = 100;
+
+/**
+ * A row as DynamoDB has it. The function writes strings and whole numbers; what others wrote stays exact:
+ * a number that JavaScript cannot hold as its digits, and another type as DynamoDB's own JSON.
+ */
+export function toItem(attributes: Record<string, AttributeValue>): Item {
+  return Object.fromEntries(
+    Object.entries(attributes).map(([name, value]) => [name, toValue(value)]),
+  );
+}
+
+function toValue(value: AttributeValue): string | number {
+  const { S, N } = value;
+  if (S !== undefined) return S;
+  if (N !== undefined) return String(Number(N)) === N ? Number(N) : N;
+  const toText = (_: string, part: unknown) => part instanceof Uint8Array ? part.toBase64() : part;
+  return JSON.stringify(value, toText);
+}
+
+/** A row's key, as DynamoDB takes it. */
+export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
+  return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
+}
+
+/** The key of the row that a line of the function's log says it wrote. */
+export function rowKeyOf({ file_key, event_time, timestamp }: Record<string, unknown>) {
+  // Lines of earlier versions have no event_time: it was their timestamp.
+  return rowKey({ file_key, timestamp: event_time ?? timestamp });
+}
+
+/** The rows of a key, oldest first. */
+export async function queryRows({ dynamo, outputs }: Stack, key: string): Promise<Item[]> {
+  const items: Item[] = [];
+  const pages = paginateQuery({ client: dynamo }, {
+    TableName: outputs.dynamodb_table_name,
+    KeyConditionExpression: "file_key = :key",
+    ExpressionAttributeValues: { ":key": { S: key } },
+    ConsistentRead: true,
+  });
+  for await (const { Items = [] } of pages) items.push(...Items.map(toItem));
+  return items;
+}
+
+/** The rows of any number of keys that are still there, in the order of the keys. */
+export async function getRows(
+  { dynamo, outputs }: Stack,
+  keys: ReturnType<typeof rowKey>[],
+): Promise<Item[]> {
+  const found = new Map<string, Item>();
+  const table = outputs.dynamodb_table_name;
+  for (let wanted = keys; wanted.length > 0;) {
+    const Keys = wanted.slice(0, BATCH_KEYS);
+    const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
+      new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
+    );
+    for (const item of (Responses[table] ?? []).map(toItem)) {
+      found.set(JSON.stringify(rowKey(item)), item);
+    }
+    const unprocessed = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
+    wanted = [...unprocessed, ...wanted.slice(BATCH_KEYS)];
+  }
+  return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
+}
+
+/** The rows of one version, newest first. `object.timestamp` is as in {@link rowsFrom}. */
+export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
+  const rows = await Array.fromAsync(rowsFrom(stack, object));
+  return rows.filter((row) => isOfVersion(row, object));
+}
+
+/** The rows of one version, looked for until the deadline. */
+export function waitForRows(stack: Stack, object: Upload, deadlineMs: number): Promise<Item[]> {
+  return lookForRows(() => rowsOfVersion(stack, object), deadlineMs);
+}
+
+/** Looks for rows often at first, then less; none at the deadline. */
+export async function lookForRows(
+  look: () => Promise<Item[]>,
+  deadlineMs: number,
+  time: Time = TIME,
+): Promise<Item[]> {
+  const endMs = time.nowMs() + deadlineMs;
+  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
+    const items = await look();
+    if (items.length > 0 || time.nowMs() >= endMs) return items;
+    await time.pause(Math.min(waitMs, endMs - time.nowMs()));
+  }
+}
+
+/** The rows of a key from a time on, its object's LastModified or its event's, newest first. */
+async function* rowsFrom({ dynamo, outputs }: Stack, object: Upload): AsyncGenerator<Item> {
+  const from = new Date(Date.parse(object.timestamp) - CLOCK_MARGIN_MS).toISOString();
+  const pages = paginateQuery({ client: dynamo, pageSize: PAGE_ROWS }, {
+    TableName: outputs.dynamodb_table_name,
+    KeyConditionExpression: "file_key = :key AND #timestamp >= :from",
+    ExpressionAttributeNames: { "#timestamp": "timestamp" }, // a reserved word
+    ExpressionAttributeValues: { ":key": { S: object.key }, ":from": { S: from } },
+    ScanIndexForward: false,
+    ConsistentRead: true,
+  });
+  for await (const { Items = [] } of pages) yield* Items.map(toItem);
+}
+
+/** A row is of a version; without versions, of its ETag. */
+function isOfVersion({ version_id, etag }: Item, object: Upload): boolean {
+  const version = versionOf(object.versionId);
+  return versionOf(version_id) === version && (version !== undefined || etag === object.etag);
+}
+
+export async function deleteRow({ dynamo, outputs }: Stack, row: Item): Promise<void> {
+  const TableName = outputs.dynamodb_table_name;
+  await dynamo.send(new DeleteItemCommand({ TableName, Key: rowKey(row) }));
+}
+
+/** Counts rows, no further than `limit`; undefined where the role may not read the table. */
+export async function countRows(
+  { dynamo }: Pick<Clients, "dynamo">,
+  TableName: string,
+  limit: number,
+): Promise<number | undefined> {
+  let rows = 0;
+  try {
+    const pages = paginateScan({ client: dynamo }, { TableName, Select: "COUNT" });
+    for await (const { Count = 0 } of pages) {
+      rows += Count;
+      if (rows >= limit) break;
+    }
+  } catch (error) {
+    const { name } = error as Error;
+    if (name === "AccessDeniedException") return undefined;
+    if (name !== "ResourceNotFoundException") throw error;
+  }
+  return rows;
+}
