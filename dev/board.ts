@@ -3,7 +3,7 @@
 import { type Clock, readClock } from "../tasks/clock.ts";
 import { denoTask } from "../tasks/commands.ts";
 import { followNews, type News } from "../tasks/feed.ts";
-import { bucketNotifies, countFailures, type QueueCounts } from "../tasks/function.ts";
+import { bucketNotifies, countFailures, type QueueCounts } from "../tasks/invoke.ts";
 import type { Upload } from "../handler.ts";
 import { type Item, rowsOfVersion } from "../tasks/table.ts";
 import { interrupted, pause } from "../tasks/signals.ts";

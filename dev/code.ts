@@ -3,7 +3,7 @@
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { sha256Of, ZIP_URL } from "../tasks/build.ts";
 import { denoTask } from "../tasks/commands.ts";
-import { strayCode, updateCode } from "../tasks/function.ts";
+import { strayCode, updateCode } from "../tasks/invoke.ts";
 import { lockWorkspace, type Stack, type Target } from "../tasks/target.ts";
 import { confirm, say, visible } from "../tasks/terminal.ts";
 import { deployedCode } from "../tasks/terraform.ts";

@@ -5,7 +5,7 @@ import { SourceMap } from "node:module";
 import { join, relative } from "node:path";
 import * as esbuild from "esbuild";
 import { BUNDLE_OPTIONS, sha256Of, zipOf } from "../tasks/build.ts";
-import { type RunFailure, runOnce, toReason, updateCode } from "../tasks/function.ts";
+import { type RunFailure, runFunction, toReason, updateCode } from "../tasks/invoke.ts";
 import { run, RunError } from "../tasks/shell.ts";
 import { pause } from "../tasks/signals.ts";
 import { lockWorkspace, type Stack } from "../tasks/target.ts";
@@ -75,7 +75,7 @@ export function makeWorkshop(
       await updateCode(stack, zip);
     },
     async tryOut({ sourceMap }, signal) {
-      const failure = await runOnce(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
+      const { failure } = await runFunction(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
       if (failure === undefined) return;
       const place = placeOf(failure, sourceMap);
       throw new BrokenCodeError(

@@ -9,7 +9,7 @@ import type { Invocation, JobAnswer, JobArguments, Task, TaskResult } from "../f
 import { forEachParallel } from "../function/parallel.ts";
 import { decodeKey, letsThrough } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
-import { invokeForAnswer, toReason } from "./function.ts";
+import { runFunction, toReason } from "./invoke.ts";
 import { makePace, type Pace } from "./pace.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
@@ -199,7 +199,7 @@ async function invokeOnce(
     job: { id: "backfill", userArguments },
     tasks,
   };
-  const { answer, failure, attempts } = await invokeForAnswer(stack, invocation);
+  const { answer, failure, attempts } = await runFunction(stack, invocation);
   const failed = failure && { ...NO_RESULT, resultString: toReason(failure) };
   const each = failed === undefined
     ? (answer as JobAnswer).results

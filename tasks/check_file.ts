@@ -3,7 +3,7 @@
 import { HeadObjectCommand, type HeadObjectCommandOutput } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import { unquoted, type Upload as Uploaded, versionOf } from "../handler.ts";
-import { encodeKey, invoke, SHORT_RUN_MS, toEvent } from "./function.ts";
+import { encodeKey, invoke, SHORT_RUN_MS, toEvent } from "./invoke.ts";
 import { type Item, queryRows, rowsOfVersion, waitForRows } from "./table.ts";
 import type { Sample } from "./samples.ts";
 import type { Stack } from "./target.ts";

@@ -9,7 +9,7 @@ import { denoTask } from "./commands.ts";
 import { deploy } from "./deploy.ts";
 import { destroy } from "./destroy.ts";
 import { readText } from "./files.ts";
-import { countFailures } from "./function.ts";
+import { countFailures } from "./invoke.ts";
 import { replayFailures } from "./replay.ts";
 import { queryRows } from "./table.ts";
 import { SAMPLES } from "./samples.ts";

@@ -6,7 +6,7 @@ import { EARLY_MINUTES } from "../function/read.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { denoTask } from "./commands.ts";
 import { temporaryFolder } from "./files.ts";
-import { strayCode, updateCode } from "./function.ts";
+import { strayCode, updateCode } from "./invoke.ts";
 import { adoptLeftovers, sayLeftovers } from "./leftovers.ts";
 import { type Loss, lossesOf } from "./losses.ts";
 import {

@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-cloudwatch-logs";
 import { isObject } from "../handler.ts";
 import type { Clock } from "./clock.ts";
-import { toReason } from "./function.ts";
+import { toReason } from "./invoke.ts";
 import { interrupted, pause } from "./signals.ts";
 import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
 

@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-sqs";
 import { forEachParallel } from "../function/parallel.ts";
 import { isObject, recordToUpload, type Upload } from "../handler.ts";
-import { countFailures, invoke, type QueueCounts, toReason } from "./function.ts";
+import { countFailures, invoke, type QueueCounts, toReason } from "./invoke.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import {

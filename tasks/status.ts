@@ -9,7 +9,7 @@ import { driftToProblems } from "./drift.ts";
 import { findGone } from "./gone.ts";
 import { searchBack } from "./log_search.ts";
 import { parseLine, WRITTEN } from "./logs.ts";
-import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./function.ts";
+import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
 import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";

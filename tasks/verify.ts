@@ -11,7 +11,7 @@ import {
   invoke,
   SHORT_RUN_MS,
   toEvent,
-} from "./function.ts";
+} from "./invoke.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { probeTrigger } from "./probe.ts";
 import { deleteRow, type Item, queryRows, rowsOfVersion } from "./table.ts";

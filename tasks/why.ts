@@ -3,7 +3,7 @@
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
-import { bucketNotifies, countFailures } from "./function.ts";
+import { bucketNotifies, countFailures } from "./invoke.ts";
 import type { Clock } from "./clock.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { rowsOfKey } from "./rows.ts";

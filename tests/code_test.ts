@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { sha256Of } from "../tasks/build.ts";
 import { repairCode, sayIfNew } from "../tasks/deploy.ts";
-import { invoke, runOnce, updateCode } from "../tasks/function.ts";
+import { invoke, runFunction, updateCode } from "../tasks/invoke.ts";
 import { readStatus, statusToText } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
@@ -107,9 +107,9 @@ Deno.test("a run that never ends is given up at its limit, or when nobody cares"
   const stack = { ...fakeStack({}).stack, lambda } as unknown as Stack;
   assert.equal(await invoke(stack, {}, { limitMs: 20 }), "no answer within 0 s: it may never end");
   const left = new AbortController();
-  const run = runOnce(stack, {}, { signal: left.signal });
+  const running = runFunction(stack, {}, { signal: left.signal });
   left.abort();
-  await assert.rejects(run, /aborted/);
+  await assert.rejects(running, /aborted/);
 });
 
 Deno.test("deploy says for 15 minutes what the function does in a new stack", async () => {

@@ -18,7 +18,7 @@ import {
 } from "@aws-sdk/client-lambda";
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
-import { countFailures, invoke } from "../tasks/function.ts";
+import { countFailures, invoke } from "../tasks/invoke.ts";
 import { type Item, toItem } from "../tasks/table.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { TASKS } from "../tasks.ts";
 import { zipOf } from "../tasks/build.ts";
 import { namesIn } from "../tasks/files.ts";
-import { updateCode } from "../tasks/function.ts";
+import { updateCode } from "../tasks/invoke.ts";
 import { ROOT } from "../tasks/shell.ts";
 import type { Report } from "../tasks/verify.ts";
 import { read } from "./fixtures.ts";

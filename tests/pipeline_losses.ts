@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { GetItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { DeleteBucketCommand } from "@aws-sdk/client-s3";
-import { countFailures } from "../tasks/function.ts";
+import { countFailures } from "../tasks/invoke.ts";
 import {
   type Deployed,
   ownTerraform,

@@ -18,7 +18,7 @@ import { GetBucketVersioningCommand, PutObjectCommand } from "@aws-sdk/client-s3
 import { ListQueueTagsCommand } from "@aws-sdk/client-sqs";
 import { BACKFILLED } from "../function/one_row.ts";
 import { emptyBucket } from "../tasks/bucket.ts";
-import { invoke } from "../tasks/function.ts";
+import { invoke } from "../tasks/invoke.ts";
 import { readLog } from "../tasks/logs.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { queryRows } from "../tasks/table.ts";

@@ -44,7 +44,7 @@ export async function invoke(
   event: unknown,
   patience?: Patience,
 ): Promise<string | undefined> {
-  const failure = await runOnce(stack, event, patience);
+  const { failure } = await runFunction(stack, event, patience);
   return failure && toReason(failure);
 }
 
@@ -54,23 +54,14 @@ export function toReason({ errorType, errorMessage }: { [Name in keyof RunFailur
   return known.join(": ") || "it failed, and Lambda does not say why";
 }
 
-/** As {@link invoke}, with the stack. */
-export async function runOnce(
-  stack: Pick<Stack, "lambda" | "outputs">,
-  event: unknown,
-  patience?: Patience,
-): Promise<RunFailure | undefined> {
-  return (await invokeForAnswer(stack, event, patience)).failure;
-}
-
-/** What an invocation came to, in how many of the SDK's attempts. */
+/** What came of a run: the function's answer or its failure, in how many of the SDK's attempts. */
 export interface Run {
   answer?: unknown;
   failure?: RunFailure;
   attempts: number;
 }
 
-export async function invokeForAnswer(
+export async function runFunction(
   { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
   { limitMs = LONGEST_RUN_MS, signal }: Patience = {},
