@@ -1,7 +1,7 @@
 terraform {
   required_version = ">= 1.9.0"
 
-  # 6.22 to 6.39 change the bucket's encryption at every apply: README.md says how to move to 6.40.
+  # 6.22 to 6.39 change the bucket's encryption at every apply: docs/OPERATE.md says how to move to 6.40.
   required_providers {
     aws = {
       source  = "hashicorp/aws"

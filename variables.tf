@@ -41,7 +41,7 @@ variable "project_name" {
 }
 
 variable "lambda_runtime" {
-  description = "Node runtime of the function; nodejs24.x needs a newer aws provider: see README.md"
+  description = "Node runtime of the function; nodejs24.x needs a newer aws provider: see docs/OPERATE.md"
   type        = string
   default     = "nodejs22.x"
   nullable    = false

@@ -13,11 +13,11 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
   [
     /invalid AWS Region/i,
-    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, move to a newer provider as README.md says of Node 24",
+    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, move to a newer provider as docs/OPERATE.md says of Node 24",
   ],
   [
     /expected (lambda_)?runtime to be one of/,
-    "the aws provider here does not know this lambda_runtime; README.md says under Node 24 how to get a newer provider",
+    "the aws provider here does not know this lambda_runtime; docs/OPERATE.md says under Node 24 how to get a newer provider",
   ],
   [
     /is required by the backend|Missing region value/,

@@ -98,12 +98,11 @@ Deno.test("the cost of a million uploads is right", async (t) => {
   });
 });
 
-Deno.test("the README says what its alarms cost, idle or not", async () => {
+Deno.test("the alarms' cost is right, idle or not", async () => {
   const alarms = NAMED.filter(({ address }) => address.startsWith("aws_cloudwatch_metric_alarm."));
   const free = `past an account's ${FREE_ALARMS} free ones`;
   await says(
     `An idle stack costs its ${alarms.length} alarms, $${ALARM_DOLLARS} a month each ${free}`,
-    "README.md",
   );
 });
 

@@ -1,8 +1,10 @@
 /** What documents say about the tests. */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { PREVIEW_CHARACTERS } from "../function/preview.ts";
 import { TESTS_WITH_PACKAGES } from "../tasks/checks.ts";
+import { namesIn } from "../tasks/files.ts";
 import { read } from "./fixtures.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
@@ -40,18 +42,31 @@ Deno.test("every test that CONTRIBUTING.md names is there", async () => {
   }
 });
 
-Deno.test("every path that README.md and CONTRIBUTING.md name is there", async () => {
-  for (const document of ["README.md", "docs/CONTRIBUTING.md"]) {
+Deno.test("every path and link of the documents leads somewhere", async () => {
+  const names = (await namesIn(join(ROOT, "docs"))).filter((name) => name.endsWith(".md"));
+  for (const document of ["README.md", ...names.map((name) => `docs/${name}`)]) {
     const text = await read(document);
-    const quoted = text.matchAll(/[`(]([\w.]+\/[\w./]*|\w+\.(?:ts|tf|json))[`)]/g);
+    const quoted = text.matchAll(
+      /`((?:dev|docs|function|tasks|tests)\/[\w./]*|\w+\.(?:ts|tf|json))`/g,
+    );
     const inCommands = text.matchAll(/^deno run .*?([\w/]+\.ts)\b/gm);
-    const paths = [...quoted, ...inCommands].map(([, path]) => path);
-    assert.ok(paths.length > 10, `${document} names ${paths.length} paths`);
-    for (const path of paths) {
-      const exists = await Deno.stat(join(ROOT, path)).then(() => true, () => false);
-      assert.ok(exists, `${document} names ${path}, which is not there`);
+    for (const [, path] of [...quoted, ...inCommands]) {
+      await assert.doesNotReject(Deno.stat(join(ROOT, path)), `${document} names ${path}`);
+    }
+    for (const [, path, anchor] of text.matchAll(/\]\((?!https:)([^)#]*)#?(.*?)\)/g)) {
+      const target = join(dirname(document), path);
+      await assert.doesNotReject(Deno.stat(join(ROOT, target)), `${document} links ${path}`);
+      if (anchor === "") continue;
+      const headings = [...(await read(target)).matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+        heading.toLowerCase().replaceAll(/[^\w -]/g, "").replaceAll(" ", "-")
+      );
+      assert.ok(headings.includes(anchor), `${document} links ${path}#${anchor}`);
     }
   }
+});
+
+Deno.test("README.md tells the preview's length", async () => {
+  assert.match(await read("README.md"), new RegExp(`first ${PREVIEW_CHARACTERS} characters`));
 });
 
 /** The files that `deno task test` runs, and the tests' own files that these import. */

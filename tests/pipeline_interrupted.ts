@@ -32,7 +32,7 @@ const INTERRUPT_AFTER_MS = 300;
 const BUCKET = "file-metadata-states";
 const KEY = "file-metadata.tfstate";
 
-/** As README has it. */
+/** As OPERATE.md has it. */
 const BACKEND = `terraform {
   backend "s3" {
     bucket       = "${BUCKET}"

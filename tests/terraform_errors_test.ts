@@ -57,7 +57,7 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
   [
     "a runtime that the provider does not know",
     'Error: expected runtime to be one of ["nodejs20.x" "nodejs22.x"],\ngot nodejs24.x\n\n  with aws_lambda_function.metadata,\n',
-    /^terraform plan failed: the aws provider here does not know this lambda_runtime; README\.md /,
+    /^terraform plan failed: the aws provider here does not know this lambda_runtime; docs\/OPERATE\.md /,
   ],
   [
     "a state that could not be saved: the command carries the workspace",
@@ -105,7 +105,7 @@ const CASES: [name: string, stderr: string, sentence: string | RegExp][] = [
   [
     "a region that the provider does not know may be a new one",
     "Error: invalid AWS Region: eu-nowhere-9\n\n  with provider,\n",
-    /knows no such region; correct aws_region .*, or, if AWS has opened it lately, .* README\.md says of Node 24$/,
+    /knows no such region; correct aws_region .*, or, if AWS has opened it lately, .* docs\/OPERATE\.md says of Node 24$/,
   ],
   [
     "a missing permission",
