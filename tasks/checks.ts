@@ -5,9 +5,9 @@ import { run, type RunOptions } from "./shell.ts";
 import { stopStandIns } from "./stand_in.ts";
 import { readyTerraform } from "./target.ts";
 import { UserError } from "./terminal.ts";
-import { folderFor, outputs } from "./terraform.ts";
+import { outputs } from "./terraform.ts";
 import { makeTools, requirePrograms } from "./tools.ts";
-import { writeDefaults } from "./variables.ts";
+import { folderFor, writeDefaults } from "./workspace.ts";
 
 /**
  * Packages that only tests need are in a lock file of their own: a task fetches all that is in

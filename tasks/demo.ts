@@ -13,12 +13,12 @@ import { countFailures } from "./invoke.ts";
 import { replayFailures } from "./replay.ts";
 import { queryRows } from "./table.ts";
 import { SAMPLES } from "./samples.ts";
+import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, pause } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
 import { color, type Story, tell } from "./steps.ts";
 import { connect, DEMO, lockWorkspace, openTarget, type Stack, targetOf } from "./target.ts";
 import { clip, FindingError, plural, say, toTable, visible } from "./terminal.ts";
-import { LOCAL_FOLDER } from "./tools.ts";
 import { type Report, rowToText, verifyStack } from "./verify.ts";
 
 /** The policy of the function's role, and its statement that the demo takes away for a while. */

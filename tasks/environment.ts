@@ -3,7 +3,7 @@
 import { accessSync, constants } from "node:fs";
 import { proxyVariables } from "./proxy.ts";
 import { visible } from "./terminal.ts";
-import { isLocalWorkspace } from "./variables.ts";
+import { isLocalWorkspace } from "./workspace.ts";
 
 type Environment = Record<string, string>;
 

@@ -3,10 +3,8 @@
 import { basename, join } from "node:path";
 import { shellWord } from "./commands.ts";
 import { calledFrom } from "./files.ts";
-import { cannotRun, ROOT } from "./shell.ts";
-import { folderFor } from "./terraform.ts";
-import { LOCAL_FOLDER } from "./tools.ts";
-import { variableSources } from "./variables.ts";
+import { cannotRun, LOCAL_FOLDER, ROOT } from "./shell.ts";
+import { folderFor, variableSources } from "./workspace.ts";
 
 const PROMPT = "(stand-in) $ ";
 

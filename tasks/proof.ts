@@ -10,7 +10,7 @@ import { TIME, type Time } from "./signals.ts";
 import type { Clients } from "./target.ts";
 import { plural, say, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
-import { LOCAL_FOLDER } from "./tools.ts";
+import { LOCAL_FOLDER } from "./shell.ts";
 
 /** AWS may show for a minute what is gone, as SQS does. */
 const STILL_SHOWN_MS = 120_000;

@@ -10,6 +10,9 @@ import { say, show, UserError, visible } from "./terminal.ts";
 /** The project's folder, wherever the shell stands. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
+/** Everything of the stand-in, and what is kept of other runs. */
+export const LOCAL_FOLDER = join(ROOT, ".local");
+
 export interface RunOptions {
   /** Added to this process's environment. */
   env?: Record<string, string>;

@@ -15,14 +15,13 @@ import {
   PutRolePolicyCommand,
 } from "@aws-sdk/client-iam";
 import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
-import { stateFolder } from "./backend.ts";
 import { standInEnvironment, withoutAws } from "./environment.ts";
 import { namesIn, readText, removeIfThere } from "./files.ts";
-import { ROOT } from "./shell.ts";
+import { LOCAL_FOLDER, ROOT } from "./shell.ts";
 import { interrupted, pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
-import { LOCAL_FOLDER, makeTools } from "./tools.ts";
-import { LOCAL_REGION } from "./variables.ts";
+import { makeTools } from "./tools.ts";
+import { LOCAL_REGION, stateFolder } from "./workspace.ts";
 
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";

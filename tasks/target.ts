@@ -10,7 +10,6 @@ import { LambdaClient } from "@aws-sdk/client-lambda";
 import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient } from "@aws-sdk/client-sts";
-import { stateFolder } from "./backend.ts";
 import { denoTask } from "./commands.ts";
 import * as credentials from "./credentials.ts";
 import { findGone } from "./gone.ts";
@@ -22,7 +21,7 @@ import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 import { requirePrograms } from "./tools.ts";
-import { isLocalWorkspace } from "./variables.ts";
+import { folderFor, isLocalWorkspace, stateFolder } from "./workspace.ts";
 
 /**
  * How long to wait for a row, and for the first one of all: on AWS new notifications and permissions
@@ -160,7 +159,7 @@ export async function readyTerraform(workspace: string): Promise<void> {
   for (const name of unset) Deno.env.delete(name);
   for (const [name, value] of Object.entries(set)) Deno.env.set(name, value);
   await Deno.mkdir(join(ROOT, "build"), { recursive: true });
-  await terraform.init(workspace);
+  await terraform.init(await folderFor(workspace));
 }
 
 /** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */

@@ -2,11 +2,11 @@
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { type OwnFolder, ownFolder } from "./backend.ts";
+import { namesIn } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
-import { isLocalWorkspace, variableSources } from "./variables.ts";
+import { folderFor, type OwnFolder, ownFolder, variableSources } from "./workspace.ts";
 
 /** The address of the stack's identity, which is in the state alone. */
 export const STACK = "terraform_data.stack";
@@ -89,13 +89,12 @@ export interface Plan {
 }
 
 /**
- * Initialises the folder in which a workspace's Terraform runs, if none ran there. One that has to be
- * initialised again, {@link terraform} finds.
+ * Initialises the folder that Terraform is to run in, unless it ran there before. A folder that must
+ * be initialised again is found by {@link terraform}.
  *
  * @throws {UserError} the backend fails, or the provider is nowhere to be had
  */
-export async function init(workspace: string, { localState = false } = {}): Promise<void> {
-  const own = await folderFor(workspace, localState);
+export async function init(own: OwnFolder | undefined): Promise<void> {
   if (!existsSync(own?.env.TF_DATA_DIR ?? mainData())) await initialise(own);
 }
 
@@ -145,32 +144,13 @@ const PROVIDER_FAILED = /registry|provider packages|install provider|dependency 
 const NOT_INITIALISED =
   /Required plugins are not installed|Backend initialization required|Module not installed/;
 
-/** Where Terraform runs, if not in the project's folder. */
-export async function folderFor(
-  workspace: string,
-  localState = false,
-): Promise<OwnFolder | undefined> {
-  return localState || isLocalWorkspace(workspace) ? await ownFolder() : undefined;
-}
-
 /** A folder that holds the aws provider, directly under one of the usual places. */
 async function findMirror(): Promise<string | undefined> {
-  const home = Deno.env.get("HOME") ?? Deno.env.get("USERPROFILE");
-  for (const place of ["/opt", "/usr/share", "/usr/local/share", home]) {
-    if (place === undefined) continue;
-    const found: string[] = [];
-    try {
-      for await (const { name } of Deno.readDir(place)) {
-        const isMirror = await Deno.stat(join(place, name, MIRROR_PATH)).then(
-          () => true,
-          () => false,
-        );
-        if (isMirror) found.push(join(place, name));
-      }
-    } catch {
-      continue; // no such place, or not readable
-    }
-    if (found.length > 0) return found.sort()[0];
+  for (const place of ["/opt", "/usr/share", "/usr/local/share", Deno.env.get("HOME") ?? ""]) {
+    const names = await namesIn(place).catch(() => []); // it may not be readable
+    const mirror = names.map((name) => join(place, name))
+      .find((folder) => existsSync(join(folder, MIRROR_PATH)));
+    if (mirror !== undefined) return mirror;
   }
 }
 
@@ -182,7 +162,7 @@ export async function plan(
 ): Promise<void> {
   const goal = destroy ? ["-destroy"] : [];
   const variables = await variableSources(workspace);
-  if (!quiet) say(variables.says);
+  if (!quiet) say(variables.line);
   const args = [
     "plan",
     "-input=false",
@@ -331,8 +311,8 @@ export async function stillThere(
 ): Promise<string[]> {
   const planFile = `${stateFile}.proof`;
   const variables = await variableSources(workspace);
-  const quiet = { quiet: true, localState: true }; // -state is for a local backend alone
-  await init(workspace, quiet);
+  const quiet = { quiet: true, own: await ownFolder() }; // -state is for a local backend alone
+  await init(quiet.own);
   await terraform(workspace, [
     "plan",
     "-refresh-only",
@@ -415,9 +395,9 @@ function attributesOf({ before, after }: ChangeJson, drift?: ChangeJson): string
 async function terraform(
   workspace: string,
   args: string[],
-  { localState = false, ...options }: RunOptions & { localState?: boolean } = {},
+  { own, ...options }: RunOptions & { own?: OwnFolder } = {},
 ): Promise<Ran> {
-  const own = await folderFor(workspace, localState);
+  own ??= await folderFor(workspace);
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];

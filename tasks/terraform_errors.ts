@@ -3,7 +3,7 @@
 import { stripVTControlCharacters } from "node:util";
 import { REFUSALS, remedyOf, SYSTEM } from "./failures.ts";
 import { visible } from "./terminal.ts";
-import { isLocalWorkspace } from "./variables.ts";
+import { isLocalWorkspace } from "./workspace.ts";
 
 /** What to do about failures that Terraform tells at length, by what it writes. */
 const REMEDIES: [pattern: RegExp, remedy: string][] = [

@@ -4,12 +4,17 @@ import { join } from "node:path";
 import { pythonEnvironment } from "./environment.ts";
 import { capitalized, remedyOf, SYSTEM } from "./failures.ts";
 import { readText, removeIfThere } from "./files.ts";
-import { isInPath, notInPath, ROOT, run, RunError, type RunOptions } from "./shell.ts";
+import {
+  isInPath,
+  LOCAL_FOLDER,
+  notInPath,
+  ROOT,
+  run,
+  RunError,
+  type RunOptions,
+} from "./shell.ts";
 import { interrupted } from "./signals.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
-
-/** Where everything local lives. */
-export const LOCAL_FOLDER = join(ROOT, ".local");
 
 const VENV = join(LOCAL_FOLDER, "venv");
 const PYTHON = join(VENV, "bin", "python");

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { removeIfThere } from "../tasks/files.ts";
 import { askUntilGone, findUnproven, keepForProof, leftOf, withoutQueue } from "../tasks/proof.ts";
 import { parseState } from "../tasks/terraform.ts";
-import { LOCAL_FOLDER } from "../tasks/tools.ts";
+import { LOCAL_FOLDER } from "../tasks/shell.ts";
 import { fakeTime } from "./fakes.ts";
 import { progressOf } from "./fixtures.ts";
 
