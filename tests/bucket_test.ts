@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { S3Client } from "@aws-sdk/client-s3";
 import { emptyBucket, listVersions } from "../tasks/bucket.ts";
 import { interrupted } from "../tasks/signals.ts";
-import { fakeTime } from "./fakes.ts";
-import { fakeStack } from "./fixtures.ts";
+import { fakeStack, fakeTime } from "./fixtures.ts";
 
 Deno.test(
   "emptyBucket() decodes keys and markers where the listing says so",

@@ -8,8 +8,7 @@ import { readStatus, statusToText } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import { quiet } from "./dev_fixtures.ts";
-import { fakeTime } from "./fakes.ts";
-import { fakeStack, NOTIFIES, progressOf } from "./fixtures.ts";
+import { fakeStack, fakeTime, NOTIFIES, progressOf } from "./fixtures.ts";
 
 const ZIP = new TextEncoder().encode("zip");
 

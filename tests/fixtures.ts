@@ -1,8 +1,9 @@
-/** What the tests share: S3 events, and a fake of the AWS clients. */
+/** What the tests share: S3 events, and fakes of the AWS clients, of the time and of the log. */
 
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { S3Client } from "@aws-sdk/client-s3";
 import { temporaryFolder } from "../tasks/files.ts";
+import type { Time } from "../tasks/signals.ts";
 import type { Item } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { redirectProgress } from "../tasks/terminal.ts";
@@ -131,6 +132,69 @@ export function toAttributes(item: Item): Record<string, { S: string }> {
   return Object.fromEntries(
     Object.entries(item).map(([name, value]) => [name, { S: String(value) }]),
   );
+}
+
+/** A row of 2026-01-02 with just these attributes more. */
+export function row(file_key: string, attributes: Record<string, string | undefined>): Item {
+  const timestamp = "2026-01-02T03:04:05.000Z";
+  return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));
+}
+
+/** A time of its own that passes at once, where something pauses. */
+export function fakeTime() {
+  const pauses: number[] = [];
+  let nowMs = 0;
+  const time: Time = {
+    nowMs: () => nowMs,
+    async pause(ms, signal) {
+      signal?.throwIfAborted();
+      pauses.push(ms);
+      nowMs += ms;
+      await new Promise((resolve) => setTimeout(resolve)); // all else that is ready runs first
+    },
+  };
+  return { time, pauses };
+}
+
+/**
+ * A log with a line of a written row every so often, until a time, which FilterLogEvents reads a page
+ * at a time from the oldest on. A call takes 100 ms.
+ */
+export function fakeLog(
+  { fromMs, toMs, everyMs, pageLines }: {
+    fromMs: number;
+    toMs: number;
+    everyMs: number;
+    pageLines: number;
+  },
+) {
+  const log = { calls: 0, lines: 0, nowMs: toMs };
+  const answers: Answers = {
+    FilterLogEventsCommand: ({ startTime, endTime = Infinity, nextToken }) => {
+      log.calls++;
+      log.nowMs += 100;
+      const firstMs = Math.max(fromMs, Number(nextToken ?? startTime));
+      const lastMs = Math.min(toMs, Number(endTime));
+      const events: { timestamp: number; message: string }[] = [];
+      let ms = Math.ceil(firstMs / everyMs) * everyMs;
+      for (; ms <= lastMs && events.length < pageLines; ms += everyMs) {
+        const line = {
+          outcome: "written",
+          file_key: `in/${ms}`,
+          timestamp: new Date(ms).toISOString(),
+        };
+        events.push({ timestamp: ms, message: JSON.stringify(line) });
+      }
+      log.lines += events.length;
+      return { events, nextToken: ms <= lastMs ? String(ms) : undefined };
+    },
+    BatchGetItemCommand: ({ RequestItems }) => {
+      const { files: { Keys } } = RequestItems as { files: { Keys: Record<string, unknown>[] } };
+      const rows = Keys.map((key) => ({ ...key, processed_at: key.timestamp }));
+      return { Responses: { files: rows } };
+    },
+  };
+  return { log, answers };
 }
 
 /** Does some work, and returns what it prints as progress. */

@@ -6,8 +6,7 @@ import { searchBack } from "../tasks/log_search.ts";
 import type { Item } from "../tasks/table.ts";
 import { newestRows, readStatus, statusToText } from "../tasks/status.ts";
 import { explain, whyToText } from "../tasks/why.ts";
-import { fakeLog } from "./fakes.ts";
-import { type Answers, dated, fakeStack } from "./fixtures.ts";
+import { type Answers, dated, fakeLog, fakeStack } from "./fixtures.ts";
 
 const DAY_MS = 86_400_000;
 const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");

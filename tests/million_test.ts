@@ -6,8 +6,7 @@ import { lossesOf } from "../tasks/losses.ts";
 import { readStatus } from "../tasks/status.ts";
 import type { Clients, OpenTarget } from "../tasks/target.ts";
 import { verifyStack } from "../tasks/verify.ts";
-import { fakeLog } from "./fakes.ts";
-import { type Answers, fakeStack, NOTIFIES, progressOf } from "./fixtures.ts";
+import { type Answers, fakeLog, fakeStack, NOTIFIES, progressOf } from "./fixtures.ts";
 
 const SIZES = { few: 10, many: 1_000_000 };
 

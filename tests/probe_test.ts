@@ -3,8 +3,15 @@
 import assert from "node:assert/strict";
 import { probeTrigger } from "../tasks/probe.ts";
 import { reportToText, verifyStack } from "../tasks/verify.ts";
-import { fakeTime, row } from "./fakes.ts";
-import { type Answers, fakeStack, NOTIFIES, progressOf, toAttributes } from "./fixtures.ts";
+import {
+  type Answers,
+  fakeStack,
+  fakeTime,
+  NOTIFIES,
+  progressOf,
+  row,
+  toAttributes,
+} from "./fixtures.ts";
 
 const KEY = "in/verify-1/probe.txt";
 const MINUTES = 60_000;

@@ -5,8 +5,7 @@ import { removeIfThere } from "../tasks/files.ts";
 import { askUntilGone, findUnproven, keepForProof, leftOf, withoutQueue } from "../tasks/proof.ts";
 import { parseState } from "../tasks/terraform.ts";
 import { LOCAL_FOLDER } from "../tasks/shell.ts";
-import { fakeTime } from "./fakes.ts";
-import { progressOf } from "./fixtures.ts";
+import { fakeTime, progressOf } from "./fixtures.ts";
 
 Deno.test("askUntilGone() asks again for two minutes before anything is left", async (t) => {
   const cases = [

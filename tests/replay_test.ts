@@ -2,8 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readMessage, replayFailures, replayToText } from "../tasks/replay.ts";
-import { fakeQueue } from "./fakes.ts";
-import { fakeStack, progressOf } from "./fixtures.ts";
+import { type Answers, fakeStack, progressOf } from "./fixtures.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -224,4 +223,48 @@ function bodyOf(key: string): string {
 
 function byId(a: { messageId: string }, b: { messageId: string }): number {
   return a.messageId < b.messageId ? -1 : 1;
+}
+
+/** A failure queue with a clock of its own: what is received is hidden for its timeout. */
+function fakeQueue(bodies: Record<string, string>) {
+  const visibleAt = new Map(Object.keys(bodies).map((id) => [id, 0]));
+  const queue = { nowSeconds: 0, visibleAt };
+  const idOf = ({ ReceiptHandle }: Record<string, unknown>) => String(ReceiptHandle).split(" ")[0];
+  const answers: Answers = {
+    GetQueueAttributesCommand: () => {
+      const visible = [...visibleAt.values()].filter((at) => at <= queue.nowSeconds).length;
+      return {
+        Attributes: {
+          ApproximateNumberOfMessages: String(visible),
+          ApproximateNumberOfMessagesNotVisible: String(visibleAt.size - visible),
+        },
+      };
+    },
+    ReceiveMessageCommand: ({ MaxNumberOfMessages, VisibilityTimeout }) => {
+      const ids = [...visibleAt].filter(([, at]) => at <= queue.nowSeconds).map(([id]) => id)
+        .slice(0, MaxNumberOfMessages as number);
+      if (ids.length === 0) queue.nowSeconds++;
+      for (const id of ids) visibleAt.set(id, queue.nowSeconds + Number(VisibilityTimeout));
+      return {
+        Messages: ids.map((MessageId) => ({
+          MessageId,
+          ReceiptHandle: `${MessageId} ${queue.nowSeconds}`,
+          Body: bodies[MessageId],
+          Attributes: { SentTimestamp: "0" },
+        })),
+      };
+    },
+    DeleteMessageCommand: (input) => {
+      visibleAt.delete(idOf(input));
+      return {};
+    },
+    ChangeMessageVisibilityCommand: (input) => {
+      if (visibleAt.get(idOf(input))! <= queue.nowSeconds) {
+        throw Object.assign(new Error("not in flight"), { name: "MessageNotInflight" });
+      }
+      visibleAt.set(idOf(input), queue.nowSeconds);
+      return {};
+    },
+  };
+  return { queue, answers };
 }

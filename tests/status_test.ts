@@ -7,8 +7,7 @@ import { ResourceNotFoundException as NoFunction } from "@aws-sdk/client-lambda"
 import { driftIn } from "../tasks/drift.ts";
 import { readStatus, statusToText } from "../tasks/status.ts";
 import { parsePlan } from "../tasks/terraform.ts";
-import { row } from "./fakes.ts";
-import { type Answers, dated, fakeStack, NOTIFIES, toAttributes } from "./fixtures.ts";
+import { type Answers, dated, fakeStack, NOTIFIES, row, toAttributes } from "./fixtures.ts";
 
 Deno.test("readStatus() names each part that was removed by other means", async () => {
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
