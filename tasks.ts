@@ -1,6 +1,6 @@
 /**
- * The deploy script. Each task is a row of {@link TASKS} and a story below it; what the stories call
- * is in tasks/. `deno task help` prints the rows.
+ * The deploy script. Each task is a row of {@link TASKS}, and its implementation is below it; the parts
+ * of it are in tasks/. `deno task help` prints the rows.
  */
 
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
@@ -11,28 +11,11 @@ import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { readDrift } from "./tasks/drift.ts";
 import { toSentence } from "./tasks/failures.ts";
-import { keyMeant } from "./tasks/key.ts";
-import {
-  followRows,
-  readRows,
-  toCsvLines,
-  toFollowedLines,
-  toJsonLines,
-  toTableLines,
-} from "./tasks/rows.ts";
 import { runAtTerminal, shellCommand } from "./tasks/local_shell.ts";
-import { followLog, readLog, toLogLines } from "./tasks/logs.ts";
-import {
-  type OptionName,
-  OPTIONS,
-  parseArguments,
-  suggestion,
-  type Syntax,
-  toUsage,
-  usageOf,
-  type Values,
-} from "./tasks/options.ts";
+import { readLog, toLogLines } from "./tasks/logs.ts";
+import { helpOf, parseArguments, suggestion, type Syntax, type Values } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";
+import { followRows, readRows, toRowLines } from "./tasks/rows.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
 import { readStatus, statusToText } from "./tasks/status.ts";
@@ -40,7 +23,7 @@ import { NothingDeployedError, openTarget, targetOf, withStack } from "./tasks/t
 import {
   FindingError,
   print,
-  printLine,
+  printLines,
   say,
   toTable,
   UserError,
@@ -48,10 +31,10 @@ import {
 } from "./tasks/terminal.ts";
 import { deployedCode } from "./tasks/terraform.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
-import { explain, LONG_MS, MOST_MS, whyToText } from "./tasks/why.ts";
+import { explain, keyMeant, whyToText } from "./tasks/why.ts";
 
 /** One task, as usage, README and deno.json show it. */
-export interface Task<Name extends OptionName = OptionName> extends Syntax<Name> {
+export interface Task extends Syntax {
   /** What it does, in one sentence. */
   does: string;
   /** What is true after Ctrl-C. `again` is the command as it was typed. */
@@ -60,44 +43,42 @@ export interface Task<Name extends OptionName = OptionName> extends Syntax<Name>
   failureCode?: number;
   /** Leaves Ctrl-C to the program that it runs at the terminal. */
   interactive?: boolean;
-  /** Its story; a number is the exit code. */
-  run(options: Values<Name>, words: string[]): Promise<void | number>;
+  /** Its implementation; a number is the exit code. Options that it does not name have their defaults. */
+  run(options: Values, words: string[]): Promise<void | number>;
 }
 
-/** How far back `logs` and `why` read, and how many rows `rows` shows to people, by default. */
+/** How far back `logs` reads, and how many rows `rows` shows to people, by default. */
 const LOG_SINCE_MS = 15 * 60_000;
 const SHOWN_ROWS = 50;
-const WHY_SINCE_MS = 7 * 86_400_000;
 
 const goesOn = (again: string) => `${again} goes on where this ended`;
 const unchanged = () => "nothing was changed";
 
-export const TASKS = {
-  build: task({
+export const TASKS: Record<string, Task> = {
+  build: {
     does: "Bundle and zip the function",
     options: [],
     afterCtrlC: unchanged,
     run: buildTask,
-  }),
-  plan: task({
+  },
+  plan: {
     does: "Show what deploy would change",
     options: ["env", "local"],
     afterCtrlC: unchanged,
     run: planTask,
-  }),
-  deploy: task({
+  },
+  deploy: {
     does: "Build, then create or update everything",
     options: ["env", "local", "yes"],
     afterCtrlC: (again) =>
       `${again} goes on; ${again.replace("task deploy", "task destroy")} removes what is there`,
     run: deployTask,
-  }),
-  verify: task({
+  },
+  verify: {
     does: "Upload real files and check their rows",
     words: {
       usage: "[FILE...]",
       says: "your files and folders, not its own eight files",
-      least: 0,
       most: Infinity,
     },
     options: ["env", "local", "json", "keep"],
@@ -106,43 +87,43 @@ export const TASKS = {
         ? "what was uploaded stays"
         : "what was uploaded is removed, and so are the rows",
     run: verifyTask,
-  }),
-  status: task({
+  },
+  status: {
     does: "Show everything on one screen; fails if something needs attention",
     options: ["env", "local", "json", "quick"],
     afterCtrlC: unchanged,
     failureCode: 2,
     run: statusTask,
-  }),
-  logs: task({
+  },
+  logs: {
     does: "Print the function's log",
     options: ["env", "local", "json", "since", "follow", "key", "failed"],
     afterCtrlC: unchanged,
     run: logsTask,
-  }),
-  rows: task({
+  },
+  rows: {
     does: "Print rows of the table, the newest first",
-    words: { usage: "[KEY]", says: "only this key's rows", least: 0, most: 1 },
+    words: { usage: "[KEY]", says: "only this key's rows" },
     options: ["env", "local", "json", "csv", "since", "follow", "prefix", "limit"],
     afterCtrlC: unchanged,
     run: rowsTask,
-  }),
-  why: task({
+  },
+  why: {
     does: "Tell all that is known of one key, and what to do",
-    words: { usage: "KEY", says: "the object's key, or s3://BUCKET/KEY", least: 1, most: 1 },
+    words: { usage: "KEY", says: "the object's key, or s3://BUCKET/KEY", least: 1 },
     options: ["env", "local", "json", "since"],
     afterCtrlC: unchanged,
     run: whyTask,
-  }),
-  replay: task({
+  },
+  replay: {
     does: "Run the failure queue's events again",
     options: ["env", "local", "json", "dry-run", "max", "key"],
     afterCtrlC: goesOn,
     run: replayTask,
-  }),
-  backfill: task({
+  },
+  backfill: {
     does: "Record the objects that have no row",
-    words: { usage: "[JOB]", says: "a job of --batch, to look at it again", least: 0, most: 1 },
+    words: { usage: "[JOB]", says: "a job of --batch, to look at it again" },
     options: [
       ...["env", "local", "json", "prefix", "dry-run", "concurrency"] as const,
       ...["batch", "detach", "cancel"] as const,
@@ -150,44 +131,43 @@ export const TASKS = {
     afterCtrlC: (again) =>
       again.includes("--batch") ? "the job that is named above goes on" : goesOn(again),
     run: backfillTask,
-  }),
-  dev: task({
+  },
+  dev: {
     does: "Watch it on a page, and run what you save within seconds",
     options: ["env", "local", "code", "yes", "open", "port"],
     afterCtrlC: () => "the function's code is what the last line says",
     run: devTask,
-  }),
-  destroy: task({
+  },
+  destroy: {
     does: "Empty the bucket, remove everything and prove it",
     options: ["env", "local", "yes"],
     afterCtrlC: goesOn,
     run: destroyTask,
-  }),
-  shell: task({
+  },
+  shell: {
     does: "Run a shell, or the command after --, that reaches the stand-in",
     words: {
       usage: "[-- COMMAND]",
       says: "for example: -- terraform output",
-      least: 0,
       most: Infinity,
     },
     options: ["env", "local"],
     afterCtrlC: unchanged,
     interactive: true,
     run: shellTask,
-  }),
-  demo: task({
+  },
+  demo: {
     does: "Deploy, verify and destroy on this machine, without AWS",
     options: ["verbose"],
     afterCtrlC: () => "the demo's stand-in is ended, and nothing is left of it",
     run: demoTask,
-  }),
-  test: task({
+  },
+  test: {
     does: "Run every check and test",
     options: [],
     afterCtrlC: () => "the test's stand-ins are ended",
     run: testTask,
-  }),
+  },
 };
 
 async function buildTask(): Promise<void> {
@@ -195,30 +175,27 @@ async function buildTask(): Promise<void> {
   console.log(`build/lambda.zip  ${zip.length} bytes  SHA-256 ${sha256}`);
 }
 
-async function planTask(where: Values<"env" | "local">): Promise<void> {
+async function planTask(options: Values): Promise<void> {
   await buildTask();
-  await using target = await openTarget(where, { standIn: "start" });
+  await using target = await openTarget(options, { standIn: "start" });
   await plan(target);
 }
 
-async function deployTask({ yes, ...where }: Values<"env" | "local" | "yes">): Promise<void> {
+async function deployTask(options: Values): Promise<void> {
   await buildTask();
-  await using target = await openTarget(where, { standIn: "start", exclusive: true });
-  const outputs = await deploy(target, { yes, show: "whole" });
+  await using target = await openTarget(options, { standIn: "start", exclusive: true });
+  const outputs = await deploy(target, { yes: options.yes, show: "whole" });
   for (const [name, value] of Object.entries(outputs)) console.log(`${name} = ${value}`);
 }
 
-async function verifyTask(
-  { json, keep, ...where }: Values<"env" | "local" | "json" | "keep">,
-  files: string[],
-): Promise<void> {
-  if (keep && files.length === 0) throw new UserError("--keep is for files that you name");
-  const { samples, leftOut } = files.length > 0
-    ? await readSamples(files)
-    : { samples: SAMPLES, leftOut: [] };
-  await withStack(where, async (stack, target) => {
-    const report = await verifyStack(stack, samples, { ...target, keep, leftOut });
-    if (files.length > 0 && !json) {
+async function verifyTask(options: Values, files: string[]): Promise<void> {
+  const { json, keep } = options;
+  const areOurs = files.length === 0;
+  if (keep && areOurs) throw new UserError("--keep is for files that you name");
+  const found = areOurs ? { samples: SAMPLES, leftOut: [] } : await readSamples(files);
+  await withStack(options, async (stack, target) => {
+    const report = await verifyStack(stack, found, { ...target, keep });
+    if (!areOurs && !json) {
       for (const { row } of report.files) if (row) console.log(`${rowToText(row)}\n`);
     }
     print(report, json, reportToText);
@@ -226,113 +203,71 @@ async function verifyTask(
   });
 }
 
-async function statusTask(
-  { json, quick, ...where }: Values<"env" | "local" | "json" | "quick">,
-): Promise<void> {
-  await withStack(where, async (stack, target) => {
-    const drift = quick ? undefined : await readDrift(target);
+async function statusTask(options: Values): Promise<void> {
+  await withStack(options, async (stack, target) => {
+    const drift = options.quick ? undefined : await readDrift(target);
     const status = await readStatus(stack, await deployedCode(target.workspace), drift);
-    print(status, json, statusToText);
+    print(status, options.json, statusToText);
     if (!status.ok) throw new FindingError("It needs attention: see the problems above");
   });
 }
 
-async function logsTask(
-  { json, since, follow, key, failed, ...where }: Values<
-    "env" | "local" | "json" | "since" | "follow" | "key" | "failed"
-  >,
-): Promise<void> {
-  await withStack(where, async (stack) => {
+async function logsTask(options: Values): Promise<void> {
+  const { since = LOG_SINCE_MS, follow } = options;
+  await withStack(options, async (stack) => {
     const now = await readClock(stack);
-    const sinceMs = now() - (since ?? LOG_SINCE_MS);
-    const { logs, outputs: { log_group_name } } = stack;
-    const pages = follow
-      ? followLog(logs, log_group_name, { sinceMs, now })
-      : readLog(logs, log_group_name, sinceMs);
-    await printLines(toLogLines(pages, { key, failed, json }), { follow });
+    const pages = readLog(stack, { sinceMs: now() - since, now, follow });
+    await printLines(toLogLines(pages, options), { follow });
   });
 }
 
-async function rowsTask(
-  { json, csv, since, follow, prefix, limit, ...where }: Values<
-    "env" | "local" | "json" | "csv" | "since" | "follow" | "prefix" | "limit"
-  >,
-  [text]: string[],
-): Promise<void> {
+async function rowsTask(options: Values, [text]: string[]): Promise<void> {
+  const { json, csv, since, follow, prefix } = options;
   if (json && csv) throw new UserError("--json and --csv exclude each other: choose one");
   if (text !== undefined && prefix !== "") {
     throw new UserError("KEY and --prefix exclude each other: choose one");
   }
-  const most = limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
-  await withStack(where, async (stack) => {
+  const limit = options.limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
+  await withStack(options, async (stack) => {
     const key = text === undefined ? undefined : await keyMeant(stack, text);
     const now = await readClock(stack);
     const sinceMs = since === undefined ? undefined : now() - since;
-    const wanted = { key, prefix, limit: most, now };
+    const wanted = { key, prefix, limit, now };
     const rows = follow
       ? followRows(stack, { ...wanted, sinceMs: sinceMs ?? now() })
       : readRows(stack, { ...wanted, sinceMs });
-    const toText = (all: typeof rows) =>
-      follow ? toFollowedLines(all, now) : toTableLines(all, now());
-    const toCsv = (all: typeof rows) => toCsvLines(all, { atTerminal: Deno.stdout.isTerminal() });
-    await printLines(json ? toJsonLines(rows) : csv ? toCsv(rows) : toText(rows), { follow });
+    await printLines(toRowLines(rows, options, now), { follow });
   });
 }
 
-/** Prints lines as they come, until nobody reads them; Ctrl-C is how following ends. */
-async function printLines(
-  lines: AsyncIterable<string>,
-  { follow }: { follow: boolean },
-): Promise<void> {
-  try {
-    for await (const line of lines) if (!await printLine(line)) return;
-  } catch (error) {
-    if (!follow || !interrupted.aborted) throw error;
-  }
-}
-
-async function whyTask(
-  { json, since, ...where }: Values<"env" | "local" | "json" | "since">,
-  [text]: string[],
-): Promise<void> {
-  await withStack(where, async (stack) => {
+async function whyTask({ json, since, ...options }: Values, [text]: string[]): Promise<void> {
+  await withStack(options, async (stack) => {
     const now = await readClock(stack);
-    const key = await keyMeant(stack, text);
-    const sinceMs = now() - (since ?? WHY_SINCE_MS);
-    const logMs = since === undefined ? MOST_MS : LONG_MS;
-    const why = await explain(stack, key, { sinceMs, now, logMs });
+    const why = await explain(stack, await keyMeant(stack, text), { since, now });
     print(why, json, whyToText);
     if (!why.ok) throw new FindingError("It needs attention: see above");
   });
 }
 
-async function replayTask(
-  { json, max, "dry-run": dryRun, key, ...where }: Values<
-    "env" | "local" | "json" | "dry-run" | "max" | "key"
-  >,
-): Promise<void> {
+async function replayTask({ json, max, key, ...options }: Values): Promise<void> {
   const only = key === undefined
     ? undefined
     : (keys: string[]) => keys.some((each) => each.includes(key));
-  await withStack(where, async (stack) => {
-    const report = await replayFailures(stack, { dryRun, max, only });
+  await withStack(options, async (stack) => {
+    const report = await replayFailures(stack, { dryRun: options["dry-run"], max, only });
     print(report, json, replayToText);
     interrupted.throwIfAborted();
     if (!report.ok) throw new FindingError("Some events failed again: see above");
   }, { exclusive: true });
 }
 
-async function backfillTask(
-  { json, prefix, "dry-run": dryRun, concurrency, batch, detach, cancel, ...where }: Values<
-    "env" | "local" | "json" | "prefix" | "dry-run" | "concurrency" | "batch" | "detach" | "cancel"
-  >,
-  [job]: string[],
-): Promise<void> {
+async function backfillTask(options: Values, [job]: string[]): Promise<void> {
+  const { json, prefix, "dry-run": dryRun, concurrency, batch, detach, cancel } = options;
   if (batch || detach || cancel || job !== undefined) {
     const { backfillByJob } = await import("./tasks/job.ts");
-    return await backfillByJob(where, { job, prefix, dryRun, batch, detach, cancel, json });
+    return await backfillByJob(options, { job, prefix, dryRun, batch, detach, cancel, json });
   }
-  await withStack(where, async (stack) => {
+  await withStack(options, async (stack) => {
     const report = await backfillRows(stack, { prefix, dryRun, concurrency });
     print(report, json, backfillToText);
     interrupted.throwIfAborted();
@@ -341,42 +276,36 @@ async function backfillTask(
 }
 
 /** On the stand-in, deploys first if nothing is there. */
-async function devTask(
-  { open, port, code, yes, ...where }: Values<"env" | "local" | "code" | "yes" | "open" | "port">,
-): Promise<void> {
+async function devTask(options: Values): Promise<void> {
   const { dev } = await import("./dev/dev.ts");
-  const watch = () =>
-    withStack(where, (stack, target) => dev(stack, target, { open, port, code, yes }));
+  const watch = () => withStack(options, (stack, target) => dev(stack, target, options));
   try {
     await watch();
   } catch (error) {
-    if (!where.local || !(error instanceof NothingDeployedError)) throw error;
-    await deployTask({ ...where, yes: true });
+    if (!options.local || !(error instanceof NothingDeployedError)) throw error;
+    await deployTask({ ...options, yes: true });
     await watch();
   }
 }
 
-async function destroyTask({ yes, ...where }: Values<"env" | "local" | "yes">): Promise<void> {
+async function destroyTask(options: Values): Promise<void> {
   try {
-    await using target = await openTarget(where, { standIn: "clear", exclusive: true });
-    const proof = await destroy(target, { yes });
+    await using target = await openTarget(options, { standIn: "clear", exclusive: true });
+    const proof = await destroy(target, options);
     if (proof !== undefined) console.log(proof);
   } catch (error) {
     if (!(error instanceof NothingDeployedError)) throw error;
-    say(`Nothing is deployed ${targetOf(where).place}: there is nothing to destroy`);
+    say(`Nothing is deployed ${targetOf(options).place}: there is nothing to destroy`);
   }
 }
 
-async function shellTask(
-  where: Values<"env" | "local">,
-  command: string[],
-): Promise<number> {
-  if (!where.local) {
+async function shellTask(options: Values, command: string[]): Promise<number> {
+  if (!options.local) {
     throw new UserError("shell is for the stand-in: add --local; your own shell reaches AWS");
   }
   const shell = shellCommand(Deno.env.get("SHELL"));
   let code = 0;
-  await withStack(where, async ({ outputs }, { workspace }) => {
+  await withStack(options, async ({ outputs }, { workspace }) => {
     say(`Bucket ${outputs.s3_bucket_name}, table ${outputs.dynamodb_table_name}`);
     if (command.length === 0) say(`${shell[0]} acts on the stand-in until you leave it`);
     code = await runAtTerminal(workspace, command.length > 0 ? command : shell);
@@ -384,19 +313,14 @@ async function shellTask(
   return code;
 }
 
-async function demoTask({ verbose }: Values<"verbose">): Promise<void> {
+async function demoTask(options: Values): Promise<void> {
   const { demo } = await import("./tasks/demo.ts");
-  await demo({ verbose });
+  await demo(options);
 }
 
 async function testTask(): Promise<void> {
   const { checkAll } = await import("./tasks/checks.ts");
   await checkAll();
-}
-
-/** Gives a task's story exactly the options that the task names. */
-function task<Name extends OptionName>(task: Task<Name>): Task {
-  return task as unknown as Task;
 }
 
 /** What `deno task help` prints: every task, every option. */
@@ -410,28 +334,13 @@ export function usage(): string {
   ].join("\n");
 }
 
-/** What `deno task NAME --help` prints. */
-function helpOf(name: string, task: Task): string {
-  const { does, options, words } = task;
-  const rows = [
-    ...(words ? [[`  ${words.usage}`, words.says]] : []),
-    ...options.map((option) => [`  ${toUsage(option).slice(1, -1)}`, OPTIONS[option].says]),
-  ];
-  return [
-    `usage: ${[denoTask(ANYWHERE, name), ...usageOf(task)].join(" ")}`,
-    "",
-    `${does}.`,
-    ...(rows.length > 0 ? ["", ...toTable(rows)] : []),
-  ].join("\n");
-}
-
 /** Runs the task that the arguments name, and returns the exit code. */
 export async function main([name = "help", ...args]: string[]): Promise<number> {
-  const task = Object.hasOwn(TASKS, name) ? TASKS[name as keyof typeof TASKS] : undefined;
+  const task = Object.hasOwn(TASKS, name) ? TASKS[name] : undefined;
   const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
   const asksForHelp = own.some((arg) => arg === "--help" || arg === "-h");
   if (["help", "--help", "-h"].includes(name) || (task && asksForHelp)) {
-    console.log(task ? helpOf(name, task) : usage());
+    console.log(task ? helpOf(name, task.does, task) : usage());
     return 0;
   }
   if (task === undefined) {

@@ -2,12 +2,12 @@
 
 import { type Clock, readClock } from "../tasks/clock.ts";
 import { denoTask } from "../tasks/commands.ts";
-import { followNews, type News } from "../tasks/feed.ts";
+import { followNews, newestRows, type News } from "../tasks/feed.ts";
 import { bucketNotifies, countFailures, type QueueCounts } from "../tasks/invoke.ts";
 import type { Upload } from "../handler.ts";
 import { type Item, rowsOfVersion } from "../tasks/table.ts";
 import { interrupted, pause } from "../tasks/signals.ts";
-import { newestRows, readAlarms, readFunction } from "../tasks/status.ts";
+import { readAlarms, readFunction } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
 import { plural, say, visible } from "../tasks/terminal.ts";
 import type { Card, Code, Failure, Message, Update } from "./messages.ts";

@@ -4,7 +4,7 @@ import { randomBytes, timingSafeEqual } from "node:crypto";
 import { Upload } from "@aws-sdk/lib-storage";
 import * as esbuild from "esbuild";
 import { letsThrough, unquoted } from "../handler.ts";
-import { PART_BYTES } from "../tasks/check_file.ts";
+import { PART_BYTES } from "../tasks/verify.ts";
 import { canCopy, denoTask } from "../tasks/commands.ts";
 import type { Stack } from "../tasks/target.ts";
 import { say, UserError } from "../tasks/terminal.ts";

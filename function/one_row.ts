@@ -69,6 +69,9 @@ export interface Deletion {
   ExpressionAttributeValues: Values;
 }
 
+/** What tells versions of a key apart. */
+type Version = { [name in "version_id" | "etag" | "last_modified"]?: unknown };
+
 /** What tells of a row which version it is about, and who wrote it. Times are ISO 8601 UTC. */
 export interface Identity {
   file_key: string;
@@ -192,7 +195,7 @@ function isBackfilled({ event_name }: Identity): boolean {
 }
 
 /** A version is its id; without versions its ETag and LastModified, as far as both rows know it. */
-function isSameVersion(a: Identity, b: Identity): boolean {
+export function isSameVersion(a: Version, b: Version): boolean {
   if (a.version_id !== undefined || b.version_id !== undefined) {
     return a.version_id === b.version_id;
   }

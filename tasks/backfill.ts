@@ -13,7 +13,7 @@ import { runFunction, toReason } from "./invoke.ts";
 import { makePace, type Pace } from "./pace.ts";
 import { interrupted, pause } from "./signals.ts";
 import type { Stack } from "./target.ts";
-import { clip, plural, repeat, say, UserError, visible } from "./terminal.ts";
+import { clip, plural, sayEvery, UserError, visible } from "./terminal.ts";
 
 /** Objects of one invocation: few enough to end long before the function's time limit. */
 const INVOCATION_TASKS = 125;
@@ -86,7 +86,7 @@ export async function backfillRows(
     startMs: performance.now(),
     lastKey: "",
   };
-  using _progress = repeat(2000, () => say(progressLine(backfill)));
+  using _progress = sayEvery(2000, () => progressLine(backfill));
   await forEachParallel(
     listTasks(backfill),
     backfill.pace.limit,

@@ -1,10 +1,11 @@
-/** The demo: what the pipeline does, told in two minutes and on one screen. */
+/** The demo: what the pipeline does, in two minutes and on one screen. */
 
+import { openSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { styleText } from "node:util";
 import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
 import { DeleteObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { writeZip } from "./build.ts";
-import type { FileReport } from "./check_file.ts";
 import { denoTask } from "./commands.ts";
 import { deploy } from "./deploy.ts";
 import { destroy } from "./destroy.ts";
@@ -16,10 +17,9 @@ import { SAMPLES } from "./samples.ts";
 import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, pause } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
-import { color, type Story, tell } from "./steps.ts";
 import { connect, DEMO, lockWorkspace, openTarget, type Stack, targetOf } from "./target.ts";
-import { clip, FindingError, plural, say, toTable, visible } from "./terminal.ts";
-import { type Report, rowToText, verifyStack } from "./verify.ts";
+import { clip, FindingError, plural, redirectProgress, say, toTable, visible } from "./terminal.ts";
+import { type FileReport, type Report, rowToText, verifyStack } from "./verify.ts";
 
 /** The policy of the function's role, and its statement that the demo takes away for a while. */
 const POLICY_NAME = "metadata";
@@ -27,6 +27,9 @@ const WRITE_STATEMENT = "WriteRows";
 
 /** Where the output of Terraform and the others goes. */
 export const DEMO_LOG = join(LOCAL_FOLDER, "demo.log");
+
+/** Columns of a step's line before its time. */
+const COLUMNS = 70;
 
 /** How long an event may take to fail three times. */
 const FAILED_WITHIN_MS = 60_000;
@@ -38,8 +41,8 @@ export async function demo({ verbose }: { verbose: boolean }): Promise<void> {
   using _lock = await lockWorkspace(workspace);
   try {
     await stopStandIn(workspace); // of a demo that was killed
-    using story = tell(verbose ? undefined : DEMO_LOG);
-    await tellAll(story);
+    using screen = openScreen(verbose ? undefined : DEMO_LOG);
+    await showAll(screen);
   } catch (error) {
     if (!verbose && !interrupted.aborted) say(await readText(DEMO_LOG) ?? "");
     throw error;
@@ -48,13 +51,13 @@ export async function demo({ verbose }: { verbose: boolean }): Promise<void> {
   }
 }
 
-async function tellAll(story: Story): Promise<void> {
+async function showAll(screen: Screen): Promise<void> {
   const startMs = performance.now();
-  await story.step("Bundle and zip the function", writeZip, ({ zip }) => `${zip.length} bytes`);
-  await onTarget(story);
+  await screen.step("Bundle and zip the function", writeZip, ({ zip }) => `${zip.length} bytes`);
+  await onTarget(screen);
   const seconds = Math.round((performance.now() - startMs) / 1000);
-  story.line(`\nThat took ${seconds} s, and nothing is left of it. What you would type next:\n`);
-  story.line(NEXT);
+  screen.line(`\nThat took ${seconds} s, and nothing is left of it. What you would type next:\n`);
+  screen.line(NEXT);
 }
 
 const next = (...words: string[]) => `  ${denoTask(targetOf({ local: true }), ...words)}`;
@@ -65,23 +68,23 @@ const NEXT = toTable([
   [next("rows"), "its row"],
 ]).join("\n");
 
-async function onTarget(story: Story): Promise<void> {
-  // Soon parked: there is no burst of uploads here whose retries would need more time.
+async function onTarget(screen: Screen): Promise<void> {
+  // There is no burst of uploads here, so a failed event is retried soon.
   const open = () => openTarget(DEMO, { standIn: "start" });
-  await using target = await story.step("Start the stand-in for AWS on this machine", open);
-  const outputs = await story.step(
+  await using target = await screen.step("Start the stand-in for AWS on this machine", open);
+  const outputs = await screen.step(
     "Deploy main.tf to it",
     () => deploy(target, { yes: true, show: "brief" }),
   );
   const stack = connect(target, outputs);
-  const report = await story.step(
+  const report = await screen.step(
     `Upload ${SAMPLES.length} files, wait for their rows, send each event again`,
-    () => verifyStack(stack, SAMPLES, { ...target, keep: false }),
+    () => verifyStack(stack, { samples: SAMPLES, leftOut: [] }, { ...target, keep: false }),
   );
   if (!report.ok) throw new FindingError(report.problems.map(visible).join("\n"));
-  showFiles(story, report);
-  await showFailure(story, stack);
-  await story.step(
+  showFiles(screen, report);
+  await showFailure(screen, stack);
+  await screen.step(
     "Destroy it, and ask for each resource",
     () => destroy(target, { yes: true }),
     String,
@@ -89,7 +92,7 @@ async function onTarget(story: Story): Promise<void> {
 }
 
 /** A line for each file, then one row whole. */
-export function showFiles({ line }: Pick<Story, "line">, { files }: Report): void {
+export function showFiles({ line }: Pick<Screen, "line">, { files }: Report): void {
   const size = (file: FileReport) => Number(file.row!.file_size).toLocaleString("en-US");
   const rows = files.map((file) => [
     `  ${clip(file.file, 22)}`,
@@ -105,11 +108,11 @@ export function showFiles({ line }: Pick<Story, "line">, { files }: Report): voi
 }
 
 /** An upload whose row can't be written: it is kept in the failure queue, and replayed. */
-async function showFailure(story: Story, stack: Stack): Promise<void> {
+async function showFailure(screen: Screen, stack: Stack): Promise<void> {
   const Bucket = stack.outputs.s3_bucket_name;
   const Key = "kept.txt";
   await using permission = await withoutPermission(stack);
-  await story.step("Forbid it the table, and upload a file", async () => {
+  await screen.step("Forbid it the table, and upload a file", async () => {
     await stack.s3.send(new PutObjectCommand({ Bucket, Key, Body: "Nothing is lost.\n" }));
     for (const endMs = Date.now() + FAILED_WITHIN_MS; (await countFailures(stack)).visible === 0;) {
       if (Date.now() > endMs) throw new FindingError("The event did not reach the failure queue");
@@ -117,7 +120,7 @@ async function showFailure(story: Story, stack: Stack): Promise<void> {
     }
   }, () => "failed 3 times, and kept");
   await permission[Symbol.asyncDispose]();
-  await story.step("Give the permission back, and replay", async () => {
+  await screen.step("Give the permission back, and replay", async () => {
     const { replayed } = await replayFailures(stack, { dryRun: false, max: Infinity });
     const rows = await queryRows(stack, Key);
     if (rows.length !== 1) throw new FindingError(`The replayed event left ${rows.length} rows`);
@@ -136,4 +139,60 @@ async function withoutPermission({ iam, outputs }: Stack): Promise<AsyncDisposab
   const isKept = ({ Sid }: { Sid: string }) => Sid !== WRITE_STATEMENT;
   await put({ ...whole, Statement: whole.Statement.filter(isKept) });
   return { [Symbol.asyncDispose]: async () => void await put(whole) };
+}
+
+/** What the demo prints; on a terminal a step's time runs while it works. */
+export interface Screen extends Disposable {
+  /** Does a step: what `work` returns ends its line. */
+  step<T>(name: string, work: () => Promise<T>, ending?: (result: T) => string): Promise<T>;
+  /** Prints a line of its own. */
+  line(text: string): void;
+}
+
+/** Opens the screen. The steps' own progress goes to a file, or is shown if there is none. */
+export function openScreen(logFile: string | undefined): Screen {
+  const live = logFile !== undefined && Deno.stdout.isTerminal();
+  const file = logFile === undefined ? undefined : openSync(logFile, "w", 0o600);
+  const log = file === undefined
+    ? undefined
+    : redirectProgress((bytes) => void writeSync(file, bytes));
+  const write = (text: string) => Deno.stdout.writeSync(new TextEncoder().encode(text));
+
+  async function step<T>(
+    name: string,
+    work: () => Promise<T>,
+    ending: (result: T) => string = () => "",
+  ): Promise<T> {
+    const startMs = performance.now();
+    const seconds = () => `${((performance.now() - startMs) / 1000).toFixed(1)} s`.padStart(8);
+    if (live) write(toLine("·", name, seconds()));
+    const timer = setInterval(() => live && write("\r" + toLine("·", name, seconds())), 100);
+    try {
+      const result = await work();
+      const text = [name, ending(result)].filter((part) => part !== "").join(": ");
+      write((live ? "\r" : "") + toLine(color("green", "✓"), text, seconds()) + "\n");
+      return result;
+    } catch (error) {
+      write((live ? "\r" : "") + toLine(color("red", "✗"), name, seconds()) + "\n");
+      throw error;
+    } finally {
+      clearInterval(timer);
+    }
+  }
+  return {
+    step,
+    line: (text) => void write(text + "\n"),
+    [Symbol.dispose]: () => log?.[Symbol.dispose](),
+  };
+}
+
+function toLine(mark: string, text: string, time: string): string {
+  return `${mark} ${text.padEnd(COLUMNS - 2)}${time}`;
+}
+
+/** Colours a text where a terminal shows it, and NO_COLOR does not forbid it. */
+function color(name: "green" | "red" | "dim", text: string): string {
+  return Deno.stdout.isTerminal() && !Deno.noColor
+    ? styleText(name, text, { validateStream: false })
+    : text;
 }

@@ -10,7 +10,7 @@ import { countRows } from "./table.ts";
 import { interrupted } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
 import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./target.ts";
-import { confirm, plural, repeat, say, UserError } from "./terminal.ts";
+import { confirm, plural, say, sayEvery, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
 /**
@@ -107,9 +107,9 @@ function refuseProtected(
 
 async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
   let deleted = 0;
-  using _progress = repeat(
+  using _progress = sayEvery(
     2000,
-    () => say(`Emptying ${bucket}: ${plural(deleted, "version")} deleted ...`),
+    () => `Emptying ${bucket}: ${plural(deleted, "version")} deleted ...`,
   );
   const { versions, uploads } = await emptyBucket(s3, bucket, {
     signal: interrupted,

@@ -1,7 +1,6 @@
-/** The function's log: its lines as they come, for people or as they are. */
+/** The function's log: reading it forward and from now back, and its lines for people. */
 
 import {
-  type CloudWatchLogsClient,
   FilterLogEventsCommand,
   type FilterLogEventsCommandInput,
   type FilterLogEventsCommandOutput,
@@ -10,40 +9,52 @@ import { isObject } from "../handler.ts";
 import type { Clock } from "./clock.ts";
 import { toReason } from "./invoke.ts";
 import { interrupted, pause } from "./signals.ts";
+import type { Stack } from "./target.ts";
 import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
 
-/** Each look goes back so far, as lines come in no order. */
-const LATE_MS = 30_000;
+/** Each look begins this long before the last one, as lines do not come in order. */
+const OVERLAP_MS = 30_000;
 
 /**
- * Twice a minute a look goes back further: a line may come ten minutes late.
+ * Twice a minute a look begins earlier: a line may come ten minutes late.
  * https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-execution.html
  */
-const VERY_LATE_MS = 11 * 60_000;
+const LONG_OVERLAP_MS = 11 * 60_000;
 const LONG_LOOKS_MS = 30_000;
 
 /** A region allows an account 5 to 25 calls of FilterLogEvents a second. */
 const POLL_MS = 2000;
 
-/** CloudWatch's filter pattern for the function's lines about the rows that it wrote. */
-export const WRITTEN = '{ $.outcome = "written" }';
+/** A search begins with the newest span; it grows where a span is small, and more with few lines. */
+const FIRST_SPAN_MS = 15_000;
+const FEW_LINES = 100;
+
+/** A span of more pages (at most 1 MB or 10,000 lines each, and maybe empty) is cut. */
+const SPAN_PAGES = 3;
+const PAGE_LINES = 10_000;
+const LONGER = 4;
+const MUCH_LONGER = 16;
+const SHORTER = 8;
 
 export interface LogEvent {
   timestamp: number;
   message: string;
 }
 
+/** Where the log is. */
+type Log = Pick<Stack, "logs" | "outputs">;
+
 /**
- * The lines of a log group since a time of AWS's clock, then those to come, each once: a list for each
- * page, which may be empty. It ends by throwing, at Ctrl-C or when `signal` is aborted. `pattern` is
- * CloudWatch's filter pattern.
+ * The log's lines since a time of AWS's clock, each once: a list for each page, which may be empty.
+ * With `follow` those to come too, until it throws, at Ctrl-C or when `signal` is aborted. `pattern`
+ * is CloudWatch's filter pattern.
  */
-export async function* followLog(
-  client: CloudWatchLogsClient,
-  logGroupName: string,
-  { sinceMs, now, pattern, pollMs = POLL_MS, signal }: {
+export async function* readLog(
+  log: Log,
+  { sinceMs, now, follow, pattern, pollMs = POLL_MS, signal }: {
     sinceMs: number;
     now: Clock;
+    follow: boolean;
     pattern?: string;
     pollMs?: number;
     signal?: AbortSignal;
@@ -54,41 +65,83 @@ export async function* followLog(
   let seen = new Map<string, number>(); // ids of lines that a look may find again, and their times
   for (;;) {
     const lookMs = now();
-    const span = { logGroupName, startTime, filterPattern: pattern };
-    for await (const { events } of pagesOfLog(client, span)) {
+    for await (const { events } of pagesOf(log, { startTime, filterPattern: pattern })) {
       const fresh = events.filter(({ id }) => !seen.has(id));
       for (const { id, timestamp } of fresh) {
-        if (timestamp >= lookMs - VERY_LATE_MS) seen.set(id, timestamp);
+        if (timestamp >= lookMs - LONG_OVERLAP_MS) seen.set(id, timestamp);
       }
       yield fresh;
     }
+    if (!follow) return;
     await pause(pollMs, signal);
     const isLong = now() - longLookMs >= LONG_LOOKS_MS;
-    startTime = Math.max(sinceMs, lookMs - (isLong ? VERY_LATE_MS : LATE_MS));
+    startTime = Math.max(sinceMs, lookMs - (isLong ? LONG_OVERLAP_MS : OVERLAP_MS));
     if (!isLong) continue;
     longLookMs = now();
     seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
   }
 }
 
-/** The lines of a log group since a time (milliseconds since 1970), oldest first, page by page. */
-export async function* readLog(
-  client: CloudWatchLogsClient,
-  logGroupName: string,
-  startTime: number,
-): AsyncGenerator<LogEvent[]> {
-  for await (const { events } of pagesOfLog(client, { logGroupName, startTime })) yield events;
+/** How far back to search, and when to give up. Times are AWS's, in milliseconds since 1970. */
+export interface Search {
+  sinceMs: number;
+  now: Clock;
+  /** CloudWatch's filter pattern. */
+  pattern?: string;
+  mostCalls?: number;
+  mostMs?: number;
+}
+
+/**
+ * Spans of the log, the newest first, their lines oldest first. Where the search gives up, the last
+ * span begins later than `sinceMs`. FilterLogEvents reads a span from its oldest line on, so the search
+ * asks for short ones. Since June 2026 `startFromHead: false` reads from the newest line on; but an
+ * endpoint that does not know it, as the stand-in, returns the oldest lines without a word.
+ * https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
+ */
+export async function* searchBack(
+  log: Log,
+  { sinceMs, now, pattern, mostCalls = Infinity, mostMs = Infinity }: Search,
+): AsyncGenerator<{ lines: LogEvent[]; sinceMs: number }> {
+  const startMs = now();
+  const isOver = () => calls >= mostCalls || now() - startMs >= mostMs;
+  let calls = 0;
+  let spanMs = FIRST_SPAN_MS;
+  let endMs = startMs;
+  while (endMs > sinceMs && !isOver()) {
+    const fromMs = Math.max(sinceMs, endMs - spanMs);
+    // The newest span has no end: lines may come meanwhile.
+    const span = { startTime: fromMs, endTime: endMs === startMs ? undefined : endMs - 1 };
+    const lines: LogEvent[] = [];
+    let pages = 0;
+    let isWhole = false;
+    for await (const page of pagesOf(log, { filterPattern: pattern, ...span })) {
+      calls++;
+      pages++;
+      lines.push(...page.events);
+      // The stand-in gives no token for what a full page lacks.
+      isWhole = page.isLast && (page.events.length < PAGE_LINES || spanMs <= SHORTER);
+      if (!isWhole && (isOver() || (pages >= SPAN_PAGES && spanMs > SHORTER))) break;
+    }
+    if (!isWhole) {
+      spanMs = Math.ceil(spanMs / SHORTER);
+      continue;
+    }
+    yield { lines, sinceMs: fromMs };
+    endMs = fromMs;
+    if (pages === 1) spanMs *= lines.length < FEW_LINES ? MUCH_LONGER : LONGER;
+  }
 }
 
 /** The pages of a span, oldest first; one may be empty and not the last. */
-export async function* pagesOfLog(
-  client: CloudWatchLogsClient,
-  span: FilterLogEventsCommandInput,
+async function* pagesOf(
+  { logs, outputs: { log_group_name: logGroupName } }: Log,
+  span: Omit<FilterLogEventsCommandInput, "logGroupName">,
 ): AsyncGenerator<{ events: (LogEvent & { id: string })[]; isLast: boolean }> {
   let nextToken: string | undefined;
   do {
-    const page: FilterLogEventsCommandOutput = await client.send(
-      new FilterLogEventsCommand({ ...span, nextToken }),
+    const page: FilterLogEventsCommandOutput = await logs.send(
+      new FilterLogEventsCommand({ logGroupName, ...span, nextToken }),
       { abortSignal: interrupted },
     );
     nextToken = page.nextToken;

@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 import { closest, distance } from "fastest-levenshtein";
 import { ANYWHERE, denoTask } from "./commands.ts";
 import { MOST_CALLS } from "./pace.ts";
-import { UserError, visible } from "./terminal.ts";
+import { toTable, UserError, visible } from "./terminal.ts";
 
 interface Option<T> {
   /** How a value looks; an option without one is a switch. */
@@ -83,28 +83,25 @@ export const OPTIONS = {
 
 export type OptionName = keyof typeof OPTIONS;
 
-/** The options' values, as read from the command line. */
-export type Values<Name extends OptionName = OptionName> = {
-  [N in Name]: ReturnType<(typeof OPTIONS)[N]["read"]>;
-};
-
-/** The words that a task takes beside its options, as `KEY` or files. */
-export interface Words {
-  /** As a usage line shows them: `KEY`, `[KEY]` or `[FILE...]`. */
-  usage: string;
-  says: string;
-  least: number;
-  most: number;
-}
+/** The options' values, as read from the command line, or by default. */
+export type Values = { [Name in OptionName]: ReturnType<(typeof OPTIONS)[Name]["read"]> };
 
 /** What a task takes from the command line. */
-export interface Syntax<Name extends OptionName = OptionName> {
-  options: readonly Name[];
-  words?: Words;
+export interface Syntax {
+  options: OptionName[];
+  /** The words that it takes beside its options, as `KEY` or files. */
+  words?: {
+    /** As a usage line shows them: `KEY`, `[KEY]` or `[FILE...]`. */
+    usage: string;
+    says: string;
+    /** How many it takes: 0 to 1 by default. */
+    least?: number;
+    most?: number;
+  };
 }
 
 /** As a usage line shows an option: `[--env NAME]`. */
-export function toUsage(name: OptionName): string {
+function toUsage(name: OptionName): string {
   const { value } = OPTIONS[name] as Option<unknown>;
   return `[--${name}${value === undefined ? "" : ` ${value}`}]`;
 }
@@ -114,21 +111,35 @@ export function usageOf({ options, words }: Syntax): string[] {
   return [...(words ? [words.usage] : []), ...options.map(toUsage)];
 }
 
+/** What `deno task NAME --help` prints. */
+export function helpOf(name: string, does: string, { options, words }: Syntax): string {
+  const rows = [
+    ...(words ? [[`  ${words.usage}`, words.says]] : []),
+    ...options.map((option) => [`  ${toUsage(option).slice(1, -1)}`, OPTIONS[option].says]),
+  ];
+  return [
+    `usage: ${[denoTask(ANYWHERE, name), ...usageOf({ options, words })].join(" ")}`,
+    "",
+    `${does}.`,
+    ...(rows.length > 0 ? ["", ...toTable(rows)] : []),
+  ].join("\n");
+}
+
 /**
  * Reads a task's options and words from its arguments.
  *
  * @throws {UserError} an option that the task does not have, or a value that it does not take
  */
-export function parseArguments<Name extends OptionName>(
+export function parseArguments(
   task: string,
-  { options, words }: Syntax<Name>,
+  { options, words }: Syntax,
   args: string[],
-): { values: Values<Name>; words: string[] } {
+): { values: Values; words: string[] } {
   const misused = (problem: string) => {
     const takes = usageOf({ options, words }).join(" ") || "no options";
     return new UserError(`${problem}; ${denoTask(ANYWHERE, task)} takes ${takes}`);
   };
-  const isSwitch = (name: Name) => !("value" in OPTIONS[name]);
+  const isSwitch = (name: OptionName) => !("value" in OPTIONS[name]);
   const { tokens, positionals } = parseArgs({
     args,
     options: Object.fromEntries(
@@ -152,13 +163,13 @@ export function parseArguments<Name extends OptionName>(
     }
     texts.set(name, token.value ?? "");
   }
-  const { least = 0, most = 0 } = words ?? {};
-  if (positionals.length < least) throw misused(`${words!.usage} is missing`);
+  const { usage = "", least = 0, most = usage === "" ? 0 : 1 } = words ?? {};
+  if (positionals.length < least) throw misused(`${usage} is missing`);
   if (positionals.length > most) {
     throw misused(`"${visible(positionals[most])}" is not an option`);
   }
-  const values = options.map((name) => [name, OPTIONS[name].read(texts.get(name))]);
-  return { values: Object.fromEntries(values) as Values<Name>, words: positionals };
+  const values = Object.entries(OPTIONS).map(([name, { read }]) => [name, read(texts.get(name))]);
+  return { values: Object.fromEntries(values), words: positionals };
 }
 
 /** `: did you mean X?`, if one of the known words is near. */

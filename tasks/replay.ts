@@ -14,8 +14,7 @@ import type { Stack } from "./target.ts";
 import {
   clip,
   plural,
-  repeat,
-  say,
+  sayEvery,
   terminalColumns,
   toDuration,
   toTable,
@@ -117,13 +116,11 @@ export async function replayFailures(
   const replay: Replay = { stack, dryRun, only, report, held: new Map() };
   const total = Math.min(max, (await countFailures(stack)).visible);
   try {
-    using _progress = repeat(2000, () => {
+    using _progress = sayEvery(2000, () => {
       const { replayed, failed } = report;
-      say(
-        dryRun
-          ? `Looking into the failure queue: ${replayed + failed} of about ${total} ...`
-          : `Replaying: ${replayed} of about ${total} done, ${failed} failed ...`,
-      );
+      return dryRun
+        ? `Looking into the failure queue: ${replayed + failed} of about ${total} ...`
+        : `Replaying: ${replayed} of about ${total} done, ${failed} failed ...`;
     });
     await forEachParallel(
       untriedMessages(replay, max),

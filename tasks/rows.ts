@@ -1,17 +1,15 @@
 /** Rows: prints rows of the table, for people, as JSON lines for programs, or as CSV for spreadsheets. */
 
-import { DescribeTableCommand, paginateQuery, paginateScan } from "@aws-sdk/client-dynamodb";
+import { DescribeTableCommand, paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clock.ts";
-import { followNews } from "./feed.ts";
-import { searchBack } from "./log_search.ts";
-import { parseLine, WRITTEN } from "./logs.ts";
-import { BATCH_KEYS, getRows, type Item, rowKeyOf, toItem } from "./table.ts";
+import { followNews, rowsWritten } from "./feed.ts";
+import { type Item, rowsOfKey, toItem } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
   clip,
-  repeat,
   say,
+  sayEvery,
   terminalColumns,
   toDuration,
   toJson,
@@ -51,9 +49,9 @@ const DOLLARS_A_MILLION_UNITS = 0.125;
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;
   const rows = wanted.key !== undefined
-    ? rowsOfKey(stack, wanted.key, wanted)
+    ? newestOfKey(stack, wanted.key, wanted)
     : wanted.sinceMs !== undefined
-    ? rowsWrittenSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
+    ? newestSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
     : newestFirst(stack, wanted);
   for await (const row of rows) {
     yield row;
@@ -81,53 +79,26 @@ export async function* followRows(
   }
 }
 
-/** The rows of a key, the newest first; without a time a page has no more than are wanted. */
-export async function* rowsOfKey(
-  { dynamo, outputs }: Stack,
-  key: string,
-  { sinceMs = 0, limit }: Pick<Wanted, "sinceMs" | "limit">,
-): AsyncGenerator<Item> {
+/** Without a time a page has no more rows than are wanted. */
+async function* newestOfKey(stack: Stack, key: string, { sinceMs = 0, limit }: Wanted) {
   const pageSize = sinceMs === 0 && limit < Infinity ? limit : undefined;
-  const pages = paginateQuery({ client: dynamo, pageSize }, {
-    TableName: outputs.dynamodb_table_name,
-    KeyConditionExpression: "file_key = :key",
-    ExpressionAttributeValues: { ":key": { S: key } },
-    ScanIndexForward: false,
-    ConsistentRead: true,
-  });
-  for await (const { Items = [] } of pages) {
-    yield* Items.map(toItem).filter((row) => writtenMs(row) >= sinceMs);
+  for await (const row of rowsOfKey(stack, key, { pageSize })) {
+    if (writtenMs(row) >= sinceMs) yield row;
   }
 }
 
-/**
- * The table is ordered by key, so the function's log says which rows were written since: its newest
- * part first, and no more of it than is wanted.
- */
-async function* rowsWrittenSince(
+/** It reads no more of the log than is wanted. */
+async function* newestSince(
   stack: Stack,
-  { sinceMs, prefix, now }: Wanted & { sinceMs: number },
+  { prefix, ...search }: Wanted & { sinceMs: number },
 ): AsyncGenerator<Item> {
-  const known = new Set<string>();
-  let searchedMs = now();
-  using _progress = repeat(SAY_SEARCHED_MS, () => {
-    say(`Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`);
+  let searchedMs = search.now();
+  using _progress = sayEvery(SAY_SEARCHED_MS, () => {
+    return `Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`;
   });
-  const search = { sinceMs, now, pattern: WRITTEN };
-  for await (const span of searchBack(stack.logs, stack.outputs.log_group_name, search)) {
-    const keys: ReturnType<typeof rowKeyOf>[] = [];
-    for (const { message } of span.lines.reverse()) {
-      const line = parseLine(message);
-      if (line?.outcome !== "written" || !String(line.file_key).startsWith(prefix)) continue;
-      const key = rowKeyOf(line);
-      const id = JSON.stringify(key);
-      if (!known.has(id)) keys.push(key); // a row that was written again is listed once
-      known.add(id);
-    }
-    searchedMs = span.sinceMs;
-    for (let start = 0; start < keys.length; start += BATCH_KEYS) {
-      yield* await getRows(stack, keys.slice(start, start + BATCH_KEYS));
-    }
+  for await (const { rows, sinceMs } of rowsWritten(stack, search, prefix)) {
+    searchedMs = sinceMs;
+    yield* rows;
   }
 }
 
@@ -159,7 +130,7 @@ async function* newestByLog(stack: Stack, wanted: Wanted): AsyncGenerator<Item> 
       "table's own order, use --json or --csv without --limit",
   );
   const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
-  yield* rowsWrittenSince(stack, { ...wanted, sinceMs });
+  yield* newestSince(stack, { ...wanted, sinceMs });
   say(`The log of ${LOOK_BACK_DAYS} days tells no more; --since 90d looks further back`);
 }
 
@@ -198,8 +169,18 @@ async function costOfScan({ dynamo, outputs }: Stack): Promise<string> {
     `${Math.round(TableSizeBytes / 1e6)} MB: reading it costs about $${dollars} (Ctrl-C stops)`;
 }
 
-/** Rows as the lines of JSON. */
-export async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
+/** Rows as lines of JSON or CSV, or of a table for people. */
+export function toRowLines(
+  rows: AsyncIterable<Item>,
+  { json, csv, follow }: { json: boolean; csv: boolean; follow: boolean },
+  now: Clock,
+): AsyncIterable<string> {
+  if (json) return toJsonLines(rows);
+  if (csv) return toCsvLines(rows, { atTerminal: Deno.stdout.isTerminal() });
+  return follow ? toFollowedLines(rows, now) : toTableLines(rows, now());
+}
+
+async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
   for await (const row of rows) yield toJson(row);
 }
 
@@ -232,7 +213,7 @@ function toCell(value: string | number | undefined): string {
 }
 
 /** Rows as a table for people, with a heading for each thousand. */
-export async function* toTableLines(
+async function* toTableLines(
   rows: AsyncIterable<Item>,
   nowMs: number,
 ): AsyncGenerator<string> {
@@ -247,7 +228,7 @@ export async function* toTableLines(
 }
 
 /** Rows that come one by one, as lines for people: each column has its greatest width from the start. */
-export async function* toFollowedLines(
+async function* toFollowedLines(
   rows: AsyncIterable<Item>,
   now: Clock,
 ): AsyncGenerator<string> {

@@ -3,28 +3,19 @@
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
-import { type Clock, readClock } from "./clock.ts";
+import { readClock } from "./clock.ts";
 import { denoTask } from "./commands.ts";
 import { driftToProblems } from "./drift.ts";
+import { newestRows } from "./feed.ts";
 import { findGone } from "./gone.ts";
-import { searchBack } from "./log_search.ts";
-import { parseLine, WRITTEN } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
-import { BATCH_KEYS, getRows, type Item, rowKeyOf } from "./table.ts";
+import type { Item } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";
 import type { Change } from "./terraform.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;
-
-/** Rows that are looked up for one that is shown, since some may be deleted by now. */
-const CANDIDATES = 5;
-
-/** How far back the log is searched for rows, and how long. */
-const LOOK_BACK_MS = 30 * 86_400_000;
-const MOST_CALLS = 40;
-const MOST_MS = 15_000;
 
 export interface Status {
   ok: boolean;
@@ -93,7 +84,7 @@ export async function readStatus(
   if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
     told.set("aws_dynamodb_table.files", `the table ${TableName} is ${TableStatus}, not ACTIVE`);
   }
-  const newest = table && await part(newestRows(stack, now));
+  const newest = table && await part(newestRows(stack, now, NEWEST));
   const seen = {
     at: new Date(now()).toISOString(),
     bucket: { name: stack.outputs.s3_bucket_name, notifies: notifies ?? false },
@@ -215,35 +206,6 @@ export async function readFunction(
       ? "as deployed"
       : "not as deployed",
   };
-}
-
-/**
- * The rows written last. The table is ordered by key, so the newest are found by the function's log,
- * whose lines say which rows it wrote; what was removed since is left out. `since` is where the search
- * ended, if that was early.
- */
-export async function newestRows(
-  stack: Stack,
-  now: Clock,
-  count = NEWEST,
-): Promise<{ rows: Item[]; since?: string }> {
-  const candidates = Math.min(CANDIDATES * count, BATCH_KEYS);
-  let written: Record<string, unknown>[] = [];
-  let searchedMs = now();
-  const sinceMs = searchedMs - LOOK_BACK_MS;
-  const search = { sinceMs, now, pattern: WRITTEN, mostCalls: MOST_CALLS, mostMs: MOST_MS };
-  for await (const span of searchBack(stack.logs, stack.outputs.log_group_name, search)) {
-    const found = span.lines.map(({ message }) => parseLine(message) ?? {});
-    written = [...found, ...written].slice(-candidates);
-    searchedMs = span.sinceMs;
-    if (written.length === candidates) break;
-  }
-  const keys = new Map(written.map(rowKeyOf).map((key) => [JSON.stringify(key), key]));
-  const rows = (await getRows(stack, [...keys.values()]))
-    .sort((a, b) => a.processed_at < b.processed_at ? 1 : -1)
-    .slice(0, count);
-  const isEarly = searchedMs > sinceMs && written.length < candidates;
-  return { rows, since: isEarly ? new Date(searchedMs).toISOString() : undefined };
 }
 
 export async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status["alarms"]> {

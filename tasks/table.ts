@@ -7,8 +7,8 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
+import { isSameVersion } from "../function/one_row.ts";
 import { type Upload, versionOf } from "../handler.ts";
-import { TIME, type Time } from "./signals.ts";
 import type { Clients, Stack } from "./target.ts";
 
 /** A row of the table: strings and numbers only, as {@link toItem} makes them. */
@@ -16,6 +16,9 @@ export type Item = Record<string, string | number>;
 
 /** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
 const CLOCK_MARGIN_MS = 60_000;
+
+/** No timestamp is less, whoever wrote it: it cannot be empty. */
+const FIRST_TIME = "\u0000";
 
 /** Rows of a key that are read at once. */
 const PAGE_ROWS = 100;
@@ -46,23 +49,36 @@ export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
   return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
 }
 
-/** The key of the row that a line of the function's log says it wrote. */
-export function rowKeyOf({ file_key, event_time, timestamp }: Record<string, unknown>) {
-  // Lines of earlier versions have no event_time: it was their timestamp.
-  return rowKey({ file_key, timestamp: event_time ?? timestamp });
-}
-
-/** The rows of a key, oldest first. */
-export async function queryRows({ dynamo, outputs }: Stack, key: string): Promise<Item[]> {
-  const items: Item[] = [];
-  const pages = paginateQuery({ client: dynamo }, {
+/** The rows of a key since a time in ISO 8601, the newest first, in pages of a size. */
+export async function* rowsOfKey(
+  { dynamo, outputs }: Stack,
+  key: string,
+  { from = FIRST_TIME, pageSize }: { from?: string; pageSize?: number } = {},
+): AsyncGenerator<Item> {
+  const pages = paginateQuery({ client: dynamo, pageSize }, {
     TableName: outputs.dynamodb_table_name,
-    KeyConditionExpression: "file_key = :key",
-    ExpressionAttributeValues: { ":key": { S: key } },
+    KeyConditionExpression: "file_key = :key AND #timestamp >= :from",
+    ExpressionAttributeNames: { "#timestamp": "timestamp" }, // a reserved word
+    ExpressionAttributeValues: { ":key": { S: key }, ":from": { S: from } },
+    ScanIndexForward: false,
     ConsistentRead: true,
   });
-  for await (const { Items = [] } of pages) items.push(...Items.map(toItem));
-  return items;
+  for await (const { Items = [] } of pages) yield* Items.map(toItem);
+}
+
+/** All rows of a key, the newest first. */
+export function queryRows(stack: Stack, key: string): Promise<Item[]> {
+  return Array.fromAsync(rowsOfKey(stack, key));
+}
+
+/** The rows of one version, newest first. `object.timestamp` is its LastModified or its event's time. */
+export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
+  const from = new Date(Date.parse(object.timestamp) - CLOCK_MARGIN_MS).toISOString();
+  const version = { version_id: versionOf(object.versionId), etag: object.etag };
+  const rows = await Array.fromAsync(rowsOfKey(stack, object.key, { from, pageSize: PAGE_ROWS }));
+  return rows.filter((row) =>
+    isSameVersion({ ...row, version_id: versionOf(row.version_id) }, version)
+  );
 }
 
 /** The rows of any number of keys that are still there, in the order of the keys. */
@@ -84,51 +100,6 @@ export async function getRows(
     wanted = [...unprocessed, ...wanted.slice(BATCH_KEYS)];
   }
   return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
-}
-
-/** The rows of one version, newest first. `object.timestamp` is as in {@link rowsFrom}. */
-export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
-  const rows = await Array.fromAsync(rowsFrom(stack, object));
-  return rows.filter((row) => isOfVersion(row, object));
-}
-
-/** The rows of one version, looked for until the deadline. */
-export function waitForRows(stack: Stack, object: Upload, deadlineMs: number): Promise<Item[]> {
-  return lookForRows(() => rowsOfVersion(stack, object), deadlineMs);
-}
-
-/** Looks for rows often at first, then less; none at the deadline. */
-export async function lookForRows(
-  look: () => Promise<Item[]>,
-  deadlineMs: number,
-  time: Time = TIME,
-): Promise<Item[]> {
-  const endMs = time.nowMs() + deadlineMs;
-  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
-    const items = await look();
-    if (items.length > 0 || time.nowMs() >= endMs) return items;
-    await time.pause(Math.min(waitMs, endMs - time.nowMs()));
-  }
-}
-
-/** The rows of a key from a time on, its object's LastModified or its event's, newest first. */
-async function* rowsFrom({ dynamo, outputs }: Stack, object: Upload): AsyncGenerator<Item> {
-  const from = new Date(Date.parse(object.timestamp) - CLOCK_MARGIN_MS).toISOString();
-  const pages = paginateQuery({ client: dynamo, pageSize: PAGE_ROWS }, {
-    TableName: outputs.dynamodb_table_name,
-    KeyConditionExpression: "file_key = :key AND #timestamp >= :from",
-    ExpressionAttributeNames: { "#timestamp": "timestamp" }, // a reserved word
-    ExpressionAttributeValues: { ":key": { S: object.key }, ":from": { S: from } },
-    ScanIndexForward: false,
-    ConsistentRead: true,
-  });
-  for await (const { Items = [] } of pages) yield* Items.map(toItem);
-}
-
-/** A row is of a version; without versions, of its ETag. */
-function isOfVersion({ version_id, etag }: Item, object: Upload): boolean {
-  const version = versionOf(object.versionId);
-  return versionOf(version_id) === version && (version !== undefined || etag === object.etag);
 }
 
 export async function deleteRow({ dynamo, outputs }: Stack, row: Item): Promise<void> {

@@ -41,15 +41,18 @@ export function redirectProgress(write: (bytes: Uint8Array) => void): Disposable
 export async function withProgress<T>(line: string, work: Promise<T>): Promise<T> {
   const startMs = performance.now();
   say(`${line} ...`);
-  using _progress = repeat(10_000, () => {
-    say(`${line} ... ${Math.round((performance.now() - startMs) / 1000)} s`);
+  using _progress = sayEvery(10_000, () => {
+    return `${line} ... ${Math.round((performance.now() - startMs) / 1000)} s`;
   });
   return await work;
 }
 
-/** Calls `act` every `ms` until disposed. */
-export function repeat(ms: number, act: () => void): Disposable {
-  const timer = setInterval(act, ms);
+/** Says every `ms` how far work is, until disposed; nothing where there is no line. */
+export function sayEvery(ms: number, toLine: () => string | undefined): Disposable {
+  const timer = setInterval(() => {
+    const line = toLine();
+    if (line !== undefined) say(line);
+  }, ms);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
@@ -93,19 +96,19 @@ export function escapeJson(json: string): string {
   );
 }
 
-/** Writes a line of a long result; false when nobody reads any more, as after `| head`. */
-export async function printLine(line: string): Promise<boolean> {
+/** Prints lines as they come, until nobody reads them, as after `| head`, or Ctrl-C ends following. */
+export async function printLines(
+  lines: AsyncIterable<string>,
+  { follow }: { follow: boolean },
+): Promise<void> {
+  const writer = Deno.stdout.writable.getWriter();
   try {
-    const writer = Deno.stdout.writable.getWriter();
-    try {
-      await writer.write(new TextEncoder().encode(line + "\n"));
-    } finally {
-      writer.releaseLock();
-    }
-    return true;
+    for await (const line of lines) await writer.write(new TextEncoder().encode(line + "\n"));
   } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) return false;
-    throw error;
+    const isOver = error instanceof Deno.errors.BrokenPipe || (follow && interrupted.aborted);
+    if (!isOver) throw error;
+  } finally {
+    writer.releaseLock();
   }
 }
 

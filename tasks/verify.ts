@@ -1,8 +1,14 @@
-/** Verification of what is deployed: real files through S3, and their rows. */
+/** Verify: real files through S3, and whether each gets its one row, exact. */
 
-import { letsThrough, type Upload } from "../handler.ts";
+import {
+  HeadObjectCommand,
+  type HeadObjectCommandOutput,
+  PutObjectCommand,
+} from "@aws-sdk/client-s3";
+import { Upload as S3Upload } from "@aws-sdk/lib-storage";
+import { forEachParallel } from "../function/parallel.ts";
+import { ATTRIBUTES, letsThrough, toRow, unquoted, type Upload, versionOf } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
-import { checkFile, type FileReport } from "./check_file.ts";
 import { denoTask } from "./commands.ts";
 import {
   bucketNotifies,
@@ -12,22 +18,33 @@ import {
   SHORT_RUN_MS,
   toEvent,
 } from "./invoke.ts";
-import { forEachParallel } from "../function/parallel.ts";
-import { probeTrigger } from "./probe.ts";
+import type { Found, Sample } from "./samples.ts";
+import { interrupted, pause, TIME, type Time } from "./signals.ts";
 import { deleteRow, type Item, queryRows, rowsOfVersion } from "./table.ts";
-import type { Sample } from "./samples.ts";
-import { interrupted, pause } from "./signals.ts";
 import type { Stack, Target } from "./target.ts";
 import {
   clip,
   plural,
   say,
+  sayEvery,
   terminalColumns,
+  toDuration,
   toTable,
   UserError,
   visible,
   visibleName,
 } from "./terminal.ts";
+
+/** What was seen of one file. `rowAfterMs` counts from the end of its upload to its row. */
+export interface FileReport {
+  file: string;
+  key: string;
+  rowAfterMs?: number;
+  row?: Item;
+  /** How many checks passed. */
+  checks: number;
+  problems: string[];
+}
 
 export interface Report {
   ok: boolean;
@@ -39,6 +56,13 @@ export interface Report {
   /** Everything wrong, files' problems included, as sentences. */
   problems: string[];
 }
+
+/** Larger files are uploaded in multipart, in parts of this size, the least that S3 takes. */
+export const PART_BYTES = 5 * 1024 * 1024;
+
+/** A probe is uploaded again after this time without a row. */
+const NEXT_PROBE_MS = 15_000;
+const PROBE = new TextEncoder().encode("Is this recorded?\n");
 
 /** How long to wait for a file's row before the next file is uploaded beside it. */
 const NEXT_FILE_MS = 1000;
@@ -61,12 +85,8 @@ const PARALLEL_KEYS = 8;
  */
 export async function verifyStack(
   stack: Stack,
-  samples: Sample[],
-  options: Pick<Target, "rowDeadlineMs" | "firstRowDeadlineMs"> & {
-    keep: boolean;
-    /** Sentences about files that are not uploaded, each a problem. */
-    leftOut?: string[];
-  },
+  { samples, leftOut }: Found,
+  options: Pick<Target, "rowDeadlineMs" | "firstRowDeadlineMs"> & { keep: boolean },
 ): Promise<Report> {
   const { s3_bucket_name, filter_prefix, filter_suffix } = stack.outputs;
   const own = `${filter_prefix}verify-${crypto.randomUUID()}/`;
@@ -77,7 +97,7 @@ export async function verifyStack(
   if (!await bucketNotifies(stack)) return silentReport(stack, before);
   // Throws where the table is gone: what is uploaded then would get its row once there is one again.
   await queryRows(stack, probe);
-  const problems = [...options.leftOut ?? []];
+  const problems = [...leftOut];
   let files: FileReport[];
   let after: number;
   try {
@@ -86,7 +106,7 @@ export async function verifyStack(
       isFailing: async () => await countFailed(stack) > before,
     });
     if (!stuck) {
-      const but = problems.length > 0 ? `, ${problems.length} left out` : "";
+      const but = leftOut.length > 0 ? `, ${leftOut.length} left out` : "";
       say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder}${but} ...`);
     }
     files = stuck ? [stuck] : await oneAfterAnother(
@@ -113,43 +133,6 @@ export async function verifyStack(
     failureQueue: { before, after },
     problems,
   };
-}
-
-/** A report for people: a line a file, then the latencies, then what is wrong. */
-export function reportToText(report: Report): string {
-  const lines = toTable(
-    [
-      ["file", "row after", "checks"],
-      ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
-        clip(visibleName(file), NAME_COLUMNS),
-        rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
-        problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
-      ]),
-    ],
-    [1],
-    terminalColumns(),
-  );
-  const { latencyMs, failureQueue, problems } = report;
-  lines.push("");
-  if (latencyMs) {
-    lines.push(`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`);
-  }
-  lines.push(
-    `failure queue: ${plural(failureQueue.after, "event")}, ${failureQueue.before} before`,
-  );
-  lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
-  lines.push(
-    report.ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
-  );
-  return lines.join("\n");
-}
-
-/** A row for people, whole: a line for each attribute. */
-export function rowToText(row: Item): string {
-  const cells = Object.entries(row).sort(([a], [b]) => a < b ? -1 : 1);
-  return toTable(cells.map(([name, value]) => [`  ${name}`, visibleName(String(value))])).join(
-    "\n",
-  );
 }
 
 function keyIn(
@@ -183,6 +166,179 @@ async function oneAfterAnother<T, R>(
   }
   await Promise.allSettled(begun);
   return await Promise.all(begun);
+}
+
+/**
+ * Uploads a probe every 15 s until a first row of its key comes: a new notification takes about five
+ * minutes on AWS, and S3 sends no event for what was uploaded before. Returns what is wrong if no row
+ * comes in time, or if `isFailing` says meanwhile that events reach the function in vain.
+ */
+export async function probeTrigger(
+  stack: Stack,
+  key: string,
+  { deadlineMs, isFailing, time = TIME }: {
+    deadlineMs: number;
+    isFailing: () => Promise<boolean>;
+    time?: Time;
+  },
+): Promise<FileReport | undefined> {
+  const startMs = time.nowMs();
+  for (;;) {
+    const object = { Bucket: stack.outputs.s3_bucket_name, Key: key, ContentType: "text/plain" };
+    const { VersionId } = await stack.s3.send(new PutObjectCommand({ ...object, Body: PROBE }));
+    const leftMs = startMs + deadlineMs - time.nowMs();
+    const look = () => queryRows(stack, key);
+    const rows = await waitForRows(look, Math.min(NEXT_PROBE_MS, leftMs), time);
+    if (rows.length > 0) return undefined;
+    const waitedMs = time.nowMs() - startMs;
+    const waited = `no row after ${Math.round(waitedMs / 1000)} s`;
+    if (waitedMs >= deadlineMs || await isFailing()) {
+      const { uploaded } = await describeUpload(stack, key, VersionId);
+      const why = await explainMissing(stack, uploaded);
+      const problem = `${waited}, so nothing else was uploaded: ${why}`;
+      return { file: "probe", key, checks: 0, problems: [problem] };
+    }
+    say(
+      `The probe has ${waited}: a new notification takes about five minutes on AWS; trying again ` +
+        `for ${toDuration(deadlineMs - waitedMs)} ...`,
+    );
+  }
+}
+
+/** Uploads one file under a key, waits for its row and compares. */
+async function checkFile(
+  stack: Stack,
+  sample: Sample,
+  key: string,
+  deadlineMs: number,
+): Promise<FileReport> {
+  const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
+  const { uploaded, head } = await upload(stack, sample, key);
+  const uploadedMs = performance.now();
+  const items = await waitForRows(() => rowsOfVersion(stack, uploaded), deadlineMs);
+  if (items.length === 0) {
+    const seconds = Math.round(deadlineMs / 1000);
+    report.problems.push(`no row after ${seconds} s: ${await explainMissing(stack, uploaded)}`);
+    return report;
+  }
+  report.rowAfterMs = Math.round(performance.now() - uploadedMs);
+  const found = { ...report, row: items[0] };
+  if (items.length === 1) found.checks++;
+  else found.problems.push(`${items.length} rows instead of one`);
+  checkRow(found, sample, uploaded, head);
+  return found;
+}
+
+/** Uploads a file and returns what S3 says of it. */
+async function upload(
+  { s3, outputs }: Stack,
+  sample: Sample,
+  Key: string,
+): Promise<{ uploaded: Upload; head: HeadObjectCommandOutput }> {
+  const Bucket = outputs.s3_bucket_name;
+  const params = { Bucket, Key, Body: sample.open(), ContentType: sample.type };
+  const upload = new S3Upload({ client: s3, partSize: PART_BYTES, params });
+  let sent = 0;
+  upload.on("httpUploadProgress", ({ loaded = 0 }) => sent = loaded);
+  using _progress = sayEvery(2000, () => {
+    const percent = Math.floor(sent / Math.max(1, sample.size) * 100);
+    return percent < 100 ? `Uploading ${visible(sample.file)}: ${percent} %` : undefined;
+  });
+  const { VersionId } = await upload.done();
+  return await describeUpload({ s3, outputs }, Key, VersionId);
+}
+
+/** What S3 says of an upload, and what the upload's event should say. */
+async function describeUpload(
+  { s3, outputs }: Pick<Stack, "s3" | "outputs">,
+  Key: string,
+  VersionId: string | undefined,
+): Promise<{ uploaded: Upload; head: HeadObjectCommandOutput }> {
+  const Bucket = outputs.s3_bucket_name;
+  const head = await s3.send(new HeadObjectCommand({ Bucket, Key, VersionId }));
+  const uploaded = {
+    bucket: Bucket,
+    key: Key,
+    timestamp: head.LastModified!.toISOString(),
+    eventName: head.ContentLength! > PART_BYTES
+      ? "ObjectCreated:CompleteMultipartUpload"
+      : "ObjectCreated:Put",
+    size: head.ContentLength,
+    etag: unquoted(head.ETag),
+    versionId: versionOf(head.VersionId),
+  };
+  return { uploaded, head };
+}
+
+/** Looks for rows often at first, then less; none at the deadline. */
+async function waitForRows(
+  look: () => Promise<Item[]>,
+  deadlineMs: number,
+  time: Time = TIME,
+): Promise<Item[]> {
+  const endMs = time.nowMs() + deadlineMs;
+  for (let waitMs = 20;; waitMs = Math.min(1000, waitMs * 1.2)) {
+    const items = await look();
+    if (items.length > 0 || time.nowMs() >= endMs) return items;
+    await time.pause(Math.min(waitMs, endMs - time.nowMs()));
+  }
+}
+
+/**
+ * Compares each attribute of a row with what S3 answers, and counts what passed. Which attributes a row
+ * has, and which of S3's words each repeats, handler.ts alone says; the preview is the sample's own.
+ */
+export function checkRow(
+  report: FileReport & { row: Item },
+  sample: Pick<Sample, "size" | "preview">,
+  uploaded: Upload,
+  head: HeadObjectCommandOutput,
+): void {
+  const check = (passed: boolean, problem: string) => {
+    if (passed) report.checks++;
+    else report.problems.push(problem);
+  };
+  const row: Record<string, unknown> = report.row;
+  const expected: Record<string, unknown> = {
+    ...toRow(uploaded, head, undefined, uploaded.timestamp),
+    content_preview: sample.preview,
+  };
+  check(uploaded.size === sample.size, `S3 has ${uploaded.size} bytes of it`);
+  for (const name of new Set([...ATTRIBUTES, ...Object.keys(row)])) {
+    const value = row[name];
+    if (name === "timestamp" || name === "processed_at") {
+      const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
+      // Nothing takes a day, so S3's own time tells a time of now from nonsense.
+      const isNear = isTime &&
+        Math.abs(Date.parse(value) - Date.parse(uploaded.timestamp)) < 86_400_000;
+      check(isNear, `${name} is ${show(value)}, which is not a time of today`);
+    } else if (name === "sequencer") {
+      check(/^[0-9A-F]+$/i.test(String(value)), `${name} is ${show(value)}`);
+    } else {
+      const isSame = value === expected[name];
+      check(isSame, `${name} is ${show(value)}, not ${show(expected[name])}`);
+    }
+  }
+}
+
+/** Why a row is missing, as far as invoking the function with the same event shows. */
+async function explainMissing(stack: Stack, uploaded: Upload): Promise<string> {
+  const encoded = encodeKey(uploaded.key);
+  const isUndecoded = async () =>
+    encoded !== uploaded.key && (await queryRows(stack, encoded)).length > 0;
+  if (await isUndecoded()) return `there is a row under the undecoded key ${show(encoded)}`;
+  const error = await invoke(stack, toEvent(stack, [uploaded]), { limitMs: SHORT_RUN_MS });
+  if (error !== undefined) return `the function fails: ${error}`;
+  if ((await rowsOfVersion(stack, uploaded)).length > 0) {
+    return "invoked directly, the function writes it: the bucket's event does not reach the function";
+  }
+  if (await isUndecoded()) return `the function writes it under the undecoded key ${show(encoded)}`;
+  return "invoked directly, the function reports success, but writes no row";
+}
+
+function show(value: unknown): string {
+  const json = value === undefined ? "absent" : JSON.stringify(value);
+  return json.length > 100 ? json.slice(0, 100) + "…" : json;
 }
 
 /** Sends the same events again, which must change nothing. */
@@ -247,4 +403,41 @@ async function removeTraces(stack: Stack, folder: string, keys: string[]): Promi
   await forEachParallel(spellings, PARALLEL_KEYS, async (key) => {
     for (const row of await queryRows(stack, key)) await deleteRow(stack, row);
   });
+}
+
+/** A report for people: a line a file, then the latencies, then what is wrong. */
+export function reportToText(report: Report): string {
+  const lines = toTable(
+    [
+      ["file", "row after", "checks"],
+      ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
+        clip(visibleName(file), NAME_COLUMNS),
+        rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
+        problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
+      ]),
+    ],
+    [1],
+    terminalColumns(),
+  );
+  const { latencyMs, failureQueue, problems } = report;
+  lines.push("");
+  if (latencyMs) {
+    lines.push(`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`);
+  }
+  lines.push(
+    `failure queue: ${plural(failureQueue.after, "event")}, ${failureQueue.before} before`,
+  );
+  lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
+  lines.push(
+    report.ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
+  );
+  return lines.join("\n");
+}
+
+/** A row for people, whole: a line for each attribute. */
+export function rowToText(row: Item): string {
+  const cells = Object.entries(row).sort(([a], [b]) => a < b ? -1 : 1);
+  return toTable(cells.map(([name, value]) => [`  ${name}`, visibleName(String(value))])).join(
+    "\n",
+  );
 }

@@ -1,4 +1,4 @@
-/** Why: all that is known of one key, on one screen, and what to do about it. */
+/** Why: which key is meant, all that is known of it, on one screen, and what to do about it. */
 
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { letsThrough, versionOf } from "../handler.ts";
@@ -6,13 +6,19 @@ import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures } from "./invoke.ts";
 import type { Clock } from "./clock.ts";
 import { canCopy, denoTask } from "./commands.ts";
-import { rowsOfKey } from "./rows.ts";
-import { searchBack } from "./log_search.ts";
-import { logToText, parseLine } from "./logs.ts";
+import { logToText, parseLine, type Search, searchBack } from "./logs.ts";
 import { readMessage } from "./replay.ts";
-import type { Item } from "./table.ts";
+import { type Item, rowsOfKey } from "./table.ts";
 import type { Stack } from "./target.ts";
-import { clip, terminalColumns, toTable, visible, visibleName } from "./terminal.ts";
+import {
+  clip,
+  say,
+  terminalColumns,
+  toTable,
+  UserError,
+  visible,
+  visibleName,
+} from "./terminal.ts";
 
 /** Versions, rows and lines that are shown. */
 const SHOWN = 5;
@@ -20,22 +26,21 @@ const SHOWN = 5;
 /** Rows that are looked at: a key may have any number. */
 const MOST_ROWS = 100;
 
-/** How long rows, log and failure queue are looked into; the log for longer if one asks for that. */
-export const MOST_MS = 1000;
-export const LONG_MS = 30_000;
+/** How far back the log is searched by default. */
+const LOG_SINCE_MS = 7 * 86_400_000;
 
-/** Calls of a search of the log: see {@link searchBack}. */
-const MOST_CALLS = 60;
+/** How long rows, log and failure queue are looked into; the log for longer if a time is asked for. */
+const MOST_MS = 1000;
+const LONG_MS = 30_000;
+
+/** Calls of a search of the log. */
+const LOG_CALLS = 60;
+
+/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html */
+const KEY_BYTES = 1024;
 
 /** https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html */
 const PATTERN_CHARACTERS = 1024;
-
-/** A version of the object, or a delete marker, which has no size. */
-export interface ObjectVersion {
-  versionId?: string;
-  lastModified?: string;
-  size?: number;
-}
 
 /** What is known of a key; the newest first. */
 export interface Facts {
@@ -43,7 +48,8 @@ export interface Facts {
   /** Whether the trigger's filter lets the key through, and the bucket calls the function. */
   matches: boolean;
   notifies: boolean;
-  versions: ObjectVersion[];
+  /** Delete markers too, which have no size. */
+  versions: { versionId?: string; lastModified?: string; size?: number }[];
   rows: Item[];
   /** Whether there are more of them, which were not looked at. */
   moreVersions: boolean;
@@ -65,86 +71,79 @@ export interface Why extends Facts {
   conclusion: string;
 }
 
-/** Looks everywhere for a key. `sinceMs` is how far back the log is searched, in ms since 1970. */
+/** Looks everywhere for a key. `since` is how far back the log is searched, in milliseconds. */
 export async function explain(
   stack: Stack,
   key: string,
-  { sinceMs, now, logMs = MOST_MS }: { sinceMs: number; now: Clock; logMs?: number },
+  { since, now }: { since?: number; now: Clock },
 ): Promise<Why> {
-  const [notifies, versions, rows, { lines, since }, failures] = await Promise.all([
+  const search = {
+    sinceMs: now() - (since ?? LOG_SINCE_MS),
+    now,
+    mostMs: since === undefined ? MOST_MS : LONG_MS,
+    mostCalls: LOG_CALLS,
+  };
+  const [notifies, versions, rows, log, failures] = await Promise.all([
     bucketNotifies(stack),
     versionsOf(stack, key),
     newestRowsOf(stack, key),
-    linesAbout(stack, key, { sinceMs, now, mostMs: logMs }),
+    linesAbout(stack, key, search),
     failuresOf(stack, key),
   ]);
-  const last = lines.at(-1)?.fields;
-  const facts: Facts = {
-    key,
-    matches: letsThrough(stack.outputs, key),
-    notifies,
-    ...versions,
-    ...rows,
-    log: lines.map(({ text }) => text).toReversed(),
-    logSince: since,
-    lastError: last?.outcome === "failed" ? String(last.error) : undefined,
-    ...failures,
-  };
+  const matches = letsThrough(stack.outputs, key);
+  const facts: Facts = { key, matches, notifies, ...versions, ...rows, ...log, ...failures };
   return { ...facts, ...conclude(facts, stack) };
 }
 
 /** What the facts mean, and what to do. */
-export function conclude(
-  facts: Facts,
-  target: Pick<Stack, "flags">,
-): { ok: boolean; conclusion: string } {
-  const { key, versions: [newest], rows, failures: [failure], messages } = facts;
-  const good = (conclusion: string) => ({ ok: true, conclusion });
-  const bad = (conclusion: string) => ({ ok: false, conclusion });
-  if (newest === undefined && failure === undefined) {
-    return rows.length > 0
-      ? good("The object was deleted, with all its versions. Its rows stay.")
-      : bad("There is no such object and no row of it: check the key's letters, case and spaces.");
+export function conclude(facts: Facts, target: Pick<Stack, "flags">) {
+  const well = ifWell(facts);
+  return { ok: well !== undefined, conclusion: well ?? whatToDo(facts, target) };
+}
+
+function ifWell({ versions: [newest], rows, failures }: Facts): string | undefined {
+  if (failures.length === 0 && newest === undefined && rows.length > 0) {
+    return "The object was deleted, with all its versions. Its rows stay.";
   }
-  if (newest?.size === undefined && failure === undefined) {
-    return good("The object was deleted; a delete marker is its newest version. Its rows stay.");
+  if (failures.length === 0 && newest !== undefined && newest.size === undefined) {
+    return "The object was deleted; a delete marker is its newest version. Its rows stay.";
   }
   if (newest && rows.some(({ version_id }) => versionOf(version_id) === newest.versionId)) {
-    return good("The newest version has its row.");
+    return "The newest version has its row.";
   }
+}
+
+/** Why the newest version has no row, and what to do. */
+function whatToDo(facts: Facts, target: Pick<Stack, "flags">): string {
+  const { key, versions: [newest], failures: [failure], messages } = facts;
   if (failure) {
-    return bad(
-      `Its event failed three times: ${failure.error ?? "the reason is not known"}. ` +
-        `Fix the cause, then run ${denoTask(target, "replay")}.`,
-    );
+    return `Its event failed three times: ${failure.error ?? "the reason is not known"}. ` +
+      `Fix the cause, then run ${denoTask(target, "replay")}.`;
+  }
+  if (newest === undefined) {
+    return "There is no such object and no row of it: check the key's letters, case and spaces.";
   }
   if (!facts.matches) {
-    return bad(
-      "The trigger ignores this key: see filter_prefix and filter_suffix in variables.tf.",
-    );
+    return "The trigger ignores this key: see filter_prefix and filter_suffix in variables.tf.";
   }
   if (facts.lastError) {
-    return bad(`The function failed: ${facts.lastError}. Lambda tries again within minutes.`);
+    return `The function failed: ${facts.lastError}. Lambda tries again within minutes.`;
   }
   if (!facts.notifies) {
-    return bad(
-      `The bucket does not call the function: run ${denoTask(target, "deploy")}, then backfill.`,
-    );
+    return `The bucket does not call the function: run ${
+      denoTask(target, "deploy")
+    }, then backfill.`;
   }
   if (messages.lookedAt < messages.inQueue) {
     const onlyIts = canCopy(key) ? ["--key", key] : [];
-    return bad(
-      "Its event did not arrive, or is in the failure queue among what was not looked at: run " +
-        `${denoTask(target, "replay", "--dry-run", ...onlyIts)}.`,
-    );
+    return "Its event did not arrive, or is in the failure queue among what was not looked at: run " +
+      `${denoTask(target, "replay", "--dry-run", ...onlyIts)}.`;
   }
-  return bad(
-    "Its event did not arrive: the object is newer than a minute, older than the trigger, or its " +
-      "event was lost. " +
-      (canCopy(key)
-        ? `Run ${denoTask(target, "backfill", "--prefix", key)}.`
-        : "Run backfill; the key holds characters that can't be copied, so its command is not shown."),
-  );
+  return "Its event did not arrive: the object is newer than a minute, older than the trigger, or its " +
+    "event was lost. " +
+    (canCopy(key)
+      ? `Run ${denoTask(target, "backfill", "--prefix", key)}.`
+      : "Run backfill; the key holds characters that can't be copied, so its command is not shown.");
 }
 
 /** A screen for people. */
@@ -216,7 +215,7 @@ async function newestRowsOf(
 ): Promise<Pick<Facts, "rows" | "moreRows">> {
   const endMs = performance.now() + MOST_MS;
   const rows: Item[] = [];
-  for await (const row of rowsOfKey(stack, key, { limit: MOST_ROWS + 1 })) {
+  for await (const row of rowsOfKey(stack, key, { pageSize: MOST_ROWS + 1 })) {
     if (rows.length === MOST_ROWS || performance.now() > endMs) return { rows, moreRows: true };
     rows.push(row);
   }
@@ -224,21 +223,27 @@ async function newestRowsOf(
 }
 
 async function linesAbout(
-  { logs, outputs }: Stack,
+  stack: Stack,
   key: string,
-  options: { sinceMs: number; now: Clock; mostMs: number },
-) {
-  const { sinceMs, now } = options;
-  const lines: { text: string; fields: Record<string, unknown> }[] = [];
-  let searchedMs = now();
-  const search = { ...options, pattern: patternOf(key), mostCalls: MOST_CALLS };
-  for await (const span of searchBack(logs, outputs.log_group_name, search)) {
-    const own = span.lines.map((event) => ({ event, fields: parseLine(event.message) ?? {} }))
-      .filter(({ fields }) => fields.file_key === key);
-    lines.unshift(...own.map(({ event, fields }) => ({ text: logToText(event) ?? "", fields })));
+  search: Search,
+): Promise<Pick<Facts, "log" | "logSince" | "lastError">> {
+  const log: string[] = [];
+  let last: Record<string, unknown> | undefined;
+  let searchedMs = search.now();
+  for await (const span of searchBack(stack, { ...search, pattern: patternOf(key) })) {
+    for (const event of span.lines.reverse()) {
+      const fields = parseLine(event.message);
+      if (fields?.file_key !== key) continue;
+      log.push(logToText(event) ?? "");
+      last ??= fields;
+    }
     searchedMs = span.sinceMs;
   }
-  return { lines, since: searchedMs > sinceMs ? new Date(searchedMs).toISOString() : undefined };
+  return {
+    log,
+    logSince: searchedMs > search.sinceMs ? new Date(searchedMs).toISOString() : undefined,
+    lastError: last?.outcome === "failed" ? String(last.error) : undefined,
+  };
 }
 
 /** CloudWatch's filter pattern for the lines about a key; without one all lines come. */
@@ -289,4 +294,69 @@ function readIfEvent(body: string): { keys: string[]; error?: string } {
   } catch {
     return { keys: [] }; // nothing here put it there
   }
+}
+
+/**
+ * The key that is meant: the text itself where there is an object or a row of that key, else the one
+ * other reading of it of which there is.
+ *
+ * @throws {UserError} it can be no key, is another bucket's, or has several readings
+ */
+export async function keyMeant(stack: Stack, text: string): Promise<string> {
+  const bucket = stack.outputs.s3_bucket_name;
+  const [key, ...others] = readingsOf(text, bucket);
+  if (key === undefined) throw new UserError(`KEY must have 1 to ${KEY_BYTES} bytes`);
+  if (await isKnown(stack, key)) return key;
+  const known: string[] = [];
+  for (const other of others) if (await isKnown(stack, other)) known.push(other);
+  if (known.length > 1) {
+    const names = known.map(nameOf).join(" or ");
+    throw new UserError(`"${visibleName(text)}" may be ${names}: name one of them exactly`);
+  }
+  const own = text.startsWith(uriOf(bucket)) ? others[0] : undefined;
+  const [meant = own ?? key] = known;
+  if (meant === key && key.startsWith("s3://")) {
+    throw new UserError(`"${visibleName(text)}" is no object of this bucket, ${bucket}`);
+  }
+  if (meant !== key) say(`Taken for the key ${nameOf(meant)}`);
+  return meant;
+}
+
+function uriOf(bucket: string): string {
+  return `s3://${bucket}/`;
+}
+
+/**
+ * What a text may stand for, first the key that it is: a URI of this bucket, a path with a slash before
+ * it, a key as URLs and events have it, or one in the other Unicode form.
+ */
+function readingsOf(text: string, bucket: string): string[] {
+  const key = text.startsWith(uriOf(bucket)) ? text.slice(uriOf(bucket).length) : text;
+  const plain = [key, key.replace(/^\/+/, "")];
+  const decoded = plain.flatMap((each) => [each, decode(each), decode(each.replaceAll("+", " "))]);
+  const all = decoded.flatMap((each) => [each, each.normalize("NFC"), each.normalize("NFD")]);
+  const isKey = (each: string) => each !== "" && new TextEncoder().encode(each).length <= KEY_BYTES;
+  return [...new Set([text, ...all])].filter(isKey);
+}
+
+function decode(key: string): string {
+  try {
+    return decodeURIComponent(key);
+  } catch {
+    return key;
+  }
+}
+
+/** Two Unicode forms of a key look the same. */
+function nameOf(key: string): string {
+  return `"${visibleName(key)}"` + (key === key.normalize("NFC") ? "" : " in Unicode's form NFD");
+}
+
+async function isKnown(stack: Stack, key: string): Promise<boolean> {
+  for await (const page of listVersions(stack.s3, stack.outputs.s3_bucket_name, key)) {
+    if (page.some(({ Key }) => Key === key)) return true;
+    break; // those of the very key come first
+  }
+  for await (const _row of rowsOfKey(stack, key, { pageSize: 1 })) return true;
+  return false;
 }

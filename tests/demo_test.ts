@@ -1,9 +1,9 @@
 /** The demo's lines: few, narrow, and plain where there is no terminal. */
 
 import assert from "node:assert/strict";
-import type { FileReport } from "../tasks/check_file.ts";
 import { showFiles } from "../tasks/demo.ts";
 import { SAMPLES } from "../tasks/samples.ts";
+import type { FileReport } from "../tasks/verify.ts";
 
 Deno.test("the demo shows each file on a narrow line, and one row whole", () => {
   const files = SAMPLES.map((sample): FileReport => ({
@@ -22,7 +22,7 @@ Deno.test("the demo shows each file on a narrow line, and one row whole", () => 
   const lines: string[] = [];
   const failureQueue = { before: 0, after: 0 };
   const report = { ok: true, bucket: "uploads", files, failureQueue, problems: [] };
-  showFiles({ line: (text = "") => void lines.push(...text.split("\n")) }, report);
+  showFiles({ line: (text) => void lines.push(...text.split("\n")) }, report);
   assert.deepEqual(lines.filter((line) => line.length > 80), []);
   assert.equal(lines.length, 1 + SAMPLES.length + 1 + 4);
   assert.match(lines[1], /^ {2}plain\.txt .* 22 .*text\/plain .*12345 ms .*A line\./);
@@ -33,17 +33,17 @@ Deno.test("the demo shows each file on a narrow line, and one row whole", () => 
   );
 });
 
-Deno.test("a story has a line a step, and sends other output to its file", async () => {
+Deno.test("the demo has a line a step, and sends other output to its file", async () => {
   const folder = await Deno.makeTempDir();
   try {
     const script = `
-      import { tell } from "${import.meta.resolve("../tasks/steps.ts")}";
+      import { openScreen } from "${import.meta.resolve("../tasks/demo.ts")}";
       import { say } from "${import.meta.resolve("../tasks/terminal.ts")}";
       {
-        using story = tell("${folder}/log");
-        await story.step("First", async () => { say("unseen"); return 7; }, (n) => n + " things");
-        await story.step("Second", () => Promise.reject(new Error("x"))).catch(() => {});
-        story.line("the end");
+        using screen = openScreen("${folder}/log");
+        await screen.step("First", async () => { say("unseen"); return 7; }, (n) => n + " things");
+        await screen.step("Second", () => Promise.reject(new Error("x"))).catch(() => {});
+        screen.line("the end");
       }
       say("seen");`;
     const args = ["eval", "--ext=ts", script];

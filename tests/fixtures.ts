@@ -95,6 +95,13 @@ export const NOTIFIES: Answers = {
   }),
 };
 
+/** The answer of a failure queue that is empty. */
+export const NO_FAILURES: Answers = {
+  GetQueueAttributesCommand: () => ({
+    Attributes: { ApproximateNumberOfMessages: "0", ApproximateNumberOfMessagesNotVisible: "0" },
+  }),
+};
+
 /** A stack in environment x whose clients are one fake, and the calls that this got. S3 has the local time. */
 export function fakeStack(answers: Answers) {
   const calls: { name: string; input: Input }[] = [];
@@ -161,12 +168,7 @@ export function fakeTime() {
  * at a time from the oldest on. A call takes 100 ms.
  */
 export function fakeLog(
-  { fromMs, toMs, everyMs, pageLines }: {
-    fromMs: number;
-    toMs: number;
-    everyMs: number;
-    pageLines: number;
-  },
+  { fromMs, toMs, everyMs }: { fromMs: number; toMs: number; everyMs: number },
 ) {
   const log = { calls: 0, lines: 0, nowMs: toMs };
   const answers: Answers = {
@@ -177,7 +179,7 @@ export function fakeLog(
       const lastMs = Math.min(toMs, Number(endTime));
       const events: { timestamp: number; message: string }[] = [];
       let ms = Math.ceil(firstMs / everyMs) * everyMs;
-      for (; ms <= lastMs && events.length < pageLines; ms += everyMs) {
+      for (; ms <= lastMs && events.length < 10_000; ms += everyMs) {
         const line = {
           outcome: "written",
           file_key: `in/${ms}`,
@@ -195,6 +197,14 @@ export function fakeLog(
     },
   };
   return { log, answers };
+}
+
+/** A log of thirty days until some time before now: more than a million lines a day by default. */
+export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = {}) {
+  const [fromMs, toMs] = [nowMs - 30 * 86_400_000, nowMs - sinceLastMs];
+  const large = fakeLog({ fromMs, toMs, everyMs });
+  large.log.nowMs = nowMs;
+  return large;
 }
 
 /** Does some work, and returns what it prints as progress. */

@@ -1,8 +1,11 @@
-/** The task logs against fake clients: what the stand-in cannot be made to answer. */
+/** The function's log against fake clients: what the stand-in cannot be made to answer. */
 
 import assert from "node:assert/strict";
-import { followLog, isWanted, logToJson, logToText } from "../tasks/logs.ts";
-import { fakeStack } from "./fixtures.ts";
+import { logToJson, logToText, readLog, searchBack, toLogLines } from "../tasks/logs.ts";
+import { fakeStack, largeLog } from "./fixtures.ts";
+
+const DAY_MS = 86_400_000;
+const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");
 
 Deno.test("logToText() shows what people look for, whoever wrote the line", () => {
   const timestamp = Date.parse("2026-01-02T03:04:05.678Z");
@@ -21,6 +24,10 @@ Deno.test("logToText() shows what people look for, whoever wrote the line", () =
       '{"level":"INFO","outcome":"written","file_key":"a","object":"gone","duration_ms":1}',
       `${time}  INFO   written        1 ms  a  object gone`,
     ],
+    [
+      '{"level":"INFO","outcome":"unchanged","file_key":" a\\u3000"}\n',
+      `${time}  INFO   unchanged            \\u{20}a\\u{3000}`,
+    ],
     ['{"timestamp":"x","level":"ERROR","message":"odd"}', `${time}  ERROR  odd`],
     ['{"errorType":"E","errorMessage":"broke"}', `${time}  ERROR  E: broke`],
     ['{"errorMessage":"timed out"}', `${time}  ERROR  timed out`],
@@ -37,17 +44,6 @@ Deno.test("logToText() shows what people look for, whoever wrote the line", () =
   for (const [message, expected] of cases) {
     assert.equal(logToText({ timestamp, message }), expected, message);
   }
-});
-
-Deno.test("logToText() tells keys apart that end in white space", () => {
-  const show = (file_key: string) => {
-    const message = JSON.stringify({ level: "INFO", outcome: "written", file_key }) + "\n";
-    return logToText({ timestamp: 0, message })!.split("written")[1].trim();
-  };
-  assert.equal(show("a b"), "a b");
-  assert.equal(show("a "), "a\\u{20}");
-  assert.equal(show("a\n"), "a\\n");
-  assert.equal(show(" a\u3000"), "\\u{20}a\\u{3000}");
 });
 
 Deno.test("logToJson() makes of any line one JSON object that steers no terminal", () => {
@@ -74,7 +70,7 @@ Deno.test("logToJson() makes of any line one JSON object that steers no terminal
 });
 
 Deno.test(
-  "followLog() shows every page's lines, ten minutes late ones too, each once",
+  "readLog() shows every page's lines, ten minutes late ones too, each once",
   async () => {
     const line = (eventId: string | undefined, timestamp: number, message: string) => ({
       eventId,
@@ -107,8 +103,8 @@ Deno.test(
     });
     const seen: string[] = [];
     const sinceMs = START - 90 * MINUTE;
-    const options = { sinceMs, now: () => nowMs, pollMs: 1 };
-    for await (const lines of followLog(stack.logs, "log", options)) {
+    const options = { sinceMs, now: () => nowMs, follow: true, pollMs: 1 };
+    for await (const lines of readLog(stack, options)) {
       seen.push(...lines.map(({ message }) => message));
       if (seen.includes("end")) break;
     }
@@ -120,20 +116,65 @@ Deno.test(
   },
 );
 
-Deno.test("isWanted() chooses lines by key and by failure", () => {
+Deno.test("toLogLines() chooses lines by key and by failure", async () => {
   const line = (fields: object) => ({ timestamp: 0, message: JSON.stringify(fields) });
   const written = line({ level: "INFO", outcome: "written", file_key: "in/a.txt" });
   const failed = line({ level: "ERROR", outcome: "failed", encoded_key: "in/%zz" });
   const timeout = line({ type: "platform.report", record: { status: "timeout" } });
   const start = { timestamp: 0, message: "START RequestId: 1" };
+  const all = [written, failed, timeout, start];
+  async function* pages() {
+    yield all;
+  }
   const cases = [
-    [{ failed: false }, [true, true, true, true]],
-    [{ failed: true }, [false, true, true, false]],
-    [{ key: "a.t", failed: false }, [true, false, false, false]],
-    [{ key: "%zz", failed: true }, [false, true, false, false]],
+    [{ failed: false }, all],
+    [{ failed: true }, [failed, timeout]],
+    [{ key: "a.t", failed: false }, [written]],
+    [{ key: "%zz", failed: true }, [failed]],
   ] as const;
-  for (const [options, expected] of cases) {
-    const wanted = [written, failed, timeout, start].map((event) => isWanted(event, options));
-    assert.deepEqual(wanted, expected, JSON.stringify(options));
+  for (const [wanted, expected] of cases) {
+    const lines = await Array.fromAsync(toLogLines(pages(), { ...wanted, json: true }));
+    assert.deepEqual(lines, expected.map(logToJson), JSON.stringify(wanted));
+  }
+});
+
+Deno.test("searchBack() reads each line once, and few in vain", async (t) => {
+  const sinceMs = NOW_MS - DAY_MS / 4;
+  for (const isStandIn of [false, true]) {
+    const name = isStandIn ? "where a full page has no token, as on the stand-in" : "on AWS";
+    await t.step(name, async () => {
+      const { log, answers: { FilterLogEventsCommand: answer } } = largeLog(NOW_MS, 0);
+      const { stack } = fakeStack({
+        FilterLogEventsCommand: async (input) => ({
+          ...await (answer as (input: unknown) => object)(input),
+          ...isStandIn ? { nextToken: undefined } : {},
+        }),
+      });
+      const times: number[] = [];
+      for await (const { lines } of searchBack(stack, { sinceMs, now: () => log.nowMs })) {
+        times.unshift(...lines.map(({ timestamp }) => timestamp));
+      }
+      assert.equal(times.length, DAY_MS / 4 / 75 + 1);
+      assert.ok(times.every((ms, i) => ms === sinceMs + 75 * i));
+      if (!isStandIn) assert.ok(log.lines < 1.3 * times.length, `${log.lines} lines read`);
+    });
+  }
+});
+
+Deno.test("searchBack() gives up after its calls or its time, and looks at shorter spans", async () => {
+  for (const [most, calls] of [[{ mostCalls: 40 }, 40], [{ mostMs: 15_000 }, 4]] as const) {
+    let nowMs = NOW_MS;
+    const starts: unknown[] = [];
+    const { stack } = fakeStack({
+      FilterLogEventsCommand: ({ startTime }) => {
+        nowMs += 4000;
+        starts.push(startTime);
+        return { events: [], nextToken: "more" }; // as CloudWatch may answer any number of times
+      },
+    });
+    const search = { sinceMs: 0, now: () => nowMs, ...most };
+    assert.deepEqual(await Array.fromAsync(searchBack(stack, search)), []);
+    assert.equal(starts.length, calls);
+    assert.ok(new Set(starts).size >= 2);
   }
 });

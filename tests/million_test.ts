@@ -25,7 +25,6 @@ function holding(size: number): Answers {
     fromMs: Date.now() - 86_400_000,
     toMs: Date.now(),
     everyMs: Math.ceil(86_400_000 / size),
-    pageLines: 10_000,
   });
   log.nowMs = Date.now();
   const mine = new Set<string>();
@@ -75,7 +74,11 @@ const WORK: Record<string, { more: number; work: Work }> = {
   "verify": {
     more: 0,
     work: async (stack) => {
-      await verifyStack(stack, [], { rowDeadlineMs: 0, firstRowDeadlineMs: 0, keep: false });
+      await verifyStack(stack, { samples: [], leftOut: [] }, {
+        rowDeadlineMs: 0,
+        firstRowDeadlineMs: 0,
+        keep: false,
+      });
     },
   },
   "status": {

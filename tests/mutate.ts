@@ -10,7 +10,7 @@ import { pathToFileURL } from "node:url";
 import * as esbuild from "esbuild";
 import { namesIn, temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
-import { clip, repeat, say, toDuration, toTable } from "../tasks/terminal.ts";
+import { clip, say, sayEvery, toDuration, toTable } from "../tasks/terminal.ts";
 import { type Mutant, mutate } from "./mutants.ts";
 import type { Answer, Question, Survey } from "./mutate_worker.ts";
 
@@ -129,12 +129,12 @@ async function tryAll(url: string, mutants: Mutant[]): Promise<Outcome[]> {
 
   const [outcomes, left] = [[] as Outcome[], mutants.values()];
   const startMs = performance.now();
-  using _progress = repeat(5000, () => {
-    if (outcomes.length === 0) return;
+  using _progress = sayEvery(5000, () => {
+    if (outcomes.length === 0) return undefined;
     const survive = outcomes.filter(({ state }) => state !== "killed").length;
     const eachMs = (performance.now() - startMs) / outcomes.length;
     const leftTime = toDuration(eachMs * (mutants.length - outcomes.length));
-    say(`${outcomes.length} of ${mutants.length}, of which ${survive} survive; ${leftTime} left`);
+    return `${outcomes.length} of ${mutants.length}, of which ${survive} survive; ${leftTime} left`;
   });
   await Promise.all(started.map(async ({ worker, deadlineMs }) => {
     for (const mutant of left) {

@@ -174,10 +174,8 @@ function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
     },
     OperateFunction: () => invoke(deployer, { Records: [] }),
     OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
-    ReadLog: () => {
-      const { logs, outputs: { log_group_name } } = deployer;
-      return Array.fromAsync(readLog(logs, log_group_name, Date.now()));
-    },
+    ReadLog: () =>
+      Array.fromAsync(readLog(deployer, { sinceMs: Date.now(), now: Date.now, follow: false })),
   };
 }
 

@@ -1,16 +1,12 @@
-/** The rows task against fake clients: order, limits, CSV, and what it says of a large table. */
+/** The rows task and the feed against fake clients: order, limits, formats, and what a large table costs. */
 
 import assert from "node:assert/strict";
-import {
-  followRows,
-  readRows,
-  toCsvLines,
-  toFollowedLines,
-  toJsonLines,
-  toTableLines,
-} from "../tasks/rows.ts";
+import { ATTRIBUTES } from "../handler.ts";
+import { followNews, newestRows } from "../tasks/feed.ts";
+import { followRows, readRows, toCsvLines, toRowLines } from "../tasks/rows.ts";
 import type { Item } from "../tasks/table.ts";
-import { fakeStack, progressOf } from "./fixtures.ts";
+import { logLine, row as newsRow } from "./dev_fixtures.ts";
+import { EVENT_TIME, fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
 
 const EVERYTHING = { prefix: "", limit: Infinity, now: Date.now };
 
@@ -142,13 +138,17 @@ Deno.test(
       more: { M: { list: { L: [{ NULL: true }, { SS: ["a"] }] } } },
     };
     const { stack } = fakeStack({
-      ScanCommand: [{ Items: [row("ours", 1), foreign] }],
-      QueryCommand: [{ Items: [foreign, row("ours", 1)] }],
+      ScanCommand: [{
+        Items: [{ ...row("ou\u001b", 1), content_preview: { S: "b\u202e" } }, foreign],
+      }],
+      QueryCommand: [{ Items: [foreign, row("others", 1)] }],
     });
     const all = await Array.fromAsync(readRows(stack, EVERYTHING));
     const ofKey = { ...EVERYTHING, key: "others", sinceMs: Date.parse(at(2)) };
     assert.deepEqual(await Array.fromAsync(readRows(stack, ofKey)), [all[0]]);
-    const [json] = await Array.fromAsync(toJsonLines(toStream(all)));
+    const now = () => Date.parse(at(3));
+    const asText = { json: false, csv: false, follow: false };
+    const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...asText, json: true }, now));
     assert.deepEqual(JSON.parse(json), {
       file_key: "others",
       timestamp: "yesterday",
@@ -157,10 +157,10 @@ Deno.test(
       bytes: '{"B":"AQI="}',
       more: '{"M":{"list":{"L":[{"NULL":true},{"SS":["a"]}]}}}',
     });
-    assert.deepEqual(await Array.fromAsync(toTableLines(toStream(all), Date.parse(at(3)))), [
-      "key                       bytes  type             age  preview",
-      'others  12345678901234567890123  {"BOOL":true}',
-      "ours                                            2 min",
+    assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), asText, now)), [
+      "key                         bytes  type             age  preview",
+      'others    12345678901234567890123  {"BOOL":true}',
+      "ou\\u{1b}                                          2 min  b\\u{202e}",
     ]);
   },
 );
@@ -177,10 +177,10 @@ Deno.test(
       }];
       return await Array.fromAsync(toCsvLines(toStream(rows), { atTerminal }));
     };
-    const head = ["file_key,timestamp,bucket_name,event_name,file_size,content_type,last_modified"]
-      .concat("processed_at,etag,version_id,sequencer,content_preview").join(",").split(",")
-      .map((name) => `"${name}"`).join(",");
-    const start = `"'-1","t","","","7","","","","","","",`;
+    const values = { file_key: "'-1", timestamp: "t", file_size: "7", content_preview: "" };
+    const line = (row: Record<string, string>) =>
+      ATTRIBUTES.map((name) => `"${row[name] ?? ""}"`).join(",");
+    const head = line(Object.fromEntries(ATTRIBUTES.map((name) => [name, name])));
     const cases = [
       ["a, b; c\td", "a, b; c\td"],
       ['two "quoted"\r\nlines', 'two ""quoted""\r\nlines'],
@@ -198,23 +198,17 @@ Deno.test(
       ["a\n=1", "a\n'=1"],
     ];
     for (const [preview, cell] of cases) {
-      assert.deepEqual(await lines(preview), [`\ufeff${head}\r`, `${start}"${cell}"\r`]);
+      assert.deepEqual(await lines(preview), [
+        `\ufeff${head}\r`,
+        line({ ...values, content_preview: cell }) + "\r",
+      ]);
     }
     assert.deepEqual(await lines("\u001b[31m\r\n", true), [
       head,
-      `${start}"\\u{1b}[31m\\r\\n"`,
+      line({ ...values, content_preview: "\\u{1b}[31m\\r\\n" }),
     ]);
   },
 );
-
-Deno.test("toTableLines() shows nothing that steers a terminal", async () => {
-  const item = { file_key: "a\u001b[31m", processed_at: at(1), content_preview: "b\u202e" };
-  const lines = await Array.fromAsync(toTableLines(toStream([item]), Date.parse(at(3))));
-  assert.deepEqual(lines, [
-    "key          bytes  type    age  preview",
-    "a\\u{1b}[31m               2 min  b\\u{202e}",
-  ]);
-});
 
 Deno.test("followRows() prints every row that comes, and ends at the limit", async () => {
   const line = (file_key: string) => ({
@@ -241,7 +235,8 @@ Deno.test("followRows() prints every row that comes, and ends at the limit", asy
   });
   const now = () => Date.parse(at(2));
   const wanted = { prefix: "in/", limit: 252, sinceMs: Date.parse(at(0)), now, pollMs: 1 };
-  const lines = await Array.fromAsync(toFollowedLines(followRows(stack, wanted), now));
+  const format = { json: false, csv: false, follow: true };
+  const lines = await Array.fromAsync(toRowLines(followRows(stack, wanted), format, now));
   assert.equal(
     lines[0],
     "key                                                bytes  type                 age  preview",
@@ -251,6 +246,66 @@ Deno.test("followRows() prints every row that comes, and ends at the limit", asy
   assert.deepEqual(printed, ["in/first", ...keys, "in/last"]);
   const looks = calls.filter(({ name }) => name === "FilterLogEventsCommand");
   assert.equal(looks[0].input.startTime, Date.parse(at(0)));
+});
+
+const DAY_MS = 86_400_000;
+const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");
+
+Deno.test("newestRows() finds the newest of a large log in few calls", async (t) => {
+  for (const [name, sinceLastMs] of Object.entries({ "a second": 1000, "5 hours": DAY_MS / 5 })) {
+    await t.step(`the last row was ${name} ago`, async () => {
+      const { log, answers } = largeLog(NOW_MS, sinceLastMs);
+      const { rows, since } = await newestRows(fakeStack(answers).stack, () => log.nowMs, 10);
+      const last = Math.floor((NOW_MS - sinceLastMs) / 75);
+      const newest = Array.from({ length: 10 }, (_, i) => new Date(75 * (last - i)).toISOString());
+      assert.equal(since, undefined);
+      assert.deepEqual(rows.map(({ timestamp }) => timestamp), newest);
+      assert.ok(log.calls <= 20, `${log.calls} calls for ${log.lines} lines`);
+    });
+  }
+});
+
+Deno.test("rows --since prints every row once, the newest first, and reads little more", async () => {
+  const { log, answers } = largeLog(NOW_MS, 1000, { everyMs: 800 });
+  const wanted = { sinceMs: NOW_MS - 7 * DAY_MS, prefix: "", limit: 5000, now: () => log.nowMs };
+  const rows = await Array.fromAsync(readRows(fakeStack(answers).stack, wanted));
+  const times = rows.map(({ timestamp }) => String(timestamp));
+  assert.equal(new Set(times).size, 5000);
+  assert.deepEqual(times, times.toSorted().reverse());
+  assert.ok(log.lines < 10_000 && log.calls < 10, `${log.lines} lines in ${log.calls} calls`);
+});
+
+Deno.test("followNews() tells each line once, with its row", async () => {
+  const nowMs = Date.now();
+  const first = [logLine("written", "a.txt", nowMs), logLine("failed", "b.txt", nowMs)];
+  const { stack, calls } = fakeStack({
+    FilterLogEventsCommand: [
+      { events: [...first, { timestamp: nowMs, message: "START RequestId: 1" }] },
+      { events: first },
+      { events: [...first, logLine("unchanged", "b.txt", nowMs + 1)] },
+    ],
+    BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(newsRow("a.txt"))] } }),
+  });
+  const ending = new AbortController();
+  const feed = followNews(stack, {
+    sinceMs: nowMs - 5000,
+    now: Date.now,
+    signal: ending.signal,
+    pollMs: 1,
+  });
+  const looks = [await feed.next(), await feed.next(), await feed.next()].map(({ value }) => value);
+  const known = { timestamp: EVENT_TIME, versionId: "1" };
+  assert.deepEqual(JSON.parse(JSON.stringify(looks)), [
+    [
+      { outcome: "written", atMs: nowMs, key: "a.txt", ...known, row: newsRow("a.txt") },
+      { outcome: "failed", atMs: nowMs, key: "b.txt", ...known, error: "no" },
+    ],
+    [],
+    [{ outcome: "unchanged", atMs: nowMs + 1, key: "b.txt", ...known }],
+  ]);
+  assert.equal(calls[0].input.startTime, nowMs - 5000);
+  ending.abort(new Error("over"));
+  await assert.rejects(feed.next(), /over/);
 });
 
 function at(minute: number): string {

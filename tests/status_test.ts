@@ -7,7 +7,15 @@ import { ResourceNotFoundException as NoFunction } from "@aws-sdk/client-lambda"
 import { driftIn } from "../tasks/drift.ts";
 import { readStatus, statusToText } from "../tasks/status.ts";
 import { parsePlan } from "../tasks/terraform.ts";
-import { type Answers, dated, fakeStack, NOTIFIES, row, toAttributes } from "./fixtures.ts";
+import {
+  type Answers,
+  dated,
+  fakeStack,
+  NO_FAILURES,
+  NOTIFIES,
+  row,
+  toAttributes,
+} from "./fixtures.ts";
 
 Deno.test("readStatus() names each part that was removed by other means", async () => {
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
@@ -100,9 +108,10 @@ Deno.test("readStatus() asks for alarms in ALARM", async () => {
 });
 
 Deno.test("statusToText() is content with a sound stack, on one screen", async () => {
-  const { stack, calls } = fakeStack(SOUND);
+  const { stack } = fakeStack(SOUND);
   const status = await readStatus(stack, "hash", []);
   assert.equal(status.ok, true);
+  assert.equal(status.rowsSince, undefined);
   assert.deepEqual(statusToText({ ...status, at: ago(0) }).split("\n"), [
     "bucket         uploads, calls the function",
     "function       fn, nodejs22.x, Active, changed 3 h ago",
@@ -120,13 +129,26 @@ Deno.test("statusToText() is content with a sound stack, on one screen", async (
     statusToText(await readStatus(stack, "hash")),
     /^The trigger, .* are well; no more was looked at\.$/m,
   );
-  const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
-  const { files } = input.RequestItems as { files: { Keys: Record<string, { S: string }>[] } };
-  assert.deepEqual(files.Keys.map(({ file_key, timestamp }) => [file_key.S, timestamp.S]), [
-    ["in/a.txt", EVENT_TIME],
-    ["in/b.txt", EVENT_TIME],
-    ["in/gone.txt", EVENT_TIME],
-  ]);
+});
+
+Deno.test("status says where it stopped looking, and nothing where it saw all", async () => {
+  let calls = 0;
+  const { stack } = fakeStack({
+    ...SOUND,
+    FilterLogEventsCommand: ({ endTime }) => {
+      calls++;
+      return endTime === undefined ? {} : { events: [], nextToken: "more" };
+    },
+  });
+  const status = await readStatus(stack, "hash", []);
+  assert.equal(calls, 40);
+  assert.equal(status.rowsSince, "2099-12-31T23:59:45.000Z");
+  const text = statusToText({ ...status, at: ago(0) });
+  assert.match(text, /^No row was written lately\.$/m);
+  assert.match(
+    text,
+    /^The log is large: rows written more than 15 s ago were not looked for\.$/m,
+  );
 });
 
 /** S3's time in these tests, far from the local clock's. */
@@ -156,12 +178,7 @@ const SOUND: Answers = {
       CodeSha256: "hash",
     },
   }),
-  GetQueueAttributesCommand: () => ({
-    Attributes: {
-      ApproximateNumberOfMessages: "0",
-      ApproximateNumberOfMessagesNotVisible: "0",
-    },
-  }),
+  ...NO_FAILURES,
   FilterLogEventsCommand: ({ startTime }) => ({
     // Old lines, and one of a row that is gone by now; more than one look is needed.
     events: NOW_MS - Number(startTime) < 3_600_000 ? [] : [

@@ -1,9 +1,15 @@
 /** What `why` concludes of what it finds, and what it shows. */
 
 import assert from "node:assert/strict";
-import { keyMeant } from "../tasks/key.ts";
-import { conclude, explain, type Facts, whyToText } from "../tasks/why.ts";
-import { fakeStack, NOTIFIES, progressOf, toAttributes } from "./fixtures.ts";
+import { conclude, explain, type Facts, keyMeant, whyToText } from "../tasks/why.ts";
+import {
+  fakeStack,
+  largeLog,
+  NO_FAILURES,
+  NOTIFIES,
+  progressOf,
+  toAttributes,
+} from "./fixtures.ts";
 
 const VERSION = { versionId: "v2", lastModified: "2026-01-02T03:04:05.000Z", size: 7 };
 const FACTS: Facts = {
@@ -79,7 +85,7 @@ Deno.test("explain() finds the very key's versions, rows, lines and events", asy
     FilterLogEventsCommand: [{
       events: [line({ ...failed, file_key: "in/b.txt" }), line(failed), { message: "START" }],
     }],
-    GetQueueAttributesCommand: () => ({ Attributes: {} }),
+    ...NO_FAILURES,
     ReceiveMessageCommand: [{
       Messages: ["in/a.txt", "in/b.txt"].map((key) => ({
         MessageId: key,
@@ -89,7 +95,7 @@ Deno.test("explain() finds the very key's versions, rows, lines and events", asy
       })),
     }],
   });
-  const why = await explain(stack, "in/a.txt", { sinceMs: 0, now: () => 10_000 });
+  const why = await explain(stack, "in/a.txt", { now: () => 10_000 });
   assert.deepEqual(why.versions.map(({ versionId }) => versionId), ["2", "1"]);
   assert.equal(why.failures.length, 1);
   assert.equal(why.lastError, "E: no\u001b");
@@ -150,7 +156,7 @@ Deno.test(
     });
     const startMs = performance.now();
     const now = () => Math.round(performance.now());
-    const why = await explain(stack, "in/a.txt", { sinceMs: startMs - 7 * 86_400_000, now });
+    const why = await explain(stack, "in/a.txt", { now });
     const tookMs = performance.now() - startMs;
     assert.ok(tookMs < 2000, `${tookMs} ms`);
     assert.ok(rows >= 119_899, `${rows} rows left unread`);
@@ -166,13 +172,29 @@ Deno.test(
   },
 );
 
+Deno.test("why sees seven days of a small log, and says where it stopped in a large one", async () => {
+  const explainWith = async (everyMs?: number) => {
+    const { log, answers } = largeLog(Date.parse("2100-01-31T00:00:00Z"), 1000, { everyMs });
+    const { stack } = fakeStack({ ...answers, ...NO_FAILURES });
+    return { why: await explain(stack, "in/no.txt", { now: () => log.nowMs }), calls: log.calls };
+  };
+  const small = await explainWith(86_400_000);
+  assert.equal(small.why.logSince, undefined);
+  assert.ok(small.calls <= 5, `${small.calls} calls`);
+
+  const large = await explainWith();
+  assert.equal(large.calls, 10); // within a second
+  assert.match(
+    whyToText(large.why),
+    /^log lines since 2100-01-\S+ \(the log is large: with --since it is searched longer\): 0$/m,
+  );
+});
+
 Deno.test("a filter pattern of more than 1,024 characters is not sent", async () => {
   for (const [length, isSent] of [[1005, true], [1006, false]] as const) {
     const key = "k".repeat(length);
-    const { stack, calls } = fakeStack({
-      GetQueueAttributesCommand: () => ({ Attributes: {} }),
-    });
-    await explain(stack, key, { sinceMs: 0, now: () => 10_000 });
+    const { stack, calls } = fakeStack(NO_FAILURES);
+    await explain(stack, key, { now: () => 10_000 });
     const [{ input }] = calls.filter(({ name }) => name === "FilterLogEventsCommand");
     assert.equal(input.filterPattern, isSent ? `{ $.file_key = "${key}" }` : undefined);
   }

@@ -1,0 +1,298 @@
+/** Verify: its files, the probe before them, and what it compares. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { ATTRIBUTES, toRow } from "../handler.ts";
+import { temporaryFolder } from "../tasks/files.ts";
+import { readSamples } from "../tasks/samples.ts";
+import { run } from "../tasks/shell.ts";
+import type { Item } from "../tasks/table.ts";
+import { checkRow, probeTrigger, reportToText, verifyStack } from "../tasks/verify.ts";
+import {
+  type Answers,
+  fakeStack,
+  fakeTime,
+  NO_FAILURES,
+  NOTIFIES,
+  progressOf,
+  row,
+  toAttributes,
+} from "./fixtures.ts";
+
+const KEY = "in/verify-1/probe.txt";
+const MINUTES = 60_000;
+
+/** Runs the probe where uploads send events only from a time on, and says what it did. */
+async function probed(activeAfterMs: number, answers: Answers = {}, isFailing = () => false) {
+  const { time, pauses } = fakeTime();
+  const uploadedMs: number[] = [];
+  let invoked = 0;
+  const { stack, calls } = fakeStack({
+    PutObjectCommand: () => {
+      uploadedMs.push(Math.round(time.nowMs()));
+      return { VersionId: String(uploadedMs.length) };
+    },
+    HeadObjectCommand: ({ VersionId }) => ({
+      VersionId,
+      ContentLength: 18,
+      ETag: '"e"',
+      LastModified: new Date(0),
+    }),
+    // A row comes two seconds after its upload, or once the function is invoked.
+    QueryCommand: () => {
+      const recorded = uploadedMs.findIndex((ms) =>
+        ms >= activeAfterMs && time.nowMs() >= ms + 2000
+      );
+      const version_id = recorded >= 0 ? String(recorded + 1) : String(uploadedMs.length);
+      return recorded < 0 && invoked === 0
+        ? {}
+        : { Items: [toAttributes(row(KEY, { version_id }))] };
+    },
+    InvokeCommand: () => {
+      invoked++;
+      return {};
+    },
+    ...answers,
+  });
+  let report;
+  const said = await progressOf(async () => {
+    const failing = () => Promise.resolve(isFailing());
+    const options = { deadlineMs: 10 * MINUTES, isFailing: failing, time };
+    report = await probeTrigger(stack, KEY, options);
+  });
+  return {
+    report: report as unknown,
+    said,
+    uploadedMs,
+    waitedMs: time.nowMs(),
+    pauses,
+    calls,
+    stack,
+  };
+}
+
+Deno.test("probeTrigger() uploads once where a row comes, and says nothing", async () => {
+  const { report, said, uploadedMs, waitedMs, pauses, calls } = await probed(0);
+  assert.equal(report, undefined);
+  assert.deepEqual([said, uploadedMs], ["", [0]]);
+  assert.ok(waitedMs >= 2000 && waitedMs < 2600, `${waitedMs} ms`);
+  assert.ok(pauses[0] === 20 && pauses.every((ms) => ms <= 1000));
+  const [{ input }] = calls;
+  assert.deepEqual([input.Bucket, input.Key, input.ContentType], ["uploads", KEY, "text/plain"]);
+  assert.ok(calls.every(({ name }) => ["PutObjectCommand", "QueryCommand"].includes(name)));
+});
+
+Deno.test("probeTrigger() uploads every 15 s until a new notification is active", async () => {
+  const { report, said, uploadedMs, waitedMs } = await probed(5 * MINUTES);
+  assert.equal(report, undefined);
+  assert.deepEqual(uploadedMs, Array.from({ length: 21 }, (_, i) => i * 15_000));
+  assert.ok(waitedMs > 5 * MINUTES && waitedMs < 5 * MINUTES + 3000, `${waitedMs} ms`);
+  const lines = said.trimEnd().split("\n");
+  assert.equal(lines.length, 20);
+  assert.equal(
+    lines[0],
+    "The probe has no row after 15 s: a new notification takes about five minutes on AWS; trying " +
+      "again for 9 min ...",
+  );
+});
+
+Deno.test("probeTrigger() says why no row came within its ten minutes", async () => {
+  const { report, uploadedMs } = await probed(Infinity);
+  assert.equal(uploadedMs.length, 40);
+  assert.deepEqual(report, {
+    file: "probe",
+    key: KEY,
+    checks: 0,
+    problems: [
+      "no row after 600 s, so nothing else was uploaded: invoked directly, the function writes it: " +
+      "the bucket's event does not reach the function",
+    ],
+  });
+});
+
+Deno.test("probeTrigger() ends soon where events reach the function in vain", async () => {
+  let asked = 0;
+  const failure = new TextEncoder().encode('{"errorType":"AccessDenied","errorMessage":"no"}');
+  const InvokeCommand = () => ({ FunctionError: "Unhandled", Payload: failure });
+  const { report, uploadedMs } = await probed(Infinity, { InvokeCommand }, () => ++asked === 3);
+  assert.equal(uploadedMs.length, 3);
+  assert.deepEqual((report as { problems: string[] }).problems, [
+    "no row after 45 s, so nothing else was uploaded: the function fails: AccessDenied: no",
+  ]);
+});
+
+Deno.test("verify removes its probe, and keeps the files alone", async (t) => {
+  for (const keep of [false, true]) {
+    await t.step(keep ? "--keep" : "its own files", async () => {
+      const probes = new Set<string>();
+      const removed: unknown[] = [];
+      const { stack } = fakeStack({
+        ...NOTIFIES,
+        ...NO_FAILURES,
+        PutObjectCommand: ({ Key }) => probes.add(String(Key)),
+        QueryCommand: ({ ExpressionAttributeValues }) => {
+          const { ":key": { S: key } } = ExpressionAttributeValues as { ":key": { S: string } };
+          return key.endsWith("/probe.txt") ? { Items: [toAttributes(row(key, {}))] } : {};
+        },
+        ListObjectVersionsCommand: ({ Prefix }) => ({
+          Versions: [...probes].filter((key) => key.startsWith(String(Prefix)))
+            .map((Key) => ({ Key, VersionId: "1" })),
+        }),
+        DeleteObjectsCommand: ({ Delete }) => {
+          removed.push(...(Delete as { Objects: { Key: string }[] }).Objects.map(({ Key }) => Key));
+          probes.clear();
+          return {};
+        },
+        DeleteItemCommand: ({ Key }) => {
+          removed.push((Key as { file_key: { S: string } }).file_key.S);
+          return {};
+        },
+      });
+      const leftOut = keep ? ['"a" was left out'] : [];
+      const options = { rowDeadlineMs: 100, firstRowDeadlineMs: 100, keep };
+      const said = await progressOf(async () => {
+        const { ok, problems } = await verifyStack(stack, { samples: [], leftOut }, options);
+        assert.deepEqual([ok, problems], [!keep, leftOut]);
+      });
+      assert.equal(removed.length, 2);
+      assert.match(String(removed[0]), /^in\/verify-[-0-9a-f]{36}\/probe\.txt$/);
+      assert.equal(removed[1], removed[0]);
+      assert.match(said, keep ? /to uploads\/in\/, 1 left out / : /to uploads\/in\/verify-/);
+    });
+  }
+});
+
+Deno.test("verify uploads no file where no row would come", async (t) => {
+  const gone = Object.assign(new Error("gone"), { name: "ResourceNotFoundException" });
+  const cases: [name: string, answers: Answers, outcome: string | Error, probes: number][] = [
+    [
+      "the probe has no row",
+      { ...NOTIFIES, HeadObjectCommand: () => ({ ContentLength: 18, LastModified: new Date(0) }) },
+      "probe: no row after 0 s, so nothing else was uploaded: invoked directly, the function " +
+      "reports success, but writes no row",
+      1,
+    ],
+    [
+      "the bucket calls nothing",
+      {},
+      "the bucket uploads has no notification that calls the function, so nothing was uploaded; " +
+      "deno task deploy --env x puts it right",
+      0,
+    ],
+    ["the table is gone", { ...NOTIFIES, QueryCommand: () => gone }, gone, 0],
+  ];
+  const found = { samples: [{ file: "a", size: 1, open: () => assert.fail() }], leftOut: [] };
+  const options = { rowDeadlineMs: 0, firstRowDeadlineMs: 0, keep: false };
+  for (const [name, answers, outcome, probes] of cases) {
+    await t.step(name, async () => {
+      const { stack, calls } = fakeStack({ ...NO_FAILURES, ...answers });
+      const verified = verifyStack(stack, found, options);
+      if (outcome instanceof Error) await assert.rejects(verified, outcome);
+      else assert.deepEqual((await verified).problems, [outcome]);
+      assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, probes);
+    });
+  }
+});
+
+Deno.test("verify compares every attribute of a row", async (t) => {
+  const time = new Date("2026-01-02T03:04:05.000Z");
+  const head = {
+    ContentLength: 2,
+    ContentType: "text/plain",
+    ETag: '"e"',
+    VersionId: "v1",
+    LastModified: time,
+    $metadata: {},
+  };
+  const uploaded = {
+    bucket: "uploads",
+    key: "in/a.txt",
+    timestamp: time.toISOString(),
+    eventName: "ObjectCreated:Put",
+    size: 2,
+    etag: "e",
+    versionId: "v1",
+    sequencer: "0055AED6DCD90281E5",
+  };
+  const right = { ...toRow(uploaded, head, undefined, time.toISOString()), content_preview: "hi" };
+  const check = (row: object, size = 2) => {
+    const report = { file: "a.txt", key: "in/a.txt", row: row as Item, checks: 0, problems: [] };
+    checkRow(report, { size, preview: "hi" }, { ...uploaded, sequencer: undefined }, head);
+    return report;
+  };
+  assert.deepEqual(check(right).problems, []);
+  assert.equal(check(right).checks, ATTRIBUTES.length + 1);
+  for (const name of ATTRIBUTES) {
+    await t.step(name, () => {
+      const { problems } = check({ ...right, [name]: "wrong" });
+      assert.equal(problems.length, 1);
+      assert.match(problems[0], new RegExp(`^${name} is "wrong"`));
+    });
+  }
+  const { etag: _, ...without } = right;
+  assert.deepEqual(check(without).problems, ['etag is absent, not "e"']);
+  assert.deepEqual(check({ ...right, extra: 1 }).problems, ["extra is 1, not absent"]);
+  assert.deepEqual(check(right, 3).problems, ["S3 has 2 bytes of it"]);
+  const old = { ...right, processed_at: "2025-01-02T03:04:05.000Z" };
+  assert.match(check(old).problems[0], /^processed_at is .* which is not a time of today$/);
+});
+
+Deno.test("verify's table clips a long name, and shows a space at its end", () => {
+  const files = [`${"long/".repeat(30)}a.txt`, "b.txt "].map((file) => ({
+    file,
+    key: file,
+    rowAfterMs: 7,
+    checks: 14,
+    problems: [],
+  }));
+  const failureQueue = { before: 0, after: 0 };
+  const text = reportToText({ ok: true, bucket: "uploads", files, failureQueue, problems: [] });
+  const [, long, spaced] = text.split("\n");
+  assert.equal(long, `${"long/".repeat(11)}long…       7 ms  14 passed`);
+  assert.equal(spaced, `${"b.txt\\u{20}".padEnd(60)}       7 ms  14 passed`);
+});
+
+Deno.test("readSamples() takes links to files, and names all that it leaves out", async () => {
+  await using parent = await temporaryFolder();
+  const folder = join(parent.path, "data");
+  const [inner, denied] = [join(folder, "inner"), join(folder, "denied")];
+  await Deno.mkdir(inner, { recursive: true });
+  await Deno.writeTextFile(join(parent.path, "elsewhere"), "text");
+  await Deno.writeTextFile(join(inner, "file.txt"), "inside");
+  await Deno.symlink(join(parent.path, "elsewhere"), join(folder, "link.csv"));
+  await Deno.symlink("..", join(inner, "up"));
+  await Deno.symlink("nowhere", join(inner, "dangling"));
+  await Deno.symlink("loop", join(inner, "loop"));
+  await run("mkfifo", [join(inner, "pipe")]);
+  await Deno.mkdir(denied, { mode: 0 });
+  // APFS has no such names, and to root nothing is denied.
+  const isOdd = Deno.build.os !== "darwin";
+  const isRoot = Deno.uid() === 0;
+  if (isOdd) await run("sh", ["-c", `: > "$0/$(printf 'caf\\351')"`, inner]);
+
+  const { samples, leftOut } = await readSamples([folder]);
+
+  assert.deepEqual(
+    samples.map(({ file, size, type, preview }) => [file, size, type, preview]).sort(),
+    [
+      ["data/inner/file.txt", 6, "text/plain", "inside"],
+      ["data/link.csv", 4, "text/csv", "text"],
+    ],
+  );
+  assert.deepEqual(
+    leftOut.sort(),
+    [
+      ...isRoot ? [] : [`"data/denied" was left out: it may not be read`],
+      ...isOdd ? [`"data/inner/caf\ufffd" was left out: its name is not UTF-8`] : [],
+      `"data/inner/dangling" was left out: it is gone, or a link to nothing`,
+      `"data/inner/loop" was left out: it is gone, or a link to nothing`,
+      `"data/inner/pipe" was left out: it is neither a file nor a folder`,
+      `"data/inner/up" was left out: it is a link to a folder, and may lead back to where it is`,
+    ],
+  );
+  await assert.rejects(
+    readSamples([join(inner, "pipe")]),
+    /There is no file in what you named\n"pipe" was left out: it is neither/,
+  );
+  await assert.rejects(readSamples([join(folder, "none")]), /there is no such file/);
+});
