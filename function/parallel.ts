@@ -1,15 +1,14 @@
 /** Bounded concurrency over a list or a stream. */
 
 /**
- * Runs `work` for each item, at most `limit` at the same time, which may change meanwhile. After a
- * failure it starts no more work, waits for what runs, and then throws the first failure.
+ * Runs `work` for each item, at most `limit` at the same time. After a failure it starts no more
+ * work, waits for what runs, and then throws the first failure.
  */
 export async function forEachParallel<T>(
   items: Iterable<T> | AsyncIterable<T>,
-  limit: number | (() => number),
+  limit: number,
   work: (item: T) => Promise<void>,
 ): Promise<void> {
-  const most = typeof limit === "number" ? () => limit : limit;
   const running = new Set<Promise<void>>();
   const failures: unknown[] = [];
   try {
@@ -18,7 +17,7 @@ export async function forEachParallel<T>(
         .catch((error) => void failures.push(error))
         .finally(() => running.delete(task));
       running.add(task);
-      while (running.size >= most()) await Promise.race(running);
+      while (running.size >= limit) await Promise.race(running);
       if (failures.length > 0) break;
     }
   } finally {

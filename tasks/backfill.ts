@@ -1,22 +1,21 @@
 /**
  * Backfill: rows for objects that have none, as they are older than the trigger, or their event was
  * lost. It plays the part of S3 Batch Operations: it lists the bucket and invokes the function with
- * tasks. The function alone decides what gets a row.
+ * a job's tasks, one an object. The function alone decides what gets a row.
  */
 
 import { paginateListObjectsV2 } from "@aws-sdk/client-s3";
-import type { Invocation, JobAnswer, JobArguments, Task, TaskResult } from "../function/job.ts";
+import type { Invocation, JobAnswer, Task as JobTask, TaskResult } from "../function/job.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { decodeKey, letsThrough } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
 import { runFunction, toReason } from "./invoke.ts";
-import { makePace, type Pace } from "./pace.ts";
-import { interrupted, pause } from "./signals.ts";
+import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { clip, plural, sayEvery, UserError, visible } from "./terminal.ts";
 
 /** Objects of one invocation: few enough to end long before the function's time limit. */
-const INVOCATION_TASKS = 125;
+const INVOCATION_OBJECTS = 125;
 
 /** It stops after so many failures: then the cause is not in the objects. */
 const FAILURE_LIMIT = 1000;
@@ -48,50 +47,41 @@ export interface BackfillOptions {
   dryRun: boolean;
   /** The most invocations at the same time. */
   concurrency: number;
-  firstPauseMs?: number;
+  time?: Time;
 }
 
 /** A backfill under way. */
 interface Backfill {
   stack: Stack;
-  prefix: string;
-  userArguments: JobArguments;
   report: BackfillReport;
-  pace: Pace;
-  firstPauseMs: number;
-  startMs: number;
+  time: Time;
   /** How far the listing is. */
   lastKey: string;
 }
 
 /**
- * Has the function record the current objects that have no row. More invocations run at the same time,
- * up to `concurrency`, until Lambda throttles. Running it again goes on where it ended.
+ * Has the function record the current objects that have no row. Where Lambda throttles, the SDK sends
+ * less and tries again. Running it again goes on where it ended.
  *
  * @throws {UserError} the trigger's filter lets no key below the prefix through
  */
 export async function backfillRows(
   stack: Stack,
-  { prefix, dryRun, concurrency, firstPauseMs = FIRST_PAUSE_MS }: BackfillOptions,
+  { prefix: wanted, dryRun, concurrency, time = TIME }: BackfillOptions,
 ): Promise<BackfillReport> {
-  const { filter_prefix, filter_suffix } = stack.outputs;
+  const prefix = narrowest(wanted, stack.outputs.filter_prefix);
   const report = emptyReport(dryRun);
-  const backfill: Backfill = {
-    stack,
-    prefix: narrowest(prefix, filter_prefix),
-    userArguments: { filter_prefix, filter_suffix, ...(dryRun && { dryRun: "true" }) },
-    report,
-    pace: makePace(concurrency),
-    firstPauseMs,
-    startMs: performance.now(),
-    lastKey: "",
-  };
+  const backfill: Backfill = { stack, report, time, lastKey: "" };
   using _progress = sayEvery(2000, () => progressLine(backfill));
-  await forEachParallel(
-    listTasks(backfill),
-    backfill.pace.limit,
-    (tasks) => recordAll(backfill, tasks),
-  );
+  try {
+    await forEachParallel(
+      listObjects(backfill, prefix),
+      concurrency,
+      (tasks) => recordAll(backfill, tasks),
+    );
+  } catch (error) {
+    if (!interrupted.aborted) throw error; // calls that Ctrl-C ended; the report has the others
+  }
   report.ok = report.failures.length === 0;
   return report;
 }
@@ -110,26 +100,26 @@ export function emptyReport(dryRun: boolean): BackfillReport {
   };
 }
 
-/** Tasks for the current objects, as many at once as one invocation has. */
-async function* listTasks(backfill: Backfill): AsyncGenerator<Task[]> {
-  const { stack: { s3, outputs }, prefix, report } = backfill;
+/** The current objects as a job's tasks, as many at once as one invocation has. */
+async function* listObjects(backfill: Backfill, prefix: string): AsyncGenerator<JobTask[]> {
+  const { stack: { s3, outputs }, report } = backfill;
   const pages = paginateListObjectsV2({ client: s3 }, {
     Bucket: outputs.s3_bucket_name,
     Prefix: prefix,
     EncodingType: "url", // XML can't carry every character of a key
   });
-  let tasks: Task[] = [];
+  let tasks: JobTask[] = [];
   for await (const { Contents = [] } of pages) {
     for (const { Key = "", LastModified, ETag, Size } of Contents) {
       if (!letsThrough(outputs, decodeKey(Key))) continue;
       tasks.push({
         taskId: String(tasks.length),
-        s3Key: Key, // encoded, as tasks have it
+        s3Key: Key, // encoded, as a job has it
         s3VersionId: null,
         s3Bucket: outputs.s3_bucket_name,
         listed: { lastModified: LastModified!.toISOString(), etag: ETag, size: Size },
       });
-      if (tasks.length < INVOCATION_TASKS) continue;
+      if (tasks.length < INVOCATION_OBJECTS) continue;
       if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
       yield tasks;
       tasks = [];
@@ -139,72 +129,71 @@ async function* listTasks(backfill: Backfill): AsyncGenerator<Task[]> {
   if (tasks.length > 0 && !interrupted.aborted) yield tasks;
 }
 
-/** Has the function do some tasks, and a few times more those that may succeed later. */
-async function recordAll(backfill: Backfill, tasks: Task[]): Promise<void> {
-  let left = tasks;
-  let pauseMs = backfill.firstPauseMs;
-  for (let tries = 1;; tries++, pauseMs *= 4) {
-    left = await recordOnce(backfill, left, tries >= MOST_TRIES);
-    if (left.length === 0 || interrupted.aborted) return;
-    // Not all again at the same moment. Ctrl-C ends the pause: the objects are left for next time.
-    await pause(pauseMs * (0.5 + Math.random() / 2)).catch((error) => {
-      if (!interrupted.aborted) throw error;
-    });
+/** Has the function record some objects, and a few times more those that may succeed later. */
+async function recordAll(backfill: Backfill, tasks: JobTask[]): Promise<void> {
+  let left = await recordOnce(backfill, tasks, false);
+  for (let tries = 2; left.length > 0 && !interrupted.aborted; tries++) {
+    const pauseMs = FIRST_PAUSE_MS * 4 ** (tries - 2);
+    // Not all at the same moment. Ctrl-C ends the pause: what is left is for the next backfill.
+    await backfill.time.pause(pauseMs * (0.5 + Math.random() / 2)).catch(() => {});
+    if (!interrupted.aborted) left = await recordOnce(backfill, left, tries >= MOST_TRIES);
   }
 }
 
 /** Invokes the function once, counts its results, and returns the tasks to try again. */
-async function recordOnce(backfill: Backfill, tasks: Task[], isLast: boolean): Promise<Task[]> {
-  const { stack, report, pace } = backfill;
-  const beganMs = performance.now();
-  const { results, attempts } = await invokeOnce(backfill, tasks);
-  const again: Task[] = [];
+async function recordOnce(
+  backfill: Backfill,
+  tasks: JobTask[],
+  isLast: boolean,
+): Promise<JobTask[]> {
+  const { stack, report } = backfill;
+  const results = await invokeOnce(stack, tasks, report.dryRun);
+  const again: JobTask[] = [];
   for (const task of tasks) {
     const { resultCode, resultString } = results.get(task.taskId) ?? NO_RESULT;
-    if (isTemporary({ resultCode }) && !isLast) again.push(task);
-    else if (resultCode !== "Succeeded") {
-      report.failures.push({ key: decodeKey(task.s3Key), reason: resultString });
-    } else if (resultString === "ignored: customer-encrypted" && task.s3VersionId === null) {
+    if (resultCode === "TemporaryFailure" && !isLast) again.push(task);
+    else if (resultString === "ignored: customer-encrypted" && task.s3VersionId === null) {
       again.push({ ...task, s3VersionId: await versionIdOf(stack, decodeKey(task.s3Key)) });
-    } else count(report, resultString);
+    } else if (resultCode === "Succeeded") count(report, resultString);
+    else {
+      report.objects++;
+      report.failures.push({ key: decodeKey(task.s3Key), reason: resultString });
+    }
   }
-  // The SDK repeats a throttled call by itself: only the number of its attempts tells.
-  const isTooMuch = attempts > 1 || results.values().some(isTemporary);
-  if (isTooMuch) pace.throttled(beganMs);
-  else pace.ended();
-  const { written, unchanged, ignored, failures } = report;
-  const ignoredCount = Object.values(ignored).reduce((sum, each) => sum + each, 0);
-  report.objects = written + unchanged + ignoredCount + failures.length;
   return again;
 }
 
-const NO_RESULT: Omit<TaskResult, "taskId"> = {
+type Result = Omit<TaskResult, "taskId">;
+
+const NO_RESULT: Result = {
   resultCode: "TemporaryFailure",
   resultString: "the function told no result of it",
 };
 
-/** What comes of throttling, by Lambda, S3 or DynamoDB, and of time-outs. */
-function isTemporary({ resultCode }: Pick<TaskResult, "resultCode">): boolean {
-  return resultCode === "TemporaryFailure";
-}
-
-/** The result of each task. A run that was refused, or failed, is a temporary failure of all. */
+/** The result of each task, by its id. A run that was refused, or failed, is a failure of all. */
 async function invokeOnce(
-  { stack, userArguments }: Backfill,
-  tasks: Task[],
-): Promise<{ results: Map<string, Omit<TaskResult, "taskId">>; attempts: number }> {
+  stack: Stack,
+  tasks: JobTask[],
+  dryRun: boolean,
+): Promise<Map<string, Result>> {
+  const { filter_prefix, filter_suffix } = stack.outputs;
+  const userArguments = {
+    filter_prefix,
+    filter_suffix,
+    ...(dryRun && { dryRun: "true" as const }),
+  };
   const invocation: Invocation = {
     invocationSchemaVersion: "2.0",
     invocationId: crypto.randomUUID(),
     job: { id: "backfill", userArguments },
     tasks,
   };
-  const { answer, failure, attempts } = await runFunction(stack, invocation);
-  const failed = failure && { ...NO_RESULT, resultString: toReason(failure) };
-  const each = failed === undefined
-    ? (answer as JobAnswer).results
-    : tasks.map(({ taskId }) => ({ taskId, ...failed }));
-  return { results: new Map(each.map((result) => [result.taskId, result])), attempts };
+  const { answer, failure } = await runFunction(stack, invocation);
+  if (failure === undefined) {
+    return new Map((answer as JobAnswer).results.map((result) => [result.taskId, result]));
+  }
+  const failed = { ...NO_RESULT, resultString: toReason(failure) };
+  return new Map(tasks.map(({ taskId }) => [taskId, failed]));
 }
 
 /** Of an object under a customer's key (SSE-C) S3 tells the version in a listing of versions alone. */
@@ -218,12 +207,15 @@ async function versionIdOf({ s3, outputs }: Stack, key: string): Promise<string>
 
 function count(report: BackfillReport, result: string): void {
   const [outcome, why] = result.split(/: (.*)/s);
-  if (outcome === "written" || outcome === "missing") report.written++;
-  else if (outcome === "unchanged") report.unchanged++;
-  else if (outcome === "young") {
+  if (outcome === "young") {
     report.young++;
     if (!(why < report.youngUntil!)) report.youngUntil = why;
-  } else report.ignored[why] = (report.ignored[why] ?? 0) + 1;
+    return;
+  }
+  report.objects++;
+  if (outcome === "written" || outcome === "missing") report.written++;
+  else if (outcome === "unchanged") report.unchanged++;
+  else report.ignored[why] = (report.ignored[why] ?? 0) + 1;
 }
 
 /** A report for people: what failed and why, then the counts. */
@@ -259,11 +251,9 @@ export function narrowest(wanted: string, filter: string): string {
   );
 }
 
-function progressLine({ report, pace, startMs, lastKey }: Backfill): string {
+function progressLine({ report, lastKey }: Backfill): string {
   const { objects, written, failures, dryRun } = report;
-  const perSecond = Math.round(objects / (performance.now() - startMs) * 1000);
   const at = lastKey === "" ? "" : `, at "${clip(decodeKey(lastKey), 60)}"`;
   return `${dryRun ? "Looking" : "Backfilling"}: ${objects} done, ` +
-    `${written} ${dryRun ? "without a row" : "recorded"}, ${failures.length} failed, ` +
-    `${perSecond} a second, ${plural(pace.limit(), "invocation")} at once${at}`;
+    `${written} ${dryRun ? "without a row" : "recorded"}, ${failures.length} failed${at}`;
 }

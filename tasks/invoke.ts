@@ -54,11 +54,10 @@ export function toReason({ errorType, errorMessage }: { [Name in keyof RunFailur
   return known.join(": ") || "it failed, and Lambda does not say why";
 }
 
-/** What came of a run: the function's answer or its failure, in how many of the SDK's attempts. */
+/** What came of a run: the function's answer, or its failure. */
 export interface Run {
   answer?: unknown;
   failure?: RunFailure;
-  attempts: number;
 }
 
 export async function runFunction(
@@ -83,16 +82,15 @@ export async function runFunction(
     const failure = isLate
       ? { errorMessage: `no answer within ${toDuration(limitMs)}: it may never end` }
       : { errorType: name, errorMessage: message };
-    return { failure, attempts: 1 };
+    return { failure };
   } finally {
     clearTimeout(timer);
   }
-  const { attempts = 1 } = output.$metadata ?? {};
   const payload = new TextDecoder().decode(output.Payload);
   if (output.FunctionError === undefined) {
-    return { answer: payload === "" ? undefined : JSON.parse(payload), attempts };
+    return { answer: payload === "" ? undefined : JSON.parse(payload) };
   }
-  return { failure: toFailure(payload), attempts };
+  return { failure: toFailure(payload) };
 }
 
 function toFailure(payload: string): RunFailure {

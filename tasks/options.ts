@@ -3,7 +3,7 @@
 import { parseArgs } from "node:util";
 import { closest, distance } from "fastest-levenshtein";
 import { ANYWHERE, denoTask } from "./commands.ts";
-import { MOST_CALLS } from "./pace.ts";
+import { MOST_CALLS } from "./proxy.ts";
 import { toTable, UserError, visible } from "./terminal.ts";
 
 interface Option<T> {

@@ -5,7 +5,6 @@ import { isIP } from "node:net";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { HttpsProxyAgent } from "hpagent";
 import { getProxyForUrl } from "proxy-from-env";
-import { MOST_CALLS } from "./pace.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /** Never asked through a proxy: the instance metadata service, and this machine. */
@@ -44,6 +43,9 @@ export function proxyName(environment: Environment): string | undefined {
   const { HTTPS_PROXY } = proxyVariables(environment);
   return HTTPS_PROXY === undefined ? undefined : URL.parse(HTTPS_PROXY)?.host;
 }
+
+/** Calls of one service that may be in flight at the same time. */
+export const MOST_CALLS = 100;
 
 /** A connection is made within this time, the proxy's answer to CONNECT included. */
 const CONNECT_MS = 10_000;

@@ -206,8 +206,8 @@ export function configOf({ local, ca }: Pick<OpenTarget, "local" | "ca">, region
 
 export function clientsOf(target: Pick<OpenTarget, "local" | "ca">, region: string): Clients {
   const config = configOf(target, region);
-  // Only throttling fails so often; each try waits longer.
-  const patient = { ...config, maxAttempts: 10 };
+  // Only throttling fails so often. Each try waits longer, and the client sends less meanwhile.
+  const patient = { ...config, maxAttempts: 10, retryMode: "adaptive" };
   const clients = {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),

@@ -2,19 +2,18 @@
 
 import assert from "node:assert/strict";
 import type { Invocation, TaskResult } from "../function/job.ts";
-import { decodeKey } from "../handler.ts";
 import {
   type BackfillOptions,
-  type BackfillReport,
   backfillRows,
   backfillToText,
+  emptyReport,
 } from "../tasks/backfill.ts";
-import { type Answers, fakeStack, progressOf } from "./fixtures.ts";
+import { type Answers, fakeStack, fakeTime } from "./fixtures.ts";
 
 const LAST_MODIFIED = new Date("2026-01-02T03:04:05.000Z");
-const OPTIONS: BackfillOptions = { prefix: "", dryRun: false, concurrency: 1, firstPauseMs: 1 };
+const NOTHING = emptyReport(false);
 
-/** What the function says of a task: its code, a space, and its string. */
+/** What the function says of an object: its result's code, a space, and its string. */
 type Says = (key: string, tries: number) => string;
 
 /** Backfills listed keys, which are encoded; the function says `says` of each. */
@@ -41,23 +40,16 @@ async function backfill(
     },
     ...others,
   });
-  const report = await backfillRows(stack, { ...OPTIONS, ...options });
-  return { report, sent, tries, calls };
+  const { time, pauses } = fakeTime();
+  const report = await backfillRows(stack, {
+    ...{ prefix: "", dryRun: false, concurrency: 1, time },
+    ...options,
+  });
+  return { report, sent, tries, calls, pauses };
 }
 
-const NOTHING: BackfillReport = {
-  ok: true,
-  dryRun: false,
-  objects: 0,
-  written: 0,
-  unchanged: 0,
-  ignored: {},
-  failures: [],
-  young: 0,
-};
-
 Deno.test(
-  "backfillRows() sends the tasks that a job of S3 would, and what is listed",
+  "backfillRows() sends what a job of S3 Batch Operations would, and what is listed",
   async () => {
     const Keys = ["in/a+b%2B.txt", "in/%C3%BC%0D.txt", "in/other.csv"];
     const { report, sent, calls } = await backfill(Keys, () => "Succeeded written");
@@ -121,9 +113,10 @@ Deno.test(
       key === "in/a.txt" || key === "in/later.txt" && tries === 3
         ? "Succeeded written"
         : "TemporaryFailure Cannot read it";
-    const { report, sent, tries } = await backfill(Keys, says);
+    const { report, sent, tries, pauses } = await backfill(Keys, says);
     assert.deepEqual([...tries.values()], [1, 3, 5]);
     assert.equal(sent.length, 5);
+    for (const [n, ms] of pauses.entries()) assert.ok(ms >= 500 * 4 ** n && ms <= 1000 * 4 ** n);
     const failures = [{ key: "in/never.txt", reason: "Cannot read it" }];
     assert.deepEqual(report, { ...NOTHING, ok: false, objects: 3, written: 2, failures });
   },
@@ -171,16 +164,6 @@ Deno.test(
   },
 );
 
-Deno.test("a dry run says that it looks, and not that it records", async () => {
-  const ListObjectsV2Command = async () => {
-    await new Promise((resolve) => setTimeout(resolve, 2100)); // progress is said every 2 s
-    return {};
-  };
-  const others = { ListObjectsV2Command };
-  const said = await progressOf(() => backfill([], () => "", { dryRun: true, others }));
-  assert.match(said, /^Looking: 0 done, 0 without a row, 0 failed, /);
-});
-
 Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
     name: "UserError",
@@ -200,41 +183,3 @@ Deno.test(
     );
   },
 );
-
-Deno.test("backfillRows() invokes more at once until AWS throttles, then half", async (t) => {
-  // Lambda refuses more runs, or the function answers that S3 or DynamoDB does.
-  for (const [takes, by] of [[16, "Lambda"], [16, "the table"], [Infinity, "nobody"]] as const) {
-    await t.step(`${by} throttles more than ${takes}`, async () => {
-      const runs = { now: 0, most: 0, refused: 0 };
-      const done = new Set<string>();
-      const Keys = Array.from({ length: 20_000 }, (_, n) => `in/${n}.txt`);
-      const InvokeCommand = async ({ Payload }: Record<string, unknown>) => {
-        const { tasks }: Invocation = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
-        const isRefused = runs.now >= takes;
-        if (isRefused) runs.refused++;
-        if (isRefused && by === "Lambda") {
-          return Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
-        }
-        runs.most = Math.max(runs.most, isRefused ? 0 : ++runs.now);
-        await new Promise((resolve) => setTimeout(resolve, 5));
-        if (!isRefused) runs.now--;
-        for (const { s3Key } of isRefused ? [] : tasks) done.add(decodeKey(s3Key));
-        const resultCode = isRefused ? "TemporaryFailure" : "Succeeded";
-        const results = tasks.map(({ taskId }) => ({
-          taskId,
-          resultCode,
-          resultString: "written",
-        }));
-        return { Payload: new TextEncoder().encode(JSON.stringify({ results })) };
-      };
-      const options = { concurrency: 20, others: { InvokeCommand } };
-      const { report } = await backfill(Keys, () => "", options);
-      assert.deepEqual(report, { ...NOTHING, objects: 20_000, written: 20_000 });
-      assert.equal(done.size, 20_000);
-      const { most, refused } = runs;
-      const text = `${most} at once, ${refused} refused`;
-      if (takes === 16) assert.ok(most === 16 && refused > 0 && refused < 20, text);
-      else assert.ok(most > 16 && most <= 20 && refused === 0, text);
-    });
-  }
-});

@@ -36,19 +36,6 @@ Deno.test("forEachParallel() runs no more than the limit at the same time", asyn
   assert.equal(most, 3);
 });
 
-Deno.test("forEachParallel() follows a limit that changes", async () => {
-  let limit = 4;
-  let now = 0;
-  const mostWith: Record<number, number> = {};
-  await forEachParallel(Array.from({ length: 40 }, (_, n) => n), () => limit, async (n) => {
-    mostWith[limit] = Math.max(mostWith[limit] ?? 0, ++now);
-    if (n === 20) limit = 2;
-    await new Promise((resolve) => setTimeout(resolve));
-    now--;
-  });
-  assert.deepEqual(mostWith, { 4: 4, 2: 2 });
-});
-
 async function* slowly(items: number[], end?: Error): AsyncGenerator<number> {
   for (const item of items) {
     yield item;
