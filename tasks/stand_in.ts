@@ -15,7 +15,7 @@ import {
   PutRolePolicyCommand,
 } from "@aws-sdk/client-iam";
 import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
-import { standInEnvironment, withoutAws } from "./environment.ts";
+import { environmentFor } from "./environment.ts";
 import { namesIn, readText, removeIfThere } from "./files.ts";
 import { LOCAL_FOLDER, ROOT } from "./shell.ts";
 import { interrupted, pause, signalGroup } from "./signals.ts";
@@ -174,7 +174,7 @@ function launch(
       detached: true,
       stdio: ["ignore", log, log],
       env: {
-        ...standInEnvironment(Deno.env.toObject()),
+        ...environmentFor("standIn", Deno.env.toObject()),
         ...settings(places, node, port),
       },
     });
@@ -287,7 +287,7 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
   const metadata = await serveMetadata(() => assumeInstanceRole(endpoint, ca));
   const shell = Deno.env.toObject();
   replaceEnvironment({
-    ...withoutAws(shell),
+    ...environmentFor("localRun", shell),
     AWS_ENDPOINT_URL: endpoint,
     AWS_CA_BUNDLE: places.certificate,
     AWS_REGION: LOCAL_REGION,

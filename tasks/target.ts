@@ -154,8 +154,8 @@ export async function openTarget(where: Where | Target, opening: Opening): Promi
 
 /** Takes from this process's environment what could mislead Terraform, and initialises the folder. */
 export async function readyTerraform(workspace: string): Promise<void> {
-  const { set, unset, says } = changesForTerraform(Deno.env.toObject(), workspace);
-  says.forEach(say);
+  const { set, unset, notes } = changesForTerraform(Deno.env.toObject(), workspace);
+  notes.forEach(say);
   for (const name of unset) Deno.env.delete(name);
   for (const [name, value] of Object.entries(set)) Deno.env.set(name, value);
   await Deno.mkdir(join(ROOT, "build"), { recursive: true });

@@ -1,7 +1,7 @@
 /** The programs that the stand-in and the tests run on: MiniStack's Python and the runtime's Node. */
 
 import { join } from "node:path";
-import { pythonEnvironment } from "./environment.ts";
+import { environmentFor } from "./environment.ts";
 import { capitalized, remedyOf, SYSTEM } from "./failures.ts";
 import { readText, removeIfThere } from "./files.ts";
 import {
@@ -113,7 +113,8 @@ async function outputOf(program: string, args: string[]): Promise<string | undef
 }
 
 function pythonOptions(): RunOptions {
-  return { quiet: true, env: pythonEnvironment(Deno.env.toObject()), clearEnv: true };
+  const env = { ...environmentFor("python", Deno.env.toObject()), PIP_USER: "0" }; // pip.conf may set it
+  return { quiet: true, env, clearEnv: true };
 }
 
 /** Puts what to do after a program's last words: what the system's refusal wants, else this sentence. */
