@@ -1,28 +1,26 @@
-/** Plan and deploy: shows what would change, asks, and applies that very plan. */
+/** Plan and deploy: shows what would change and be lost, asks, and applies that very plan. */
 
 import { join } from "node:path";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { EARLY_MINUTES } from "../function/read.ts";
+import { countVersions } from "./bucket.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
+import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
 import { temporaryFolder } from "./files.ts";
-import { strayCode, updateCode } from "./invoke.ts";
-import { adoptLeftovers, sayLeftovers } from "./leftovers.ts";
-import { type Loss, lossesOf } from "./losses.ts";
-import {
-  checkCredentials,
-  clientsOf,
-  connect,
-  type OpenTarget,
-  type Stack,
-  type Target,
-} from "./target.ts";
-import { confirm, say, UserError, visible } from "./terminal.ts";
+import { countFailures, strayCode, updateCode } from "./invoke.ts";
+import { completeState, showLeftovers } from "./leftovers.ts";
+import { countRows } from "./table.ts";
+import { connect, type OpenTarget, type Stack, type Target } from "./target.ts";
+import { confirm, plural, say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
 /** Shows what deploy would change. */
 export async function plan(target: OpenTarget): Promise<void> {
-  await withPlan(target, "whole", sayLeftovers, () => Promise.resolve());
+  await checkCredentials(target);
+  await showLeftovers(target);
+  await using folder = await temporaryFolder();
+  await showPlan(target, planFile(target, folder.path), "whole");
 }
 
 /** Creates or updates everything, and returns the outputs. A brief plan is its counts alone. */
@@ -30,42 +28,90 @@ export async function deploy(
   target: OpenTarget,
   { yes, show }: { yes: boolean; show: "whole" | "brief" },
 ): Promise<terraform.Outputs> {
-  await withPlan(target, show, adoptLeftovers, async (plan, file) => {
-    if (plan.applyable) {
-      const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
-      await confirmPlan(await lossesOf(plan, clients), yes, target);
-      await terraform.apply(target.workspace, file);
-    }
-  });
-  const outputs = (await terraform.outputs(target.workspace))!;
+  const { workspace } = target;
+  await checkCredentials(target);
+  await completeState(target);
+  await using folder = await temporaryFolder();
+  const file = planFile(target, folder.path);
+  const plan = await showPlan(target, file, show);
+  if (plan.applyable) {
+    const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
+    await confirmPlan(await lossesOf(plan, clients), yes, target);
+    await terraform.apply(workspace, file);
+  }
+  const outputs = (await terraform.outputs(workspace))!;
   await repairCode(connect(target, outputs), await Deno.readFile(ZIP_URL));
-  sayIfNew(await terraform.pullState(target.workspace), target, Date.now());
+  sayIfNew(await terraform.pullState(workspace), target, Date.now());
   return outputs;
 }
 
-/** Says what the function does while S3 may not know the objects of a new stack. */
-export function sayIfNew(
-  { created = "" }: Pick<terraform.State, "created">,
-  target: Pick<Target, "flags">,
-  nowMs: number,
-): void {
-  if (!(nowMs < Date.parse(created) + EARLY_MINUTES * 60_000)) return;
-  say(
-    `The stack is younger than ${EARLY_MINUTES} minutes, in which S3 may answer 404 for an object ` +
-      `that is there: such events are tried again, and ${
-        denoTask(target, "replay")
-      } runs those that ` +
-      "end in the failure queue",
-  );
+function planFile({ workspace }: Target, folder: string): string {
+  return join(folder, `${workspace}.tfplan`);
 }
 
-/** Terraform compares the zip with its own record, and so misses code that was changed in AWS. */
-export async function repairCode(stack: Stack, zip: Uint8Array): Promise<void> {
-  const { lambda_function_name: FunctionName } = stack.outputs;
-  const { Configuration } = await stack.lambda.send(new GetFunctionCommand({ FunctionName }));
-  if (Configuration?.CodeSha256 === sha256Of(zip)) return;
-  say("The function's code was changed outside Terraform: sending build/lambda.zip");
-  await updateCode(stack, zip);
+/** Plans into a file, and shows the plan and where it would be applied. */
+async function showPlan(
+  { workspace }: Target,
+  file: string,
+  show: "whole" | "brief",
+): Promise<terraform.Plan> {
+  await terraform.plan(workspace, file, { show: show === "whole" });
+  const plan = await terraform.readPlan(workspace, file);
+  const count = (action: string) =>
+    plan.changes.filter(({ actions }) => actions.includes(action)).length;
+  if (plan.strayCodeSince) say(`Note: ${strayCode(plan.strayCodeSince)}; deploy replaces it`);
+  const { account_id, aws_region, environment } = plan.outputs;
+  say(
+    `Account ${account_id}, region ${aws_region}, environment ${environment}: ` +
+      `${count("create")} to add, ${count("update")} to change, ${count("delete")} to destroy`,
+  );
+  return plan;
+}
+
+/** Objects and rows are counted no further than this: enough to know what will be lost. */
+export const COUNT_LIMIT = 10_000;
+
+/** A resource that holds data, and what is in it. */
+export interface Loss {
+  address: string;
+  name: string;
+  /** For example `3 rows`. */
+  contents: string;
+}
+
+type Holds = [noun: string, count: (clients: Clients, id: string) => Promise<number | undefined>];
+
+/** By its type, what a resource holds, and how to count that by the resource's id. */
+const HOLDS: Record<string, Holds> = {
+  aws_dynamodb_table: ["row", (clients, id) => countRows(clients, id, COUNT_LIMIT)],
+  aws_s3_bucket: ["object version", ({ s3 }, id) => countVersions(s3, id, COUNT_LIMIT)],
+  aws_sqs_queue: ["failed event", async ({ sqs }, failure_queue_url) => {
+    const { visible, inFlight } = await countFailures({ sqs, outputs: { failure_queue_url } });
+    return visible + inFlight;
+  }],
+};
+
+/** The table, bucket and (unless it is empty) failure queue that a plan deletes or replaces. */
+export async function lossesOf(
+  { changes }: Pick<terraform.Plan, "changes">,
+  clients: Clients,
+): Promise<Loss[]> {
+  const losses: Loss[] = [];
+  for (const { address, type, actions, before: { id, name = id } } of changes) {
+    if (!(type in HOLDS) || !actions.includes("delete")) continue;
+    const [noun, count] = HOLDS[type];
+    // A count that cannot be read is unknown: it hides no loss.
+    const counted = await count(clients, String(id)).catch(() => undefined);
+    if (type === "aws_sqs_queue" && counted === 0) continue;
+    losses.push({ address, name: String(name), contents: amount(counted, noun) });
+  }
+  return losses;
+}
+
+/** A count for people: `1 row`, `2 rows`, `10000 or more rows`. */
+export function amount(count: number | undefined, noun: string): string {
+  if (count === undefined) return `an unknown number of ${noun}s`;
+  return count >= COUNT_LIMIT ? `${COUNT_LIMIT} or more ${noun}s` : plural(count, noun);
 }
 
 /**
@@ -97,27 +143,25 @@ export async function confirmPlan(
   await confirm("Apply this plan and lose what is listed above?", name);
 }
 
-/** Plans once `prepare` is done, then hands the plan's content and file to `use`. */
-async function withPlan(
-  target: OpenTarget,
-  show: "whole" | "brief",
-  prepare: (target: OpenTarget) => Promise<void>,
-  use: (plan: terraform.Plan, file: string) => Promise<void>,
-): Promise<void> {
-  await checkCredentials(target);
-  await prepare(target);
-  const { workspace } = target;
-  await using folder = await temporaryFolder();
-  const file = join(folder.path, `${workspace}.tfplan`);
-  await terraform.plan(workspace, file, { show: show === "whole" });
-  const plan = await terraform.readPlan(workspace, file);
-  const count = (action: string) =>
-    plan.changes.filter(({ actions }) => actions.includes(action)).length;
-  if (plan.strayCodeSince) say(`Note: ${strayCode(plan.strayCodeSince)}; deploy replaces it`);
-  const { account_id, aws_region, environment } = plan.outputs;
+/** Terraform compares the zip with its own record, and so misses code that was changed in AWS. */
+export async function repairCode(stack: Stack, zip: Uint8Array): Promise<void> {
+  const { lambda_function_name: FunctionName } = stack.outputs;
+  const { Configuration } = await stack.lambda.send(new GetFunctionCommand({ FunctionName }));
+  if (Configuration?.CodeSha256 === sha256Of(zip)) return;
+  say("The function's code was changed outside Terraform: sending build/lambda.zip");
+  await updateCode(stack, zip);
+}
+
+/** Says what the function does while S3 may not know the objects of a new stack. */
+export function sayIfNew(
+  { created = "" }: Pick<terraform.State, "created">,
+  target: Pick<Target, "flags">,
+  nowMs: number,
+): void {
+  if (!(nowMs < Date.parse(created) + EARLY_MINUTES * 60_000)) return;
   say(
-    `Account ${account_id}, region ${aws_region}, environment ${environment}: ` +
-      `${count("create")} to add, ${count("update")} to change, ${count("delete")} to destroy`,
+    `The stack is younger than ${EARLY_MINUTES} minutes, in which S3 may answer 404 for an object ` +
+      "that is there: such events are tried again, and " +
+      `${denoTask(target, "replay")} runs those that end in the failure queue`,
   );
-  await use(plan, file);
 }

@@ -2,16 +2,21 @@
 
 import { join } from "node:path";
 import { countVersions, emptyBucket } from "./bucket.ts";
-import { temporaryFolder } from "./files.ts";
-import { findNamed, importAll, lackingIn } from "./leftovers.ts";
-import { amount, COUNT_LIMIT } from "./losses.ts";
-import { findUnproven, keepForProof, prove } from "./proof.ts";
-import { countRows } from "./table.ts";
-import { interrupted } from "./signals.ts";
+import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
+import { amount, COUNT_LIMIT } from "./deploy.ts";
+import { readText, removeIfThere, replaceFile, temporaryFolder } from "./files.ts";
+import { findNamed, type Found, importLeftovers, NAMED, nameOf } from "./leftovers.ts";
+import { LOCAL_FOLDER } from "./shell.ts";
+import { interrupted, TIME, type Time } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
-import { checkCredentials, type Clients, clientsOf, type OpenTarget } from "./target.ts";
+import { countRows } from "./table.ts";
+import type { OpenTarget } from "./target.ts";
 import { confirm, plural, say, sayEvery, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
+
+/** AWS may show for a minute what is deleted, as SQS does. */
+const STILL_SHOWN_MS = 120_000;
+const ASK_AGAIN_MS = 10_000;
 
 /**
  * Removes everything at a target, and its stand-in; returns the proof as a sentence.
@@ -22,77 +27,72 @@ export async function destroy(
   target: OpenTarget,
   { yes }: { yes: boolean },
 ): Promise<string | undefined> {
-  const { workspace, local, place } = target;
-  const state = await completeState(target);
-  if (state.resources.length === 0) {
-    const proof = await proveLast(target);
-    // Nothing bears the name any more, or yet.
-    if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
-    if (local) await stopStandIn(workspace);
-    if (proof === undefined) say(`Nothing is deployed ${place}: there is nothing to destroy`);
-    return proof;
-  }
-  const clients = clientsOf(target, state.region);
-  await sayWhatIsLost(target, clients, state);
-  if (!yes) await confirm("Destroy all of it, for good?");
-
-  const bucket = find(state, "aws_s3_bucket.uploads");
-  if (bucket) await emptyWithProgress(clients, String(bucket.id));
-  await keepForProof(workspace, state);
-  await remove(workspace);
-  const proof = await prove(workspace, state, clients);
-  if (local) await stopStandIn(workspace);
+  const state = await wholeState(target);
+  const proof = state.resources.length > 0
+    ? await destroyAll(target, state, yes)
+    : await proveLast(target, state);
+  if (target.local) await stopStandIn(target.workspace);
   return proof;
 }
 
-/** Proves the last destroy, if that ended before its proof. */
-async function proveLast(target: OpenTarget): Promise<string | undefined> {
-  const before = await findUnproven(target.workspace);
-  if (before === undefined) return undefined;
-  say(`Nothing is deployed ${target.place}, but the last destroy ended before its proof`);
-  await checkCredentials(target);
-  return await prove(target.workspace, before, clientsOf(target, before.region));
-}
-
 /** The state, once it holds all that bears the stack's name. */
-async function completeState(target: OpenTarget): Promise<terraform.State> {
-  const { workspace } = target;
-  const state = await terraform.pullState(workspace);
+async function wholeState(target: OpenTarget): Promise<terraform.State> {
+  const state = await terraform.pullState(target.workspace);
   if (terraform.isEmpty(state)) return state;
   await checkCredentials(target);
-  await terraform.refuseOtherStack(workspace); // and a state without a name
+  await terraform.refuseOtherStack(target.workspace); // and a state without a name
   // Asks for all of them, as the proof will: a missing permission shows before anything is removed.
-  const found = await findNamed(clientsOf(target, state.region), state.name!);
-  const leftovers = lackingIn(state, found);
-  await importAll(workspace, state, leftovers);
-  return leftovers.length === 0 ? state : await terraform.pullState(workspace);
+  return await importLeftovers(target, state);
+}
+
+async function destroyAll(
+  target: OpenTarget,
+  state: terraform.State,
+  yes: boolean,
+): Promise<string> {
+  const { workspace } = target;
+  const clients = clientsOf(target, state.region);
+  await sayWhatIsLost(target, clients, state);
+  if (!yes) await confirm("Destroy all of it, for good?");
+  const bucket = find(state, "aws_s3_bucket.uploads");
+  if (bucket) await emptyWithProgress(clients, String(bucket.id));
+  await keepForProof(workspace, state);
+  await using folder = await temporaryFolder();
+  const file = join(folder.path, `${workspace}.tfplan`);
+  await terraform.plan(workspace, file, { destroy: true });
+  await terraform.apply(workspace, file);
+  return await prove(workspace, state, clients);
+}
+
+/** Where nothing is deployed: proves the last destroy, if that ended before its proof. */
+async function proveLast(
+  target: OpenTarget,
+  state: terraform.State,
+): Promise<string | undefined> {
+  const { workspace, place } = target;
+  const before = await findUnproven(workspace);
+  let proof: string | undefined;
+  if (before !== undefined) {
+    say(`Nothing is deployed ${place}, but the last destroy ended before its proof`);
+    await checkCredentials(target);
+    proof = await prove(workspace, before, clientsOf(target, before.region));
+  }
+  // Nothing bears the name any more, or yet.
+  if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
+  if (proof === undefined) say(`Nothing is deployed ${place}: there is nothing to destroy`);
+  return proof;
 }
 
 /** @throws {UserError} what holds data was deployed so that it must not be destroyed */
 export async function sayWhatIsLost(
-  { place }: OpenTarget,
-  { s3, dynamo }: Clients,
+  { place }: Pick<OpenTarget, "place">,
+  { s3, dynamo }: Pick<Clients, "s3" | "dynamo">,
   state: terraform.State,
 ): Promise<void> {
   const bucket = find(state, "aws_s3_bucket.uploads");
   const table = find(state, "aws_dynamodb_table.files");
   const objects = bucket ? await countVersions(s3, String(bucket.id), COUNT_LIMIT) : 0;
   const rows = table ? await countRows({ dynamo }, String(table.id), COUNT_LIMIT) : 0;
-  refuseProtected(bucket, objects, table);
-  for (const { address, attributes } of state.resources) {
-    say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
-  }
-  say(
-    `This destroys the ${plural(state.resources.length, "resource")} above ${place}, with ` +
-      `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
-  );
-}
-
-function refuseProtected(
-  bucket: Record<string, unknown> | undefined,
-  objects: number,
-  table: Record<string, unknown> | undefined,
-): void {
   if (bucket?.force_destroy === false && objects > 0) {
     throw new UserError(
       `The bucket ${bucket.id} holds objects and is deployed with force_destroy = false: empty it yourself, or deploy with force_destroy = true first`,
@@ -103,6 +103,17 @@ function refuseProtected(
       `The table ${table.id} is deployed with deletion_protection = true: deploy with false first`,
     );
   }
+  for (const { address, attributes } of state.resources) {
+    say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
+  }
+  say(
+    `This destroys the ${plural(state.resources.length, "resource")} above ${place}, with ` +
+      `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
+  );
+}
+
+function find({ resources }: terraform.State, wanted: string): Record<string, unknown> | undefined {
+  return resources.find(({ address }) => address === wanted)?.attributes;
 }
 
 async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
@@ -121,14 +132,88 @@ async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void>
   );
 }
 
-/** Destroys by Terraform. */
-async function remove(workspace: string): Promise<void> {
-  await using folder = await temporaryFolder();
-  const file = join(folder.path, `${workspace}.tfplan`);
-  await terraform.plan(workspace, file, { destroy: true });
-  await terraform.apply(workspace, file);
+/** Keeps the state from before a destroy for the proof, as Terraform forgets what it removed. */
+export async function keepForProof(workspace: string, state: terraform.State): Promise<void> {
+  await replaceFile(keptFile(workspace), new TextEncoder().encode(state.text), { mode: 0o600 });
 }
 
-function find({ resources }: terraform.State, wanted: string): Record<string, unknown> | undefined {
-  return resources.find(({ address }) => address === wanted)?.attributes;
+/** The state from before a destroy whose proof is missing; undefined if none is. */
+export async function findUnproven(workspace: string): Promise<terraform.State | undefined> {
+  const text = await readText(keptFile(workspace));
+  return text === undefined ? undefined : terraform.parseState(text);
+}
+
+function keptFile(workspace: string): string {
+  return join(LOCAL_FOLDER, `${workspace}.before-destroy.tfstate`);
+}
+
+/**
+ * Asks AWS for each resource of the state from before, and for each name; returns the proof as a
+ * sentence.
+ *
+ * @throws {UserError} something is left
+ */
+async function prove(
+  workspace: string,
+  before: terraform.State,
+  clients: Clients,
+): Promise<string> {
+  say(
+    `Asking AWS for each resource of the old state, and for all that is named ${before.name} ...`,
+  );
+  const asked = new Set(before.resources.map(({ address }) => address));
+  const left = await askUntilDeleted(async () => {
+    const known = await terraform.stillThere(workspace, withoutQueue(before));
+    const named = await findNamed(clients, before.name!);
+    for (const { address } of named) asked.add(address);
+    return leftOf(known, named);
+  });
+  const proof = `${asked.size - left.length} of ${asked.size} resources deleted`;
+  if (left.length > 0) {
+    throw new UserError(
+      `${proof}; still there: ${left.join(", ")}; remove that by hand, then run the same command ` +
+        "again: it asks once more",
+    );
+  }
+  await removeIfThere(keptFile(workspace));
+  return proof;
+}
+
+const QUEUE = NAMED.find(({ address }) => address === "aws_sqs_queue.failures")!;
+
+/**
+ * What the provider is asked for. It asks 20 s long for a queue that was deleted, so the queue is left
+ * to {@link findNamed}, unless it has a name of the user's own.
+ */
+export function withoutQueue({ text, name }: terraform.State): terraform.State {
+  const state = JSON.parse(text);
+  state.resources = state.resources.filter((resource: terraform.StateResource) =>
+    `${resource.type}.${resource.name}` !== QUEUE.address ||
+    resource.instances.some(({ attributes }) => attributes.name !== nameOf(QUEUE, name!))
+  );
+  return terraform.parseState(JSON.stringify(state));
+}
+
+/** What exists by the provider's answer or by its name; with its id where the provider has none. */
+export function leftOf(known: string[], named: Found[]): string[] {
+  const others = named.filter(({ address }) => !known.includes(address));
+  return [...known, ...others.map(({ address, id }) => `${address} (${id})`)];
+}
+
+/** Asks for what is left until nothing is, or AWS has shown it for two minutes. */
+export async function askUntilDeleted(
+  ask: () => Promise<string[]>,
+  time: Time = TIME,
+): Promise<string[]> {
+  const endMs = time.nowMs() + STILL_SHOWN_MS;
+  for (;;) {
+    const left = await ask();
+    const leftMs = endMs - time.nowMs();
+    if (left.length === 0 || leftMs <= 0) return left;
+    say(
+      `AWS still shows ${plural(left.length, "resource")}, the first is ${left[0]}; that may ` +
+        `take a while: asking again for ${Math.ceil(leftMs / 1000)} s ...`,
+    );
+    await time.pause(ASK_AGAIN_MS);
+  }
 }

@@ -13,6 +13,7 @@ import { LONGEST_RUN_MS } from "./proxy.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import { toDuration, visible } from "./terminal.ts";
+import type { Outputs } from "./terraform.ts";
 
 /** An update of the code takes seconds, and so does another one that is waited for. */
 const UPDATE_DEADLINE_MS = 120_000;
@@ -183,7 +184,7 @@ export interface QueueCounts {
 }
 
 export async function countFailures(
-  { sqs, outputs }: Pick<Stack, "sqs" | "outputs">,
+  { sqs, outputs }: Pick<Stack, "sqs"> & { outputs: Pick<Outputs, "failure_queue_url"> },
 ): Promise<QueueCounts> {
   const { Attributes = {} } = await sqs.send(
     new GetQueueAttributesCommand({

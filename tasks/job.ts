@@ -12,7 +12,8 @@ import type { JobArguments } from "../function/job.ts";
 import { narrowest } from "./backfill.ts";
 import { denoTask } from "./commands.ts";
 import { pause } from "./signals.ts";
-import { configOf, type Stack, type Where, withStack } from "./target.ts";
+import { configOf } from "./clients.ts";
+import { type Stack, type Where, withStack } from "./target.ts";
 import { FindingError, plural, print, say, toDuration, UserError, visible } from "./terminal.ts";
 
 /** AWS asks for no look at a job more often: AmazonS3/latest/userguide/batch-ops-job-status.html */

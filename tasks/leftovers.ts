@@ -16,13 +16,14 @@ import { GetFunctionCommand, GetPolicyCommand } from "@aws-sdk/client-lambda";
 import { HeadBucketCommand } from "@aws-sdk/client-s3";
 import { GetQueueUrlCommand } from "@aws-sdk/client-sqs";
 import { GetCallerIdentityCommand } from "@aws-sdk/client-sts";
+import { type Clients, clientsOf } from "./clients.ts";
 import { interrupted } from "./signals.ts";
-import { type Clients, clientsOf, type OpenTarget } from "./target.ts";
+import type { OpenTarget } from "./target.ts";
 import { say, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
 /** A resource that bears the stack's name. */
-export interface Named {
+interface Named {
   address: string;
   /** Its name, in which NAME stands for the stack's. */
   name: string;
@@ -74,21 +75,15 @@ const MISSING = [
   "NoSuchEntityException",
   "QueueDoesNotExist",
   "ResourceNotFoundException",
+  "ValidationError", // IAM's, of a name that no role can have: main.tf then refuses batch_backfill
 ];
-
-/** main.tf refuses `batch_backfill` where its role's name would be longer. */
-const ROLE_CHARACTERS = 64;
 
 /** Seconds that a table may take to be made or deleted. */
 const TABLE_SECONDS = 300;
 
 /** Finds, of the named resources, those that exist in AWS. */
-export async function findNamed(
-  clients: Clients,
-  stackName: string,
-  named: Named[] = NAMED,
-): Promise<Found[]> {
-  const found = await Promise.all(named.map(async (resource) => {
+export async function findNamed(clients: Clients, stackName: string): Promise<Found[]> {
+  const found = await Promise.all(NAMED.map(async (resource) => {
     const { address, find } = resource;
     const id = await find(clients, nameOf(resource, stackName)).catch((error) => {
       if (!MISSING.includes(error.name)) throw error;
@@ -105,14 +100,8 @@ export function nameOf({ name }: Named, stackName: string): string {
 
 /** Of what was found in AWS, what the state lacks, or has no more of than its name. */
 export function lackingIn({ resources }: Pick<terraform.State, "resources">, found: Found[]) {
-  const whole = new Set(
-    resources.filter((resource) => !isIncomplete(resource)).map(({ address }) => address),
-  );
-  return found.filter(({ address }) => !whole.has(address));
-}
-
-function incompleteIn({ resources }: Pick<terraform.State, "resources">): string[] {
-  return resources.filter(isIncomplete).map(({ address }) => address);
+  const whole = resources.filter((resource) => !isIncomplete(resource));
+  return found.filter(({ address }) => !whole.some((resource) => resource.address === address));
 }
 
 /** Terraform did not see the end of its creation. Its empty attributes would make an import fail. */
@@ -120,51 +109,51 @@ function isIncomplete({ tainted, attributes }: terraform.Resource): boolean {
   return tainted && "arn" in attributes && !attributes.arn;
 }
 
-/** Says what AWS has and the state lacks. */
-export async function sayLeftovers(target: OpenTarget): Promise<void> {
-  const state = await terraform.pullState(target.workspace);
-  const leftovers = await findLeftovers(target, state);
+async function findLeftovers(target: OpenTarget, state: terraform.State): Promise<Found[]> {
+  if (state.name === undefined) return []; // nothing is made before the stack has its name
+  return lackingIn(state, await findNamed(clientsOf(target, state.region), state.name));
+}
+
+/** Shows what AWS has and the state lacks. */
+export async function showLeftovers(target: OpenTarget): Promise<void> {
+  const leftovers = await findLeftovers(target, await terraform.pullState(target.workspace));
   if (leftovers.length === 0) return;
   say("In AWS, but not in the state, as after an interrupted apply. deploy imports first:");
   for (const { address, id } of leftovers) say(`  ${address}  ${visible(id)}`);
 }
 
-/**
- * Names a new stack. After an interrupted apply it makes the state whole: imports what AWS has and it
- * lacks, and keeps what holds data although Terraform did not see the end of its creation (it would
- * replace it).
- */
-export async function adoptLeftovers(target: OpenTarget): Promise<void> {
-  const { workspace } = target;
-  const state = await terraform.pullState(workspace);
-  if (terraform.isEmpty(state)) return await terraform.nameStack(workspace);
-  await importAll(workspace, state, await findLeftovers(target, state));
-  for (const resource of state.resources) {
-    const { holdsData } = NAMED.find(({ address }) => address === resource.address) ?? {};
-    if (resource.tainted && holdsData && !isIncomplete(resource)) {
-      await terraform.untaint(workspace, resource.address);
-    }
-  }
-}
-
-/** Imports what AWS has and the state lacks. */
-export async function importAll(
-  workspace: string,
+/** Imports what AWS has and the state lacks, and returns the state that has it. */
+export async function importLeftovers(
+  target: OpenTarget,
   state: terraform.State,
-  leftovers: Found[],
-): Promise<void> {
-  if (leftovers.length === 0) return;
-  const incomplete = incompleteIn(state);
+): Promise<terraform.State> {
+  const { workspace } = target;
+  const leftovers = await findLeftovers(target, state);
+  if (leftovers.length === 0) return state;
+  const incomplete = state.resources.filter(isIncomplete).map(({ address }) => address);
   if (incomplete.length > 0) await terraform.forget(workspace, incomplete);
   for (const { address, id } of leftovers) {
     say(`${id} is in AWS, but not in the state, as after an interrupted apply: it is imported`);
     await terraform.importResource(workspace, address, id);
   }
+  return await terraform.pullState(workspace);
 }
 
-async function findLeftovers(target: OpenTarget, state: terraform.State): Promise<Found[]> {
-  if (state.name === undefined) return []; // nothing is made before the stack has its name
-  return lackingIn(state, await findNamed(clientsOf(target, state.region), state.name));
+/**
+ * Before a deploy: names a new stack. After an interrupted apply it makes the state whole: imports what
+ * AWS has and the state lacks, and keeps what holds data although Terraform did not see the end of its
+ * creation (it would replace it).
+ */
+export async function completeState(target: OpenTarget): Promise<void> {
+  const { workspace } = target;
+  const state = await terraform.pullState(workspace);
+  if (terraform.isEmpty(state)) return await terraform.nameStack(workspace);
+  for (const resource of (await importLeftovers(target, state)).resources) {
+    const { holdsData } = NAMED.find(({ address }) => address === resource.address) ?? {};
+    if (resource.tainted && holdsData && !isIncomplete(resource)) {
+      await terraform.untaint(workspace, resource.address);
+    }
+  }
 }
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */
@@ -211,7 +200,6 @@ async function findLogGroup({ logs }: Clients, name: string): Promise<string | u
 }
 
 async function findRole({ iam }: Clients, name: string): Promise<string | undefined> {
-  if (name.length > ROLE_CHARACTERS) return undefined; // IAM refuses to look
   return (await iam.send(new GetRoleCommand({ RoleName: name }))).Role?.RoleName;
 }
 

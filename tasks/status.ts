@@ -5,9 +5,8 @@ import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { readClock } from "./clock.ts";
 import { denoTask } from "./commands.ts";
-import { driftToProblems } from "./drift.ts";
+import { driftToProblems, findDeleted } from "./drift.ts";
 import { newestRows } from "./feed.ts";
-import { findGone } from "./gone.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
 import type { Item } from "./table.ts";
 import type { Stack } from "./target.ts";
@@ -61,7 +60,7 @@ export async function readStatus(
     try {
       return await look;
     } catch (error) {
-      const found = findGone(error, stack);
+      const found = findDeleted(error, stack);
       if (found === undefined) throw error;
       told.set(found.address, found.sentence);
     }

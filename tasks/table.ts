@@ -9,7 +9,8 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { isSameVersion } from "../function/one_row.ts";
 import { type Upload, versionOf } from "../handler.ts";
-import type { Clients, Stack } from "./target.ts";
+import type { Clients } from "./clients.ts";
+import type { Stack } from "./target.ts";
 
 /** A row of the table: strings and numbers only, as {@link toItem} makes them. */
 export type Item = Record<string, string | number>;

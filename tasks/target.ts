@@ -2,20 +2,11 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
-import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
-import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import { IAMClient } from "@aws-sdk/client-iam";
-import { LambdaClient } from "@aws-sdk/client-lambda";
-import { S3Client } from "@aws-sdk/client-s3";
-import { SQSClient } from "@aws-sdk/client-sqs";
-import { STSClient } from "@aws-sdk/client-sts";
+import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import * as credentials from "./credentials.ts";
-import { findGone } from "./gone.ts";
-import { requestHandler } from "./proxy.ts";
+import { findDeleted } from "./drift.ts";
 import { ROOT } from "./shell.ts";
-import { interrupted, overdue, pause } from "./signals.ts";
+import { pause } from "./signals.ts";
 import { changesForTerraform } from "./environment.ts";
 import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
@@ -64,17 +55,6 @@ export interface Opening {
   standIn: "start" | "find" | "clear";
   /** Waits until no other task changes the workspace. */
   exclusive?: boolean;
-}
-
-export interface Clients {
-  s3: S3Client;
-  dynamo: DynamoDBClient;
-  lambda: LambdaClient;
-  sqs: SQSClient;
-  logs: CloudWatchLogsClient;
-  cloudwatch: CloudWatchClient;
-  iam: IAMClient;
-  sts: STSClient;
 }
 
 /** What is deployed: its outputs, and clients of its region. */
@@ -188,70 +168,14 @@ export async function withStack(
   try {
     await work(stack, target);
   } catch (error) {
-    const gone = findGone(error, stack);
-    throw gone === undefined ? error : new UserError(gone.sentence);
+    const deleted = findDeleted(error, stack);
+    throw deleted === undefined ? error : new UserError(deleted.sentence);
   }
 }
 
 /** What is deployed at a target, by its outputs. */
 export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
   return { ...clientsOf(target, outputs.aws_region), outputs, flags: target.flags };
-}
-
-/** What every client of a region needs to know. */
-export function configOf({ local, ca }: Pick<OpenTarget, "local" | "ca">, region: string) {
-  const trusted = local ? ca : readTrusted();
-  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
-}
-
-export function clientsOf(target: Pick<OpenTarget, "local" | "ca">, region: string): Clients {
-  const config = configOf(target, region);
-  // Only throttling fails so often. Each try waits longer, and the client sends less meanwhile.
-  const patient = { ...config, maxAttempts: 10, retryMode: "adaptive" };
-  const clients = {
-    s3: new S3Client(config),
-    dynamo: new DynamoDBClient(config),
-    lambda: new LambdaClient(patient),
-    sqs: new SQSClient(config),
-    logs: new CloudWatchLogsClient(patient),
-    cloudwatch: new CloudWatchClient(config),
-    iam: new IAMClient(config),
-    sts: new STSClient(config),
-  };
-  Object.values(clients).forEach(endAtCtrlC);
-  return clients;
-}
-
-type Send = (command: unknown, options?: { abortSignal?: AbortSignal }) => Promise<unknown>;
-
-/** Lets a client's calls end soon after Ctrl-C, but not those that begin then to put things in order. */
-export function endAtCtrlC(client: { send: unknown }): void {
-  const send = (client.send as Send).bind(client);
-  const sendInTime: Send = (command, options = {}) => {
-    if (interrupted.aborted) return send(command, options);
-    const { abortSignal } = options;
-    const either = abortSignal ? AbortSignal.any([abortSignal, overdue]) : overdue;
-    return send(command, { ...options, abortSignal: either });
-  };
-  client.send = sendInTime;
-}
-
-/** The certificates that AWS_CA_BUNDLE names: Terraform and the aws CLI read it, the SDK does not. */
-function readTrusted(): string | undefined {
-  const path = Deno.env.get("AWS_CA_BUNDLE");
-  if (!path) return undefined;
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    throw new UserError(
-      `Cannot read AWS_CA_BUNDLE, ${visible(path)}: ${(error as Error).name}; correct or unset it`,
-    );
-  }
-}
-
-/** @throws {UserError} there are no credentials for AWS; the stand-in has its own */
-export async function checkCredentials({ local }: Target): Promise<void> {
-  if (!local) await credentials.checkCredentials();
 }
 
 /** Waits until no other task changes the workspace; the system frees the lock of a killed one. */

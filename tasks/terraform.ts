@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { namesIn } from "./files.ts";
+import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
@@ -288,7 +288,7 @@ export function parseState(text: string): State {
   return { text, name, created, resources, region };
 }
 
-interface StateResource {
+export interface StateResource {
   mode: string;
   provider: string;
   type: string;
@@ -301,15 +301,14 @@ interface StateResource {
 }
 
 /**
- * Asks AWS, through the provider, for every resource of an old state (a file's path), and answers
- * the addresses of those that still exist.
+ * Asks AWS, through the provider, for every resource of an old state, and returns the addresses of
+ * those that still exist.
  */
-export async function stillThere(
-  workspace: string,
-  stateFile: string,
-  resources: Resource[],
-): Promise<string[]> {
-  const planFile = `${stateFile}.proof`;
+export async function stillThere(workspace: string, old: State): Promise<string[]> {
+  await using folder = await temporaryFolder();
+  const stateFile = join(folder.path, "old.tfstate");
+  const planFile = join(folder.path, "proof.tfplan");
+  await Deno.writeTextFile(stateFile, old.text);
   const variables = await variableSources(workspace);
   const quiet = { quiet: true, own: await ownFolder() }; // -state is for a local backend alone
   await init(quiet.own);
@@ -324,10 +323,10 @@ export async function stillThere(
   ], quiet);
   const { stdout } = await terraform(workspace, ["show", "-json", planFile], quiet);
   const { resource_drift = [] } = parse<PlanJson>(stdout, "terraform show");
-  const gone = new Set(
-    resource_drift.filter(({ change }) => change.actions.includes("delete")).map((r) => r.address),
-  );
-  return resources.map(({ address }) => address).filter((address) => !gone.has(address));
+  const deleted = resource_drift.filter(({ change }) => change.actions.includes("delete"))
+    .map(({ address }) => address);
+  return old.resources.map(({ address }) => address)
+    .filter((address) => !deleted.includes(address));
 }
 
 interface PlanJson {

@@ -18,7 +18,7 @@ import { build, ENTRY } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { OPTIONS } from "../tasks/options.ts";
 import { ROOT } from "../tasks/shell.ts";
-import { type Clients, clientsOf } from "../tasks/target.ts";
+import { type Clients, clientsOf } from "../tasks/clients.ts";
 import { say, toTable } from "../tasks/terminal.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 import { makeTools } from "../tasks/tools.ts";

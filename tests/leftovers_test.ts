@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { findNamed, lackingIn, NAMED } from "../tasks/leftovers.ts";
-import type { Clients } from "../tasks/target.ts";
 import { type Answers, fakeStack, read } from "./fixtures.ts";
 
 /** Resources of main.tf without a name of their own: making one twice is no error. */
@@ -31,13 +30,16 @@ const WHOLE: Answers = {
   }),
   GetRoleCommand: ({ RoleName }) => ({ Role: { RoleName } }),
   GetFunctionCommand: ({ FunctionName }) => ({ Configuration: { FunctionName } }),
-  GetPolicyCommand: () => ({
-    Policy: JSON.stringify({ Statement: [{ Sid: "Mine" }, { Sid: "AllowUploadsBucket" }] }),
-  }),
+  GetPolicyCommand: () => policy("Mine", "AllowUploadsBucket"),
   DescribeAlarmsCommand: ({ AlarmNames }) => ({
     MetricAlarms: [{ AlarmName: "another" }, { AlarmName: (AlarmNames as string[])[0] }],
   }),
 };
+
+const ALL = NAMED.map(({ address, name }) => ({
+  address,
+  id: (name === "NAME-failures" ? "https://sqs/1/" : "") + name.replace("NAME", "app"),
+}));
 
 Deno.test("each resource of main.tf has a name, or is a setting of one that has", async () => {
   const resources = [...(await read("main.tf")).matchAll(/^resource "(aws_\w+)" "(\w+)"/gm)];
@@ -57,72 +59,61 @@ Deno.test("INTERRUPTED.md lists the same resources with their ids", async () => 
   );
 });
 
-Deno.test("findNamed() finds all that bears the name, with the ids to import", async () => {
-  const expected = NAMED.map(({ address, name }) => ({
-    address,
-    id: (name === "NAME-failures" ? "https://sqs/1/" : "") + name.replace("NAME", "app"),
-  }));
-  assert.deepEqual(await found(WHOLE), expected);
-});
-
-Deno.test("findNamed() takes nothing for the stack's that is not", async (t) => {
-  for (const name of ["NotFound", "NoSuchEntityException", "QueueDoesNotExist"]) {
-    await t.step(`${name} is nothing`, async () => {
+/** Instead of the whole stack these answers, and what then is not the stack's, or does not exist. */
+const LACKS: [name: string, answers: Answers, lacks: RegExp][] = [
+  ["all is there", {}, /^$/],
+  ["names that only begin like the stack's", {
+    DescribeLogGroupsCommand: () => ({ logGroups: [{ logGroupName: "/aws/lambda/app-2" }] }),
+    DescribeAlarmsCommand: () => ({ MetricAlarms: [{ AlarmName: "app-errors-2" }] }),
+    GetPolicyCommand: () => policy("Allow"),
+  }, /log_group|alarm|permission/],
+  ["a role's name that is too long for IAM", {
+    GetRoleCommand: ({ RoleName }) =>
+      RoleName === "app-batch" ? failure("ValidationError", 400) : { Role: { RoleName } },
+  }, /role\.batch/],
+  ["another account's bucket", { HeadBucketCommand: () => failure("Forbidden", 403) }, /bucket/],
+  ["a bucket in another region", { HeadBucketCommand: () => failure("Moved", 301) }, /bucket/],
+  ["a table that is being made", { DescribeTableCommand: tableThat("CREATING", "ACTIVE") }, /^$/],
+  ["a table that is being deleted", { DescribeTableCommand: tableThat("DELETING", "") }, /table/],
+  ...["NotFound", "NoSuchEntityException", "QueueDoesNotExist", "ResourceNotFoundException"].map(
+    (name): [string, Answers, RegExp] => {
       const answers = Object.keys(WHOLE).map((command) => [command, () => failure(name, 404)]);
-      const all = { ...Object.fromEntries(answers), ...only("GetCallerIdentityCommand") };
-      assert.deepEqual(await found(all), []);
+      const { GetCallerIdentityCommand } = WHOLE;
+      return [name, { ...Object.fromEntries(answers), GetCallerIdentityCommand }, /./];
+    },
+  ),
+];
+
+Deno.test("findNamed() finds all that bears the stack's name, with the ids to import", async (t) => {
+  for (const [name, answers, lacks] of LACKS) {
+    await t.step(name, async () => {
+      const { stack, calls } = fakeStack({ ...WHOLE, ...answers });
+      assert.deepEqual(
+        await findNamed(stack, "app"),
+        ALL.filter(({ address }) => !lacks.test(address)),
+      );
+      const ExpectedBucketOwner = "123456789012";
+      const [asked] = calls.filter((call) => call.name === "HeadBucketCommand");
+      assert.deepEqual(asked.input, { Bucket: "app", ExpectedBucketOwner });
+      const notAsked = Object.values(answers).filter(Array.isArray).flat();
+      assert.deepEqual(notAsked, []);
     });
   }
-  await t.step("names that only begin so", async () => {
-    const others: Answers = {
-      DescribeLogGroupsCommand: () => ({ logGroups: [{ logGroupName: "/aws/lambda/app-2" }] }),
-      DescribeAlarmsCommand: () => ({ MetricAlarms: [{ AlarmName: "app-errors-2" }] }),
-      GetPolicyCommand: () => ({ Policy: JSON.stringify({ Statement: [{ Sid: "Allow" }] }) }),
-    };
-    const addresses = (await found({ ...WHOLE, ...others })).map(({ address }) => address);
-    assert.equal(addresses.some((address) => /log_group|alarm|permission/.test(address)), false);
-  });
-  await t.step("a role whose name IAM could not have", async () => {
-    const asked: unknown[] = [];
-    const GetRoleCommand = ({ RoleName }: Record<string, unknown>) => {
-      asked.push(RoleName);
-      return String(RoleName).length > 64
-        ? failure("ValidationError", 400)
-        : { Role: { RoleName } };
-    };
-    const longest = "a".repeat(63);
-    assert.ok((await found({ ...WHOLE, GetRoleCommand }, longest)).length > 0);
-    assert.deepEqual(asked, [longest]);
-  });
-  await t.step("a bucket of another account, or in another region", async () => {
-    for (const status of [301, 403]) {
-      const asked: unknown[] = [];
-      const addresses = await found({
-        ...WHOLE,
-        HeadBucketCommand: (input) => {
-          asked.push(input);
-          return failure("Forbidden", status);
-        },
-      });
-      const ExpectedBucketOwner = "123456789012";
-      assert.deepEqual(asked, [{ Bucket: "app", ExpectedBucketOwner }]);
-      assert.equal(addresses.some(({ address }) => address.startsWith("aws_s3_bucket.")), false);
-    }
-  });
+});
+
+Deno.test("findNamed() takes a refusal for no answer", async () => {
+  const GetQueueUrlCommand = () => failure("AccessDenied", 403);
+  const { stack } = fakeStack({ ...WHOLE, GetQueueUrlCommand });
+  await assert.rejects(findNamed(stack, "app"), { name: "AccessDenied" });
 });
 
 Deno.test("lackingIn() names what the state has not, or not whole", () => {
-  const resource = (address: string, tainted: boolean, attributes: Record<string, unknown>) => ({
-    address,
-    tainted,
-    attributes,
-  });
   const resources = [
-    resource("whole", false, { arn: "arn:1" }),
-    resource("tainted", true, { arn: "arn:2" }),
-    resource("without an ARN", true, { id: "3" }),
-    resource("interrupted", true, { arn: null }),
-    resource("interrupted early", true, { arn: "" }),
+    { address: "whole", tainted: false, attributes: { arn: "arn:1" } },
+    { address: "tainted", tainted: true, attributes: { arn: "arn:2" } },
+    { address: "without an ARN", tainted: true, attributes: { id: "3" } },
+    { address: "interrupted", tainted: true, attributes: { arn: null } },
+    { address: "interrupted early", tainted: true, attributes: { arn: "" } },
   ];
   const found = [...resources, { address: "unknown" }].map(({ address }) => ({ address, id: "i" }));
   assert.deepEqual(lackingIn({ resources }, found).map(({ address }) => address), [
@@ -132,31 +123,15 @@ Deno.test("lackingIn() names what the state has not, or not whole", () => {
   ]);
 });
 
-Deno.test("findNamed() waits for a table that is being made or deleted", async () => {
-  const table = async (...statuses: string[]) => {
-    const answers = statuses.map((TableStatus) => ({ Table: { TableStatus } }));
-    const DescribeTableCommand = () => answers.shift() ?? failure("ResourceNotFoundException", 400);
-    const all = await found({ ...WHOLE, DescribeTableCommand });
-    assert.deepEqual(answers, []);
-    return all.some(({ address }) => address === "aws_dynamodb_table.files");
-  };
-  assert.equal(await table("CREATING", "ACTIVE"), true);
-  assert.equal(await table("DELETING"), false);
-});
-
-Deno.test("findNamed() takes a refusal for no answer", async () => {
-  const GetQueueUrlCommand = () => failure("AccessDenied", 403);
-  await assert.rejects(found({ ...WHOLE, GetQueueUrlCommand }), { name: "AccessDenied" });
-});
-
-/** What is found of a stack. */
-async function found(answers: Answers, name = "app") {
-  const { stack } = fakeStack(answers);
-  return await findNamed(stack as Clients, name);
+/** A table in these states, one after another; without a state it does not exist. */
+function tableThat(...statuses: string[]): object[] {
+  return statuses.map((TableStatus) =>
+    TableStatus ? { Table: { TableStatus } } : failure("ResourceNotFoundException", 400)
+  );
 }
 
-function only(command: string): Answers {
-  return { [command]: WHOLE[command] };
+function policy(...sids: string[]) {
+  return { Policy: JSON.stringify({ Statement: sids.map((Sid) => ({ Sid })) }) };
 }
 
 function failure(name: string, httpStatusCode: number): Error {

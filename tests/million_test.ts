@@ -1,10 +1,9 @@
 /** Tasks cost the same with a million objects in the bucket as with ten, but for the deletions. */
 
 import assert from "node:assert/strict";
+import { lossesOf } from "../tasks/deploy.ts";
 import { sayWhatIsLost } from "../tasks/destroy.ts";
-import { lossesOf } from "../tasks/losses.ts";
 import { readStatus } from "../tasks/status.ts";
-import type { Clients, OpenTarget } from "../tasks/target.ts";
 import { verifyStack } from "../tasks/verify.ts";
 import { type Answers, fakeLog, fakeStack, NOTIFIES, progressOf } from "./fixtures.ts";
 
@@ -97,7 +96,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
         before,
         attributes: [],
       }));
-      const losses = await lossesOf({ applyable: true, changes, outputs: {} }, stack);
+      const losses = await lossesOf({ changes }, stack);
       assert.equal(losses.length, 2);
     },
   },
@@ -107,7 +106,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
       const resources = Object.entries(BEFORE)
         .map(([address, attributes]) => ({ address, attributes, tainted: false }));
       const state = { text: "", name: "app", region: "us-east-1", resources };
-      await sayWhatIsLost({ place: "here" } as OpenTarget, stack as Clients, state);
+      await sayWhatIsLost({ place: "here" }, stack, state);
     },
   },
 };

@@ -64,7 +64,7 @@ export const PROOF: Steps<Deployed> = {
     const { code, stdout, stderr } = await task(deployed, "destroy", "--yes");
     assert.equal(code, 0, stderr);
     assert.match(stderr, /but the last destroy ended before its proof$/m);
-    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources gone\n`);
+    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources deleted\n`);
   },
 };
 
@@ -81,7 +81,7 @@ export const DESTROY: Steps<Deployed> = {
     const emptied =
       `Emptied \\S+: ${versions} versions, delete markers included, and 1 unfinished upload`;
     assert.match(stderr, new RegExp(emptied));
-    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources gone\n`);
+    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources deleted\n`);
   },
 };
 

@@ -10,7 +10,7 @@ import { CreateBucketCommand, DeleteObjectCommand, ListObjectsV2Command } from "
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { parseState } from "../tasks/terraform.ts";
-import type { Clients } from "../tasks/target.ts";
+import type { Clients } from "../tasks/clients.ts";
 import {
   type Pipeline,
   processesOf,
@@ -124,7 +124,7 @@ export const INTERRUPTED: Steps<Remote> = {
     await Deno.remove(join(clone, "build", "lambda.zip"));
     const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
     assert.equal(code, 0, stderr);
-    assert.equal(stdout, `${length} of ${length} resources gone\n`);
+    assert.equal(stdout, `${length} of ${length} resources deleted\n`);
     assert.deepEqual(await findNamed(root, name!), []);
   },
 
@@ -141,7 +141,7 @@ export const INTERRUPTED: Steps<Remote> = {
     assert.ok(left.length > 0, "nothing was made before the kill");
     const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
     assert.equal(code, 0, stderr);
-    assert.match(stdout, /^(\d+) of \1 resources gone$/m);
+    assert.match(stdout, /^(\d+) of \1 resources deleted$/m);
     assert.deepEqual(await findNamed(root, name!), []);
   },
 };

@@ -8,7 +8,7 @@ import { ListBucketsCommand, S3Client } from "@aws-sdk/client-s3";
 import { toSentence } from "../tasks/failures.ts";
 import { proxyVariables, requestHandler } from "../tasks/proxy.ts";
 import { run } from "../tasks/shell.ts";
-import { clientsOf } from "../tasks/target.ts";
+import { clientsOf } from "../tasks/clients.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 
 const NEAR = "169.254.169.254,[fd00:ec2::254],localhost,127.0.0.1,[::1]";
@@ -188,7 +188,7 @@ Deno.test(
   "a call that waits ends soon after Ctrl-C, and one that begins then does not",
   async () => {
     const program = `
-    import { endAtCtrlC } from "./tasks/target.ts";
+    import { endAtCtrlC } from "./tasks/clients.ts";
     import { handleSignals, interrupted } from "./tasks/signals.ts";
     handleSignals();
     const hangs = (signal) => new Promise((resolve, reject) => {

@@ -10,7 +10,7 @@ import {
   stopStandIn,
   stopStandIns,
 } from "../tasks/stand_in.ts";
-import { clientsOf } from "../tasks/target.ts";
+import { clientsOf } from "../tasks/clients.ts";
 import { pause } from "./dev_fixtures.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 

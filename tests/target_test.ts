@@ -1,7 +1,15 @@
-/** What --env and --local mean. */
+/** What --env and --local mean, and why a task cannot act there. */
 
 import assert from "node:assert/strict";
+import * as logs from "@aws-sdk/client-cloudwatch-logs";
+import * as dynamo from "@aws-sdk/client-dynamodb";
+import * as lambda from "@aws-sdk/client-lambda";
+import * as s3 from "@aws-sdk/client-s3";
+import * as sqs from "@aws-sdk/client-sqs";
+import { checkCredentials } from "../tasks/clients.ts";
+import { findDeleted } from "../tasks/drift.ts";
 import { targetOf } from "../tasks/target.ts";
+import { fakeStack, replaceEnvironment } from "./fixtures.ts";
 
 Deno.test("targetOf() refuses what cannot be an environment's name", () => {
   const refused = /^--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "/;
@@ -20,19 +28,99 @@ Deno.test("targetOf() refuses what cannot be an environment's name", () => {
 });
 
 Deno.test("targetOf() names the workspace, the place and the flags", () => {
+  const env = "a".repeat(32);
   const cases = [
     [{ local: false }, "default", "on AWS in the default workspace", ""],
     [{ local: true }, "local", "on the stand-in", " --local"],
     [{ env: "prod", local: false }, "prod", "on AWS in environment prod", " --env prod"],
     [
-      { env: "a".repeat(32), local: true },
-      `local-${"a".repeat(32)}`,
-      `on the stand-in in environment ${"a".repeat(32)}`,
-      ` --local --env ${"a".repeat(32)}`,
+      { env, local: true },
+      `local-${env}`,
+      `on the stand-in in environment ${env}`,
+      ` --local --env ${env}`,
     ],
   ] as const;
   for (const [where, workspace, place, flags] of cases) {
     const target = targetOf(where);
     assert.deepEqual([target.workspace, target.place, target.flags], [workspace, place, flags]);
+  }
+});
+
+/** By what the metadata service does, the sentence. It answers PUT, for a token, then GET, for the role. */
+const METADATA: [service: string, put: number, get: number, sentence: RegExp][] = [
+  [
+    "never answers: the hop limit",
+    NaN,
+    404,
+    /: the metadata service http:\S+ takes the question and never .* aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id ID$/,
+  ],
+  ["has no role", 404, 404, /: the metadata service .* has none: give this instance a role, /],
+  ...[[403, 404], [200, 403]].map(([put, get]): [string, number, number, RegExp] => [
+    "refuses",
+    put,
+    get,
+    /: the metadata service \S+ refuses to answer \(HTTP 403\): .* aws ec2 modify-instance-metadata-options --http-endpoint enabled --instance-id ID$/,
+  ]),
+];
+
+Deno.test("without credentials one sentence says what the metadata service did", async (t) => {
+  const refused = async (environment: Record<string, string>) => {
+    using _environment = replaceEnvironment({ HOME: "/nowhere", ...environment });
+    const startMs = performance.now();
+    const { message } = await checkCredentials({ local: false })
+      .then(() => assert.fail(), (error) => error);
+    assert.ok(performance.now() - startMs < 10_000);
+    assert.match(message, /^No AWS credentials found: /);
+    return message;
+  };
+  for (const [service, put, get, sentence] of METADATA) {
+    await t.step(service, async () => {
+      const stop = new AbortController();
+      const never = new Promise<Response>((resolve) =>
+        stop.signal.addEventListener("abort", () => resolve(new Response()))
+      );
+      const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+      await using server = Deno.serve(options, ({ method }) => {
+        const status = method === "PUT" ? put : get;
+        return Number.isNaN(status) ? never : new Response("token", { status });
+      });
+      const AWS_EC2_METADATA_SERVICE_ENDPOINT = `http://127.0.0.1:${server.addr.port}`;
+      assert.match(await refused({ AWS_EC2_METADATA_SERVICE_ENDPOINT }), sentence);
+      stop.abort();
+    });
+  }
+  await t.step("is not there, or is switched off", async () => {
+    assert.match(
+      await refused({ AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://127.0.0.1:1" }),
+      /: run this on an EC2 instance with a role, or try it without AWS/,
+    );
+    assert.match(
+      await refused({ AWS_EC2_METADATA_DISABLED: "true" }),
+      /: AWS_EC2_METADATA_DISABLED switches the .* off: unset it, /,
+    );
+  });
+});
+
+Deno.test("findDeleted() names the part that was deleted and what to do, in every task", () => {
+  const { stack } = fakeStack({});
+  const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
+  const older = Object.assign(new Error(), { name: "AWS.SimpleQueueService.NonExistentQueue" });
+  const cases: [Error, RegExp][] = [
+    [
+      new s3.NoSuchBucket(why),
+      /^The bucket uploads does not exist any more: deno task deploy --env x makes it again, empty/,
+    ],
+    [new dynamo.ResourceNotFoundException(why), /^The table files .* makes it again, empty/],
+    [new lambda.ResourceNotFoundException(why), /^The function fn .* makes it again, and backfill/],
+    [new logs.ResourceNotFoundException(why), /^The log group log .* makes it again/],
+    [new sqs.QueueDoesNotExist(why), /^The failure queue queue .* makes it again, empty/],
+    [older, /^The failure queue queue /],
+  ];
+  for (const [error, sentence] of cases) {
+    assert.match(findDeleted(error, stack)?.sentence ?? "", sentence);
+  }
+  // NotFound is the answer to a HEAD, also of an object.
+  for (const error of [new s3.NoSuchKey(why), new s3.NotFound(why), new Error("other")]) {
+    assert.equal(findDeleted(error, stack), undefined);
   }
 });

@@ -1,0 +1,164 @@
+/** The clients of AWS, the certificates that they trust, and the credentials that they find. */
+
+import { request } from "node:http";
+import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
+import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
+import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { IAMClient } from "@aws-sdk/client-iam";
+import { LambdaClient } from "@aws-sdk/client-lambda";
+import { S3Client } from "@aws-sdk/client-s3";
+import { SQSClient } from "@aws-sdk/client-sqs";
+import { STSClient } from "@aws-sdk/client-sts";
+import { requestHandler } from "./proxy.ts";
+import { interrupted, overdue } from "./signals.ts";
+import { UserError, visible } from "./terminal.ts";
+
+/** On which AWS a client acts: the real one, or the stand-in with its certificate (PEM). */
+export interface Side {
+  local: boolean;
+  ca?: string;
+}
+
+export interface Clients {
+  s3: S3Client;
+  dynamo: DynamoDBClient;
+  lambda: LambdaClient;
+  sqs: SQSClient;
+  logs: CloudWatchLogsClient;
+  cloudwatch: CloudWatchClient;
+  iam: IAMClient;
+  sts: STSClient;
+}
+
+/** What every client of a region needs to know. */
+export function configOf({ local, ca }: Side, region: string) {
+  const trusted = local ? ca : readTrusted();
+  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
+}
+
+export function clientsOf(side: Side, region: string): Clients {
+  const config = configOf(side, region);
+  // Only throttling fails so often. Each try waits longer, and the client sends less meanwhile.
+  const patient = { ...config, maxAttempts: 10, retryMode: "adaptive" };
+  const clients = {
+    s3: new S3Client(config),
+    dynamo: new DynamoDBClient(config),
+    lambda: new LambdaClient(patient),
+    sqs: new SQSClient(config),
+    logs: new CloudWatchLogsClient(patient),
+    cloudwatch: new CloudWatchClient(config),
+    iam: new IAMClient(config),
+    sts: new STSClient(config),
+  };
+  Object.values(clients).forEach(endAtCtrlC);
+  return clients;
+}
+
+type Send = (command: unknown, options?: { abortSignal?: AbortSignal }) => Promise<unknown>;
+
+/** Lets a client's calls end soon after Ctrl-C, but not those that begin then to put things in order. */
+export function endAtCtrlC(client: { send: unknown }): void {
+  const send = (client.send as Send).bind(client);
+  const sendInTime: Send = (command, options = {}) => {
+    if (interrupted.aborted) return send(command, options);
+    const { abortSignal } = options;
+    const either = abortSignal ? AbortSignal.any([abortSignal, overdue]) : overdue;
+    return send(command, { ...options, abortSignal: either });
+  };
+  client.send = sendInTime;
+}
+
+/** The certificates that AWS_CA_BUNDLE names: Terraform and the aws CLI read it, the SDK does not. */
+function readTrusted(): string | undefined {
+  const path = Deno.env.get("AWS_CA_BUNDLE");
+  if (!path) return undefined;
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new UserError(
+      `Cannot read AWS_CA_BUNDLE, ${visible(path)}: ${(error as Error).name}; correct or unset it`,
+    );
+  }
+}
+
+const METADATA_URL = "http://169.254.169.254";
+
+/** On EC2 the answer takes some milliseconds; a hop limit that is too low keeps it away for good. */
+const METADATA_DEADLINE_MS = 1500;
+
+/**
+ * Asks the SDK's own sources for credentials, without a call to AWS; the stand-in has its own.
+ *
+ * @throws {UserError} there are none; the sentence says what the metadata service did
+ */
+export async function checkCredentials({ local }: Pick<Side, "local">): Promise<void> {
+  if (local) return;
+  try {
+    await new S3Client({ region: "us-east-1" }).config.credentials();
+  } catch (error) {
+    const { message } = error as Error;
+    throw new UserError(`No AWS credentials found: ${await explainMissing(message)}`);
+  }
+}
+
+async function explainMissing(message: string): Promise<string> {
+  const otherwise = "or try it without AWS with --local";
+  if (/^true$/i.test(Deno.env.get("AWS_EC2_METADATA_DISABLED") ?? "")) {
+    return `AWS_EC2_METADATA_DISABLED switches the instance's role off: unset it, ${otherwise}`;
+  }
+  const url = Deno.env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") || METADATA_URL;
+  const service = `the metadata service ${url}`;
+  const allow = (option: string) =>
+    `allow it on the instance: aws ec2 modify-instance-metadata-options ${option} --instance-id ID`;
+  const answer = await askMetadata(url);
+  switch (answer) {
+    case "silent":
+      return `${service} takes the question and never answers. In a container its answer has one ` +
+        `hop too many; ${allow("--http-put-response-hop-limit 2")}`;
+    case "absent":
+      return `run this on an EC2 instance with a role, ${otherwise} (${message})`;
+    // https://repost.aws/knowledge-center/ec2-linux-metadata-retrieval
+    case 401:
+    case 403:
+      return `${service} refuses to answer (HTTP ${answer}): it is switched off, or something on ` +
+        `the way forbids it. If it is off, ${allow("--http-endpoint enabled")}`;
+    default:
+      return `${service} answers, and has none: give this instance a role, ${otherwise}`;
+  }
+}
+
+/** The status of an answer, or why there is none. A machine elsewhere gets no connection. */
+type Answer = number | "silent" | "absent";
+
+/** Asks for a token, as every SDK does first, and then for the role. */
+async function askMetadata(url: string): Promise<Answer> {
+  const ttl = { "x-aws-ec2-metadata-token-ttl-seconds": "60" };
+  const [answer, token] = await ask(new URL("/latest/api/token", url), "PUT", ttl);
+  if (answer !== 200) return answer;
+  const role = new URL("/latest/meta-data/iam/security-credentials/", url);
+  return (await ask(role, "GET", { "x-aws-ec2-metadata-token": token }))[0];
+}
+
+function ask(
+  url: URL,
+  method: string,
+  headers: Record<string, string>,
+): Promise<[answer: Answer, text: string]> {
+  return new Promise((resolve) => {
+    let connected = false;
+    const asked = request(url, { method, headers, agent: false }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (part) => text += part);
+      response.on("end", () => end(response.statusCode!, text));
+    });
+    const end = (answer: Answer, text = "") => {
+      clearTimeout(timer);
+      resolve([answer, text]);
+      asked.destroy();
+    };
+    const timer = setTimeout(() => end(connected ? "silent" : "absent"), METADATA_DEADLINE_MS);
+    asked.on("socket", (socket) => socket.on("connect", () => connected = true));
+    asked.on("error", () => end("absent"));
+    asked.end();
+  });
+}
