@@ -3,12 +3,11 @@
  * XML, with the account in a header and at the beginning of the host's name.
  */
 
-import { Agent, createServer, type Server } from "node:https";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { ServerResponse } from "node:http";
+import { Agent } from "node:https";
 import { S3ControlClient } from "@aws-sdk/client-s3-control";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
-import { makeCertificate } from "./tls_stub.ts";
+import { serveTls, type TlsRequest, type TlsServer } from "./tls.ts";
 
 interface ControlRequest {
   method: string;
@@ -33,19 +32,11 @@ export class FakeControl implements AsyncDisposable {
   /** A refusal of every call: its code. */
   refusal?: string;
   client!: S3ControlClient;
-  #server: Server;
+  #server!: TlsServer;
 
-  private constructor(key: string, cert: string) {
-    this.#server = createServer({ key, cert }, (request, response) => {
-      this.#serve(request, response).catch(() => response.destroy());
-    });
-  }
-
-  static async start(folder: string): Promise<FakeControl> {
-    const { key, cert } = await makeCertificate(folder);
-    const fake = new FakeControl(key, cert);
-    await new Promise<void>((resolve) => fake.#server.listen(0, "127.0.0.1", resolve));
-    const { port } = fake.#server.address() as AddressInfo;
+  static async start(): Promise<FakeControl> {
+    const fake = new FakeControl();
+    fake.#server = await serveTls((request, response) => fake.#serve(request, response));
     const httpsAgent = new Agent({
       rejectUnauthorized: false, // the certificate signs for itself
       lookup: (_name, options, answer) =>
@@ -55,7 +46,7 @@ export class FakeControl implements AsyncDisposable {
     });
     fake.client = new S3ControlClient({
       region: "eu-central-1",
-      endpoint: `https://s3-control.test:${port}`,
+      endpoint: `https://s3-control.test:${fake.#server.port}`,
       credentials: { accessKeyId: "test", secretAccessKey: "test" },
       requestHandler: new NodeHttpHandler({ httpsAgent }),
       maxAttempts: 1,
@@ -63,19 +54,16 @@ export class FakeControl implements AsyncDisposable {
     return fake;
   }
 
-  async #serve(request: IncomingMessage, response: ServerResponse) {
-    let body = "";
-    for await (const chunk of request) body += chunk;
-    const { method = "", url = "", headers } = request;
+  #serve({ method, path, headers, body }: TlsRequest, response: ServerResponse) {
     this.requests.push({
       method,
-      path: url,
+      path,
       host: headers.host?.replace(/:\d+$/, "") ?? "",
       account: String(headers["x-amz-account-id"]),
       signed: headers.authorization !== undefined,
       body,
     });
-    const [status, answer] = this.#answer(method, decodeURIComponent(url));
+    const [status, answer] = this.#answer(method, decodeURIComponent(path));
     response.writeHead(status, { "content-type": "application/xml" });
     response.end(`<?xml version="1.0" encoding="UTF-8"?>\n${answer}`);
   }
@@ -105,7 +93,6 @@ export class FakeControl implements AsyncDisposable {
 
   async [Symbol.asyncDispose]() {
     this.client.destroy();
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
+    await this.#server[Symbol.asyncDispose]();
   }
 }

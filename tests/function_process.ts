@@ -3,7 +3,14 @@
  * This is the tests' only imitation of Lambda's runtime.
  */
 
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
+import { unzipSync } from "fflate";
+import { build } from "../tasks/build.ts";
+import { makeTools } from "../tasks/tools.ts";
 
 /** What loading the function or an invocation came to. */
 export interface Invocation {
@@ -88,15 +95,9 @@ const ENVIRONMENT: Environment = {
 export class FunctionProcess implements AsyncDisposable {
   /** How its loading went, init included. */
   init!: Invocation;
-  #child: Deno.ChildProcess;
-  #input: WritableStreamDefaultWriter<Uint8Array>;
-  #output: ReadableStreamDefaultReader<string>;
-
-  private constructor(child: Deno.ChildProcess) {
-    this.#child = child;
-    this.#input = child.stdin.getWriter();
-    this.#output = toLines(child.stdout).getReader();
-  }
+  #child: ChildProcessByStdio<Writable, Readable, null>;
+  #lines: AsyncIterator<string>;
+  #ended: Promise<unknown>;
 
   /** Loads what {@link writeFunction} wrote; `env` adds to a usual environment. */
   static async start(
@@ -105,20 +106,20 @@ export class FunctionProcess implements AsyncDisposable {
     env: Environment,
     flags: string[] = [],
   ): Promise<FunctionProcess> {
-    const set = Object.entries({ ...ENVIRONMENT, ...env })
-      .filter((entry): entry is [string, string] => entry[1] !== undefined);
-    const child = new Deno.Command(node, {
-      args: [...flags, join(folder, "runtime.mjs")],
+    const child = spawn(node, [...flags, join(folder, "runtime.mjs")], {
       cwd: folder,
-      clearEnv: true,
-      env: Object.fromEntries(set),
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "inherit",
-    }).spawn();
+      env: { ...ENVIRONMENT, ...env },
+      stdio: ["pipe", "pipe", "inherit"],
+    });
     const lambda = new FunctionProcess(child);
     lambda.init = await lambda.#read();
     return lambda;
+  }
+
+  private constructor(child: ChildProcessByStdio<Writable, Readable, null>) {
+    this.#child = child;
+    this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    this.#ended = once(child, "close");
   }
 
   /**
@@ -130,14 +131,14 @@ export class FunctionProcess implements AsyncDisposable {
     { times = 1, remainingMs = 60_000 } = {},
   ): Promise<Invocation> {
     const line = JSON.stringify({ event: JSON.stringify(event), times, remainingMs }) + "\n";
-    await this.#input.write(new TextEncoder().encode(line));
+    this.#child.stdin.write(line);
     return await this.#read();
   }
 
   async #read(): Promise<Invocation> {
     const log: string[] = [];
     while (true) {
-      const { done, value } = await this.#output.read();
+      const { done, value } = await this.#lines.next();
       if (done) throw new Error("Cannot read the function's result: its process ended without one");
       if (value.startsWith(MARK)) return { ...JSON.parse(value.slice(MARK.length)), log };
       log.push(value);
@@ -146,23 +147,33 @@ export class FunctionProcess implements AsyncDisposable {
 
   /** Its exit code, after the end of its input; null where something keeps it alive for 5 seconds. */
   async end(): Promise<number | null> {
-    await this.#input.close();
+    this.#child.stdin.end();
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), 5000);
-    const { code, signal } = await this.#child.status;
+    await this.#ended;
     clearTimeout(timer);
-    return signal === null ? code : null;
+    return this.#child.exitCode;
   }
 
   async [Symbol.asyncDispose]() {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch {
-      // It has ended by itself.
-    }
-    await this.#child.status;
-    await this.#output.cancel();
-    await this.#input.close().catch(() => {});
+    this.#child.kill("SIGKILL");
+    await this.#ended;
   }
+}
+
+/** The built zip's own files; what {@link start} starts ends with `resources`. */
+export async function builtFunction(resources: AsyncDisposableStack) {
+  const { node } = await makeTools();
+  const parent = await Deno.makeTempDir();
+  resources.defer(() => Deno.remove(parent, { recursive: true }));
+  const { zip } = await build();
+  const folder = await writeFunction(parent, "function", unzipSync(zip));
+  return {
+    node,
+    start: async (endpoint: string, env: Environment = {}, flags: string[] = []) =>
+      resources.use(
+        await FunctionProcess.start(node, folder, { AWS_ENDPOINT_URL: endpoint, ...env }, flags),
+      ),
+  };
 }
 
 /** Writes files and the runtime into a new folder inside `parent`, and returns its path. */
@@ -178,18 +189,4 @@ export async function writeFunction(
     await Deno.writeFile(join(folder, file), bytes);
   }
   return folder;
-}
-
-/** Splits a byte stream into lines. */
-function toLines(stream: ReadableStream<Uint8Array<ArrayBuffer>>): ReadableStream<string> {
-  let rest = "";
-  return stream.pipeThrough(new TextDecoderStream()).pipeThrough(
-    new TransformStream<string, string>({
-      transform(text, controller) {
-        const parts = (rest + text).split("\n");
-        rest = parts.pop()!;
-        for (const part of parts) controller.enqueue(part);
-      },
-    }),
-  );
 }

@@ -19,7 +19,6 @@ import {
   unwrapped,
   withoutAws,
 } from "./pipeline_context.ts";
-import { serveLocally } from "./proxies.ts";
 
 /** By a type of resource: the action without which AWS does not answer its tags. */
 const READS_TAGS: Record<string, string> = {
@@ -143,11 +142,16 @@ async function lambdaOfAws({ deployer, ca }: Deployed) {
     new Promise<IncomingMessage>((resolve, reject) => {
       get(standIn + path, { headers, ca, agent: false }, resolve).on("error", reject);
     });
-  return serveLocally(async ({ url, headers }) => {
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  const server = Deno.serve(options, async ({ url, headers }) => {
     const { pathname, search } = new URL(url);
     const answer = await ask(pathname + search, Object.fromEntries(headers));
     const body = JSON.parse(await text(answer));
     if (!mayList && pathname.endsWith(`/functions/${name}`)) delete body.Tags;
     return Response.json(body, { status: answer.statusCode });
   });
+  return {
+    url: `http://127.0.0.1:${server.addr.port}`,
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
 }
