@@ -131,7 +131,7 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
     assert.ok(limitMb > 0.8 * memoryMb && limitMb < memoryMb, `${limitMb} of ${memoryMb} MB`);
   },
 
-  "F39 F40 the range alone is read of an object of any size, in two calls": async (
+  "F39 F40 only the range is read of an object of any size, in two calls": async (
     { stub, start },
   ) => {
     const lambda = await start(stub.url);

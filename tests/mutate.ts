@@ -35,7 +35,7 @@ async function functionFiles(): Promise<string[]> {
   return ["handler.ts", ...names.map((name) => `function/${name}`)];
 }
 
-/** The function's own tests: those that import its files, or a helper that does, and no task's. */
+/** The function's tests in this process: those that import its files, or a helper that does. */
 async function testFiles(): Promise<string[]> {
   const names = await namesIn(join(ROOT, "tests"));
   const tests = names.filter((name) => /(_test|properties)\.ts$/.test(name));
@@ -46,7 +46,8 @@ async function testFiles(): Promise<string[]> {
     const read = helpers.map((path) => Deno.readTextFile(join(ROOT, file, "..", path)));
     const texts = [text, ...await Promise.all(read)];
     const isOfFunction = texts.some((each) => /"\.\.?\/(handler|function\/\w+)\.ts"/.test(each));
-    if (isOfFunction && !text.includes('"../tasks/')) files.push(file);
+    const isOfProcess = text.includes('"../tasks/') || text.includes("function_process.ts");
+    if (isOfFunction && !isOfProcess) files.push(file);
   }
   return files;
 }
