@@ -3,14 +3,18 @@
  * of it are in tasks/. `deno task help` prints the rows.
  */
 
+import { dev } from "./dev/dev.ts";
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { writeZip } from "./tasks/build.ts";
+import { checkAll } from "./tasks/checks.ts";
 import { readClock } from "./tasks/clock.ts";
 import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
+import { demo } from "./tasks/demo.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
 import { readDrift } from "./tasks/drift.ts";
 import { toSentence } from "./tasks/failures.ts";
+import { backfillByJob } from "./tasks/job.ts";
 import { runAtTerminal, shellCommand } from "./tasks/local_shell.ts";
 import { readLog, toLogLines } from "./tasks/logs.ts";
 import { helpOf, parseArguments, suggestion, type Syntax, type Values } from "./tasks/options.ts";
@@ -37,8 +41,8 @@ import { explain, keyMeant, whyToText } from "./tasks/why.ts";
 export interface Task extends Syntax {
   /** What it does, in one sentence. */
   does: string;
-  /** What is true after Ctrl-C. `again` is the command as it was typed. */
-  afterCtrlC(again: string): string;
+  /** What is true after Ctrl-C, if something was changed. `again` is the command as it was typed. */
+  afterCtrlC?(again: string): string;
   /** Exit code when it could not do its work; 1 by default. */
   failureCode?: number;
   /** Leaves Ctrl-C to the program that it runs at the terminal. */
@@ -52,19 +56,16 @@ const LOG_SINCE_MS = 15 * 60_000;
 const SHOWN_ROWS = 50;
 
 const goesOn = (again: string) => `${again} goes on where this ended`;
-const unchanged = () => "nothing was changed";
 
 export const TASKS: Record<string, Task> = {
   build: {
     does: "Bundle and zip the function",
     options: [],
-    afterCtrlC: unchanged,
     run: buildTask,
   },
   plan: {
     does: "Show what deploy would change",
     options: ["env", "local"],
-    afterCtrlC: unchanged,
     run: planTask,
   },
   deploy: {
@@ -76,11 +77,7 @@ export const TASKS: Record<string, Task> = {
   },
   verify: {
     does: "Upload real files and check their rows",
-    words: {
-      usage: "[FILE...]",
-      says: "your files and folders, not its own eight files",
-      most: Infinity,
-    },
+    words: { usage: "[FILE...]", says: "your files and folders, not its own", most: Infinity },
     options: ["env", "local", "json", "keep"],
     afterCtrlC: (again) =>
       again.includes("--keep")
@@ -91,28 +88,24 @@ export const TASKS: Record<string, Task> = {
   status: {
     does: "Show everything on one screen; fails if something needs attention",
     options: ["env", "local", "json", "quick"],
-    afterCtrlC: unchanged,
     failureCode: 2,
     run: statusTask,
   },
   logs: {
     does: "Print the function's log",
     options: ["env", "local", "json", "since", "follow", "key", "failed"],
-    afterCtrlC: unchanged,
     run: logsTask,
   },
   rows: {
     does: "Print rows of the table, the newest first",
     words: { usage: "[KEY]", says: "only this key's rows" },
     options: ["env", "local", "json", "csv", "since", "follow", "prefix", "limit"],
-    afterCtrlC: unchanged,
     run: rowsTask,
   },
   why: {
     does: "Tell all that is known of one key, and what to do",
     words: { usage: "KEY", says: "the object's key, or s3://BUCKET/KEY", least: 1 },
     options: ["env", "local", "json", "since"],
-    afterCtrlC: unchanged,
     run: whyTask,
   },
   replay: {
@@ -146,13 +139,8 @@ export const TASKS: Record<string, Task> = {
   },
   shell: {
     does: "Run a shell, or the command after --, that reaches the stand-in",
-    words: {
-      usage: "[-- COMMAND]",
-      says: "for example: -- terraform output",
-      most: Infinity,
-    },
+    words: { usage: "[-- COMMAND]", says: "for example: -- terraform output", most: Infinity },
     options: ["env", "local"],
-    afterCtrlC: unchanged,
     interactive: true,
     run: shellTask,
   },
@@ -160,13 +148,13 @@ export const TASKS: Record<string, Task> = {
     does: "Deploy, verify and destroy on this machine, without AWS",
     options: ["verbose"],
     afterCtrlC: () => "the demo's stand-in is ended, and nothing is left of it",
-    run: demoTask,
+    run: demo,
   },
   test: {
     does: "Run every check and test",
     options: [],
     afterCtrlC: () => "the test's stand-ins are ended",
-    run: testTask,
+    run: checkAll,
   },
 };
 
@@ -264,7 +252,6 @@ async function replayTask({ json, max, key, ...options }: Values): Promise<void>
 async function backfillTask(options: Values, [job]: string[]): Promise<void> {
   const { json, prefix, "dry-run": dryRun, concurrency, batch, detach, cancel } = options;
   if (batch || detach || cancel || job !== undefined) {
-    const { backfillByJob } = await import("./tasks/job.ts");
     return await backfillByJob(options, { job, prefix, dryRun, batch, detach, cancel, json });
   }
   await withStack(options, async (stack) => {
@@ -277,7 +264,6 @@ async function backfillTask(options: Values, [job]: string[]): Promise<void> {
 
 /** On the stand-in, deploys first if nothing is there. */
 async function devTask(options: Values): Promise<void> {
-  const { dev } = await import("./dev/dev.ts");
   const watch = () => withStack(options, (stack, target) => dev(stack, target, options));
   try {
     await watch();
@@ -313,16 +299,6 @@ async function shellTask(options: Values, command: string[]): Promise<number> {
   return code;
 }
 
-async function demoTask(options: Values): Promise<void> {
-  const { demo } = await import("./tasks/demo.ts");
-  await demo(options);
-}
-
-async function testTask(): Promise<void> {
-  const { checkAll } = await import("./tasks/checks.ts");
-  await checkAll();
-}
-
 /** What `deno task help` prints: every task, every option. */
 export function usage(): string {
   const tasks = Object.entries(TASKS).map(([name, { does }]) => [`  ${name}`, does]);
@@ -354,7 +330,7 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
   } catch (error) {
     if (interrupted.aborted) {
       const again = args.every(canCopy) ? denoTask(ANYWHERE, name, ...args) : "the same command";
-      say(`Interrupted: ${task.afterCtrlC(again)}`);
+      say(`Interrupted: ${task.afterCtrlC?.(again) ?? "nothing was changed"}`);
       return 130;
     }
     const sentence = toSentence(error, Deno.env.toObject());

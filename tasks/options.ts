@@ -20,66 +20,74 @@ const CONCURRENCY = 50;
 /** Of dev's page: the same each time, so that a forwarded one can stay. */
 const PORT = 8421;
 
-const SWITCH = { read: (text: string | undefined) => text !== undefined };
-
 /** Every option of every task. */
 export const OPTIONS = {
-  env: {
-    value: "NAME",
-    says: "in an environment of its own: workspace NAME, variables of NAME.tfvars",
-    read: (text) => text,
-  } as Option<string | undefined>,
-  local: { says: "on this machine's stand-in, not on AWS", ...SWITCH },
-  yes: { says: "do it without asking", ...SWITCH },
-  code: { says: "on AWS too, make the function run what you save, after asking", ...SWITCH },
-  open: { says: "open the page in the browser", ...SWITCH },
-  port: {
-    value: "N",
-    says: `serve the page at port N, ${PORT} by default`,
-    read: (text) => readCount("--port", text, PORT, 65_535),
-  } as Option<number>,
-  json: { says: "print JSON", ...SWITCH },
-  quick: { says: "leave out Terraform's comparison of each resource with AWS", ...SWITCH },
-  keep: { says: "leave the files and their rows there", ...SWITCH },
-  verbose: { says: "show the output of Terraform and the others", ...SWITCH },
-  csv: { says: "print CSV for spreadsheets", ...SWITCH },
-  since: {
-    value: "1h",
-    says: "how far back: 90s, 15m, 2h or 7d",
-    read: (text) => text === undefined ? undefined : readDuration(text),
-  } as Option<number | undefined>,
-  follow: { says: "print what is new as it comes, until Ctrl-C", ...SWITCH },
-  "dry-run": { says: "only look; change nothing", ...SWITCH },
-  limit: {
-    value: "N",
-    says: "print no more than N rows",
-    read: (text) => text === undefined ? undefined : readCount("--limit", text, Infinity),
-  } as Option<number | undefined>,
-  max: {
-    value: "N",
-    says: "replay no more than N events",
-    read: (text) => readCount("--max", text, Infinity),
-  } as Option<number>,
-  key: {
-    value: "TEXT",
-    says: "only what is about a key that holds TEXT",
-    read: (text) => text,
-  } as Option<string | undefined>,
-  failed: { says: "only failures", ...SWITCH },
-  prefix: {
-    value: "P",
-    says: "only keys that begin with P",
-    read: (text = "") => text,
-  } as Option<string>,
-  concurrency: {
-    value: "N",
-    says: `at most N invocations at once, ${CONCURRENCY} by default`,
-    read: (text) => readCount("--concurrency", text, CONCURRENCY, MOST_CALLS),
-  } as Option<number>,
-  batch: { says: "by a job of S3 Batch Operations, on AWS alone", ...SWITCH },
-  detach: { says: "do not wait for the job of --batch", ...SWITCH },
-  cancel: { says: "end the job", ...SWITCH },
+  env: text(
+    "NAME",
+    "in an environment of its own: workspace NAME, variables of NAME.tfvars",
+    undefined,
+  ),
+  local: flag("on this machine's stand-in, not on AWS"),
+  yes: flag("do it without asking"),
+  code: flag("on AWS too, make the function run what you save, after asking"),
+  open: flag("open the page in the browser"),
+  port: count("port", `serve the page at port N, ${PORT} by default`, PORT, 65_535),
+  json: flag("print JSON"),
+  quick: flag("leave out Terraform's comparison of each resource with AWS"),
+  keep: flag("leave the files and their rows there"),
+  verbose: flag("show the output of Terraform and the others"),
+  csv: flag("print CSV for spreadsheets"),
+  since: duration("since", "how far back: 90s, 15m, 2h or 7d"),
+  follow: flag("print what is new as it comes, until Ctrl-C"),
+  "dry-run": flag("only look; change nothing"),
+  limit: count("limit", "print no more than N rows", undefined),
+  max: count("max", "replay no more than N events", Infinity),
+  key: text("TEXT", "only what is about a key that holds TEXT", undefined),
+  failed: flag("only failures"),
+  prefix: text("P", "only keys that begin with P", ""),
+  concurrency: count(
+    "concurrency",
+    `at most N invocations at once, ${CONCURRENCY} by default`,
+    CONCURRENCY,
+    MOST_CALLS,
+  ),
+  batch: flag("by a job of S3 Batch Operations, on AWS alone"),
+  detach: flag("do not wait for the job of --batch"),
+  cancel: flag("end the job"),
 };
+
+function flag(says: string): Option<boolean> {
+  return { says, read: (text) => text !== undefined };
+}
+
+function text<Default>(value: string, says: string, byDefault: Default) {
+  return { value, says, read: (text?: string): string | Default => text ?? byDefault };
+}
+
+/** Milliseconds of `90s`, `15m`, `2h` or `7d`. */
+function duration(name: string, says: string): Option<number | undefined> {
+  const read = (text: string | undefined) => {
+    if (text === undefined) return undefined;
+    const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+    if (count === undefined) {
+      throw new UserError(`--${name} must be like 90s, 15m, 2h or 7d, not "${visible(text)}"`);
+    }
+    return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
+  };
+  return { value: "1h", says, read };
+}
+
+function count<Default>(name: string, says: string, byDefault: Default, most = 1e6) {
+  const read = (text: string | undefined): number | Default => {
+    if (text === undefined) return byDefault;
+    const count = Number(text);
+    if (/^\d+$/.test(text) && count >= 1 && count <= most) return count;
+    throw new UserError(
+      `--${name} must be a whole number from 1 to ${most}, not "${visible(text)}"`,
+    );
+  };
+  return { value: "N", says, read };
+}
 
 export type OptionName = keyof typeof OPTIONS;
 
@@ -102,7 +110,7 @@ export interface Syntax {
 
 /** As a usage line shows an option: `[--env NAME]`. */
 function toUsage(name: OptionName): string {
-  const { value } = OPTIONS[name] as Option<unknown>;
+  const { value }: Option<unknown> = OPTIONS[name];
   return `[--${name}${value === undefined ? "" : ` ${value}`}]`;
 }
 
@@ -176,20 +184,4 @@ export function parseArguments(
 export function suggestion(word: string, known: string[]): string {
   const nearest = known.length > 0 ? closest(word, known) : "";
   return nearest !== "" && distance(word, nearest) <= 2 ? `: did you mean ${nearest}?` : "";
-}
-
-/** Milliseconds of `90s`, `15m`, `2h` or `7d`. */
-function readDuration(text: string): number {
-  const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
-  if (count === undefined) {
-    throw new UserError(`--since must be like 90s, 15m, 2h or 7d, not "${visible(text)}"`);
-  }
-  return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
-}
-
-function readCount(option: string, text: string | undefined, byDefault: number, most = 1e6) {
-  if (text === undefined) return byDefault;
-  const count = Number(text);
-  if (/^\d+$/.test(text) && count >= 1 && count <= most) return count;
-  throw new UserError(`${option} must be a whole number from 1 to ${most}, not "${visible(text)}"`);
 }

@@ -1,6 +1,6 @@
 /** Rows: prints rows of the table, for people, as JSON lines for programs, or as CSV for spreadsheets. */
 
-import { DescribeTableCommand, paginateScan } from "@aws-sdk/client-dynamodb";
+import { paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clock.ts";
 import { followNews, rowsWritten } from "./feed.ts";
@@ -37,13 +37,6 @@ const LOOK_BACK_DAYS = 30;
 
 /** A search of the log says so often how far it is. */
 const SAY_SEARCHED_MS = 5000;
-
-/** Before a scan reads more rows than this, it says what that costs. */
-const CHEAP_ROWS = 100_000;
-
-/** A scan reads two pages of 4 KB for one read request unit; its price in us-east-1, July 2025. */
-const SCANNED_BYTES_A_UNIT = 8192;
-const DOLLARS_A_MILLION_UNITS = 0.125;
 
 /** The rows that are wanted: the newest first, or it says before that they are not. */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
@@ -112,30 +105,26 @@ async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> 
   for await (const row of rows) {
     held.push(row);
     if (held.length <= SORTED_ROWS) continue;
-    if (wanted.limit < Infinity) return yield* newestByLog(stack, wanted);
+    if (wanted.limit < Infinity) {
+      say(
+        `More than ${SORTED_ROWS} rows: the function's log tells the newest. For all of them, in the ` +
+          "table's own order, use --json or --csv without --limit",
+      );
+      const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
+      yield* newestSince(stack, { ...wanted, sinceMs });
+      return say(`The log of ${LOOK_BACK_DAYS} days tells no more; --since 90d looks further back`);
+    }
     say(
       `More than ${SORTED_ROWS} rows: they come in the table's own order, which is by key. ` +
         "For the newest first add --limit N or --since 1h",
     );
     yield* held;
-    yield* rows;
-    return;
+    return yield* rows;
   }
   yield* held.sort((a, b) => writtenMs(b) - writtenMs(a));
 }
 
-async function* newestByLog(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
-  say(
-    `More than ${SORTED_ROWS} rows: the function's log tells the newest. For all of them, in the ` +
-      "table's own order, use --json or --csv without --limit",
-  );
-  const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
-  yield* newestSince(stack, { ...wanted, sinceMs });
-  say(`The log of ${LOOK_BACK_DAYS} days tells no more; --since 90d looks further back`);
-}
-
-async function* scanRows(stack: Stack, prefix: string): AsyncGenerator<Item> {
-  const { dynamo, outputs } = stack;
+async function* scanRows({ dynamo, outputs }: Stack, prefix: string): AsyncGenerator<Item> {
   const pages = paginateScan({ client: dynamo }, {
     TableName: outputs.dynamodb_table_name,
     ...(prefix === "" ? {} : {
@@ -143,30 +132,12 @@ async function* scanRows(stack: Stack, prefix: string): AsyncGenerator<Item> {
       ExpressionAttributeValues: { ":prefix": { S: prefix } },
     }),
   });
-  let read = 0;
-  let said = false;
-  for await (const { Items = [], ScannedCount = 0 } of pages) {
-    read += ScannedCount;
-    yield* Items.map(toItem);
-    if (read < CHEAP_ROWS || said) continue;
-    say(await costOfScan(stack));
-    said = true;
-  }
+  for await (const { Items = [] } of pages) yield* Items.map(toItem);
 }
 
 /** When a row was written, in milliseconds since 1970; one that does not tell counts as the newest. */
 function writtenMs({ processed_at, timestamp }: Item): number {
   return Date.parse(String(processed_at ?? timestamp)) || Number.MAX_SAFE_INTEGER;
-}
-
-async function costOfScan({ dynamo, outputs }: Stack): Promise<string> {
-  const TableName = outputs.dynamodb_table_name;
-  const { Table = {} } = await dynamo.send(new DescribeTableCommand({ TableName }));
-  const { ItemCount = 0, TableSizeBytes = 0 } = Table;
-  const units = TableSizeBytes / SCANNED_BYTES_A_UNIT;
-  const dollars = (units / 1e6 * DOLLARS_A_MILLION_UNITS).toFixed(4);
-  return `${CHEAP_ROWS} rows are read. The whole table has about ${ItemCount} rows and ` +
-    `${Math.round(TableSizeBytes / 1e6)} MB: reading it costs about $${dollars} (Ctrl-C stops)`;
 }
 
 /** Rows as lines of JSON or CSV, or of a table for people. */
@@ -212,19 +183,21 @@ function toCell(value: string | number | undefined): string {
   return String(value ?? "").replace(FORMULA_SIGN, "'").replaceAll('"', '""');
 }
 
-/** Rows as a table for people, with a heading for each thousand. */
-async function* toTableLines(
-  rows: AsyncIterable<Item>,
-  nowMs: number,
-): AsyncGenerator<string> {
-  let cells: string[][] = [];
+/** Rows as a table for people. */
+export function toRowTable(rows: Item[], nowMs: number): string[] {
+  return toTable([HEADINGS, ...rows.map((row) => toCells(row, nowMs))], NUMBERS, terminalColumns());
+}
+
+/** A table for each thousand rows. */
+async function* toTableLines(rows: AsyncIterable<Item>, nowMs: number): AsyncGenerator<string> {
+  let held: Item[] = [];
   for await (const row of rows) {
-    cells.push(toCells(row, nowMs));
-    if (cells.length < SORTED_ROWS) continue;
-    yield* toTable([HEADINGS, ...cells], NUMBERS, terminalColumns());
-    cells = [];
+    held.push(row);
+    if (held.length < SORTED_ROWS) continue;
+    yield* toRowTable(held, nowMs);
+    held = [];
   }
-  if (cells.length > 0) yield* toTable([HEADINGS, ...cells], NUMBERS, terminalColumns());
+  if (held.length > 0) yield* toRowTable(held, nowMs);
 }
 
 /** Rows that come one by one, as lines for people: each column has its greatest width from the start. */

@@ -8,9 +8,10 @@ import { denoTask } from "./commands.ts";
 import { driftToProblems, findDeleted } from "./drift.ts";
 import { newestRows } from "./feed.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
+import { toRowTable } from "./rows.ts";
 import type { Item } from "./table.ts";
 import type { Stack } from "./target.ts";
-import { clip, plural, terminalColumns, toDuration, toTable, visible } from "./terminal.ts";
+import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
 import type { Change } from "./terraform.ts";
 
 /** Rows that are shown. */
@@ -115,73 +116,42 @@ function problemsOf(
   }
   const failed = failureQueue.visible + failureQueue.inFlight;
   if (failed > 0) {
-    const why = `${denoTask(target, "logs")} says why, ${
-      denoTask(target, "replay")
-    } runs them again`;
-    problems.push(`${plural(failed, "event")} in the failure queue: ${why}`);
+    const [logs, replay] = [denoTask(target, "logs"), denoTask(target, "replay")];
+    const what = `${plural(failed, "event")} in the failure queue`;
+    problems.push(`${what}: ${logs} says why, ${replay} runs them again`);
   }
-  problems.push(...alarms.map(({ name }) => `the alarm ${name} is in ALARM`));
-  return problems;
+  return [...problems, ...alarms.map(({ name }) => `the alarm ${name} is in ALARM`)];
 }
 
 /** A status for people, on one screen. */
 export function statusToText(status: Status): string {
-  const { at, bucket, function: fn, rows, rowsSince, failureQueue, alarms, compared, problems } =
-    status;
-  const age = (iso: unknown) => toDuration(Date.parse(at) - Date.parse(String(iso)));
-  const lines = toTable([
-    ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
-    [
-      "function",
-      fn === undefined
-        ? "gone"
-        : `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${age(fn.lastModified)} ago`,
-    ],
-    ["code", fn === undefined ? "gone" : `${fn.codeSha256}, ${fn.code}`],
-    [
-      "failure queue",
-      plural(failureQueue.visible, "event") +
-      (failureQueue.inFlight > 0 ? `, and ${failureQueue.inFlight} in flight` : ""),
-    ],
-    ["alarms", alarms.length === 0 ? "none in ALARM" : `${alarms.length} in ALARM`],
-  ]);
-  for (const { name, since: time, reason } of alarms) {
-    lines.push(`  ${visible(name)}, ${age(time)} ago: ${clip(reason, 100)}`);
-  }
-  lines.push("");
-  if (rows.length === 0) {
-    lines.push("No row was written lately.");
-  } else {
-    lines.push(...toTable(
-      [
-        ["newest rows", "bytes", "type", "age", "preview"],
-        ...rows.map((row) => [
-          clip(String(row.file_key), 40),
-          String(row.file_size ?? ""),
-          clip(String(row.content_type ?? ""), 24),
-          age(row.processed_at),
-          clip(String(row.content_preview ?? ""), 30),
-        ]),
-      ],
-      [1, 3],
-      terminalColumns(),
-    ));
-  }
-  if (rowsSince !== undefined) {
-    lines.push(
-      `The log is large: rows written more than ${age(rowsSince)} ago were not looked for.`,
-    );
-  }
-  lines.push("");
-  lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
-  if (problems.length === 0) {
-    lines.push(
-      compared
-        ? "All is well."
-        : "The trigger, the code, the failure queue and the alarms are well; no more was looked at.",
-    );
-  }
-  return lines.join("\n");
+  const { at, bucket, function: fn, rows, rowsSince, failureQueue, alarms, problems } = status;
+  const age = (iso: string) => toDuration(Date.parse(at) - Date.parse(iso));
+  const inFlight = failureQueue.inFlight > 0 ? `, and ${failureQueue.inFlight} in flight` : "";
+  const changed = fn &&
+    `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${age(fn.lastModified)} ago`;
+  const well = status.compared
+    ? "All is well."
+    : "The trigger, the code, the failure queue and the alarms are well; no more was looked at.";
+  return [
+    ...toTable([
+      ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
+      ["function", changed ?? "deleted"],
+      ["code", fn ? `${fn.codeSha256}, ${fn.code}` : "deleted"],
+      ["failure queue", plural(failureQueue.visible, "event") + inFlight],
+      ["alarms", alarms.length === 0 ? "none in ALARM" : `${alarms.length} in ALARM`],
+    ]),
+    ...alarms.map(({ name, since, reason }) =>
+      `  ${visible(name)}, ${age(since)} ago: ${clip(reason, 100)}`
+    ),
+    "",
+    ...rows.length > 0 ? toRowTable(rows, Date.parse(at)) : ["No row was written lately."],
+    ...rowsSince === undefined
+      ? []
+      : [`The log is large: rows written more than ${age(rowsSince)} ago were not looked for.`],
+    "",
+    ...problems.length > 0 ? problems.map((problem) => `WRONG: ${visible(problem)}`) : [well],
+  ].join("\n");
 }
 
 export async function readFunction(

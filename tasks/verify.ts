@@ -212,21 +212,26 @@ async function checkFile(
   key: string,
   deadlineMs: number,
 ): Promise<FileReport> {
-  const report: FileReport = { file: sample.file, key, checks: 0, problems: [] };
   const { uploaded, head } = await upload(stack, sample, key);
   const uploadedMs = performance.now();
-  const items = await waitForRows(() => rowsOfVersion(stack, uploaded), deadlineMs);
-  if (items.length === 0) {
-    const seconds = Math.round(deadlineMs / 1000);
-    report.problems.push(`no row after ${seconds} s: ${await explainMissing(stack, uploaded)}`);
-    return report;
+  const [row, ...others] = await waitForRows(() => rowsOfVersion(stack, uploaded), deadlineMs);
+  if (row === undefined) {
+    const waited = `no row after ${Math.round(deadlineMs / 1000)} s`;
+    const problem = `${waited}: ${await explainMissing(stack, uploaded)}`;
+    return { file: sample.file, key, checks: 0, problems: [problem] };
   }
-  report.rowAfterMs = Math.round(performance.now() - uploadedMs);
-  const found = { ...report, row: items[0] };
-  if (items.length === 1) found.checks++;
-  else found.problems.push(`${items.length} rows instead of one`);
-  checkRow(found, sample, uploaded, head);
-  return found;
+  const rowAfterMs = Math.round(performance.now() - uploadedMs);
+  const passed = checkRow(row, sample, uploaded, head);
+  passed.set(`${1 + others.length} rows instead of one`, others.length === 0);
+  const problems = [...passed].filter(([, isRight]) => !isRight).map(([problem]) => problem);
+  return {
+    file: sample.file,
+    key,
+    rowAfterMs,
+    row,
+    checks: passed.size - problems.length,
+    problems,
+  };
 }
 
 /** Uploads a file and returns what S3 says of it. */
@@ -285,55 +290,46 @@ async function waitForRows(
 }
 
 /**
- * Compares each attribute of a row with what S3 answers, and counts what passed. Which attributes a row
- * has, and which of S3's words each repeats, handler.ts alone says; the preview is the sample's own.
+ * Compares a row with what S3 answers: what could be wrong, and whether it is right. Which attributes a
+ * row has, and which of S3's words each repeats, handler.ts alone says; the preview is the sample's own.
  */
 export function checkRow(
-  report: FileReport & { row: Item },
+  row: Item,
   sample: Pick<Sample, "size" | "preview">,
   uploaded: Upload,
   head: HeadObjectCommandOutput,
-): void {
-  const check = (passed: boolean, problem: string) => {
-    if (passed) report.checks++;
-    else report.problems.push(problem);
-  };
-  const row: Record<string, unknown> = report.row;
+): Map<string, boolean> {
+  const actual: Record<string, unknown> = row;
   const expected: Record<string, unknown> = {
     ...toRow(uploaded, head, undefined, uploaded.timestamp),
     content_preview: sample.preview,
   };
-  check(uploaded.size === sample.size, `S3 has ${uploaded.size} bytes of it`);
+  const checks = new Map([[`S3 has ${uploaded.size} bytes of it`, uploaded.size === sample.size]]);
   for (const name of new Set([...ATTRIBUTES, ...Object.keys(row)])) {
-    const value = row[name];
+    const value = actual[name];
     if (name === "timestamp" || name === "processed_at") {
       const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
       // Nothing takes a day, so S3's own time tells a time of now from nonsense.
       const isNear = isTime &&
         Math.abs(Date.parse(value) - Date.parse(uploaded.timestamp)) < 86_400_000;
-      check(isNear, `${name} is ${show(value)}, which is not a time of today`);
+      checks.set(`${name} is ${show(value)}, which is not a time of today`, isNear);
     } else if (name === "sequencer") {
-      check(/^[0-9A-F]+$/i.test(String(value)), `${name} is ${show(value)}`);
+      checks.set(`${name} is ${show(value)}`, /^[0-9A-F]+$/i.test(String(value)));
     } else {
       const isSame = value === expected[name];
-      check(isSame, `${name} is ${show(value)}, not ${show(expected[name])}`);
+      checks.set(`${name} is ${show(value)}, not ${show(expected[name])}`, isSame);
     }
   }
+  return checks;
 }
 
 /** Why a row is missing, as far as invoking the function with the same event shows. */
 async function explainMissing(stack: Stack, uploaded: Upload): Promise<string> {
-  const encoded = encodeKey(uploaded.key);
-  const isUndecoded = async () =>
-    encoded !== uploaded.key && (await queryRows(stack, encoded)).length > 0;
-  if (await isUndecoded()) return `there is a row under the undecoded key ${show(encoded)}`;
   const error = await invoke(stack, toEvent(stack, [uploaded]), { limitMs: SHORT_RUN_MS });
   if (error !== undefined) return `the function fails: ${error}`;
-  if ((await rowsOfVersion(stack, uploaded)).length > 0) {
-    return "invoked directly, the function writes it: the bucket's event does not reach the function";
-  }
-  if (await isUndecoded()) return `the function writes it under the undecoded key ${show(encoded)}`;
-  return "invoked directly, the function reports success, but writes no row";
+  return (await rowsOfVersion(stack, uploaded)).length > 0
+    ? "invoked directly, the function writes it: the bucket's event does not reach the function"
+    : "invoked directly, the function reports success, but writes no row";
 }
 
 function show(value: unknown): string {
@@ -378,11 +374,17 @@ function uploadOfRow(row: Item): Upload {
 /** No row would come, however long one waits. */
 function silentReport(stack: Stack, failed: number): Report {
   const bucket = stack.outputs.s3_bucket_name;
-  const problem =
-    `the bucket ${bucket} has no notification that calls the function, so nothing was uploaded; ` +
-    `${denoTask(stack, "deploy")} puts it right`;
-  const failureQueue = { before: failed, after: failed };
-  return { ok: false, bucket, files: [], failureQueue, problems: [problem] };
+  const silent = `the bucket ${bucket} has no notification that calls the function`;
+  const problems = [
+    `${silent}, so nothing was uploaded; ${denoTask(stack, "deploy")} puts it right`,
+  ];
+  return {
+    ok: false,
+    bucket,
+    files: [],
+    failureQueue: { before: failed, after: failed },
+    problems,
+  };
 }
 
 async function countFailed(stack: Stack): Promise<number> {
@@ -396,7 +398,7 @@ function latencyOf(files: FileReport[]): Report["latencyMs"] {
   return { p50: sorted[Math.ceil(sorted.length / 2) - 1], max: sorted.at(-1)! };
 }
 
-/** Removes the folder's objects and all rows of its keys, undecoded ones too. */
+/** Removes the folder's objects and all rows of its keys, also those that a function did not decode. */
 async function removeTraces(stack: Stack, folder: string, keys: string[]): Promise<void> {
   await emptyBucket(stack.s3, stack.outputs.s3_bucket_name, { prefix: folder });
   const spellings = keys.flatMap((key) => [...new Set([key, encodeKey(key)])]);
@@ -406,38 +408,24 @@ async function removeTraces(stack: Stack, folder: string, keys: string[]): Promi
 }
 
 /** A report for people: a line a file, then the latencies, then what is wrong. */
-export function reportToText(report: Report): string {
-  const lines = toTable(
-    [
-      ["file", "row after", "checks"],
-      ...report.files.map(({ file, rowAfterMs, checks, problems }) => [
-        clip(visibleName(file), NAME_COLUMNS),
-        rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
-        problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
-      ]),
-    ],
-    [1],
-    terminalColumns(),
-  );
-  const { latencyMs, failureQueue, problems } = report;
-  lines.push("");
-  if (latencyMs) {
-    lines.push(`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`);
-  }
-  lines.push(
+export function reportToText({ ok, files, latencyMs, failureQueue, problems }: Report): string {
+  const lines = files.map(({ file, rowAfterMs, checks, problems }) => [
+    clip(visibleName(file), NAME_COLUMNS),
+    rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
+    problems.length === 0 ? `${checks} passed` : `${problems.length} FAILED, ${checks} passed`,
+  ]);
+  return [
+    ...toTable([["file", "row after", "checks"], ...lines], [1], terminalColumns()),
+    "",
+    ...latencyMs ? [`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`] : [],
     `failure queue: ${plural(failureQueue.after, "event")}, ${failureQueue.before} before`,
-  );
-  lines.push(...problems.map((problem) => `WRONG: ${visible(problem)}`));
-  lines.push(
-    report.ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
-  );
-  return lines.join("\n");
+    ...problems.map((problem) => `WRONG: ${visible(problem)}`),
+    ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,
+  ].join("\n");
 }
 
 /** A row for people, whole: a line for each attribute. */
 export function rowToText(row: Item): string {
-  const cells = Object.entries(row).sort(([a], [b]) => a < b ? -1 : 1);
-  return toTable(cells.map(([name, value]) => [`  ${name}`, visibleName(String(value))])).join(
-    "\n",
-  );
+  const names = Object.keys(row).sort();
+  return toTable(names.map((name) => [`  ${name}`, visibleName(String(row[name]))])).join("\n");
 }

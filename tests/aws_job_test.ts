@@ -234,7 +234,7 @@ Deno.test("backfill says which of its options exclude each other", async () => {
 });
 
 Deno.test("after Ctrl-C backfill says what goes on", () => {
-  const { afterCtrlC } = TASKS.backfill;
+  const afterCtrlC = TASKS.backfill.afterCtrlC!;
   assert.match(afterCtrlC("deno task backfill --batch"), /^the job that is named above goes on$/);
   assert.match(afterCtrlC("deno task backfill"), /^deno task backfill goes on where this ended$/);
 });

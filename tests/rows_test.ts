@@ -66,34 +66,24 @@ Deno.test("readRows() sorts a small table, and streams a large one page by page"
   const sorted = await Array.fromAsync(readRows(small.stack, EVERYTHING));
   assert.deepEqual(sorted.map(({ file_key }) => file_key), ["b", "a"]);
 
-  const pages = 150;
   const page = Array.from({ length: 1000 }, () => row("a", 1));
-  let next = 0;
+  let read = 0;
+  const LastEvaluatedKey = { x: 1 };
   const large = fakeStack({
-    ScanCommand: () => ({
-      Items: page,
-      ScannedCount: 1000,
-      ...(++next < pages ? { LastEvaluatedKey: { x: 1 } } : {}),
-    }),
-    DescribeTableCommand: [{ Table: { ItemCount: 150_000, TableSizeBytes: 81_920_000 } }],
+    ScanCommand: () => ({ Items: page, ...(++read < 20 ? { LastEvaluatedKey } : {}) }),
   });
   const said = await progressOf(async () => {
     let count = 0;
     for await (const _row of readRows(large.stack, EVERYTHING)) {
       // Two pages are held before the first row, and one afterwards.
-      assert.ok(next <= Math.floor(count++ / 1000) + 2, `${next} pages read for ${count} rows`);
+      assert.ok(read <= Math.floor(count++ / 1000) + 2, `${read} pages read for ${count} rows`);
     }
-    assert.equal(count, pages * 1000);
+    assert.equal(count, 20_000);
   });
   assert.equal(
     said,
-    [
-      "More than 1000 rows: they come in the table's own order, which is by key. For the newest " +
-      "first add --limit N or --since 1h",
-      "100000 rows are read. The whole table has about 150000 rows and 82 MB: reading it costs " +
-      "about $0.0013 (Ctrl-C stops)",
-      "",
-    ].join("\n"),
+    "More than 1000 rows: they come in the table's own order, which is by key. For the newest " +
+      "first add --limit N or --since 1h\n",
   );
 });
 

@@ -119,7 +119,7 @@ Deno.test("statusToText() is content with a sound stack, on one screen", async (
     "failure queue  0 events",
     "alarms         none in ALARM",
     "",
-    "newest rows  bytes  type   age  preview",
+    "key       bytes  type   age  preview",
     "in/b.txt                   5 s",
     "in/a.txt                  60 s  hi\\n",
     "",
