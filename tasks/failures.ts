@@ -1,4 +1,4 @@
-/** What a failure means to the user: an error, or what Terraform wrote, becomes one sentence. */
+/** What an error means to the user, in one sentence. */
 
 import { shellWord } from "./commands.ts";
 import { proxyName } from "./proxy.ts";
@@ -20,7 +20,7 @@ const CERTIFICATE =
   /CERT|^UNABLE_TO_|ERR_TLS|ERR_SSL|certificate|UnknownIssuer|self[- ]signed|x509:/i;
 
 /** What to do about it, by what AWS answers; Terraform writes the same words. */
-export const REFUSALS: [pattern: RegExp, remedy: string][] = [
+export const AWS_REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
     /ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|security token included/,
     "AWS does not accept the credentials (any more); get new ones, then run it again",
@@ -35,8 +35,8 @@ export const REFUSALS: [pattern: RegExp, remedy: string][] = [
   ],
 ];
 
-/** What to do about what the system refuses, in its own words; every program has them from there. */
-export const SYSTEM: [pattern: RegExp, remedy: string][] = [
+/** What to do about what the system refuses, in its own words: every program repeats them. */
+export const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   [/no space left on device|quota exceeded/i, "the disk is full; make room, then run it again"],
   [/read-only file system/i, "this is mounted read-only; use a clone that can be written"],
   [
@@ -65,9 +65,9 @@ export function toSentence(error: unknown, environment: Environment): string | u
 /** The system did not let a file be opened, written or run. */
 function systemSentence(error: Error): string | undefined {
   for (const { code = "", message } of chainOf(error)) {
-    if (!/^E[A-Z0-9]+$/.test(code)) continue; // none of the system's
+    if (!/^E[A-Z0-9]+$/.test(code)) continue; // not the system's
     const refusal = `This machine refused: ${visible(message.replace(/ \(os error \d+\)/, ""))}`;
-    return withRemedy(refusal, remedyOf(message, SYSTEM));
+    return withRemedy(refusal, remedyOf(message, SYSTEM_REMEDIES));
   }
 }
 
@@ -81,7 +81,7 @@ function refusalSentence(error: Error): string | undefined {
     ? `HTTP ${$metadata.httpStatusCode}, without a reason`
     : `${visible(error.name)}: ${visible(error.message)}`;
   const refusal = `AWS refused: ${reason}`;
-  return withRemedy(refusal, remedyOf(`${error.name} ${error.message}`, REFUSALS));
+  return withRemedy(refusal, remedyOf(`${error.name} ${error.message}`, AWS_REMEDIES));
 }
 
 function withRemedy(refusal: string, remedy: string | undefined): string {
@@ -148,7 +148,7 @@ function* chainOf(
   for (const next of [...inner, cause]) if (next instanceof Error) yield* chainOf(next);
 }
 
-/** Whether it was the proxy that failed; a name that is not known is told without its port. */
+/** Whether it was the proxy that failed. Node tells a name that is not known without its port. */
 function isHost(proxy: string, host: string): boolean {
   return proxy === host || proxy.replace(/:\d+$/, "") === host;
 }

@@ -1,11 +1,11 @@
-/** What Terraform writes when it fails, told in one sentence. */
+/** What a failure of Terraform's means to the user, in one sentence. */
 
 import { stripVTControlCharacters } from "node:util";
-import { REFUSALS, remedyOf, SYSTEM } from "./failures.ts";
+import { AWS_REMEDIES, remedyOf, SYSTEM_REMEDIES } from "./failures.ts";
 import { visible } from "./terminal.ts";
 import { isLocalWorkspace } from "./workspace.ts";
 
-/** What to do about failures that Terraform tells at length, by what it writes. */
+/** What to do about a failure, by what Terraform writes. */
 const REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
     /No valid credential sources|failed to refresh cached credentials|no EC2 IMDS role found/,
@@ -25,22 +25,18 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
   [
     /state migration|-migrate-state/,
-    "the state is not where backend.tf wants it; terraform init -migrate-state takes it along",
+    "the state is not where backend.tf wants it; terraform init -migrate-state moves it there",
   ],
   [
     /Configuration for import target does not exist/,
     "a variable switches off what is to be imported; set batch_backfill = true, run it again, and then switch it off",
   ],
-  [
-    /Saved plan is stale/,
-    "the state changed since the plan was shown; run it again",
-  ],
   [ // https://github.com/hashicorp/terraform-provider-aws/issues/19088
     /Unable to validate the following destination configurations/,
     "S3 could not see the function's new permission yet, as happens once in a while; run it again",
   ],
-  ...REFUSALS,
-  ...SYSTEM,
+  ...AWS_REMEDIES,
+  ...SYSTEM_REMEDIES,
   [
     /Proxy Authentication Required/i,
     "the proxy asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
@@ -58,9 +54,6 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "AWS can't be reached; check the network, the region and HTTPS_PROXY",
   ],
 ];
-
-/** Lines of Terraform's log, which TF_LOG puts among the errors: text, its continuation, or JSON. */
-const LOG_LINE = /^(\d{4}-\d\d-\d\dT\S+ \[\w+\]| {2}\| |\{"@)/;
 
 const MOST_CHARACTERS = 400;
 
@@ -88,7 +81,7 @@ function lockRemedy(text: string, workspace: string): string | undefined {
   const [, id = "ID"] = /\bID: ([\w-]+)/.exec(text) ?? [];
   const [, who = "somebody"] = /\bWho: (\S+)/.exec(text) ?? [];
   const wait = `another Terraform works on this state, of ${visible(who)}; wait for it`;
-  // The system frees a file's lock when its process ends; a bucket's stays.
+  // The system frees the lock of a file when its process ends; the lock in a bucket stays.
   return /temporarily unavailable/.test(text)
     ? wait
     : `${wait}, or if it was killed run TF_WORKSPACE=${workspace} terraform force-unlock ${id}`;
@@ -103,10 +96,9 @@ function stateRemedy(text: string, workspace: string): string | undefined {
       `what is printed above): TF_WORKSPACE=${workspace} terraform state push errored.tfstate`;
 }
 
-/** Terraform's errors, each from its word "Error:" on; no warnings, no log, no frames. */
+/** Terraform's errors, each from its word "Error:" on, without warnings and frames. */
 function errorsOf(stderr: string): string[] {
   const lines = stripVTControlCharacters(stderr).split(/\r?\n/)
-    .filter((line) => !LOG_LINE.test(line))
     .map((line) => line.replace(/^[╷│╵] ?/, ""));
   return `\n${lines.join("\n")}`.split(/\n(?=Error: |Warning: )/)
     .filter((part) => part.startsWith("Error: "))

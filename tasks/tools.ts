@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { environmentFor } from "./environment.ts";
-import { capitalized, remedyOf, SYSTEM } from "./failures.ts";
+import { capitalized, remedyOf, SYSTEM_REMEDIES } from "./failures.ts";
 import { readText, removeIfThere } from "./files.ts";
 import {
   isInPath,
@@ -123,7 +123,7 @@ function explain(sentence: string): (error: unknown) => never {
     interrupted.throwIfAborted();
     if (!(error instanceof UserError)) throw error;
     if (!(error instanceof RunError)) throw new UserError(sentence);
-    const remedy = remedyOf(error.stderr, SYSTEM);
+    const remedy = remedyOf(error.stderr, SYSTEM_REMEDIES);
     const told = remedy === undefined ? sentence : capitalized(remedy);
     const detail = error.stderr.trim().split("\n").slice(-3).join("\n");
     throw new UserError(`${detail}\n${told}`.trimStart());

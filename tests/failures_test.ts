@@ -1,138 +1,226 @@
+/** The sentence with which a failed task ends: of an error, and of what Terraform wrote. */
+
 import assert from "node:assert/strict";
 import { toSentence } from "../tasks/failures.ts";
 import { UserError } from "../tasks/terminal.ts";
+import { explainFailure } from "../tasks/terraform_errors.ts";
 
 const PROXY = { HTTPS_PROXY: "http://someone:secret@proxy.corp:3128" };
 
 /** An error of the SDK, which gives $metadata to every one of them. */
-function sdkError(message: string, fields: object = {}): Error {
+function sdkError(fields: object, message = "x"): Error {
   return Object.assign(new Error(message), { $metadata: { attempts: 3 } }, fields);
 }
 
-const refused = { code: "ECONNREFUSED", address: "10.0.0.7", port: 443 };
-const unknown = { code: "ENOTFOUND", hostname: "s3.eu-nowhere-1.amazonaws.com" };
-const CASES: [Error, Record<string, string>, RegExp][] = [
-  [
-    sdkError("x", refused),
-    {},
-    /^Cannot reach 10.0.0.7:443: nothing listens there \(ECONNREFUSED\); /,
-  ],
-  [
-    sdkError("x", unknown),
-    {},
-    /^Cannot reach s3.eu-nowhere-1.amazonaws.com: the name is not known/,
-  ],
-  [sdkError("x", unknown), PROXY, /, and NO_PROXY$/],
-  [
-    sdkError("x", { code: "ETIMEDOUT" }),
-    {},
-    /^Cannot reach AWS: no answer in time \(ETIMEDOUT\)/,
-  ],
-  [
-    sdkError("x", { name: "TimeoutError" }),
-    {},
-    /^Cannot reach AWS: no answer in time \(TimeoutErr/,
-  ],
-  [sdkError("x", { code: "ECONNRESET" }), {}, /set HTTPS_PROXY if a proxy is the way out$/],
-  [sdkError("x", { code: "EHOSTUNREACH" }), {}, /no route to it/],
-  [
-    sdkError("x", { code: "ENOTFOUND", hostname: "proxy.corp" }),
-    PROXY,
-    /^Cannot reach AWS through the proxy proxy.corp:3128: the name is not known \(ENOTFOUND\); check HTTPS_PROXY/,
-  ],
-  [
-    sdkError("x", { code: "ECONNREFUSED", address: "proxy.corp", port: 3128 }),
-    PROXY,
-    /^Cannot reach AWS through the proxy proxy.corp:3128: nothing listens there/,
-  ],
-  [
-    sdkError("Bad response: 407"),
-    PROXY,
-    /^The proxy proxy.corp:3128 .* 407; it asks for a name and/,
-  ],
-  [sdkError("Bad response: 403"), PROXY, /^The proxy proxy.corp:3128 .* 403; it does not let/],
-  [
-    sdkError("Bad response: 502"),
-    PROXY,
-    /^The proxy proxy.corp:3128 .* 502; ask those who run it/,
-  ],
-  [
-    sdkError("self-signed certificate", { code: "DEPTH_ZERO_SELF_SIGNED_CERT" }),
-    {},
-    /^The certificate of AWS is not trusted: self-signed certificate; .*AWS_CA_BUNDLE$/,
-  ],
-  [
-    sdkError("no", { code: "ERR_TLS_CERT_ALTNAME_INVALID", host: "a.b" }),
-    {},
-    /^The certificate of a.b/,
-  ],
-  [new AggregateError([sdkError("x", refused)]), {}, /^Cannot reach 10.0.0.7:443/],
-  [new Error("outer", { cause: sdkError("x", refused) }), {}, /^Cannot reach 10.0.0.7:443/],
-  [
-    sdkError("so it is\u001b[31m", { name: "NoSuchBucket", $metadata: { httpStatusCode: 404 } }),
-    {},
-    /^AWS refused: NoSuchBucket: so it is\\u\{1b\}\[31m$/,
-  ],
-  [
-    sdkError("no", { name: "ExpiredToken", $metadata: { httpStatusCode: 400 } }),
-    {},
-    /^AWS refused: ExpiredToken: no\nAWS does not accept the credentials \(any more\); get new/,
-  ],
-  [
-    sdkError("x is not authorized to perform y", {
-      name: "AccessDeniedException",
-      $metadata: { httpStatusCode: 403 },
-    }),
-    {},
-    /\nThe role of this machine lacks a permission, which is named above; /,
-  ],
-  [
-    sdkError("UnknownError", { name: "Unknown", $metadata: { httpStatusCode: 403 } }),
-    {},
-    /^AWS refused: HTTP 403, without a reason$/,
-  ],
-  [
-    systemError("ENOSPC", "No space left on device (os error 28): writefile '/a/b'"),
-    {},
-    /^This machine refused: No space left on device: writefile '\/a\/b'\nThe disk is full; make room/,
-  ],
-  [
-    systemError("EACCES", "Permission denied (os error 13): open '/a/b'"),
-    {},
-    /'\/a\/b'\nThat is another user's; .* sudo here, sudo chown -R "\$\(id -un\)" \S+$/,
-  ],
-  [systemError("EPERM", "Operation not permitted (os error 1): chmod 'x'"), {}, /another user's/],
-  [systemError("EROFS", "Read-only file system (os error 30): mkdir 'x'"), {}, /read-only; use a/],
-  [systemError("EMFILE", "EMFILE: too many open files, open 'x'"), {}, /\nA limit .* ulimit -n/],
-  [
-    systemError("ENOENT", "No such file or directory (os error 2): readfile 'main\u001b.tf'"),
-    {},
-    /^This machine refused: No such file or directory: readfile 'main\\u\{1b\}.tf'$/,
-  ],
-  [
-    new Error("outer", { cause: systemError("ENOSPC", "ENOSPC: no space left on device, write") }),
-    {},
-    /^This machine refused: ENOSPC: no space left on device, write\nThe disk is full/,
-  ],
-  [new UserError("as it is"), {}, /^as it is$/],
-];
+/** An answer of AWS's that is a refusal. */
+function refusal(name: string, message: string, httpStatusCode = 403): Error {
+  return sdkError({ name, $metadata: { httpStatusCode } }, message);
+}
 
 /** An error of Deno's or Node's with the system's code. */
 function systemError(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
 }
 
+const refused = sdkError({ code: "ECONNREFUSED", address: "10.0.0.7", port: 443 });
+const unknown = sdkError({ code: "ENOTFOUND", hostname: "s3.eu-nowhere-1.amazonaws.com" });
+
+const NETWORK: [Error, RegExp][] = [
+  [
+    refused,
+    /^Cannot reach 10.0.0.7:443: nothing listens there \(ECONNREFUSED\); check the network/,
+  ],
+  [unknown, /^Cannot reach s3.eu-nowhere-1.amazonaws.com: the name is not known/],
+  [sdkError({ code: "ETIMEDOUT" }), /^Cannot reach AWS: no answer in time \(ETIMEDOUT\)/],
+  [sdkError({ name: "TimeoutError" }), /^Cannot reach AWS: no answer in time \(TimeoutErr/],
+  [sdkError({ code: "ECONNRESET" }), /set HTTPS_PROXY if a proxy is the way out$/],
+  [sdkError({ code: "EHOSTUNREACH" }), /no route to it/],
+  [
+    sdkError({ code: "DEPTH_ZERO_SELF_SIGNED_CERT" }, "self-signed certificate"),
+    /^The certificate of AWS is not trusted: self-signed certificate; .*AWS_CA_BUNDLE$/,
+  ],
+  [sdkError({ code: "ERR_TLS_CERT_ALTNAME_INVALID", host: "a.b" }), /^The certificate of a.b/],
+  [new AggregateError([refused]), /^Cannot reach 10.0.0.7:443/],
+  [new Error("outer", { cause: refused }), /^Cannot reach 10.0.0.7:443/],
+];
+
+const THROUGH_PROXY: [Error, RegExp][] = [
+  [unknown, /^Cannot reach s3.*, and NO_PROXY$/],
+  [
+    sdkError({ code: "ENOTFOUND", hostname: "proxy.corp" }),
+    /^Cannot reach AWS through the proxy proxy.corp:3128: the name is not known \(ENOTFOUND\); check HTTPS_PROXY/,
+  ],
+  [
+    sdkError({ code: "ECONNREFUSED", address: "proxy.corp", port: 3128 }),
+    /^Cannot reach AWS through the proxy proxy.corp:3128: nothing listens there/,
+  ],
+  ...["407; it asks for a name and", "403; it does not let", "502; ask those who run it"].map(
+    (refusal): [Error, RegExp] => [
+      sdkError({}, `Bad response: ${refusal.slice(0, 3)}`),
+      new RegExp(`^The proxy proxy.corp:3128 refused with status ${refusal}`),
+    ],
+  ),
+];
+
+const REFUSED: [Error, RegExp][] = [
+  [
+    refusal("NoSuchBucket", "so it is\u001b[31m", 404),
+    /^AWS refused: NoSuchBucket: so it is\\u\{1b\}\[31m$/,
+  ],
+  [
+    refusal("ExpiredToken", "no", 400),
+    /^AWS refused: ExpiredToken: no\nAWS does not accept the credentials \(any more\); get new/,
+  ],
+  [
+    refusal("AccessDeniedException", "x is not authorized to perform y"),
+    /\nThe role of this machine lacks a permission, which is named above; /,
+  ],
+  [refusal("Unknown", "UnknownError"), /^AWS refused: HTTP 403, without a reason$/],
+  [
+    systemError("ENOSPC", "No space left on device (os error 28): writefile '/a/b'"),
+    /^This machine refused: No space left on device: writefile '\/a\/b'\nThe disk is full; make room/,
+  ],
+  [
+    systemError("EACCES", "Permission denied (os error 13): open '/a/b'"),
+    /'\/a\/b'\nThat is another user's; .* sudo here, sudo chown -R "\$\(id -un\)" \S+$/,
+  ],
+  [systemError("EPERM", "Operation not permitted (os error 1): chmod 'x'"), /another user's/],
+  [systemError("EROFS", "Read-only file system (os error 30): mkdir 'x'"), /read-only; use a/],
+  [systemError("EMFILE", "EMFILE: too many open files, open 'x'"), /\nA limit .* ulimit -n/],
+  [
+    systemError("ENOENT", "No such file or directory (os error 2): readfile 'main\u001b.tf'"),
+    /^This machine refused: No such file or directory: readfile 'main\\u\{1b\}.tf'$/,
+  ],
+  [
+    new Error("outer", { cause: systemError("ENOSPC", "ENOSPC: no space left on device, write") }),
+    /^This machine refused: ENOSPC: no space left on device, write\nThe disk is full/,
+  ],
+  [new UserError("as it is"), /^as it is$/],
+];
+
 Deno.test("toSentence() tells who refused: the network, a proxy, AWS itself, or this machine", () => {
-  for (const [error, environment, sentence] of CASES) {
-    const actual = toSentence(error, environment);
-    assert.match(actual ?? "none", sentence);
-    assert.doesNotMatch(actual!, /secret/);
+  for (
+    const [cases, environment] of [[NETWORK, {}], [THROUGH_PROXY, PROXY], [REFUSED, {}]] as const
+  ) {
+    for (const [error, sentence] of cases) {
+      const actual = toSentence(error, environment);
+      assert.match(actual ?? "none", sentence);
+      assert.doesNotMatch(actual!, /secret/);
+    }
   }
 });
 
 Deno.test("toSentence() has none for a fault of the task's own", () => {
-  assert.equal(toSentence(new TypeError("x is undefined"), {}), undefined);
-  assert.equal(toSentence("text", {}), undefined);
-  assert.equal(toSentence(systemError("ERR_INVALID_ARG_TYPE", "no string"), {}), undefined);
-  assert.equal(toSentence(sdkError("something else"), {}), undefined);
+  const type = systemError("ERR_INVALID_ARG_TYPE", "no string");
+  for (const fault of [new TypeError("x is undefined"), "text", type, sdkError({}, "something")]) {
+    assert.equal(toSentence(fault, {}), undefined);
+  }
+});
+
+const INVALID = `
+Error: Invalid value for variable
+
+  on local-test.tfvars line 1:
+   1: lambda_memory_mb = 64
+    ├────────────────
+    │ var.lambda_memory_mb is 64
+
+lambda_memory_mb must be a whole number
+from 128 to 10240.
+
+This was checked by the validation rule at variables.tf:58,3-13.
+`;
+const TOO_SMALL =
+  "Invalid value for variable: lambda_memory_mb must be a whole number from 128 to 10240.";
+
+/** A lock in a bucket, as Terraform tells of it. */
+const LOCKED = `
+Error: Error acquiring the state lock
+
+Error message: operation error S3: PutObject, https response error
+StatusCode: 412, api error PreconditionFailed: At least one of the
+pre-conditions you specified did not hold
+Lock Info:
+  ID:        0a-1
+  Path:      states/env:/a/file-metadata.tfstate
+  Who:       me@host
+`;
+const WAIT = "another Terraform works on this state, of me@host; wait for it";
+
+/** As on a terminal. */
+const IN_COLOUR = [
+  "\u001b[31m╷",
+  "│ \u001b[1mError: \u001b[0m\u001b[1mNo luck",
+  "│ ",
+  "│   with a.b,",
+]
+  .concat("│ ", "│ It rained", "│ today.", "╵").join("\u001b[0m\n\u001b[31m");
+
+/** What Terraform writes after its first "Error: ", and the rest of the sentence after "failed". */
+const WRITTEN: [name: string, stderr: string, sentence: string | RegExp][] = [
+  ["no remedy is known: Terraform's own words, without the place", INVALID, `: ${TOO_SMALL}`],
+  ["two errors", `${INVALID}\nError: Second\n\nmore\n`, `: ${TOO_SMALL} (and 1 more above)`],
+  ["in colour, with frames", IN_COLOUR, ": No luck: It rained today."],
+  [
+    "a warning is not the cause",
+    `Warning: AccessDenied\n\nfine\n${INVALID}\nWarning: ExpiredToken\n\nfine\n`,
+    `: ${TOO_SMALL}`,
+  ],
+  ["nothing that is called an error", "Killed\n", " with exit code 1, see above"],
+  [
+    "a lock in a bucket that another one holds, or left",
+    LOCKED,
+    `: ${WAIT}, or if it was killed run TF_WORKSPACE=a terraform force-unlock 0a-1`,
+  ],
+  [
+    "a lock of a file ends with its process",
+    LOCKED.replace(/operation[^]*hold/, "resource temporarily unavailable"),
+    `: ${WAIT}`,
+  ],
+  [
+    "a state that could not be saved: the command carries the workspace",
+    "Error: Failed to save state\n\nno space left on device\n\nError: Failed to persist state to backend\n",
+    /^: the state was not saved, .* TF_WORKSPACE=a terraform state push errored\.tfstate$/,
+  ],
+];
+
+/** What Terraform writes, and what to do about it. */
+const REMEDIES: [stderr: string, remedy: RegExp][] = [
+  ["Can't ask approval for state migration when", /^the state is not where backend.tf wants it; /],
+  ['"bucket" is required by the\nbackend.', /; run terraform init -backend-config=FILE, and then/],
+  [
+    "expected runtime to be one\nof",
+    /^the aws provider here does not know this lambda_runtime; docs\/O/,
+  ],
+  ["invalid AWS Region: eu-nowhere-9", /correct aws_region .* docs\/OPERATE\.md says of Node 24$/],
+  ["Configuration for import target does not\nexist", /set batch_backfill = true, run it again/],
+  ["Unable to validate the following destination\nconfigurations", /^S3 could not see .* again$/],
+  [
+    "No valid credential sources found",
+    /^no AWS credentials were found; run it on an EC2 instance/,
+  ],
+  ["x: ExpiredToken: y", /^AWS does not accept the credentials/],
+  ["AccessDenied: User is not authorized to\nperform: s3:X", /^the role of this machine lacks a p/],
+  ["write tfplan: no space left on device", /^the disk is full; make room, then run it again$/],
+  ["open terraform.tfstate: permission denied", /^that is another user's; .* sudo chown -R /],
+  ["x: proxyconnect tcp: dial tcp: connection refused", /proxy of HTTPS_PROXY/],
+  ["x: Proxy Authentication Required", /NAME:PASSWORD@HOST:PORT$/],
+  ["x: tls: failed: x509: certificate signed by", /AWS_CA_BUNDLE$/],
+  ["x: dial tcp: lookup y: no such host", /^AWS can't be/],
+];
+
+Deno.test("explainFailure() ends with what is wrong and what to do", () => {
+  const start = "terraform plan failed";
+  for (const [name, stderr, sentence] of WRITTEN) {
+    const actual = explainFailure("plan", 1, stderr, "a");
+    assert.ok(actual.startsWith(start), name);
+    if (typeof sentence === "string") assert.equal(actual, start + sentence, name);
+    else assert.match(actual.slice(start.length), sentence, name);
+    assert.equal(actual.includes("\n"), false, name);
+  }
+  for (const [stderr, remedy] of REMEDIES) {
+    const actual = explainFailure("plan", 1, `Error: creating X: ${stderr}\n\n  with y,\n`, "a");
+    assert.ok(actual.startsWith(`${start}: `), stderr);
+    assert.match(actual.slice(start.length + 2), remedy, stderr);
+  }
 });
