@@ -15,7 +15,7 @@ import {
 } from "./function/errors.ts";
 import { putEventRow, type Table } from "./function/one_row.ts";
 import { forEachParallel } from "./function/parallel.ts";
-import { PREVIEW_CHARACTERS, previewOf } from "./function/preview.ts";
+import { textOf } from "./function/preview.ts";
 import {
   type ObjectAnswer,
   type ObjectFact,
@@ -24,6 +24,9 @@ import {
   requireTime,
   type Source,
 } from "./function/read.ts";
+
+/** Characters (code points) of a preview at most. */
+export const PREVIEW_CHARACTERS = 500;
 
 /** Bytes read of any object at most: a byte order mark and a preview of 4-byte characters, in KB. */
 export const PREFIX_BYTES = 1024 * Math.ceil((3 + 4 * PREVIEW_CHARACTERS) / 1024);
@@ -67,7 +70,7 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
   const records: unknown[] = event.Records;
   const failures: string[] = [];
   await forEachParallel(records, PARALLEL_RECORDS, async (record) => {
-    const failure = await handleRecord(record, outside);
+    const failure = await tryRecord(record, outside);
     if (failure !== undefined) failures.push(failure);
   });
 
@@ -81,7 +84,7 @@ export async function handleEvent(event: unknown, outside: Outside): Promise<voi
 }
 
 /** Does one record and logs it; returns why it failed, undefined for success. */
-async function handleRecord(record: unknown, outside: Outside): Promise<string | undefined> {
+async function tryRecord(record: unknown, outside: Outside): Promise<string | undefined> {
   const startMs = outside.now();
   let known: Partial<LogLine> = namesOf(record);
   try {
@@ -303,20 +306,24 @@ export function toRow(
   const size = answer && totalSize(answer);
   const type = answer?.ContentType;
   const modifiedMs = answer?.LastModified?.getTime() ?? NaN;
+  const contentEncoding = answer?.ContentEncoding;
+  const isWhole = bytes?.length === size;
+  const content = bytes && textOf(bytes, { contentType: type, contentEncoding, isWhole });
   const row: Row = {
     ...uploadToAttributes(upload),
     file_size: size ?? upload.size,
-    content_type: type ? Array.from(type).slice(0, CONTENT_TYPE_LENGTH).join("") : undefined,
+    content_type: firstCharacters(CONTENT_TYPE_LENGTH, type),
     last_modified: Number.isNaN(modifiedMs) ? undefined : new Date(modifiedMs).toISOString(),
     etag: unquoted(answer?.ETag) ?? upload.etag,
     processed_at: processedAt,
-    content_preview: bytes && previewOf(bytes, {
-      contentType: type,
-      contentEncoding: answer?.ContentEncoding,
-      complete: bytes.length === size,
-    }),
+    content_preview: firstCharacters(PREVIEW_CHARACTERS, content),
   };
   return withoutUndefined(row);
+}
+
+/** Whole code points only: half a surrogate pair is no character. */
+export function firstCharacters(count: number, text = ""): string | undefined {
+  return Array.from(text).slice(0, count).join("") || undefined;
 }
 
 /** The attributes that the event alone gives. */

@@ -109,7 +109,7 @@ export async function handleJob(
   const given = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
   const results: TaskResult[] = [];
   await forEachParallel(tasks, PARALLEL_TASKS, async (task) => {
-    results.push(await handleTask(task, given, outside));
+    results.push(await tryTask(task, given, outside));
   });
   // Our own results name what is missing; this is about tasks without a result, and there are none.
   const treatMissingKeysAs = "TemporaryFailure";
@@ -121,7 +121,7 @@ function hasId(task: unknown): task is Task {
 }
 
 /** Does one task. A log line is for what changes or needs somebody: else a run would fill the log. */
-async function handleTask(task: Task, given: JobArguments, outside: Outside): Promise<TaskResult> {
+async function tryTask(task: Task, given: JobArguments, outside: Outside): Promise<TaskResult> {
   const { taskId } = task;
   const startMs = outside.now();
   const record = toRecord(task);
@@ -233,7 +233,7 @@ function fromListing(
   listed: Listed | undefined,
   s3VersionId: string | null | undefined,
 ): ReadObject["answer"] {
-  if (fact !== "customer-encrypted" || listed === undefined || !s3VersionId) return undefined;
+  if (fact !== "SSE-C" || listed === undefined || !s3VersionId) return undefined;
   const { lastModified, etag, size } = listed;
   return { LastModified: new Date(lastModified), ETag: etag, ContentLength: size };
 }

@@ -5,6 +5,13 @@
  * afterwards, so that of two at the same time at least one sees both.
  */
 
+import type {
+  AttributeValue,
+  DeleteItemCommandInput,
+  PutItemCommandInput,
+  QueryCommandInput,
+  QueryCommandOutput,
+} from "@aws-sdk/client-dynamodb";
 import { cannot } from "./errors.ts";
 
 /** The `event_name` of a row that a backfill made. */
@@ -30,7 +37,7 @@ const LAST_TIME = "9";
 export interface Table {
   putItem(put: Put): Promise<unknown>;
   /** One page. */
-  queryRows(query: RowQuery): Promise<RowPage>;
+  queryRows(query: RowQuery): Promise<Pick<QueryCommandOutput, "Items" | "LastEvaluatedKey">>;
   deleteItem(deletion: Deletion): Promise<unknown>;
   /** Milliseconds since 1970. */
   now(): number;
@@ -38,36 +45,9 @@ export interface Table {
   onTimeMs: number;
 }
 
-type Values = Record<string, { S: string }>;
-
-/** A conditional put. */
-export interface Put {
-  Item: Record<string, { S: string } | { N: string }>;
-  ConditionExpression: string;
-  ExpressionAttributeValues?: Values;
-}
-
-export interface RowQuery {
-  KeyConditionExpression: string;
-  ProjectionExpression: string;
-  ExpressionAttributeNames: Record<string, string>;
-  ExpressionAttributeValues: Values;
-  ScanIndexForward: boolean;
-  Limit: number;
-  ConsistentRead: boolean;
-}
-
-export interface RowPage {
-  Items?: Partial<Record<keyof Identity, { S?: string }>>[];
-  /** Absent on the last page. */
-  LastEvaluatedKey?: unknown;
-}
-
-export interface Deletion {
-  Key: Values;
-  ConditionExpression: string;
-  ExpressionAttributeValues: Values;
-}
+export type Put = Omit<PutItemCommandInput, "TableName"> & { Item: Record<string, AttributeValue> };
+export type RowQuery = Omit<QueryCommandInput, "TableName">;
+export type Deletion = Omit<DeleteItemCommandInput, "TableName">;
 
 /** What tells versions of a key apart. */
 type Version = { [name in "version_id" | "etag" | "last_modified"]?: unknown };

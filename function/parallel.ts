@@ -13,10 +13,10 @@ export async function forEachParallel<T>(
   const failures: unknown[] = [];
   try {
     for await (const item of items) {
-      const task: Promise<void> = work(item)
+      const run: Promise<void> = work(item)
         .catch((error) => void failures.push(error))
-        .finally(() => running.delete(task));
-      running.add(task);
+        .finally(() => running.delete(run));
+      running.add(run);
       while (running.size >= limit) await Promise.race(running);
       if (failures.length > 0) break;
     }

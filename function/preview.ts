@@ -1,16 +1,12 @@
-/** The first characters of an object, if it is text. */
+/** The text that an object begins with, if it is text. */
 
-import { decode, toBinary } from "./charset.ts";
-import { declaredEncoding } from "./declared.ts";
-
-/** Characters (code points) of a preview at most. */
-export const PREVIEW_CHARACTERS = 500;
+import { declaredEncoding, decode, toBinary } from "./charset.ts";
 
 /** Types beside `text/*` that are text: bad bytes are U+FFFD in their previews. */
 const TEXT_TYPES =
   /^(text\/.+|application\/((x-)?(json|jsonl|ndjson|json5|javascript|ecmascript|typescript|yaml|csv|sql)|xml|json-seq|.+\+(json|xml|yaml))|image\/svg\+xml)$/;
 
-/** Signatures of what is no text, although its first 2 KB may look like it. */
+/** Signatures of what is no text, although its beginning may look like it. */
 const SIGNATURES = [
   "SIMPLE  =", // FITS
   "NITF0",
@@ -47,18 +43,18 @@ const CONTROL = /[\u0000-\u0006\u000e-\u001a\u001c-\u001f\u007f]/;
 const FINAL_CTRL_Z = /\u001a+$/;
 
 /**
- * The preview of an object's first bytes; undefined where it is no text or has none.
+ * The text of an object's first bytes; undefined where it is no text or has none.
  *
  * A text type is decoded, bad bytes as U+FFFD. For any other type, or under a content encoding that
  * is unknown, the bytes decide: they are text if none of them is bad in their encoding, and none a
- * control character. `complete` says that the bytes are the whole object, so that a character cut at
+ * control character. `isWhole` says that the bytes are the whole object, so that a character cut at
  * the end is a fault of the object and not of the reading.
  */
-export function previewOf(
+export function textOf(
   bytes: Uint8Array,
-  options: { contentType?: string; contentEncoding?: string; complete: boolean },
+  options: { contentType?: string; contentEncoding?: string; isWhole: boolean },
 ): string | undefined {
-  const { complete, contentEncoding = "" } = options;
+  const { isWhole, contentEncoding = "" } = options;
   const contentType = (options.contentType ?? "").slice(0, 1024);
   const type = contentType.split(";", 1)[0].trim().toLowerCase();
   const codings = contentEncoding.toLowerCase().split(",").map((coding) => coding.trim());
@@ -67,34 +63,25 @@ export function previewOf(
 
   const isText = TEXT_TYPES.test(type) && codings.every((coding) => NO_CODING.includes(coding));
   const encoding = declaredEncoding(bytes, contentType);
-  const stream = !complete;
+  const stream = !isWhole;
   const text = decode(bytes, encoding, { stream, fatal: !isText });
   if (!text || text.includes("\0")) return undefined;
   // Compressed, whatever its type says, is what is no Unicode and has a control character: all of
   // 9,854 bodies of brotli, deflate and zlib, of 5 bytes to 2 KB, and none of 1,810 texts in
   // undeclared 8-bit encodings (chardet's tests, and the Declaration of Human Rights in 454
   // translations). Bad bytes alone don't tell: they are 2 to 71 % of the former, 0 to 82 % of these.
-  if (CONTROL.test(complete ? text.replace(FINAL_CTRL_Z, "") : text)) {
+  if (CONTROL.test(isWhole ? text.replace(FINAL_CTRL_Z, "") : text)) {
     const unicode = encoding.startsWith("utf-16") ? encoding : "utf-8";
     const isUnicode = decode(bytes, unicode, { stream, fatal: true }) !== undefined;
     if (!isText || !isUnicode) return undefined;
   }
   // In 84 of those texts, Cyrillic ones for example, hardly more than the spaces can be read.
   const bad = text.match(/\ufffd/g)?.length ?? 0;
-  return bad > text.length / 2 ? undefined : firstCharacters(text);
+  return bad > text.length / 2 ? undefined : text;
 }
 
 function hasSignature(head: string): boolean {
   return SIGNATURES.some((signature) =>
     typeof signature === "string" ? head.startsWith(signature) : signature.test(head)
   );
-}
-
-/** Whole code points only: half a surrogate pair is no character. */
-function firstCharacters(text: string): string {
-  let end = 0;
-  for (let count = 0; count < PREVIEW_CHARACTERS && end < text.length; count++) {
-    end += text.codePointAt(end)! > 0xffff ? 2 : 1;
-  }
-  return text.slice(0, end);
 }

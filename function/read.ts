@@ -3,6 +3,7 @@
  * The calls themselves are passed in: they are made in lambda.ts.
  */
 
+import type { HeadObjectCommandOutput } from "@aws-sdk/client-s3";
 import { cannot, OutOfTimeError, quote, type SdkError } from "./errors.ts";
 
 /** Time that must be left to begin or repeat a record's calls: ten times what they usually take. */
@@ -45,25 +46,17 @@ export interface Reader {
   remainingMs(): number;
 }
 
-/** What S3 answers to a HEAD or a ranged GET, by the SDK's names. */
-export interface ObjectAnswer {
-  ContentRange?: string;
-  ContentLength?: number;
-  ContentType?: string;
-  ContentEncoding?: string;
-  LastModified?: Date;
-  ETag?: string;
-  VersionId?: string;
-}
+/** What S3 answers to a HEAD, or to a ranged GET beside the body. */
+export type ObjectAnswer = Omit<HeadObjectCommandOutput, "$metadata">;
 
 /** How the object now differs from what its event said, or why its content can't be read. */
-export type ObjectFact = "gone" | "replaced" | "empty" | "archived" | "customer-encrypted";
+export type ObjectFact = "deleted" | "replaced" | "empty" | "archived" | "SSE-C";
 
 /** What S3's code says: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html */
 const FACTS = new Map<string, ObjectFact>([
-  ["NoSuchKey", "gone"],
-  ["NoSuchVersion", "gone"],
-  ["MethodNotAllowed", "gone"], // the version is a delete marker
+  ["NoSuchKey", "deleted"],
+  ["NoSuchVersion", "deleted"],
+  ["MethodNotAllowed", "deleted"], // the version is a delete marker
   ["PreconditionFailed", "replaced"], // If-Match: without versioning, a newer object is there now
   ["InvalidRange", "empty"],
   ["InvalidObjectState", "archived"],
@@ -155,9 +148,9 @@ function statusOf(error: unknown): number {
 /** The fact behind a GET's refusal; undefined for an error worth a retry, a missing bucket's too. */
 function factOf(error: unknown): ObjectFact | undefined {
   const { name, message } = error as Error;
-  // Of this code only the message tells an object under a key of the customer's own (SSE-C).
+  // S3 gives this code for other reasons too: only the message tells SSE-C.
   if (name === "InvalidRequest" && /stored using a form of server side encryption/i.test(message)) {
-    return "customer-encrypted";
+    return "SSE-C";
   }
   return FACTS.get(name);
 }

@@ -152,7 +152,7 @@ async function recordOnce(
   for (const task of tasks) {
     const { resultCode, resultString } = results.get(task.taskId) ?? NO_RESULT;
     if (resultCode === "TemporaryFailure" && !isLast) again.push(task);
-    else if (resultString === "ignored: customer-encrypted" && task.s3VersionId === null) {
+    else if (resultString === "ignored: SSE-C" && task.s3VersionId === null) {
       again.push({ ...task, s3VersionId: await versionIdOf(stack, decodeKey(task.s3Key)) });
     } else if (resultCode === "Succeeded") count(report, resultString);
     else {

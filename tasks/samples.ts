@@ -3,8 +3,8 @@
 import { createReadStream, existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import mime from "mime";
-import { PREFIX_BYTES } from "../handler.ts";
-import { PREVIEW_CHARACTERS, previewOf } from "../function/preview.ts";
+import { textOf } from "../function/preview.ts";
+import { firstCharacters, PREFIX_BYTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { calledFrom } from "./files.ts";
 import { UserError, visible } from "./terminal.ts";
 
@@ -100,13 +100,14 @@ async function toSample(path: string, name: string): Promise<Sample> {
   for await (const chunk of createReadStream(path, { end: PREFIX_BYTES - 1 })) chunks.push(chunk);
   const bytes = new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
   const type = mime.getType(name) ?? undefined;
-  const preview = previewOf(bytes, { contentType: type, complete: size <= PREFIX_BYTES });
+  const content = textOf(bytes, { contentType: type, isWhole: size <= PREFIX_BYTES });
+  const preview = firstCharacters(PREVIEW_CHARACTERS, content);
   return { file: name, size, type, preview, open: () => createReadStream(path) };
 }
 
 function text(file: string, type: string | undefined, content: string): Sample {
   const bytes = new TextEncoder().encode(content);
-  const preview = Array.from(content).slice(0, PREVIEW_CHARACTERS).join("");
+  const preview = firstCharacters(PREVIEW_CHARACTERS, content);
   return { file, type, size: bytes.length, preview, open: () => bytes };
 }
 

@@ -78,8 +78,8 @@ Deno.test("backfillRows() counts each result, and says what it means", async () 
   const results: Record<string, string> = {
     "in/1.txt": "Succeeded written",
     "in/2.txt": "Succeeded unchanged",
-    "in/3.txt": "Succeeded ignored: gone",
-    "in/4.txt": "Succeeded ignored: gone",
+    "in/3.txt": "Succeeded ignored: deleted",
+    "in/4.txt": "Succeeded ignored: deleted",
     "in/5.txt": "Succeeded young: 2026-01-02T03:14:05.000Z",
     "in/6.txt": "Succeeded young: 2026-01-02T03:15:00.000Z",
     "in/%1B.txt": "PermanentFailure bad \u009b",
@@ -91,7 +91,7 @@ Deno.test("backfillRows() counts each result, and says what it means", async () 
     objects: 5,
     written: 1,
     unchanged: 1,
-    ignored: { gone: 2 },
+    ignored: { deleted: 2 },
     failures: [{ key: "in/\u001b.txt", reason: "bad \u009b" }],
     young: 2,
     youngUntil: "2026-01-02T03:15:00.000Z",
@@ -99,7 +99,7 @@ Deno.test("backfillRows() counts each result, and says what it means", async () 
   assert.equal(
     backfillToText(report),
     "FAILED: in/\\u{1b}.txt: bad \\u{9b}\n" +
-      "5 objects: 1 had a row, 1 recorded now, 2 ignored (gone), 1 failed\n" +
+      "5 objects: 1 had a row, 1 recorded now, 2 ignored (deleted), 1 failed\n" +
       "Left to S3's events, as they are young: 2 objects; run it again after 2026-01-02T03:15:00.000Z " +
       "for those whose event is lost",
   );
@@ -145,8 +145,7 @@ Deno.test(
 Deno.test(
   "backfillRows() looks up the version of an SSE-C object, which S3 tells of none",
   async () => {
-    const says: Says = (_, tries) =>
-      tries === 1 ? "Succeeded ignored: customer-encrypted" : "Succeeded written";
+    const says: Says = (_, tries) => tries === 1 ? "Succeeded ignored: SSE-C" : "Succeeded written";
     const Versions = [
       { Key: "in/a.txt", VersionId: "v2", IsLatest: true, ETag: "t" },
       { Key: "in/a.txt", VersionId: "v1", IsLatest: false, ETag: "t" },
@@ -157,10 +156,10 @@ Deno.test(
     });
     assert.deepEqual(report, { ...NOTHING, objects: 1, written: 1 });
     assert.deepEqual(sent.map(({ tasks: [{ s3VersionId }] }) => s3VersionId), [null, "v2"]);
-    const gone = await backfill(["in/b.txt"], () => "Succeeded ignored: customer-encrypted", {
+    const gone = await backfill(["in/b.txt"], () => "Succeeded ignored: SSE-C", {
       others: { ListObjectVersionsCommand: () => ({ Versions, EncodingType: "url" }) },
     });
-    assert.deepEqual(gone.report, { ...NOTHING, objects: 1, ignored: { "customer-encrypted": 1 } });
+    assert.deepEqual(gone.report, { ...NOTHING, objects: 1, ignored: { "SSE-C": 1 } });
   },
 );
 

@@ -1,9 +1,14 @@
-/** Every label and short sequence, against Deno's own decoder, which keeps to the standard. */
+/**
+ * Every label and short sequence, against Deno's own decoder, which keeps to the standard: here, and
+ * in the runtime's own Node.
+ */
 
 import assert from "node:assert/strict";
+import * as esbuild from "esbuild";
 import { decode, encodingOf } from "../function/charset.ts";
-import { decodeSequences, LABELS } from "./encodings.ts";
-import { inRuntime } from "./runtime.ts";
+import { BUNDLE_OPTIONS } from "../tasks/build.ts";
+import { makeTools } from "../tasks/tools.ts";
+import { CASES, decodeSequences, LABELS } from "./texts.ts";
 
 /** The standard's encodings but Unicode's and `replacement`, by its names. */
 const ENCODINGS = [...new Set(LABELS.map(encodingOf))].filter((name) =>
@@ -80,27 +85,41 @@ Deno.test("decode() leaves out a character that is cut at the end", () => {
 });
 
 Deno.test("decode() does so in the runtime's Node", async (t) => {
-  const script = `
-      import { decode, encodingOf } from "./function/charset.ts";
-      import { decodeSequences } from "./tests/encodings.ts";
-      export const answer = ({ labels, encodings }: { labels: string[]; encodings: string[] }) => ({
-        names: labels.map((label) => encodingOf(label)),
-        texts: encodings.map((encoding) => decodeSequences(encoding, decode)),
-      });`;
-  type Answer = { names: string[]; texts: string[][] };
-  const input = { labels: LABELS, encodings: ENCODINGS };
-  const { names, texts } = await inRuntime<Answer>(script, input);
+  const { names, sequences, texts } = await answersOfRuntime();
   await t.step("every label", () => assert.deepEqual(names, LABELS.map(standardNameOf)));
   for (const [i, encoding] of ENCODINGS.entries()) {
     await t.step(encoding, () => {
-      assert.equal(
-        compare(encoding, texts[i]),
-        UNKNOWN[encoding] ?? 0,
-        "unknown characters",
-      );
+      const unknown = compare(encoding, sequences[i]);
+      assert.equal(unknown, UNKNOWN[encoding] ?? 0, "unknown characters");
     });
   }
+  await t.step("and textOf()", () => assert.deepEqual(texts, CASES.map(({ text = null }) => text)));
 });
+
+/** What the runtime's own Node makes of all labels, sequences and cases. */
+async function answersOfRuntime(): Promise<
+  { names: string[]; sequences: string[][]; texts: (string | null)[] }
+> {
+  const script = `
+    import { decode, encodingOf } from "./function/charset.ts";
+    import { textOf } from "./function/preview.ts";
+    import { CASES, decodeSequences, LABELS } from "./tests/texts.ts";
+    process.stdout.write(JSON.stringify({
+      names: LABELS.map(encodingOf),
+      sequences: ${JSON.stringify(ENCODINGS)}.map((name) => decodeSequences(name, decode)),
+      texts: CASES.map(({ bytes, options }) => textOf(bytes, options)),
+    }));`;
+  const { absWorkingDir: resolveDir, platform, target } = BUNDLE_OPTIONS;
+  const stdin = { contents: script, resolveDir, loader: "ts" } as const;
+  const output = { bundle: true, write: false, format: "iife" } as const;
+  const { outputFiles } = await esbuild.build({ stdin, platform, target, ...output });
+  await esbuild.stop();
+  const { node } = await makeTools();
+  const args = ["--eval", outputFiles[0].text];
+  const { success, stdout } = await new Deno.Command(node, { args, stderr: "inherit" }).output();
+  assert.ok(success, "the script failed");
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
 
 /** By the standard GBK and gb18030 have one decoder. */
 function standardNameOf(label: string): string {

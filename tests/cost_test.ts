@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";
 import { ON_TIME_MS, type Put } from "../function/one_row.ts";
-import { PREVIEW_CHARACTERS } from "../function/preview.ts";
-import { handleEvent, PREFIX_BYTES } from "../handler.ts";
+import { handleEvent, PREFIX_BYTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { NAMED } from "../tasks/leftovers.ts";
 import { defaultMemoryMb, EVENT_TIME, read, toRecord } from "./fixtures.ts";
 
@@ -153,8 +152,8 @@ function itemBytes(item: Put["Item"]): number {
   const bytes = (text: string) => new TextEncoder().encode(text).length;
   return Object.entries(item).reduce((sum, [name, value]) => {
     const size = "S" in value
-      ? bytes(value.S)
-      : Math.ceil(value.N.replace(/0+$/, "").length / 2) + 1;
+      ? bytes(value.S!)
+      : Math.ceil(value.N!.replace(/0+$/, "").length / 2) + 1;
     return sum + bytes(name) + size;
   }, 0);
 }

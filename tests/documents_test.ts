@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
-import { PREVIEW_CHARACTERS } from "../function/preview.ts";
+import { PREVIEW_CHARACTERS } from "../handler.ts";
 import { TESTS_WITH_PACKAGES } from "../tasks/checks.ts";
 import { namesIn } from "../tasks/files.ts";
 import { read } from "./fixtures.ts";

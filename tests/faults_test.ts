@@ -4,8 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { PREVIEW_CHARACTERS } from "../function/preview.ts";
-import { PREFIX_BYTES } from "../handler.ts";
+import { PREFIX_BYTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { toEvent } from "./fixtures.ts";
 import { builtFunction, type Environment, type FunctionProcess } from "./function_process.ts";
 import {

@@ -21,8 +21,8 @@ Deno.test("logToText() shows what people look for, whoever wrote the line", () =
       `${time}  ERROR  failed         1 ms  a  Cannot`,
     ],
     [
-      '{"level":"INFO","outcome":"written","file_key":"a","object":"gone","duration_ms":1}',
-      `${time}  INFO   written        1 ms  a  object gone`,
+      '{"level":"INFO","outcome":"written","file_key":"a","object":"deleted","duration_ms":1}',
+      `${time}  INFO   written        1 ms  a  object deleted`,
     ],
     [
       '{"level":"INFO","outcome":"unchanged","file_key":" a\\u3000"}\n',

@@ -1,48 +1,75 @@
-/** What an event does about a backfill's row of its version. */
+/** What an event and a backfill do about each other's rows of a version. */
 
 import assert from "node:assert/strict";
 import { putBackfillRow } from "../function/one_row.ts";
 import { handleEvent, type Row } from "../handler.ts";
-import { awsError, event, fakes, handle, object, record } from "./outside.ts";
+import { awsError, event, fakes, handleRecords, object, record } from "./outside.ts";
 
-/** What S3 answers of an object, with its time. */
-const FOUND: ReturnType<typeof object> = object("text");
+/** The second of LastModified, and so of a backfill's row, with the digits after its point. */
+const at = (digits: string) => `2026-01-02T03:04:05.${digits}Z`;
+
+/** An event's time of that second, and a time when it is late. */
+const EVENT_TIME = at("678");
+const LATE = "2026-01-02T04:00:00Z";
+
+/** A backfill's row of the event's version. */
+const BACKFILLED = {
+  file_key: "key",
+  bucket_name: "uploads",
+  timestamp: at("000000"),
+  event_name: "ObjectCreated:Backfill",
+  etag: "e1",
+  version_id: "v1",
+  last_modified: at("000"),
+  processed_at: "now",
+};
+
+/** {@link fakes} whose table has these rows, without what is undefined. */
+function fakesWith(rows: Row[], given?: Parameters<typeof fakes>[0]) {
+  const { outside, calls } = fakes({ now: LATE, ...given });
+  for (const row of rows) {
+    calls.table.set(JSON.stringify([row.file_key, row.timestamp]), JSON.parse(JSON.stringify(row)));
+  }
+  const times = () => [...calls.table.values()].map(({ timestamp }) => timestamp).toSorted();
+  return { outside, times };
+}
 
 Deno.test("F97 handleEvent() looks for a backfill's row after its put, unless the event is on time", async (t) => {
-  const second = "2026-01-02T03:04:05.000000Z to 2026-01-02T03:04:05.999999Z";
-  const before = "0 to 2026-01-02T03:04:10.999999Z"; // the event's time and five seconds
-  const modified = (time: string) => ({ ...object("text"), LastModified: new Date(time) });
-  const cases: [name: string, now: string, answer: typeof FOUND, span?: string][] = [
-    ["five minutes less a moment", "2026-01-02T03:09:04.600Z", FOUND],
-    ["five minutes after LastModified", "2026-01-02T03:09:05Z", FOUND, second],
+  const inSecond = (second: string) => `${second}.000000Z to ${second}.999999Z`;
+  const allBefore = "0 to 2026-01-02T03:04:10.999999Z"; // the event's time and five seconds
+  const cases: [name: string, now: string, modified: string | undefined, span?: string][] = [
+    ["five minutes less a moment", "2026-01-02T03:09:04.600Z", at("000")],
+    [
+      "five minutes after LastModified",
+      "2026-01-02T03:09:05Z",
+      at("000"),
+      inSecond("2026-01-02T03:04:05"),
+    ],
     [
       "five minutes after the event, though not after LastModified",
       "2026-01-02T03:09:05.700Z",
-      modified("2026-01-02T03:04:10Z"),
-      "2026-01-02T03:04:10.000000Z to 2026-01-02T03:04:10.999999Z",
+      "2026-01-02T03:04:10Z",
+      inSecond("2026-01-02T03:04:10"),
     ],
     [
       "another object's LastModified",
       "2026-01-02T03:04:20Z",
-      modified("2026-01-02T03:04:11Z"),
-      before,
+      "2026-01-02T03:04:11Z",
+      allBefore,
     ],
-    [
-      "no LastModified",
-      "2026-01-02T03:04:07Z",
-      { ...object("text"), LastModified: undefined },
-      before,
-    ],
+    ["no LastModified", "2026-01-02T03:04:07Z", undefined, allBefore],
     [
       "a multipart upload's, which is its beginning",
       "2026-01-02T03:04:07Z",
-      modified("2026-01-01T00:00:00Z"),
-      "2026-01-01T00:00:00.000000Z to 2026-01-01T00:00:00.999999Z",
+      "2026-01-01T00:00:00Z",
+      inSecond("2026-01-01T00:00:00"),
     ],
   ];
-  for (const [name, now, answer, span] of cases) {
+  for (const [name, now, modified, span] of cases) {
     await t.step(name, async () => {
-      const { aws } = await handle(record(), { objects: { key: answer }, now });
+      const LastModified = modified === undefined ? undefined : new Date(modified);
+      const objects = { key: { ...object("text"), LastModified } };
+      const { aws } = await handleRecords(record(), { objects, now });
       const query = span === undefined ? [] : [`QUERY key ${span} down`];
       assert.deepEqual(aws, ["GET key v1", "PUT key", ...query]);
     });
@@ -50,92 +77,53 @@ Deno.test("F97 handleEvent() looks for a backfill's row after its put, unless th
 });
 
 Deno.test("F97 handleEvent() deletes the backfill's row of its version, and no other", async (t) => {
-  const late = "2026-01-02T04:00:00Z";
-  const at = (microseconds: string) => `2026-01-02T03:04:05.${microseconds}Z`;
-  const backfilled = { event_name: "ObjectCreated:Backfill", etag: "e1" };
-  const cases: [name: string, fields: Partial<Row>, isDeleted: boolean][] = [
-    ["its version's", { version_id: "v1" }, true],
-    ["another version's of the same bytes", { version_id: "v2" }, false],
-    ["one without a version", {}, false],
-    ["an event's", { version_id: "v1", event_name: "ObjectCreated:Put" }, false],
-    [
-      "one of another second",
-      { version_id: "v1", timestamp: at("000000").replace(":05", ":04") },
-      false,
-    ],
+  const bare = { version_id: undefined };
+  const cases: [
+    name: string,
+    versionId: string | undefined,
+    fields: Partial<Row>,
+    isDeleted: boolean,
+  ][] = [
+    ["its version's", "v1", { timestamp: at("000001") }, true],
+    ["another version's of the same bytes", "v1", { version_id: "v2" }, false],
+    ["one without a version", "v1", bare, false],
+    ["an event's", "v1", { event_name: "ObjectCreated:Put" }, false],
+    ["one of another second", "v1", { timestamp: "2026-01-02T03:04:04.000000Z" }, false],
+    ["without versions, that of its ETag and time", undefined, bare, true],
+    ["of another ETag", undefined, { ...bare, etag: "e2" }, false],
+    ["of another time", undefined, { ...bare, last_modified: "2026-01-02T03:04:06.000Z" }, false],
+    ["one with a version", undefined, {}, false],
   ];
-  for (const [name, fields, isDeleted] of cases) {
+  for (const [name, versionId, fields, isDeleted] of cases) {
     await t.step(name, async () => {
-      const { outside, calls } = fakes({ now: late });
-      const row = { file_key: "key", timestamp: at("000001"), ...backfilled, ...fields } as Row;
-      calls.table.set(JSON.stringify(["key", row.timestamp]), row);
-      for (const _again of [1, 2]) await handleEvent(event(record()), outside);
-      const times = [...calls.table.values()].map(({ timestamp }) => timestamp);
-      assert.deepEqual(
-        times.toSorted(),
-        [
-          ...(isDeleted ? [] : [row.timestamp]),
-          "2026-01-02T03:04:05.678Z",
-        ].toSorted(),
-      );
+      const row = { ...BACKFILLED, ...fields };
+      const { outside, times } = fakesWith([row]);
+      for (const _again of [1, 2]) await handleEvent(event(record({ versionId })), outside);
+      assert.deepEqual(times(), isDeleted ? [EVENT_TIME] : [row.timestamp, EVENT_TIME].toSorted());
     });
   }
-  await t.step("without versions, that of its ETag and LastModified", async () => {
-    for (
-      const [fields, left] of [
-        [{}, 1],
-        [{ etag: "e2" }, 2],
-        [{ last_modified: at("000").replace(":05", ":06") }, 2],
-        [{ version_id: "v1" }, 2],
-      ] as const
-    ) {
-      const { outside, calls } = fakes({ now: late });
-      const last_modified = at("000");
-      const timestamp = at("000000");
-      const row = { file_key: "key", timestamp, last_modified, ...backfilled, ...fields } as Row;
-      calls.table.set(JSON.stringify(["key", timestamp]), row);
-      await handleEvent(event(record({ versionId: undefined })), outside);
-      assert.equal(calls.table.size, left);
-    }
-  });
   await t.step("a look or a deletion that fails is thrown, and done by the retry", async () => {
     for (const errors of ["queryErrors", "deleteErrors"] as const) {
-      const given = { now: late, [errors]: [awsError("AccessDeniedException", 400)] };
-      const { outside, calls } = fakes(given);
-      const row = {
-        file_key: "key",
-        timestamp: at("000000"),
-        ...backfilled,
-        version_id: "v1",
-      } as Row;
-      calls.table.set(JSON.stringify(["key", row.timestamp]), row);
+      const denied = { [errors]: [awsError("AccessDeniedException", 400)] };
+      const { outside, times } = fakesWith([BACKFILLED], denied);
       await assert.rejects(
         handleEvent(event(record()), outside),
         /Cannot (look for the rows|delete a second row) of "key" from "uploads": AccessDenied/,
       );
-      assert.equal(calls.table.size, 2);
+      assert.deepEqual(times(), [BACKFILLED.timestamp, EVENT_TIME]);
       await handleEvent(event(record()), outside);
-      assert.deepEqual([...calls.table.values()].map(({ event_name }) => event_name), [
-        "ObjectCreated:Put",
-      ]);
+      assert.deepEqual(times(), [EVENT_TIME]);
     }
   });
 });
 
 Deno.test("F98 putBackfillRow() leaves the first of a version's rows, and in a dry run all", async () => {
-  const { outside, calls } = fakes();
-  const last_modified = "2026-01-02T03:04:05.000Z";
-  const bucket_name = "uploads";
-  const row = { file_key: "key", bucket_name, event_name: "ObjectCreated:Backfill", last_modified };
-  const times = [0, 1, 2].map((n) => last_modified.replace("000Z", `00000${n}Z`));
-  for (const timestamp of times.toReversed()) {
-    const stored = { ...row, timestamp, version_id: "v1" } as unknown as Row;
-    calls.table.set(JSON.stringify(["key", timestamp]), stored);
-  }
-  const put = { ...row, version_id: "v1" } as unknown as Row & { last_modified: string };
-  for (const [dryRun, left] of [[true, times], [false, times.slice(0, 1)]] as const) {
-    assert.equal(await putBackfillRow(put, { dryRun }, outside), "unchanged");
-    assert.deepEqual([...calls.table.values()].map((row) => row.timestamp).toSorted(), left);
+  const all = [at("000000"), at("000001"), at("000002")];
+  const rows = all.map((timestamp) => ({ ...BACKFILLED, timestamp })).reverse();
+  const { outside, times } = fakesWith(rows);
+  for (const [dryRun, left] of [[true, all], [false, all.slice(0, 1)]] as const) {
+    assert.equal(await putBackfillRow(BACKFILLED, { dryRun }, outside), "unchanged");
+    assert.deepEqual(times(), left);
   }
 });
 
@@ -146,13 +134,8 @@ Deno.test("F98 putBackfillRow() tries five times, if others take each time that 
     puts++;
     return Promise.reject(awsError("ConditionalCheckFailedException", 400));
   };
-  const put = {
-    file_key: "key",
-    bucket_name: "uploads",
-    last_modified: "2026-01-02T03:04:05.000Z",
-  };
   await assert.rejects(
-    putBackfillRow(put as unknown as Row & { last_modified: string }, { dryRun: false }, outside),
+    putBackfillRow(BACKFILLED, { dryRun: false }, outside),
     /Cannot write the row of "key" from "uploads": others took every time that was free$/,
   );
   assert.equal(puts, 5);

@@ -1,39 +1,16 @@
 /** S3 event records, and a fake of all that the core needs of the outside, with what was called. */
 
 import assert from "node:assert/strict";
-import { toJsonLine } from "../function/errors.ts";
-import {
-  type Deletion,
-  ON_TIME_MS,
-  type Put,
-  type RowPage,
-  type RowQuery,
-} from "../function/one_row.ts";
+import { type Deletion, ON_TIME_MS, type Put, type RowQuery } from "../function/one_row.ts";
 import type { ObjectAnswer, Source } from "../function/read.ts";
-import { handleEvent, type LogLine, type Outside, type Row, type Upload } from "../handler.ts";
+import { handleEvent, type LogLine, type Outside, type Row } from "../handler.ts";
 
-/** A line that no reader of lines breaks in two, and that parses. */
-export function assertOneJsonLine(line: LogLine): LogLine {
-  const text = toJsonLine(line);
+/** What a line holds that no reader of lines breaks in two. */
+export function assertOneJsonLine(line: string) {
   // deno-lint-ignore no-control-regex
-  assert.doesNotMatch(text, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
-  return JSON.parse(text);
+  assert.doesNotMatch(line, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
+  return JSON.parse(line);
 }
-
-/** What a message or a log line can name of {@link record}, and of one that lacks something. */
-export const NAMES = (() => {
-  const all = {
-    bucket_name: "uploads",
-    event_name: "ObjectCreated:Put",
-    version_id: "v1",
-    file_key: "key",
-  };
-  const { bucket_name: _b, ...noBucket } = all;
-  const { event_name: _e, ...noEvent } = all;
-  const { version_id: _v, ...noVersion } = all;
-  const { file_key: _k, ...noKey } = all;
-  return { all, noBucket, noEvent, noVersion, noKey };
-})();
 
 /** An S3 event record; `fields` are the object's, `top` the record's own. */
 export function record(fields: Record<string, unknown> = {}, top: Record<string, unknown> = {}) {
@@ -58,24 +35,13 @@ export function record(fields: Record<string, unknown> = {}, top: Record<string,
   };
 }
 
-/** A record about another bucket. */
-export function recordOf(bucket: Record<string, unknown>) {
-  const { s3, ...rest } = record();
-  return { ...rest, s3: { ...s3, bucket } };
+/** A record whose bucket is another one, or none. */
+export function recordOf(bucket: unknown) {
+  return record({}, { s3: { ...record().s3, bucket } });
 }
 
 export function event(...records: unknown[]) {
   return { Records: records };
-}
-
-export function upload(): Upload {
-  return {
-    bucket: "uploads",
-    key: "key",
-    timestamp: "2026-01-02T03:04:05.678Z",
-    eventName: "ObjectCreated:Put",
-    sequencer: "0055AED6DCD90281",
-  };
 }
 
 export function object(content: string): ObjectAnswer & { bytes: Uint8Array } {
@@ -92,16 +58,6 @@ export function object(content: string): ObjectAnswer & { bytes: Uint8Array } {
 /** An error as the SDK throws it. */
 export function awsError(name: string, status?: number, message = "no"): Error {
   return Object.assign(new Error(message), { name, $metadata: { httpStatusCode: status } });
-}
-
-/** What the log and the thrown error tell of it. */
-export function toldOf(error: Error & { $metadata?: { httpStatusCode?: number } }): string {
-  const status = error.$metadata?.httpStatusCode;
-  return `${error.name}: no` + (status === undefined ? "" : ` (HTTP ${status})`);
-}
-
-export function clipped(text: string): string {
-  return text.length > 1024 ? text.slice(0, 1024) + "…" : text;
 }
 
 /** What was asked of an {@link Outside}, in order. */
@@ -125,7 +81,7 @@ interface Given {
 }
 
 /** Handles an event of some records; answers the error, and what was called. */
-export async function handle(records: unknown, given?: Given) {
+export async function handleRecords(records: unknown, given?: Given) {
   const { outside, calls } = fakes(given);
   let error: string | undefined;
   try {
@@ -166,13 +122,13 @@ export function fakes(given: Given = {}) {
       calls.rows.push(putInto(calls.table, put));
     },
     async queryRows(query) {
-      const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues;
+      const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues!;
       const order = query.ScanIndexForward ? "up" : "down";
       await call(`QUERY ${key.S} ${from.S} to ${to.S} ${order}`, queryErrors);
       return queryIn(calls.table, query);
     },
     async deleteItem(deletion) {
-      await call(`DELETE ${nameOf(deletion.Key)} ${deletion.Key.timestamp.S}`, deleteErrors);
+      await call(`DELETE ${nameOf(deletion.Key!)} ${deletion.Key!.timestamp.S}`, deleteErrors);
       deleteFrom(calls.table, deletion);
     },
     now: () => nowMs += 100,
@@ -182,8 +138,13 @@ export function fakes(given: Given = {}) {
   return { outside, calls };
 }
 
-function nameOf({ file_key }: Put["Item"]): string {
-  return (file_key as { S: string }).S;
+/** What the calls of {@link Calls.aws} are: GET, PUT, and so on. */
+export function namesOfCalls(aws: string[]): string[] {
+  return aws.map((call) => call.split(" ")[0]);
+}
+
+function nameOf({ file_key }: Put["Item"]) {
+  return file_key.S!;
 }
 
 /** Rows by key and time. */
@@ -193,10 +154,8 @@ const REFUSED = ["ConditionalCheckFailedException", 400] as const;
 
 /** Puts a row as DynamoDB does. @throws {Error} the condition fails */
 export function putInto(table: FakeTable, put: Put): Row {
-  const values = Object.entries(put.Item).map(([name, value]) =>
-    [name, "N" in value ? Number(value.N) : value.S] as const
-  );
-  const row = Object.fromEntries(values) as unknown as Row;
+  const values = Object.entries(put.Item).map(([name, { N, S }]) => [name, S ?? Number(N)]);
+  const row: Row = Object.fromEntries(values);
   const id = JSON.stringify([row.file_key, row.timestamp]);
   if (!holds(put, table.get(id))) throw awsError(...REFUSED);
   table.set(id, row);
@@ -205,22 +164,22 @@ export function putInto(table: FakeTable, put: Put): Row {
 
 /** DynamoDB's answer to a condition: alternatives of an absence and of comparisons with a value. */
 function holds({ ConditionExpression, ExpressionAttributeValues }: Put, old: Row | undefined) {
-  return ConditionExpression.split(" OR ").some((condition) => {
+  return ConditionExpression!.split(" OR ").some((condition) => {
     if (condition === "attribute_not_exists(file_key)") return old === undefined;
     const [, name, operator, value] = condition.match(/^(\w+) ([<>]) (:\w+)$/)!;
     const attribute = old?.[name as keyof Row];
     if (attribute === undefined) return false; // a comparison with nothing is false
-    const given = ExpressionAttributeValues![value].S;
+    const given = ExpressionAttributeValues![value].S!;
     return operator === "<" ? attribute < given : attribute > given;
   });
 }
 
 /** A page of a key's rows in a span of time, both ends included. */
-export function queryIn(table: FakeTable, query: RowQuery): RowPage {
-  const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues;
+export function queryIn(table: FakeTable, query: RowQuery) {
+  const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues!;
   const found = [...table.values()]
     .filter(({ file_key, timestamp }) =>
-      file_key === key.S && timestamp >= from.S && timestamp <= to.S
+      file_key === key.S && timestamp >= from.S! && timestamp <= to.S!
     )
     .sort((a, b) => a.timestamp < b.timestamp ? -1 : 1);
   if (!query.ScanIndexForward) found.reverse();
@@ -228,25 +187,21 @@ export function queryIn(table: FakeTable, query: RowQuery): RowPage {
     Object.fromEntries(Object.entries(row).map(([name, value]) => [name, { S: String(value) }]));
   return {
     Items: found.slice(0, query.Limit).map(toValues),
-    LastEvaluatedKey: found.length > query.Limit ? {} : undefined,
+    LastEvaluatedKey: found.length > query.Limit! ? {} : undefined,
   };
 }
 
 /** Deletes a row if all conditions hold. @throws {Error} one does not */
 export function deleteFrom(table: FakeTable, deletion: Deletion): void {
   const { Key, ConditionExpression, ExpressionAttributeValues } = deletion;
-  const id = JSON.stringify([Key.file_key.S, Key.timestamp.S]);
+  const id = JSON.stringify([Key!.file_key.S, Key!.timestamp.S]);
   const row = table.get(id);
-  const isSo = ConditionExpression.split(" AND ").every((condition) => {
+  const isSo = ConditionExpression!.split(" AND ").every((condition) => {
     const [, absent] = condition.match(/^attribute_not_exists\((\w+)\)$/) ?? [];
     if (absent !== undefined) return row?.[absent as keyof Row] === undefined;
     const [, name, value] = condition.match(/^(\w+) = (:\w+)$/)!;
-    return row?.[name as keyof Row] === ExpressionAttributeValues[value].S;
+    return row?.[name as keyof Row] === ExpressionAttributeValues![value].S;
   });
   if (!isSo) throw awsError(...REFUSED);
   table.delete(id);
-}
-
-export function withoutUndefined(object: object) {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
 }

@@ -1,22 +1,35 @@
-/** From a record to an upload, a row and a put: the pure steps of the core. */
+/** The steps of a record, one by one: what its event says, what is read, its row and its put. */
 
 import assert from "node:assert/strict";
+import { toJsonLine } from "../function/errors.ts";
 import { rowToPut } from "../function/one_row.ts";
-import { decodeKey, recordToUpload, toRow, unquoted, versionOf } from "../handler.ts";
-import { type ObjectAnswer } from "../function/read.ts";
-import { assertOneJsonLine, object, record, upload, withoutUndefined } from "./outside.ts";
+import { EARLY_MINUTES, type ObjectAnswer, readPrefix } from "../function/read.ts";
+import {
+  decodeKey,
+  handleEvent,
+  PREFIX_BYTES,
+  PREVIEW_CHARACTERS,
+  recordToUpload,
+  toRow,
+  unquoted,
+  type Upload,
+  versionOf,
+} from "../handler.ts";
+import { assertOneJsonLine, awsError, event, fakes, object, record } from "./outside.ts";
+
+/** What every event tells. */
+const UPLOAD: Upload = {
+  bucket: "uploads",
+  key: "key",
+  timestamp: "2026-01-02T03:04:05.678Z",
+  eventName: "ObjectCreated:Put",
+};
 
 Deno.test("F8 F9 F82 recordToUpload() leaves out what the event does not know", () => {
-  const known = {
-    bucket: "uploads",
-    key: "key",
-    timestamp: "2026-01-02T03:04:05.678Z",
-    eventName: "ObjectCreated:Put",
-  };
   for (const size of [undefined, -1, 1.5, NaN, "4"]) {
     for (const versionId of [undefined, null, "", "null"]) {
       const input = record({ size, eTag: "", versionId, sequencer: null });
-      assert.deepEqual(withoutUndefined(recordToUpload(input)!), known);
+      assert.deepEqual(JSON.parse(JSON.stringify(recordToUpload(input))), UPLOAD);
     }
   }
 });
@@ -27,131 +40,236 @@ Deno.test("recordToUpload() takes an event's name with and without its prefix, a
   assert.deepEqual([upload.eventName, upload.versionId], ["ObjectCreated:s3:Put", versionId]);
 });
 
+Deno.test("F78 recordToUpload() spells one moment one way", () => {
+  for (
+    const [eventTime, timestamp] of [
+      ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z"],
+      ["2026-01-02T03:04:05.678901Z", "2026-01-02T03:04:05.678Z"],
+      ["2026-01-02T05:04:05+02:00", "2026-01-02T03:04:05.000Z"],
+    ]
+  ) assert.equal(recordToUpload(record({}, { eventTime }))!.timestamp, timestamp);
+});
+
 Deno.test("F82 versionOf() takes an absent, an empty and a null version for one", () => {
   for (const id of [undefined, null, "", "null", 7]) assert.equal(versionOf(id), undefined);
   for (const id of ["v1", "NULL", " null"]) assert.equal(versionOf(id), id);
 });
 
-Deno.test("unquoted() takes the quotes off a tag, if it has both", () => {
-  const cases = [['"e"', "e"], ["e", "e"], ['"e', '"e'], ['e"', 'e"'], ['a"e"', 'a"e"'], [
-    '"e"a',
-    '"e"a',
-  ]];
-  for (const [etag, expected] of cases) assert.equal(unquoted(etag), expected);
+Deno.test("unquoted() takes the quotes off an ETag, if it has both", () => {
+  const alike = ['"e', 'e"', 'a"e"', '"e"a', "e"];
+  for (const [etag, expected] of [['"e"', "e"], ...alike.map((etag) => [etag, etag])]) {
+    assert.equal(unquoted(etag), expected);
+  }
   for (const none of ['""', "", undefined]) assert.equal(unquoted(none), undefined);
 });
 
-Deno.test("F78 recordToUpload() spells one moment one way", () => {
-  const cases = [
-    ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z"],
-    ["2026-01-02T03:04:05.678901Z", "2026-01-02T03:04:05.678Z"],
-    ["2026-01-02T05:04:05+02:00", "2026-01-02T03:04:05.000Z"],
-  ];
-  for (const [eventTime, timestamp] of cases) {
-    assert.equal(recordToUpload(record({}, { eventTime }))!.timestamp, timestamp);
-  }
+Deno.test("F23 F24 F25 F29 F32 F34 decodeKey() decodes once, and throws for what is no key", () => {
+  const keys = {
+    "a+b.txt": "a b.txt",
+    "a%2Bb.txt": "a+b.txt",
+    "100%25": "100%",
+    "a%252Fb": "a%2Fb",
+    "..%2Fx": "../x",
+    "//": "//",
+    "%E3%81%82%0A%00": "あ\n\0",
+    "constructor": "constructor",
+    ["%C3%A9".repeat(512)]: "é".repeat(512),
+  };
+  for (const [encoded, key] of Object.entries(keys)) assert.equal(decodeKey(encoded), key);
+  assert.throws(() => decodeKey("%zz"), {
+    name: "InvalidEventError",
+    message: 'Cannot decode the key "%zz": no form-encoded UTF-8 of 1 to 1024 bytes',
+  });
 });
 
-Deno.test("F23 F24 F25 F29 F34 decodeKey() decodes once", () => {
-  const cases = [
-    ["a+b.txt", "a b.txt"],
-    ["a%2Bb.txt", "a+b.txt"],
-    ["100%25", "100%"],
-    ["a%252Fb", "a%2Fb"],
-    ["..%2Fx", "../x"],
-    ["//", "//"],
-    ["%E3%81%82%0A%00", "あ\n\0"],
-    ["__proto__", "__proto__"],
+Deno.test("F39 F41 readPrefix() reads up to its limit, and closes a body of which more would come", async (t) => {
+  const cases: [
+    chunks: string[],
+    announced: number | undefined,
+    bytes: string,
+    taken: number,
+    ended: "closed" | "read",
+  ][] = [
+    [["abc", "def", "ghi", "jkl"], undefined, "abcdefgh", 3, "closed"],
+    [["abc", "def", "ghi", "jkl"], 12, "abcdefgh", 3, "closed"],
+    [["abcdefgh", "i"], 9, "abcdefgh", 1, "closed"],
+    [["abcd", "efgh"], 8, "abcdefgh", 2, "read"],
+    [["ab", "cd"], 4, "abcd", 2, "read"],
+    [["abc"], undefined, "abc", 1, "read"],
+    [[], 0, "", 0, "read"],
   ];
-  for (const [encoded, key] of cases) assert.equal(decodeKey(encoded), key);
-});
-
-Deno.test("F27 F32 decodeKey() takes keys of 1 to 1,024 bytes, and nothing else", () => {
-  assert.equal(decodeKey("%C3%A9".repeat(512)), "é".repeat(512));
-  for (const encoded of ["%C3%A9".repeat(512) + "a", "%zz", ""]) {
-    assert.throws(() => decodeKey(encoded), {
-      name: "InvalidEventError",
-      message: /^Cannot decode the key ".*: no form-encoded UTF-8 of 1 to 1024 bytes$/,
+  for (const [chunks, announced, bytes, taken, ended] of cases) {
+    await t.step(`${chunks.join(" ")} of ${announced}`, async () => {
+      const given = bodyOf(...chunks);
+      assert.deepEqual(await readPrefix(given, announced, 8), new TextEncoder().encode(bytes));
+      assert.deepEqual([given.taken, given.ended], [taken, ended]);
     });
   }
 });
 
+Deno.test("F64 readPrefix() never gives less than was announced", async (t) => {
+  const aborted = new Error("aborted");
+  const cases: [chunks: (string | Error)[], announced: number | undefined, message: string][] = [
+    [["abc"], 4, "the body ended after 3 of 4 bytes"],
+    [[], 1, "the body ended after 0 of 1 bytes"],
+    [["abc"], 2000, "the body ended after 3 of 8 bytes"],
+    [["abc", aborted], 2000, "the body broke after 3 bytes"],
+    [["abc", aborted], undefined, "the body broke after 3 bytes"],
+  ];
+  for (const [chunks, announced, message] of cases) {
+    await t.step(`${message} of ${announced}`, async () => {
+      const cause = chunks.includes(aborted) ? aborted : undefined;
+      const error = await readPrefix(bodyOf(...chunks), announced, 8).catch((error) => error);
+      const expected = ["BrokenBodyError", message, cause];
+      assert.deepEqual([error.name, error.message, error.cause], expected);
+    });
+  }
+});
+
+Deno.test("F57a handleEvent() throws a 404 until the stack is 15 minutes old", async (t) => {
+  const given = () => ({ // the calls whose first answer is a 404
+    "GET": { size: 9, getErrors: [awsError("NoSuchKey", 404)] },
+    "GET of a version": { size: 9, getErrors: [awsError("NoSuchVersion", 404)] },
+    "HEAD": { size: 0, headErrors: [awsError("NotFound", 404)] },
+    "HEAD after GET": {
+      size: 9,
+      getErrors: [awsError("InvalidRange", 416)],
+      headErrors: [awsError("NotFound", 404)],
+    },
+    "GET, of a delete marker": { size: 9, getErrors: [awsError("MethodNotAllowed", 405)] },
+  });
+  const handleAt = async (ageMs: number, { size, ...errors }: { size: number }) => {
+    const { outside, calls } = fakes({ ...errors, now: "2026-01-02T03:04:07.000Z" });
+    outside.stackCreatedMs = Date.parse("2026-01-02T03:04:07.000Z") - ageMs;
+    const run = () => handleEvent(event(record({ size })), outside).then(() => "", String);
+    return { error: await run(), run, ...calls };
+  };
+  const { "GET, of a delete marker": marker, ...early } = given();
+  for (const [name, one] of Object.entries(early)) {
+    await t.step(name, async () => {
+      const { error, run, rows } = await handleAt(60_000, one);
+      assert.match(
+        error,
+        /^RecordsFailedError: 1 of 1 records failed: Cannot read "key" from "uploads": \w+ \(HTTP 404\): until 2026-01-02T03:18:07.000Z, 15 minutes after the stack was made, S3 may answer so for an object that is there; run it again after that$/,
+      );
+      assert.equal(rows.length, 0);
+      assert.equal(await run(), ""); // S3 knows it now
+      assert.equal(rows[0].content_type, "text/plain");
+    });
+  }
+  await t.step("the last second of it, and the first after it", async () => {
+    const before = await handleAt(EARLY_MINUTES * 60_000 - 1000, given().GET);
+    assert.match(before.error, /NoSuchKey/);
+    const after = await handleAt(EARLY_MINUTES * 60_000, given().GET);
+    assert.deepEqual([after.error, after.log[0].object], ["", "deleted"]);
+  });
+  await t.step("a delete marker is a fact at any age", async () => {
+    const { error, log } = await handleAt(0, marker);
+    assert.deepEqual([error, log[0].object], ["", "deleted"]);
+  });
+});
+
 Deno.test("F40 toRow() keeps sizes of terabytes exact, from a Content-Range", () => {
+  const TB = 1024 ** 4;
   const cases: [answer: ObjectAnswer, size?: number][] = [
-    ...[5 * 1024 ** 4, 50 * 1024 ** 4, 0].map((size): [ObjectAnswer, number] => [
-      { ContentRange: `bytes 0-2047/${size}`, ContentLength: 2048 },
-      size,
-    ]),
+    [{ ContentRange: `bytes 0-99/${5 * TB}`, ContentLength: 100 }, 5 * TB],
+    [{ ContentRange: `bytes 0-99/${50 * TB}`, ContentLength: 100 }, 50 * TB],
+    [{ ContentRange: "bytes 0-99/0", ContentLength: 100 }, 0],
     [{ ContentLength: 7 }, 7],
-    [{ ContentRange: "bytes 0-2047/*", ContentLength: 7 }, 7],
+    [{ ContentRange: "bytes 0-99/*", ContentLength: 7 }, 7],
     [{ ContentRange: "bytes 0-1/2 or 3/4x", ContentLength: 7 }, 7],
-    [{ ContentRange: `bytes 0-2047/${2 ** 53}` }],
+    [{ ContentRange: `bytes 0-99/${2 ** 53}` }],
     [{ ContentLength: -1 }],
     [{}],
   ];
-  for (const [answer, size] of cases) {
-    assert.equal(toRow(upload(), answer, undefined, "now").file_size, size);
-  }
+  for (const [answer, size] of cases) assert.equal(rowOf(answer).file_size, size);
 });
 
 Deno.test("F42 F56 toRow() makes a preview by the answer's encoding, and of a cut object leaves a cut character out", () => {
   const bytes = new TextEncoder().encode("aé").slice(0, 2);
+  const [ContentType, ContentRange] = ["text/plain", "bytes 0-1/3"];
   const cases: [answer: ObjectAnswer | undefined, preview?: string][] = [
     [undefined, "a"],
-    [{ ContentType: "text/plain", ContentLength: 2 }, "a\ufffd"],
-    [{ ContentType: "text/plain", ContentRange: "bytes 0-1/3", ContentLength: 2 }, "a"],
-    [{ ContentType: "text/plain", ContentEncoding: "gzip", ContentRange: "bytes 0-1/3" }],
-    [{ ContentType: "text/plain; charset=cp437", ContentRange: "bytes 0-1/3" }],
+    [{ ContentType, ContentLength: 2 }, "a\ufffd"],
+    [{ ContentType, ContentRange, ContentLength: 2 }, "a"],
+    [{ ContentType, ContentRange, ContentEncoding: "gzip" }],
+    [{ ContentType: "text/plain; charset=cp437", ContentRange }],
   ];
   for (const [answer, preview] of cases) {
-    assert.equal(toRow(upload(), answer, bytes, "now").content_preview, preview);
+    assert.equal(rowOf(answer, bytes).content_preview, preview);
   }
+});
+
+Deno.test("F38 F43 toRow() takes so many characters of a preview, none of them half", () => {
+  const [less, most] = [PREVIEW_CHARACTERS - 1, PREVIEW_CHARACTERS];
+  for (const [length, expected] of [[1, 1], [less, less], [most, most], [most + 1, most]]) {
+    const { content_preview } = rowOf(undefined, new TextEncoder().encode("a".repeat(length)));
+    assert.equal(content_preview, "a".repeat(expected));
+  }
+  const pairs = new TextEncoder().encode("\ufeff" + "😀".repeat(most));
+  assert.equal(rowOf(undefined, pairs.slice(0, PREFIX_BYTES)).content_preview, "😀".repeat(most));
 });
 
 Deno.test("F75 toRow() stays far below an item's 400 KB at the longest", () => {
   const row = toRow(
-    { ...upload(), key: "é".repeat(512), bucket: "b".repeat(63), versionId: "v".repeat(1024) },
+    { ...UPLOAD, key: "é".repeat(512), bucket: "b".repeat(63), versionId: "v".repeat(1024) },
     { ContentType: "text/plain;" + "ü".repeat(8000), ETag: `"${"e".repeat(1024)}"` },
-    new TextEncoder().encode("😀".repeat(512)),
+    new TextEncoder().encode("😀".repeat(PREVIEW_CHARACTERS)),
     "2026-01-02T03:04:07.000Z",
   );
   assert.equal(Array.from(row.content_type!).length, 1024);
-  assert.equal(row.content_preview, "😀".repeat(500));
   assert.ok(new TextEncoder().encode(JSON.stringify(row)).length < 16_000);
 });
 
-Deno.test("F12 toRow() takes size and tag from S3's answer where the event has none", () => {
-  const row = toRow(upload(), object("text"), undefined, "now");
-  assert.deepEqual([row.file_size, row.etag], [4, "e1"]);
-});
-
-Deno.test("toRow() leaves out a last modification that is no date", () => {
-  const row = toRow(upload(), { LastModified: new Date(NaN) }, undefined, "now");
-  assert.equal("last_modified" in row, false);
+Deno.test("F12 toRow() takes size and ETag from S3's answer where the event has none, but no invalid date", () => {
+  const { file_size, etag, ...rest } = rowOf({ ...object("text"), LastModified: new Date(NaN) });
+  assert.deepEqual([file_size, etag, "last_modified" in rest], [4, "e1", false]);
 });
 
 Deno.test("F7 F8 rowToPut() makes a condition that only ever goes forward", () => {
-  const row = { ...toRow(upload(), undefined, undefined, "now"), file_size: 7 };
+  const row = { ...rowOf(undefined), file_size: 7 };
+  const Item = {
+    file_key: { S: "key" },
+    timestamp: { S: "2026-01-02T03:04:05.678Z" },
+    bucket_name: { S: "uploads" },
+    event_name: { S: "ObjectCreated:Put" },
+    processed_at: { S: "now" },
+    file_size: { N: "7" },
+  };
   assert.deepEqual(rowToPut(row), {
-    Item: {
-      file_key: { S: "key" },
-      timestamp: { S: "2026-01-02T03:04:05.678Z" },
-      bucket_name: { S: "uploads" },
-      event_name: { S: "ObjectCreated:Put" },
-      processed_at: { S: "now" },
-      sequencer: { S: "0055AED6DCD90281" },
-      file_size: { N: "7" },
-    },
-    ConditionExpression: "attribute_not_exists(file_key) OR sequencer < :sequencer",
-    ExpressionAttributeValues: { ":sequencer": { S: "0055AED6DCD90281" } },
+    Item,
+    ConditionExpression: "attribute_not_exists(file_key)",
   });
-  const { sequencer: _, ...without } = row;
-  assert.equal(rowToPut(without).ConditionExpression, "attribute_not_exists(file_key)");
-  assert.equal(rowToPut(without).ExpressionAttributeValues, undefined);
+  assert.deepEqual(rowToPut({ ...row, sequencer: "0055" }), {
+    Item: { ...Item, sequencer: { S: "0055" } },
+    ConditionExpression: "attribute_not_exists(file_key) OR sequencer < :sequencer",
+    ExpressionAttributeValues: { ":sequencer": { S: "0055" } },
+  });
 });
 
 Deno.test("F31 F79 toJsonLine() escapes whatever ends a line or moves a terminal", () => {
   const key = '\0\u0001\t\n\r\u001b[31m\u007f\u0085\u009b\u2028\u2029"\\\ud83d\ude00';
-  const line = { timestamp: "t", level: "INFO", outcome: "written", file_key: key } as const;
-  assert.equal(assertOneJsonLine(line).file_key, key);
+  assert.deepEqual(assertOneJsonLine(toJsonLine({ file_key: key })), { file_key: key });
 });
+
+function rowOf(answer: ObjectAnswer | undefined, bytes?: Uint8Array) {
+  return toRow(UPLOAD, answer, bytes, "now");
+}
+
+/** A body that tells how many of its chunks were taken and how it ended. */
+function bodyOf(...chunks: (string | Error)[]) {
+  const given = {
+    taken: 0,
+    ended: "open",
+    async *[Symbol.asyncIterator]() {
+      given.ended = "closed"; // unless it comes to its end
+      for (const chunk of chunks) {
+        if (chunk instanceof Error) throw chunk;
+        given.taken++;
+        yield await Promise.resolve(new TextEncoder().encode(chunk));
+      }
+      given.ended = "read";
+    },
+  };
+  return given;
+}

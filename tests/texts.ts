@@ -1,0 +1,297 @@
+/**
+ * Bytes and the texts that they are: what a preview must be of them, and to tell the Encoding
+ * Standard's encodings apart, its labels and sequences of bytes.
+ */
+
+/** Every label: https://encoding.spec.whatwg.org/#names-and-labels */
+export const LABELS = `
+utf-8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf8 x-unicode20utf8 utf-16be unicodefffe
+utf-16le csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16 iso-8859-2 iso-ir-101
+iso_8859-2:1987 iso8859-2 iso88592 iso_8859-2 csisolatin2 l2 latin2 iso-8859-3 iso-ir-109
+iso_8859-3:1988 iso8859-3 iso88593 iso_8859-3 csisolatin3 l3 latin3 iso-8859-4 iso-ir-110
+iso_8859-4:1988 iso8859-4 iso88594 iso_8859-4 csisolatin4 l4 latin4 iso-8859-5 csisolatincyrillic
+cyrillic iso-ir-144 iso_8859-5:1988 iso8859-5 iso88595 iso_8859-5 iso-8859-6 arabic asmo-708
+csiso88596e csiso88596i csisolatinarabic ecma-114 iso-8859-6-e iso-8859-6-i iso-ir-127
+iso_8859-6:1987 iso8859-6 iso88596 iso_8859-6 iso-8859-7 csisolatingreek ecma-118 elot_928 greek
+greek8 iso-ir-126 sun_eu_greek iso_8859-7:1987 iso8859-7 iso88597 iso_8859-7 iso-8859-8 csiso88598e
+csisolatinhebrew hebrew iso-8859-8-e iso-ir-138 visual iso_8859-8:1988 iso8859-8 iso88598 iso_8859-8
+iso-8859-8-i csiso88598i logical iso-8859-16 koi8-r cskoi8r koi koi8 koi8_r koi8-u koi8-ru
+windows-874 dos-874 iso-8859-11 iso8859-11 iso885911 tis-620 ibm866 866 cp866 csibm866
+x-mac-cyrillic x-mac-ukrainian macintosh csmacintosh mac x-mac-roman gbk chinese csgb2312
+csiso58gb231280 gb2312 gb_2312 gb_2312-80 iso-ir-58 x-gbk gb18030 big5 big5-hkscs cn-big5 csbig5
+x-x-big5 euc-jp cseucpkdfmtjapanese x-euc-jp shift_jis csshiftjis ms932 ms_kanji shift-jis sjis
+windows-31j x-sjis euc-kr cseuckr csksc56011987 iso-ir-149 korean ks_c_5601-1987 ks_c_5601-1989
+ksc5601 ksc_5601 windows-949 iso-2022-jp csiso2022jp replacement csiso2022kr hz-gb-2312 iso-2022-cn
+iso-2022-cn-ext iso-2022-kr x-user-defined iso-8859-10 iso8859-10 iso885910 csisolatin6 iso-ir-157
+l6 latin6 iso-8859-13 iso8859-13 iso885913 iso-8859-14 iso8859-14 iso885914 iso-8859-15 iso8859-15
+iso885915 csisolatin9 iso_8859-15 l9 windows-1250 cp1250 x-cp1250 windows-1251 cp1251 x-cp1251
+windows-1252 cp1252 x-cp1252 ansi_x3.4-1968 ascii cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100
+iso8859-1 iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 us-ascii windows-1253 cp1253 x-cp1253
+windows-1254 cp1254 x-cp1254 csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9
+iso_8859-9:1989 l5 latin5 windows-1255 cp1255 x-cp1255 windows-1256 cp1256 x-cp1256 windows-1257
+cp1257 x-cp1257 windows-1258 cp1258 x-cp1258
+`.trim().split(/\s+/);
+
+/**
+ * The text of every sequence of one and two bytes, and of longer ones where there are any, in the
+ * order of their numbers.
+ */
+export function decodeSequences(
+  encoding: string,
+  decode: (bytes: Uint8Array, encoding: string) => string | undefined,
+): string[] {
+  const sequences = sequencesOf(encoding);
+  if (encoding === "iso-2022-jp") {
+    return sequences.map((sequence) =>
+      decode(Uint8Array.from([...TWO_BYTES, ...sequence, ...ONE_BYTE]), encoding)!
+    );
+  }
+  const bytes = sequences.flatMap((sequence) => [...sequence, NEW_LINE]);
+  return decode(Uint8Array.from(bytes), encoding)!.split("\n");
+}
+
+/** No character goes on over the end of a line. */
+const NEW_LINE = 0x0a;
+
+/** ISO-2022-JP's `ESC $ B` and `ESC ( B`. */
+const TWO_BYTES = [0x1b, 0x24, 0x42];
+const ONE_BYTE = [0x1b, 0x28, 0x42];
+
+function sequencesOf(encoding: string): number[][] {
+  const sequences: number[][] = rowsOf([], 0x00, 0xff, 0x00, 0xff);
+  for (let byte = 0; byte < 256; byte++) sequences.push([byte]);
+  if (encoding === "euc-jp") sequences.push(...rowsOf([0x8f], 0xa1, 0xfe, 0xa1, 0xfe));
+  if (encoding === "gb18030") {
+    // All of the first plane, then some of the others, which are numbered through.
+    for (const first of [0x81, 0x82, 0x83, 0x84, 0x90, 0xe3, 0xfe]) {
+      for (let second = 0x30; second <= 0x39; second++) {
+        sequences.push(...rowsOf([first, second], 0x81, 0xfe, 0x30, 0x39));
+      }
+    }
+  }
+  return sequences.filter((sequence) => !sequence.includes(NEW_LINE));
+}
+
+function rowsOf(start: number[], firstRow: number, lastRow: number, first: number, last: number) {
+  const sequences: number[][] = [];
+  for (let row = firstRow; row <= lastRow; row++) {
+    for (let cell = first; cell <= last; cell++) sequences.push([...start, row, cell]);
+  }
+  return sequences;
+}
+
+/** What textOf() must answer for bytes, which are the whole object; their numbers are characters'. */
+type Case = [name: string, type: string | undefined, bytes: string, text?: string, coding?: string];
+
+const PLAIN = "text/plain";
+
+/** Types that say nothing of the bytes. */
+const ANY = [PLAIN, undefined];
+
+const words = (list: string) => list.trim().split(/\s+/);
+
+const utf8 = (text: string) => String.fromCharCode(...new TextEncoder().encode(text));
+
+const asItIs = (
+  name: string,
+  type: string | undefined,
+  text: string,
+): Case => [name, type, utf8(text), text];
+
+/** Bytes that are no UTF-8, and what they are in a text type. */
+const BAD = "c\xe9";
+const REPLACED = "c\ufffd";
+
+const TEXT_TYPES = words(`application/json application/problem+json application/xml image/svg+xml
+  application/atom+xml application/yaml application/x-yaml application/x-ndjson text/x-anything
+  application/javascript application/sql application/csv`);
+
+/** Types that say nothing, types of something else, and what is nearly a text type. */
+const OTHER_TYPES = words(`application/octet-stream binary/octet-stream nonsense application/x-sh
+  image/png image/vnd.dxf image/svg image/x-xpixmap video/mp2t video/MP2T audio/mpegurl
+  audio/x-scpls font/x-bdf application/pdf application/gzip nontext/plain application/jsonp
+  image/svg+xmlx`);
+
+const TYPES: Case[] = [
+  ...TEXT_TYPES.map((type): Case => [`F51 ${type}`, type, BAD, REPLACED]),
+  ...OTHER_TYPES.flatMap((type): Case[] => [
+    asItIs(`F53 F53a ${type}`, type, "é"),
+    [`F53 F53a ${type}, no text`, type, BAD],
+  ]),
+  ["F52 case and spaces", "TEXT/PLAIN ; Charset=UTF-8", BAD, REPLACED],
+  ["F45 invalid UTF-8", PLAIN, BAD, REPLACED],
+  ["F50 NUL in a text", PLAIN, "a\0b"],
+  ["nothing", PLAIN, ""],
+  ["only a mark", PLAIN, "\xef\xbb\xbf"],
+  asItIs("F54 markup is stored as it is", "text/html", "<script>1</script>"),
+  asItIs("F54 a formula is stored as it is", "text/csv", "=1+1"),
+  asItIs("F54 controls are stored as they are", PLAIN, "\x01\x1b[31m\x9b"),
+  ["F54 a control in UTF-16", PLAIN, "\xff\xfea\0\x01\0", "a\x01"],
+];
+
+/** Under a type that says nothing: text, and what is none. */
+const BYTES: Case[] = [
+  asItIs("F53 text", undefined, "a,ü\r\n\t\f"),
+  asItIs("F53 colours and a bell", undefined, "\x1b[31mred\x1b[0m\x07"),
+  asItIs("F53 backspace, vertical tab", undefined, "a\bb\vc"),
+  asItIs("F53 a final Ctrl-Z", undefined, "DIR\r\n\x1a"),
+  asItIs("F53 Ctrl-Z twice", undefined, "a\x1a\x1a"),
+  asItIs("F53 C1 characters", undefined, "a\u0085b\u009b"),
+  asItIs("a replacement character", undefined, "a\ufffd"),
+  ["F46 a mark", undefined, "\xef\xbb\xbfa", "a"],
+  ...["a\x01", "a\x1ab", "a\x7f", "a\0", "\xc3", "\xff\xfea\0b", "\xff\xfe\x3d\xd8a\0"].map(
+    (bytes): Case => [`F53 no text: ${JSON.stringify(bytes)}`, undefined, bytes],
+  ),
+  ["F48 the charset of an unknown type", "application/x-tex; charset=latin1", BAD, "cé"],
+  ["bytes that its charset has not", "application/x-tex; charset=euc-jp", "\xff\xff"],
+];
+
+const SIGNATURES: Case[] = [
+  ...["%PDF-1.7\n", "\r\n%PDF-1.4\n", "\xef\xbb\xbf%PDF-1.4", "SIMPLE  =       T", "NITF02.10"],
+  ...["!<arch>\ndebian-binary   ", "P4\n# made by hand\n8 8\naaa", "P3 1 1 255\n0 0 0\n"],
+  ...["P2  1 1 1", "P2 12 34 255", "P3 # a\n  # b\n1  1 1", "GIF89aaaaaaaaaa", "\x1f\x8baaaa"],
+  ...["BZh91AY&SYaaaa", "\x28\xb5\x2f\xfdaaaa"],
+].flatMap((head) =>
+  ANY.map((type): Case => [`F53c ${JSON.stringify(head)} as ${type}`, type, head])
+).concat(
+  ["%PDF is a format", "P3 is a runner's class", "SIMPLE = easy", "PDF", "BZh", "see %PDF-1.7"]
+    .concat("see BZh91AY&SY", "see P1 2 3 4")
+    .map((text) => asItIs(`F53c no signature: ${text}`, undefined, text)),
+);
+
+/** Bodies under text types that say nothing of their compression. */
+const COMPRESSED: Case[] = [
+  // Of `{"a": [1, 2]}`: brotli keeps short texts as they are.
+  ["brotli", '\x0b\x06\x80{"a": [1, 2]}\x03'],
+  // Of "ndisha, kutenda, kua" in Shona: bodies without a NUL are rare.
+  ["deflate", "\xcbK\xc9,\xceH\xd4Q\xc8.-I\xcdK\x013\x12\x01"],
+  ["zlib", "x\x9c\xcbK\xc9,\xceH\xd4Q\xc8.-I\xcdK\x013\x12\x01M\xce\x07="],
+].flatMap(([name, body]) =>
+  [PLAIN, "application/json", "text/csv; charset=iso-8859-1"].map((
+    type,
+  ): Case => [`F55a ${name} as ${type}`, type, body])
+);
+
+const CYRILLIC = "\xcf\xf0\xe8\xe2\xe5\xf2";
+const BAD_BYTES: Case[] = [
+  ["F45a mostly bad bytes", PLAIN, CYRILLIC + ", a"],
+  ["F45a half of them bad", PLAIN, CYRILLIC + ", abcd", "\ufffd".repeat(6) + ", abcd"],
+  ["F45a a bad byte and a final Ctrl-Z", PLAIN, "c\xe9\r\n\x1a", "c\ufffd\r\n\x1a"],
+];
+
+/** Texts in a charset that their type names. */
+const CHARSETS: Case[] = [
+  ["F48", "iso-8859-1", BAD, "cé"],
+  ["F48 quoted", '"ISO-8859-1"', BAD, "cé"],
+  ["F48 quoted otherwise", "'iso-8859-1'", BAD, "cé"],
+  ["F48a quotes and dashes of", "windows-1252", "\x80 \x93a\x94 it\x92s \x96", "€ “a” it’s –"],
+  ["F48a the same by its other name", "us-ascii", "\x93a\x94", "“a”"],
+  ["F48a", "koi8-u", "\xae\xbe", "ўЎ"],
+  ["F48a", "iso-8859-16", "\xaa\xa4", "Ș€"],
+  ["F48a", "shift_jis", "\x82\xa0\xb1", "あｱ"],
+  ["F48a", "euc-jp", "\xa4\xa2\x8e\xb1", "あｱ"],
+  ["F48a", "iso-2022-jp", '\x1b$B$"\x1b(Ba', "あa"],
+  ["F48a", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"],
+  ["F48a", "big5", "\xa4\x40\xf9\xfe", "一￭"],
+  ["F48a", "euc-kr", "\xb0\xa1\x8c\x63", "가똠"],
+  ["F48a unknown bytes in", "euc-kr", "\xff a", "\ufffd a"],
+  ["F48b", "cp932", "\x82\xa0", "あ"],
+  ["F48b", "utf8mb4", "\xc3\xa9", "é"],
+  ["F49 unknown", "bogus", "\xc3\xa9", "é"],
+  ["F49 unclosed quote", '"utf-8', "\xc3\xa9", "é"],
+  ["F49 10 kB", "x".repeat(10_000), "\xc3\xa9", "é"],
+  ["F46 the mark wins over", "iso-8859-1", "\xef\xbb\xbf\xc3\xa9", "é"],
+  ...["\xef\xbbx", "\xefa\xbf", "ab\xbf"].map((
+    bytes,
+  ): Case => ["F46 no mark in", "iso-8859-1", bytes, bytes]),
+  ...words("utf-7 hz-gb-2312 iso-2022-kr cp037 replacement cp850").map((
+    charset,
+  ): Case => ["F49a", charset, "a"]),
+].map(([name, charset, bytes, text]) =>
+  [`${name} ${charset!.slice(0, 20)}`, `text/plain; charset=${charset}`, bytes, text] as Case
+).concat([
+  ["F48 without a space", "text/plain;charset=iso-8859-1", BAD, "cé"],
+  ["F48 with more of them", "text/plain; CHARSET = iso-8859-1", BAD, "cé"],
+]);
+
+/** Encodings that the bytes themselves tell. */
+const TOLD: Case[] = ([
+  ["F47 UTF-16LE", "\xff\xfea\0\x3d\xd8\0\xde", "a😀"],
+  ["F47 UTF-16BE", "\xfe\xff\0a", "a"],
+  ["UTF-32", "\xff\xfe\0\0a\0\0\0"],
+  ["UTF-16 without a mark", "a\0"],
+  ["F48d ISO-2022-JP", 'a \x1b$B$"\x1b(B', "a あ"],
+  ["F48d its first version", 'a\x1b$@$"\x1b(J', "aあ"],
+  ["F48d ISO-2022-KR", "\x1b$)Ca"],
+  ["F48d ISO-2022-CN", "\x1b$A0!"],
+  ["F48d no such escape", "\x1b[1m$B\x1b(B", "\x1b[1m$B\x1b(B"],
+] as const).flatMap(([name, bytes, text]) =>
+  ANY.map((type): Case => [`${name} as ${type}`, type, bytes, text])
+).concat([["F47 an odd byte of UTF-16", PLAIN, "\xff\xfea\0b", "a\ufffd"]]);
+
+const META = '<meta charset="windows-1251">';
+const HTTP = "<META http-equiv=Content-Type content='text/html; charset=windows-1251'>";
+const XML = '<?xml version="1.0" encoding="windows-1251"?>';
+const OWN = "<meta charset=x-user-defined>";
+
+/** Declarations of an encoding: those that count, and those that don't. */
+const DECLARED: Case[] = ([
+  ["XML", "application/xml", XML],
+  ["XML in single quotes", "text/xml", "<?xml version='1.0'  encoding = 'Windows-1251' ?>"],
+  ["XML of a kind", "application/rss+xml", XML],
+  ["XML without a type", undefined, XML],
+  ["HTML", "text/html", `<!doctype html><html><head>${META}`],
+  ["HTML without a type", undefined, `<html>${META}`],
+  ["HTML's older form", "text/html", `<html>${HTTP}`],
+  ["the first known one", "text/html", `<meta charset=bogus>${META}`],
+  ["a comment before", "text/html", `<!-- <meta charset=koi8-r> -->${META}`],
+  ["another meta before", "text/html", `<meta name=x content="a; charset=koi8-r">${META}`],
+  ["CSS", "text/css", '@charset "windows-1251";'],
+  ["an unknown charset", "text/html; charset=bogus", `<html>${META}`],
+  ["space before", "text/html", `\n  ${META}`],
+  ["between comments", "text/html", `<!-- a -->${META}<!-- b -->`],
+  ["spaces and single quotes", "text/html", "<meta charset = 'windows-1251'>"],
+  ["the older form, spaced", "text/html", HTTP.replace("charset=", "CHARSET = ")],
+  ["metas of nothing before", "text/html", `${HTTP.replace(/ content=.*/, ">")}<meta a>${META}`],
+  ["no charset before", "text/html", `${HTTP.replace(/;.*'/, "'")}${META}`],
+] as const).map((
+  [name, type, head],
+): Case => [`F48c ${name}`, type, head + "\xe4\xe0", head + "да"]).concat(
+  ([
+    ["the charset says otherwise", "text/html; charset=utf-8", `<html>${META}`],
+    ["after 1,024 bytes", "text/html", `<html>${" ".repeat(1024)}${META}`],
+    ["a text about HTML", PLAIN, `Write ${META}`],
+    ["an indented one", PLAIN, `\n  Write ${META}`],
+    ["CSS later on", "text/css", '\n@charset "windows-1251";'],
+    ["UTF-16 in bytes that are none", "text/html", '<meta charset="utf-16">'],
+    ["XML later on", "application/xml", `<a/>${XML}`],
+  ] as const).map(([name, type, head]) => asItIs(`F48c not ${name}`, type, head + "да")),
+  [["F48c a page's own", "text/html", `${OWN}\x80`, `${OWN}€`]],
+);
+
+/** Content encodings: those that hide the text, those that say nothing, and unknown ones. */
+const HIDING = words(
+  `gzip GZIP br deflate zstd x-gzip compress dcb lz4 snappy xz bzip bzip2 aes128gcm
+  zstd,identity aws-chunked,gzip utf-8,gzip`,
+);
+const SAYING_NOTHING = ["", "identity", "aws-chunked", "AWS-Chunked, Identity"];
+const UNKNOWN = words("utf-8 UTF-8 none binary base64 8bit what ungzip gzipped identity,odd");
+const CODINGS: Case[] = [
+  ...HIDING.map((coding): Case => [`F55 ${coding}`, PLAIN, "text", undefined, coding]),
+  ...SAYING_NOTHING.map((coding): Case => [`F56 "${coding}"`, PLAIN, BAD, REPLACED, coding]),
+  ...UNKNOWN.flatMap((coding): Case[] => [
+    [`F56a ${coding}, text`, PLAIN, utf8("cé"), "cé", coding],
+    [`F56a ${coding}, no text`, PLAIN, BAD, undefined, coding],
+  ]),
+];
+
+/** All cases, as arguments of textOf() and its answer. */
+export const CASES = [
+  ...[...TYPES, ...BYTES, ...SIGNATURES, ...COMPRESSED, ...BAD_BYTES],
+  ...[...CHARSETS, ...TOLD, ...DECLARED, ...CODINGS],
+].map(([name, contentType, bytes, text, contentEncoding]) => ({
+  name,
+  bytes: Uint8Array.from(bytes, (character) => character.charCodeAt(0)),
+  options: { contentType, contentEncoding, isWhole: true },
+  text,
+}));
