@@ -120,8 +120,8 @@ Deno.test("statusToText() is content with a sound stack, on one screen", async (
     "alarms         none in ALARM",
     "",
     "key       bytes  type   age  preview",
-    "in/b.txt                   5 s",
-    "in/a.txt                  60 s  hi\\n",
+    "in/b.txt                5 s",
+    "in/a.txt               60 s  hi\\n",
     "",
     "All is well.",
   ]);
