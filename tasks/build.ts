@@ -23,90 +23,73 @@ await ready;
 export { handler };
 `;
 
+/** A module of the SDK, and its new source; undefined if it lacks what should change. */
+export type Trim = [file: RegExp, write: (source: string) => string | undefined];
+
 /** Modules of the SDK that are rewritten, since the function needs less of them, or nothing. */
 export const TRIMS: Trim[] = [
   // In Lambda the role's credentials are in the environment: no other source is needed.
-  {
-    file: /credential-provider-node\/dist-es\/index\.js$/,
-    write: () => `export { fromEnv as defaultProvider } from "@aws-sdk/credential-provider-env";`,
-  },
-  // So are the settings: Lambda has no configuration file.
-  {
-    file: /shared-ini-file-loader\/loadSharedConfigFiles\.js$/,
-    write: () => `
+  [
+    /credential-provider-node\/dist-es\/index\.js$/,
+    () => `export { fromEnv as defaultProvider } from "@aws-sdk/credential-provider-env";`,
+  ],
+  // So are the settings, as Lambda has no configuration file, and the region.
+  [
+    /shared-ini-file-loader\/loadSharedConfigFiles\.js$/,
+    () => `
       export { CONFIG_PREFIX_SEPARATOR } from "./constants";
       export const loadSharedConfigFiles = async () => ({ configFile: {}, credentialsFile: {} });`,
-  },
-  // And so is the region: Lambda has no instance metadata service.
-  {
-    file: /regionConfig\/getInstanceMetadataRegion\.js$/,
-    write: () => `export const getInstanceMetadataRegion = async () => undefined;`,
-  },
-  // The tables of all operations' shapes: see plainKeys().
-  {
-    file: /client-s3\/dist-es\/schemas\/schemas_0\.js$/,
-    write: (source) => plainKeys(withoutErrorClasses(source)),
-  },
-  {
-    file: /client-dynamodb\/dist-es\/schemas\/schemas_0\.js$/,
-    write: (source) => plainKeys(withoutErrorClasses(source)),
-  },
+  ],
+  [
+    /regionConfig\/getInstanceMetadataRegion\.js$/,
+    () => `export const getInstanceMetadataRegion = async () => undefined;`,
+  ],
+  // The tables of all operations' shapes.
+  [/client-s3\/dist-es\/schemas\/schemas_0\.js$/, usedShapesAlone],
+  [/client-dynamodb\/dist-es\/schemas\/schemas_0\.js$/, usedShapesAlone],
   // A client uses only the version of its package.json.
-  { file: /client-s3\/package\.json$/, write: versionAlone },
-  { file: /client-dynamodb\/package\.json$/, write: versionAlone },
+  [/client-s3\/package\.json$/, versionAlone],
+  [/client-dynamodb\/package\.json$/, versionAlone],
   // Only SelectObjectContent answers with a stream of events.
-  {
-    file: /@smithy\/core\/dist-es\/submodules\/event-streams\/index\.js$/,
-    write: () => `
+  [
+    /@smithy\/core\/dist-es\/submodules\/event-streams\/index\.js$/,
+    () => `
       export class EventStreamSerde {}
       export const eventStreamSerdeProvider = () => undefined;
       export const resolveEventStreamSerdeConfig = (config) => config;`,
-  },
+  ],
   // PutItem needs no endpoint discovery.
-  {
-    file: /@aws-sdk\/endpoint-cache\/dist-es\/index\.js$/,
-    write: () => `export class EndpointCache {}`,
-  },
+  [/@aws-sdk\/endpoint-cache\/dist-es\/index\.js$/, () => `export class EndpointCache {}`],
   // Only multi-region access points need signatures for many regions; uploads come by a bucket.
-  {
-    file: /signature-v4-multi-region\/dist-es\/SignatureV4MultiRegion\.js$/,
-    write: () => `
+  [
+    /signature-v4-multi-region\/dist-es\/SignatureV4MultiRegion\.js$/,
+    () => `
       import { SignatureV4SignWithCredentials } from "./SignatureV4SignWithCredentials";
       export class SignatureV4MultiRegion extends SignatureV4SignWithCredentials {
         static sigv4aDependency() { return "none"; }
       }`,
-  },
+  ],
   // Node has these hashes built in.
-  { file: /sha256\/Sha256Js\.js$/, write: () => `export const Sha256Js = undefined;` },
-  { file: /sha1\/Sha1Js\.js$/, write: () => `export const Sha1Js = undefined;` },
-  { file: /md5\/Md5Js\.js$/, write: () => `export const Md5Js = undefined;` },
+  [/sha256\/Sha256Js\.js$/, () => `export const Sha256Js = undefined;`],
+  [/sha1\/Sha1Js\.js$/, () => `export const Sha1Js = undefined;`],
+  [/md5\/Md5Js\.js$/, () => `export const Md5Js = undefined;`],
 ];
-
-export interface Trim {
-  file: RegExp;
-  /** Returns the module's new source, or undefined if it lacks what should change. */
-  write(source: string): string | undefined;
-}
 
 /**
  * The tables spell their literals' keys as `[_K]`, which esbuild takes for code with effects and
- * keeps, for all operations. Written as plain keys, the unused ones go.
+ * keeps, for all operations. Written as plain keys, the unused ones go. An error needs no class of
+ * its own: without it, it still has its name, status and message.
  */
-function plainKeys(source: string | undefined): string | undefined {
+function usedShapesAlone(source: string): string | undefined {
+  const withoutErrors = source.replace(/^n0_registry\.registerError\(.*\);$/gm, "");
   const names = new Map(
-    source?.matchAll(/^const (_\w+) = ("[^"\\]*");$/gm).map(([, name, text]) => [name, text]),
+    source.matchAll(/^const (_\w+) = ("[^"\\]*");$/gm).map(([, name, text]) => [name, text]),
   );
-  const written = source?.replace(
+  const written = withoutErrors.replace(
     /\[(_\w+)\]:/g,
     (key, name) => names.has(name) ? `${names.get(name)}:` : key,
   );
-  return written === source ? undefined : written;
-}
-
-/** Without its class an error still has its name, status and message; nothing else is read. */
-function withoutErrorClasses(source: string): string | undefined {
-  const written = source.replace(/^n0_registry\.registerError\(.*\);$/gm, "");
-  return written === source ? undefined : written;
+  return withoutErrors === source || written === withoutErrors ? undefined : written;
 }
 
 function versionAlone(source: string): string | undefined {
@@ -121,17 +104,18 @@ export function trimming(trims: Trim[]): esbuild.Plugin {
     setup(build) {
       const idle = new Set(trims);
       for (const trim of trims) {
+        const [file, write] = trim;
         // On Windows paths have backslashes.
-        const filter = new RegExp(trim.file.source.replaceAll("\\/", "[\\\\/]"));
+        const filter = new RegExp(file.source.replaceAll("\\/", "[\\\\/]"));
         build.onLoad({ filter }, async ({ path }) => {
-          const contents = trim.write(await Deno.readTextFile(path));
+          const contents = write(await Deno.readTextFile(path));
           if (contents !== undefined) idle.delete(trim);
           const loader = path.endsWith(".json") ? "json" : "js";
           return { contents, loader, resolveDir: dirname(path) };
         });
       }
       build.onEnd(() => ({
-        errors: [...idle].map(({ file }) => ({ text: `Nothing to trim in ${file}` })),
+        errors: [...idle].map(([file]) => ({ text: `Nothing to trim in ${file}` })),
       }));
     },
   };
@@ -187,22 +171,14 @@ export function zipOf(code: Uint8Array): Uint8Array<ArrayBuffer> {
 
 /** Bundles and zips in memory. @throws {UserError} the code does not build, or esbuild does not run */
 export async function build(): Promise<Built> {
-  const { code, metafile } = await bundle();
-  const zip = zipOf(code);
-  return { code, zip, sha256: sha256Of(zip), metafile };
-}
-
-async function bundle(): Promise<Pick<Built, "code" | "metafile">> {
   try {
     const { outputFiles: [{ contents: code }], metafile } = await esbuild.build(BUNDLE_OPTIONS);
-    return { code, metafile };
+    const zip = zipOf(code);
+    return { code, zip, sha256: sha256Of(zip), metafile };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const sentence = "errors" in error
-      ? error.message
-      : `${
-        visible(error.message)
-      }\nesbuild does not run here; remove node_modules, then run this again`;
+    const sentence = "errors" in error ? error.message : visible(error.message) +
+      "\nesbuild does not run here; remove node_modules, then run this again";
     throw new UserError(sentence, { cause: error });
   } finally {
     await esbuild.stop();
