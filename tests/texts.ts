@@ -181,22 +181,22 @@ const BAD_BYTES: Case[] = [
 
 /** Texts in a charset that their type names. */
 const CHARSETS: Case[] = [
-  ["F48", "iso-8859-1", BAD, "cé"],
+  ["F48 named", "iso-8859-1", BAD, "cé"],
   ["F48 quoted", '"ISO-8859-1"', BAD, "cé"],
   ["F48 quoted otherwise", "'iso-8859-1'", BAD, "cé"],
   ["F48a quotes and dashes of", "windows-1252", "\x80 \x93a\x94 it\x92s \x96", "€ “a” it’s –"],
   ["F48a the same by its other name", "us-ascii", "\x93a\x94", "“a”"],
-  ["F48a", "koi8-u", "\xae\xbe", "ўЎ"],
-  ["F48a", "iso-8859-16", "\xaa\xa4", "Ș€"],
-  ["F48a", "shift_jis", "\x82\xa0\xb1", "あｱ"],
-  ["F48a", "euc-jp", "\xa4\xa2\x8e\xb1", "あｱ"],
-  ["F48a", "iso-2022-jp", '\x1b$B$"\x1b(Ba', "あa"],
-  ["F48a", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"],
-  ["F48a", "big5", "\xa4\x40\xf9\xfe", "一￭"],
-  ["F48a", "euc-kr", "\xb0\xa1\x8c\x63", "가똠"],
+  ["F48a not of Node", "koi8-u", "\xae\xbe", "ўЎ"],
+  ["F48a not of Node", "iso-8859-16", "\xaa\xa4", "Ș€"],
+  ["F48a not of Node", "shift_jis", "\x82\xa0\xb1", "あｱ"],
+  ["F48a not of Node", "euc-jp", "\xa4\xa2\x8e\xb1", "あｱ"],
+  ["F48a not of Node", "iso-2022-jp", '\x1b$B$"\x1b(Ba', "あa"],
+  ["F48a not of Node", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"],
+  ["F48a not of Node", "big5", "\xa4\x40\xf9\xfe", "一￭"],
+  ["F48a not of Node", "euc-kr", "\xb0\xa1\x8c\x63", "가똠"],
   ["F48a unknown bytes in", "euc-kr", "\xff a", "\ufffd a"],
-  ["F48b", "cp932", "\x82\xa0", "あ"],
-  ["F48b", "utf8mb4", "\xc3\xa9", "é"],
+  ["F48b in use", "cp932", "\x82\xa0", "あ"],
+  ["F48b in use", "utf8mb4", "\xc3\xa9", "é"],
   ["F49 unknown", "bogus", "\xc3\xa9", "é"],
   ["F49 unclosed quote", '"utf-8', "\xc3\xa9", "é"],
   ["F49 10 kB", "x".repeat(10_000), "\xc3\xa9", "é"],
@@ -206,7 +206,7 @@ const CHARSETS: Case[] = [
   ): Case => ["F46 no mark in", "iso-8859-1", bytes, bytes]),
   ...words("utf-7 hz-gb-2312 iso-2022-kr cp037 replacement cp850").map((
     charset,
-  ): Case => ["F49a", charset, "a"]),
+  ): Case => ["F49a not decoded", charset, "a"]),
 ].map(([name, charset, bytes, text]) =>
   [`${name} ${charset!.slice(0, 20)}`, `text/plain; charset=${charset}`, bytes, text] as Case
 ).concat([
