@@ -3,14 +3,14 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { namesIn, replaceFile } from "../tasks/files.ts";
-import { findPython } from "../tasks/tools.ts";
-import { listProcesses } from "./processes.ts";
-import { runTask } from "./run_task.ts";
-
-const ROOT = join(import.meta.dirname!, "..");
+import { ROOT, run } from "../tasks/shell.ts";
+import { redirectProgress } from "../tasks/terminal.ts";
+import { findPython, requirePrograms } from "../tasks/tools.ts";
+import { listProcesses, runTask } from "./run_task.ts";
 
 /** An environment that nobody has, where nothing is deployed. */
 const NOWHERE = ["--env", "never-deployed"];
+const NOTHING = /^Nothing is deployed on AWS in environment never-deployed: run deno /;
 
 /** A folder for programs that hide the real ones, and the real terraform. */
 interface Programs {
@@ -18,25 +18,10 @@ interface Programs {
   terraform: string;
 }
 
-const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
-  "libraries' paths in the environment (CUDA, conda, Nix)": async () => {
-    for (const name of ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"]) {
-      const { code, last } = await runWith(["status", ...NOWHERE], { [name]: "/nowhere" });
-      assert.equal(code, 2);
-      assert.match(last, /^Nothing is deployed on AWS in environment never-deployed: run deno /);
-    }
-  },
-  "programs that are missing are named at once, before anything starts": async (
+const MACHINES: Record<string, (context: Programs) => Promise<void>> = {
+  "programs that are missing are named at once, and a Python that does not fit": async (
     { bin },
   ) => {
-    const { code, last } = await runWith(["deploy", "--local", ...NOWHERE], { PATH: bin });
-    assert.equal(code, 1);
-    assert.match(last, /^Not in PATH: terraform, openssl(, python3)?\. Install Terraform 1\.9 /);
-    assert.match(last, /; openssl, the package of that name/);
-    assert.ok(last.endsWith(bin), last); // the folders of PATH
-    assert.equal((await namesIn(join(ROOT, ".local"))).includes("local-never-deployed"), false);
-  },
-  "a Python that does not fit is told from one that is missing": async ({ bin }) => {
     const [python, path] = [await which("python3"), Deno.env.get("PATH")!];
     const cases = [
       ["sys.version_info = (3, 8)", /^python3 in PATH is version 3\.8: install Python 3\.10 or/],
@@ -48,6 +33,14 @@ const MACHINES: Record<string, (context: Programs) => void | Promise<void>> = {
     ] as const;
     try {
       Deno.env.set("PATH", bin);
+      const { message } = await requirePrograms({ standIn: true })
+        .then(() => assert.fail(), (error) => error);
+      assert.match(
+        message,
+        /^Not in PATH: terraform, openssl(, python3)?\. Install Terraform 1\.9 /,
+      );
+      assert.match(message, /; openssl, the package of that name/);
+      assert.ok(message.endsWith(bin), message); // the folders of PATH
       assert.deepEqual(await findPython(), { lacks: undefined });
       for (const [change, sentence] of cases) {
         const program = `import sys, importlib.util; ${change}; exec(sys.argv[1])`;
@@ -105,21 +98,27 @@ exec ${terraform} "$@"`;
       await Deno.remove(data, { recursive: true });
     }
   },
-  "TF_WORKSPACE and TF_CLI_ARGS are not used, from the first call on": async (
+  "a shell's settings of Terraform are not used from the first call on, nor its libraries": async (
     { bin, terraform },
   ) => {
-    // Tells each call's arguments and what it was given.
     const calls = join(bin, "calls");
     const tell = `echo "$1 $TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $CHECKPOINT_DISABLE" >>${calls}`;
     await writeProgram(bin, "terraform", `${tell}\nexec ${terraform} "$@"`);
-    const { stderr } = await runWith(["status", ...NOWHERE], {
+    const { code, stderr, last } = await runWith(["status", ...NOWHERE], {
       ...inPath(bin),
       TF_WORKSPACE: "prod",
       TF_CLI_ARGS: "-no-such-option",
       TF_DATA_DIR: join(ROOT, ".terraform"),
+      TF_LOG: "trace",
+      LD_LIBRARY_PATH: "/nowhere", // of CUDA, conda or Nix: it stays, and Deno runs programs with it
+      DYLD_LIBRARY_PATH: "/nowhere",
     });
+    assert.equal(code, 2);
+    assert.match(last, NOTHING);
     assert.match(stderr, /^The shell's TF_WORKSPACE, prod, is not used: .* never-deployed;/m);
     assert.match(stderr, /^The shell's TF_CLI_ARGS is not used/m);
+    assert.match(stderr, /^The log that TF_LOG asks for goes to build\/terraform\.log$/m);
+    assert.doesNotMatch(stderr, /\[TRACE\]/);
     const [call, ...others] = (await Deno.readTextFile(calls)).split("\n");
     assert.equal(call, `output never-deployed  ${join(ROOT, ".terraform")} 1`);
     assert.deepEqual(others, [""]);
@@ -128,13 +127,6 @@ exec ${terraform} "$@"`;
     const { code, last } = await runWith(["deploy", "--yes"], { TF_WORKSPACE: "local-x" });
     assert.equal(code, 1);
     assert.match(last, /^This shell acts on the stand-in: add --local, or leave it/);
-  },
-  "a log of Terraform's is not taken for the cause": async () => {
-    const plan = ["plan", ...NOWHERE];
-    const { last, stderr } = await runWith(plan, { ...withoutCredentials(), TF_LOG: "trace" });
-    assert.match(last, /^No AWS credentials found: run this on an EC2 instance/);
-    assert.match(stderr, /^The log that TF_LOG asks for goes to build\/terraform\.log$/m);
-    assert.doesNotMatch(stderr, /\[TRACE\]/);
   },
   "a refused task leaves no folder of an environment": async ({ bin }) => {
     // Terraform makes it for any workspace that it is asked about.
@@ -167,13 +159,21 @@ async function writeProgram(folder: string, name: string, text: string): Promise
   await Deno.writeTextFile(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
 }
 
+async function which(name: string): Promise<string> {
+  return (await run("sh", ["-c", `command -v ${name}`], { quiet: true })).stdout.trim();
+}
+
+/** Runs a task with these variables too; `last` is the last line of its standard error. */
+async function runWith(words: string[], env: Record<string, string>) {
+  const { code, stderr } = await runTask(words, { ...Deno.env.toObject(), ...env });
+  return { code, stderr, last: stderr.trimEnd().split("\n").at(-1)! };
+}
+
 Deno.test("Ctrl-C ends what a program leaves behind, too", async () => {
-  const shell = new URL("../tasks/shell.ts", import.meta.url);
-  const signals = new URL("../tasks/signals.ts", import.meta.url);
   // A background job of sh ignores SIGINT, and holds the output open.
   const program = `
-    import { run } from "${shell}";
-    import { handleSignals } from "${signals}";
+    import { run } from "./tasks/shell.ts";
+    import { handleSignals } from "./tasks/signals.ts";
     handleSignals();
     await run("sh", ["-c", "sleep 300 & echo job $!; wait"]).catch((error) => console.error(error.name));`;
   const child = new Deno.Command(Deno.execPath(), {
@@ -192,34 +192,23 @@ Deno.test("Ctrl-C ends what a program leaves behind, too", async () => {
   }
   assert.match(stderr, /InterruptedError/);
   await child.status;
-  assert.equal(await isRunning(job), false);
+  const left = (await listProcesses()).filter(({ pid, isZombie }) => pid === job && !isZombie);
+  assert.deepEqual(left, []);
 });
 
-/** Runs a task with these variables too; `last` is the last line of its standard error. */
-async function runWith(words: string[], env: Record<string, string>) {
-  const { code, stderr } = await runTask(words, { ...Deno.env.toObject(), ...env });
-  return { code, stderr, last: stderr.trimEnd().split("\n").at(-1)! };
-}
-
-/** The variables that keep the SDK's sources of credentials away. */
-function withoutCredentials(): Record<string, string> {
-  return {
-    AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://127.0.0.1:1",
-    AWS_CONFIG_FILE: "/nowhere",
-    AWS_SHARED_CREDENTIALS_FILE: "/nowhere",
-  };
-}
-
-async function which(name: string): Promise<string> {
-  for (const folder of Deno.env.get("PATH")!.split(":")) {
-    const path = join(folder, name);
-    if (await Deno.stat(path).then(() => true, () => false)) return path;
+Deno.test("run() puts a label before each whole line, and into the failure", async () => {
+  const program = `const write = (text) => Deno.stdout.writeSync(new TextEncoder().encode(text));
+write("fir"); await new Promise((resolve) => setTimeout(resolve, 100)); write("st\\n\\nlast");
+Deno.exit(3);`;
+  const chunks: string[] = [];
+  {
+    using _progress = redirectProgress((bytes) => chunks.push(new TextDecoder().decode(bytes)));
+    const running = run(Deno.execPath(), ["eval", program], { label: "rows" });
+    await assert.rejects(running, {
+      message: "deno eval of rows failed with exit code 3, see above",
+    });
   }
-  throw new Error(`${name} is not installed`);
-}
-
-/** Whether a process runs; one that has ended and waits for its parent does not. */
-async function isRunning(pid: number): Promise<boolean> {
-  const process = (await listProcesses()).find((process) => process.pid === pid);
-  return process !== undefined && !process.isZombie;
-}
+  const [echo, ...shown] = chunks.join("").split(/(?<=\n)/);
+  assert.match(echo, /^\$ deno eval /);
+  assert.deepEqual(shown.slice(-3), ["rows: first\n", "rows: \n", "rows: last\n"]);
+});

@@ -27,8 +27,7 @@ import { connect, type Stack, type Target } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
 import { type EventObject, toEvent, toRecord } from "./fixtures.ts";
-import { listProcesses } from "./processes.ts";
-import { type Ended, interruptTask } from "./run_task.ts";
+import { type Ended, interruptTask, listProcesses } from "./run_task.ts";
 
 /** Resources in AWS; the state has two more, which are terraform_data. */
 export const RESOURCES = 19;

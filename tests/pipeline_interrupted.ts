@@ -21,8 +21,7 @@ import {
   withoutAws,
 } from "./pipeline_context.ts";
 import { KILLED_ENVIRONMENT } from "./pipeline_tools.ts";
-import { listProcesses } from "./processes.ts";
-import { interruptTask, runTask } from "./run_task.ts";
+import { interruptTask, listProcesses, runTask } from "./run_task.ts";
 
 /** How late an answer is, and how long after a line on stderr the end comes: the request is on its way. */
 const DELAY_MS = 400;

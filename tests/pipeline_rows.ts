@@ -21,7 +21,7 @@ import {
   upload,
   waitFor,
 } from "./pipeline_context.ts";
-import { listProcesses } from "./processes.ts";
+import { listProcesses } from "./run_task.ts";
 
 export interface Recorded extends Deployed {
   /** The rows of the 1,000 objects, which replay and backfill bring back in their own ways. */

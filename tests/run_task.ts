@@ -1,4 +1,7 @@
-/** Runs a task as `deno task` does, with its permissions, but as a process that can be interrupted. */
+/**
+ * Runs a task as `deno task` does, with its permissions, but as a process that can be interrupted, and
+ * lists the processes of this machine.
+ */
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -67,4 +70,42 @@ export async function interruptTask(
   const ended = await runTask(words, env, { folder, onStderr: interrupt });
   assert.ok(sent, `never came to ${pattern}: ${ended.stderr}`);
   return ended;
+}
+
+export interface Process {
+  pid: number;
+  command: string;
+  /** Ended, but not asked for its exit code yet. */
+  isZombie: boolean;
+}
+
+/** From /proc on Linux, where a slim image has no ps, else from ps. */
+export async function listProcesses(): Promise<Process[]> {
+  if (Deno.build.os !== "linux") return await listByPs();
+  const processes: Process[] = [];
+  for await (const { name } of Deno.readDir("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const command = await Deno.readTextFile(`/proc/${name}/cmdline`);
+      const stat = await Deno.readTextFile(`/proc/${name}/stat`);
+      const isZombie = stat.slice(stat.lastIndexOf(")")).startsWith(") Z");
+      processes.push({
+        pid: Number(name),
+        command: command.replaceAll("\0", " ").trim(),
+        isZombie,
+      });
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return processes;
+}
+
+async function listByPs(): Promise<Process[]> {
+  const { stdout } = await new Deno.Command("ps", { args: ["-axo", "pid=,stat=,command="] })
+    .output();
+  return new TextDecoder().decode(stdout).trim().split("\n").map((line) => {
+    const [, pid, stat, command] = line.match(/^\s*(\d+)\s+(\S+)\s+(.*)$/)!;
+    return { pid: Number(pid), command, isZombie: stat.startsWith("Z") };
+  });
 }
