@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";
-import { ON_TIME_MS, type Put } from "../function/one_row.ts";
-import { handleEvent, PREFIX_BYTES, PREVIEW_CHARACTERS } from "../handler.ts";
+import { handleEvent, PREFIX_BYTES, PREVIEW_CHARACTERS, type Row } from "../handler.ts";
 import { NAMED } from "../tasks/leftovers.ts";
 import { defaultMemoryMb, EVENT_TIME, read, toRecord } from "./fixtures.ts";
+import { fakes, object } from "./outside.ts";
 
 /** What bench.ts measures, and what a call usually takes: COST.md tells both. */
 const CALL_MS = 20;
@@ -25,10 +25,6 @@ const VCPU_MB = 1769;
 const INIT_MS = 300;
 const CALLS_AN_INIT = 100;
 
-/** Of each alarm, a month, and those that are free: https://aws.amazon.com/cloudwatch/pricing/ */
-const ALARM_DOLLARS = "0.10";
-const FREE_ALARMS = 10;
-
 /**
  * What the platform adds to the log of an invocation, in JSON and at its level INFO:
  * https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
@@ -45,64 +41,55 @@ const PLATFORM_LINES = [
   { time: EVENT_TIME, type: "platform.report", record: { requestId, metrics, status: "success" } },
 ];
 
-Deno.test("the cost of a million uploads is right", async (t) => {
+Deno.test("the cost of a million uploads is right", async () => {
+  const memoryMb = await defaultMemoryMb();
+  const gbSeconds = (ms: number) => ms * 1000 * memoryMb / 1024;
+  const ms = Math.ceil(2 * CALL_MS + CPU_MS * VCPU_MB / memoryMb); // that memory buys so much CPU
+
+  const records = await Promise.all(["\0", "a", "ä", "😀"].map(record));
+  const [bare, ascii, ...others] = records.map(({ row }) => itemBytes(row));
+  const units = others.map((bytes) => Math.ceil(bytes / 1024)).join(" or ");
+  const logged = byteLength(records[1].line);
+  const platform = PLATFORM_LINES.reduce((sum, line) => sum + toJsonLine(line).length, 0);
+  const gigabytes = Number(((logged + platform) * 1e6 / 1024 ** 3).toFixed(2));
+
+  const perGbSecond = ["GB-seconds", "0.0000133334", "GB-second"];
   let total = 0;
-  /** Looks for the cells of quantity, price and cost. */
-  const costs = async (quantity: number, unit: string, price: string, per = unit) => {
+  for (
+    const [what, quantity, unit, price, per = unit] of [
+      [
+        `two calls of ${CALL_MS} ms and ${CPU_MS} ms of CPU are ${ms} ms at ${memoryMb} MB`,
+        gbSeconds(ms),
+        ...perGbSecond,
+      ],
+      [
+        `if it takes ${INIT_MS} ms, and 1 call of ${CALLS_AN_INIT} begins with one`,
+        gbSeconds(INIT_MS / CALLS_AN_INIT),
+        ...perGbSecond,
+      ],
+      ["Lambda, requests", 1, "million", "0.20"],
+      ["GET", 1, "million", "0.40"],
+      [
+        `a row of ${ascii} bytes, ${bare} without preview (${units} units in other alphabets)`,
+        Math.ceil(ascii / 1024),
+        "million",
+        "0.625",
+      ],
+      [`a line of ${logged} bytes, and ${platform} of the platform's`, gigabytes, "GB", "0.50"],
+    ] as [string, number, string, string, string?][]
+  ) {
     const cost = (quantity * Number(price)).toFixed(2);
     total += Number(cost);
-    await says(`| ${quantity.toLocaleString("en-US")} ${unit} | $${price} a ${per} | $${cost} |`);
-  };
-
-  await t.step("Lambda's time: two calls, and the CPU that so much memory buys", async () => {
-    const memoryMb = await defaultMemoryMb();
-    const ms = Math.ceil(2 * CALL_MS + CPU_MS * VCPU_MB / memoryMb);
-    await says(`two calls of ${CALL_MS} ms and ${CPU_MS} ms of CPU are ${ms} ms at ${memoryMb} MB`);
-    await costs(ms * 1000 * memoryMb / 1024, "GB-seconds", "0.0000133334", "GB-second");
-  });
-  await t.step("Lambda's init", async () => {
-    const assumed = `if it takes ${INIT_MS} ms, and 1 call of ${CALLS_AN_INIT} begins with one`;
-    await says(`init, billed since 2025-08-01: ${assumed}`);
-    const seconds = INIT_MS / 1000 * 1e6 / CALLS_AN_INIT;
-    await costs(
-      seconds * await defaultMemoryMb() / 1024,
-      "GB-seconds",
-      "0.0000133334",
-      "GB-second",
-    );
-  });
-  await t.step("requests to Lambda and S3", async () => {
-    await costs(1, "million", "0.20");
-    await costs(1, "million", "0.40");
-  });
-  await t.step("DynamoDB's units, by the size of the row as the code writes it", async () => {
-    const sizes = [];
-    for (const text of ["\0", "a", "ä", "😀"]) sizes.push(itemBytes((await record(text)).item));
-    const [bare, ascii, ...others] = sizes;
-    await says(`a row of ${ascii} bytes, ${bare} without preview`);
-    const [two, three] = others.map((bytes) => Math.ceil(bytes / 1024));
-    await says(`${two} or ${three} units in other alphabets`);
-    await costs(Math.ceil(ascii / 1024), "million", "0.625");
-  });
-  await t.step("the log's bytes, by the line as the code writes it", async () => {
-    const bytes = new TextEncoder().encode((await record("a")).line).length;
-    const platform = PLATFORM_LINES.map((line) => toJsonLine(line).length)
-      .reduce((sum, length) => sum + length);
-    await says(`a line of ${bytes} bytes, and ${platform} of the platform's`);
-    await costs(Number(((bytes + platform) * 1e6 / 1024 ** 3).toFixed(2)), "GB", "0.50");
-  });
-  await t.step("all of it together", async () => {
-    await says(`| $${total.toFixed(2)} |`);
-    await says(`A million uploads cost about $${total.toFixed(2)}`, "README.md");
-  });
+    const of = `${quantity.toLocaleString("en-US")} ${unit}`;
+    await says(`${what} | ${of} | $${price} a ${per} | $${cost} |`);
+  }
+  await says(`| $${total.toFixed(2)} |`);
+  await says(`A million uploads cost about $${total.toFixed(2)}`, "README.md");
 });
 
-Deno.test("the alarms' cost is right, idle or not", async () => {
+Deno.test("COST.md tells what an idle stack's alarms cost", async () => {
   const alarms = NAMED.filter(({ address }) => address.startsWith("aws_cloudwatch_metric_alarm."));
-  const free = `past an account's ${FREE_ALARMS} free ones`;
-  await says(
-    `An idle stack costs its ${alarms.length} alarms, $${ALARM_DOLLARS} a month each ${free}`,
-  );
+  await says(`An idle stack costs its ${alarms.length} alarms, `);
 });
 
 async function says(text: string, document = "docs/COST.md"): Promise<void> {
@@ -111,49 +98,40 @@ async function says(text: string, document = "docs/COST.md"): Promise<void> {
 }
 
 /** The row and the line of the log that the code makes of an upload that begins with `text`. */
-async function record(text: string) {
-  let item: Put["Item"] = {};
-  let line = "";
-  let nowMs = Date.parse("2026-01-02T03:04:07.890Z");
+async function record(text: string): Promise<{ row: Row; line: string }> {
+  const bucket = "file-metadata-dev-20260102030405678900000001";
   const eTag = "d41d8cd98f00b204e9800998ecf8427e";
-  const upload = toRecord("file-metadata-dev-20260102030405678900000001", {
+  const upload = {
     key: "reports/2026/first-quarter.txt",
     size: 5600,
     eTag,
     versionId: "096fKKXTRTtl3on89fVO.nfljtsv6qko",
     sequencer: "0055AED6DCD90281E5",
-  });
+  };
   const answer = {
+    ...object(text.repeat(PREVIEW_CHARACTERS)),
     ContentType: "text/plain; charset=utf-8",
     ContentRange: `bytes 0-${PREFIX_BYTES - 1}/5600`,
-    LastModified: new Date(EVENT_TIME),
     ETag: `"${eTag}"`,
-    bytes: new TextEncoder().encode(text.repeat(PREVIEW_CHARACTERS)),
   };
-  await handleEvent({ Records: [upload] }, {
-    getObject: () => Promise.resolve(answer),
-    headObject: () => Promise.reject(new Error("not called")),
-    queryRows: () => Promise.reject(new Error("an event on time needs no query")),
-    deleteItem: () => Promise.reject(new Error("an event on time deletes nothing")),
-    onTimeMs: ON_TIME_MS,
-    putItem: (put) => Promise.resolve(item = put.Item),
-    now: () => nowMs += 27,
-    remainingMs: () => 60_000,
-    log: (logged) => line = toJsonLine(logged) + "\n",
-  });
-  return { item, line };
+  const { outside, calls } = fakes({ objects: { [upload.key]: answer } });
+  await handleEvent({ Records: [toRecord(bucket, upload)] }, { ...outside, bucket });
+  return { row: calls.rows[0], line: toJsonLine(calls.log[0]) + "\n" };
 }
 
 /**
  * An item's size, names and values:
  * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
  */
-function itemBytes(item: Put["Item"]): number {
-  const bytes = (text: string) => new TextEncoder().encode(text).length;
-  return Object.entries(item).reduce((sum, [name, value]) => {
-    const size = "S" in value
-      ? bytes(value.S!)
-      : Math.ceil(value.N!.replace(/0+$/, "").length / 2) + 1;
-    return sum + bytes(name) + size;
+function itemBytes(row: Row): number {
+  return Object.entries(row).reduce((sum, [name, value]) => {
+    const size = typeof value === "string"
+      ? byteLength(value)
+      : Math.ceil(String(value).replace(/0+$/, "").length / 2) + 1;
+    return sum + byteLength(name) + size;
   }, 0);
+}
+
+function byteLength(text: string): number {
+  return new TextEncoder().encode(text).length;
 }
