@@ -36,10 +36,20 @@ export function configOf({ local, ca }: Side, region: string) {
   return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
 }
 
+/**
+ * For calls that AWS throttles where there are many: each try waits longer, and the client sends less
+ * meanwhile. Other calls fail sooner, as where a proxy does not answer.
+ */
+const PATIENT = { maxAttempts: 10, retryMode: "adaptive" };
+
+/** For a bucket of any size. */
+export function patientS3(side: Side, region: string): S3Client {
+  return new S3Client({ ...configOf(side, region), ...PATIENT });
+}
+
 export function clientsOf(side: Side, region: string): Clients {
   const config = configOf(side, region);
-  // Only throttling fails so often. Each try waits longer, and the client sends less meanwhile.
-  const patient = { ...config, maxAttempts: 10, retryMode: "adaptive" };
+  const patient = { ...config, ...PATIENT };
   const clients = {
     s3: new S3Client(config),
     dynamo: new DynamoDBClient(config),

@@ -1,8 +1,9 @@
 /** Destroy: says what will be lost, asks, empties the bucket, removes everything, and proves it. */
 
 import { join } from "node:path";
+import type { S3Client } from "@aws-sdk/client-s3";
 import { countVersions, emptyBucket } from "./bucket.ts";
-import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
+import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
 import { amount, COUNT_LIMIT } from "./deploy.ts";
 import { readText, removeIfThere, replaceFile, temporaryFolder } from "./files.ts";
 import { findNamed, type Found, importLeftovers, NAMED, nameOf } from "./leftovers.ts";
@@ -55,7 +56,7 @@ async function destroyAll(
   await sayWhatIsLost(target, clients, state);
   if (!yes) await confirm("Destroy all of it, for good?");
   const bucket = find(state, "aws_s3_bucket.uploads");
-  if (bucket) await emptyWithProgress(clients, String(bucket.id));
+  if (bucket) await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
   await keepForProof(workspace, state);
   await using folder = await temporaryFolder();
   const file = join(folder.path, `${workspace}.tfplan`);
@@ -116,7 +117,7 @@ function find({ resources }: terraform.State, wanted: string): Record<string, un
   return resources.find(({ address }) => address === wanted)?.attributes;
 }
 
-async function emptyWithProgress({ s3 }: Clients, bucket: string): Promise<void> {
+async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {
   let deleted = 0;
   using _progress = sayEvery(
     2000,
