@@ -164,8 +164,8 @@ export async function* toCsvLines(
   { atTerminal }: { atTerminal: boolean },
 ): AsyncGenerator<string> {
   const toLine = (values: readonly (string | number | undefined)[]) => {
-    const cells = values.map((value) => toCell(value)).map((cell) => `"${cell}"`);
-    return atTerminal ? visible(cells.join(",")) : cells.join(",") + "\r";
+    const line = values.map(toCsvCell).join(",");
+    return atTerminal ? visible(line) : line + "\r";
   };
   yield (atTerminal ? "" : "\ufeff") + toLine(ATTRIBUTES);
   for await (const row of rows) yield toLine(ATTRIBUTES.map((name) => row[name]));
@@ -178,9 +178,9 @@ export async function* toCsvLines(
  */
 const FORMULA_SIGN = /(?=[=+\-@\uff1d\uff0b\uff0d\uff20])(?<=(?:^|[,;\t\r\n])[\s\p{C}"]*)/gu;
 
-/** What stands between the quotes of a cell. An apostrophe before a sign makes it text. */
-function toCell(value: string | number | undefined): string {
-  return String(value ?? "").replace(FORMULA_SIGN, "'").replaceAll('"', '""');
+/** An apostrophe before a sign makes the cell text. */
+export function toCsvCell(value: string | number | undefined = ""): string {
+  return `"${String(value).replace(FORMULA_SIGN, "'").replaceAll('"', '""')}"`;
 }
 
 /** Rows as a table for people. */

@@ -1,12 +1,9 @@
 /** Verify: real files through S3, and whether each gets its one row, exact. */
 
-import {
-  HeadObjectCommand,
-  type HeadObjectCommandOutput,
-  PutObjectCommand,
-} from "@aws-sdk/client-s3";
+import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { Upload as S3Upload } from "@aws-sdk/lib-storage";
 import { forEachParallel } from "../function/parallel.ts";
+import type { ObjectAnswer } from "../function/read.ts";
 import { ATTRIBUTES, letsThrough, toRow, unquoted, type Upload, versionOf } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { denoTask } from "./commands.ts";
@@ -239,7 +236,7 @@ async function upload(
   { s3, outputs }: Stack,
   sample: Sample,
   Key: string,
-): Promise<{ uploaded: Upload; head: HeadObjectCommandOutput }> {
+): Promise<{ uploaded: Upload; head: ObjectAnswer }> {
   const Bucket = outputs.s3_bucket_name;
   const params = { Bucket, Key, Body: sample.open(), ContentType: sample.type };
   const upload = new S3Upload({ client: s3, partSize: PART_BYTES, params });
@@ -258,7 +255,7 @@ async function describeUpload(
   { s3, outputs }: Pick<Stack, "s3" | "outputs">,
   Key: string,
   VersionId: string | undefined,
-): Promise<{ uploaded: Upload; head: HeadObjectCommandOutput }> {
+): Promise<{ uploaded: Upload; head: ObjectAnswer }> {
   const Bucket = outputs.s3_bucket_name;
   const head = await s3.send(new HeadObjectCommand({ Bucket, Key, VersionId }));
   const uploaded = {
@@ -297,7 +294,7 @@ export function checkRow(
   row: Item,
   sample: Pick<Sample, "size" | "preview">,
   uploaded: Upload,
-  head: HeadObjectCommandOutput,
+  head: ObjectAnswer,
 ): Map<string, boolean> {
   const actual: Record<string, unknown> = row;
   const expected: Record<string, unknown> = {

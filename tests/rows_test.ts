@@ -3,61 +3,53 @@
 import assert from "node:assert/strict";
 import { ATTRIBUTES } from "../handler.ts";
 import { followNews, newestRows } from "../tasks/feed.ts";
-import { followRows, readRows, toCsvLines, toRowLines } from "../tasks/rows.ts";
+import { followRows, readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
 import type { Item } from "../tasks/table.ts";
+import { visible } from "../tasks/terminal.ts";
 import { logLine, row as newsRow } from "./dev_fixtures.ts";
 import { EVENT_TIME, fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
 
 const EVERYTHING = { prefix: "", limit: Infinity, now: Date.now };
 
-Deno.test(
-  "readRows() of a key asks for the newest first, and reads no more than it prints",
-  async () => {
-    const { stack, calls } = fakeStack({
-      QueryCommand: () => ({ Items: [row("a", 3), row("a", 2)], LastEvaluatedKey: { x: 1 } }),
-    });
-    const rows = await Array.fromAsync(readRows(stack, { ...EVERYTHING, key: "a", limit: 3 }));
-    assert.deepEqual(rows.map(({ processed_at }) => processed_at), [at(3), at(2), at(3)]);
-    assert.equal(calls.length, 2);
-    assert.equal(calls[0].input.ScanIndexForward, false);
-  },
-);
-
-Deno.test("readRows() since a time goes by the log, and leaves out what is gone", async () => {
-  const line = (file_key: string, minute: number, outcome = "written") => ({
-    message: JSON.stringify({ timestamp: at(9), outcome, file_key, event_time: at(minute) }),
-  });
-  const earlierLine = (file_key: string, minute: number) => ({
-    message: JSON.stringify({ outcome: "written", file_key, timestamp: at(minute) }),
-  });
+Deno.test("readRows() of a key reads the newest first, no more than it prints", async () => {
   const { stack, calls } = fakeStack({
+    QueryCommand: () => ({ Items: [row("a", 3), row("a", 2)], LastEvaluatedKey: { x: 1 } }),
+  });
+  const rows = await Array.fromAsync(readRows(stack, { ...EVERYTHING, key: "a", limit: 3 }));
+  assert.deepEqual(rows.map(({ processed_at }) => processed_at), [at(3), at(2), at(3)]);
+  assert.equal(calls.length, 2);
+  assert.equal(calls[0].input.ScanIndexForward, false);
+});
+
+Deno.test("readRows() since a time goes by the log, and leaves out what is deleted", async () => {
+  const asked: string[][] = [];
+  const { stack } = fakeStack({
     FilterLogEventsCommand: [{
       events: [
         earlierLine("in/old", 1),
-        line("in/gone", 2),
+        line("in/deleted", 2),
         line("out/other", 3),
         line("in/failed", 4, "failed"),
         line("in/new", 5),
         line("in/old", 1), // written again
       ],
     }],
-    BatchGetItemCommand: [
-      {
+    BatchGetItemCommand: ({ RequestItems }) => {
+      const { files: { Keys } } = RequestItems as { files: { Keys: ReturnType<typeof row>[] } };
+      asked.push(Keys.map(({ file_key, timestamp }) => `${file_key.S} ${timestamp.S}`));
+      if (asked.length > 1) return { Responses: { files: [row("in/old", 1)] } };
+      return {
         Responses: { files: [row("in/new", 5)] },
-        UnprocessedKeys: { files: { Keys: [{ file_key: { S: "in/old" } }] } },
-      },
-      { Responses: { files: [row("in/old", 1)] } },
-    ],
+        UnprocessedKeys: { files: { Keys: Keys.slice(0, 1) } },
+      };
+    },
   });
   const wanted = { sinceMs: 0, prefix: "in/", limit: 10, now: () => 10_000 };
   const rows = await Array.fromAsync(readRows(stack, wanted));
   assert.deepEqual(rows.map(({ file_key }) => file_key), ["in/old", "in/new"]);
-  const [{ input }] = calls.filter(({ name }) => name === "BatchGetItemCommand");
-  const { files } = input.RequestItems as { files: { Keys: Record<string, { S: string }>[] } };
-  assert.deepEqual(files.Keys.map(({ file_key, timestamp }) => [file_key.S, timestamp.S]), [
-    ["in/old", at(1)],
-    ["in/new", at(5)],
-    ["in/gone", at(2)],
+  assert.deepEqual(asked, [
+    [`in/old ${at(1)}`, `in/new ${at(5)}`, `in/deleted ${at(2)}`],
+    [`in/old ${at(1)}`],
   ]);
 });
 
@@ -87,138 +79,107 @@ Deno.test("readRows() sorts a small table, and streams a large one page by page"
   );
 });
 
-Deno.test(
-  "readRows() shows the newest rows of a large table, as the log tells them",
-  async () => {
-    const page = Array.from({ length: 600 }, (_, i) => row(`in/${i}`, 1));
-    const message = (file_key: string) =>
-      JSON.stringify({ outcome: "written", file_key, event_time: at(5) });
-    const { stack, calls } = fakeStack({
-      ScanCommand: () => ({ Items: page, ScannedCount: 600, LastEvaluatedKey: { x: 1 } }),
-      FilterLogEventsCommand: [{
-        events: ["in/older", "out/other", "in/newer"].map((key) => ({ message: message(key) })),
-      }],
-      BatchGetItemCommand: [{ Responses: { files: [row("in/newer", 5), row("in/older", 5)] } }],
-    });
-    const wanted = { prefix: "in/", limit: 50, now: () => Date.parse(at(6)) };
-    const found: Item[] = [];
-    const said = await progressOf(async () => {
-      for await (const each of readRows(stack, wanted)) found.push(each);
-    });
-    assert.deepEqual(found.map(({ file_key }) => file_key), ["in/newer", "in/older"]);
-    assert.equal(calls.filter(({ name }) => name === "ScanCommand").length, 2);
-    assert.equal(
-      said,
-      "More than 1000 rows: the function's log tells the newest. For all of them, in the table's " +
-        "own order, use --json or --csv without --limit\n" +
-        "The log of 30 days tells no more; --since 90d looks further back\n",
-    );
-  },
-);
+Deno.test("readRows() goes by the log for the newest rows of a large table", async () => {
+  const page = Array.from({ length: 600 }, (_, i) => row(`in/${i}`, 1));
+  const { stack, calls } = fakeStack({
+    ScanCommand: () => ({ Items: page, LastEvaluatedKey: { x: 1 } }),
+    FilterLogEventsCommand: [{ events: [line("in/older", 5), line("in/newer", 5)] }],
+    BatchGetItemCommand: [{ Responses: { files: [row("in/newer", 5), row("in/older", 5)] } }],
+  });
+  const wanted = { prefix: "in/", limit: 50, now: () => Date.parse(at(6)) };
+  let found: Item[] = [];
+  const said = await progressOf(async () => {
+    found = await Array.fromAsync(readRows(stack, wanted));
+  });
+  assert.deepEqual(found.map(({ file_key }) => file_key), ["in/newer", "in/older"]);
+  assert.equal(calls.filter(({ name }) => name === "ScanCommand").length, 2);
+  assert.equal(
+    said,
+    "More than 1000 rows: the function's log tells the newest. For all of them, in the table's " +
+      "own order, use --json or --csv without --limit\n" +
+      "The log of 30 days tells no more; --since 90d looks further back\n",
+  );
+});
 
-Deno.test(
-  "rows that others wrote are shown as far as they go, and none is left out",
-  async () => {
-    const foreign = {
-      file_key: { S: "others" },
-      timestamp: { S: "yesterday" },
-      file_size: { N: "12345678901234567890123" },
-      content_type: { BOOL: true },
-      bytes: { B: new Uint8Array([1, 2]) },
-      more: { M: { list: { L: [{ NULL: true }, { SS: ["a"] }] } } },
-    };
-    const { stack } = fakeStack({
-      ScanCommand: [{
-        Items: [{ ...row("ou\u001b", 1), content_preview: { S: "b\u202e" } }, foreign],
-      }],
-      QueryCommand: [{ Items: [foreign, row("others", 1)] }],
-    });
-    const all = await Array.fromAsync(readRows(stack, EVERYTHING));
-    const ofKey = { ...EVERYTHING, key: "others", sinceMs: Date.parse(at(2)) };
-    assert.deepEqual(await Array.fromAsync(readRows(stack, ofKey)), [all[0]]);
-    const now = () => Date.parse(at(3));
-    const asText = { json: false, csv: false, follow: false };
-    const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...asText, json: true }, now));
-    assert.deepEqual(JSON.parse(json), {
-      file_key: "others",
-      timestamp: "yesterday",
-      file_size: "12345678901234567890123",
-      content_type: '{"BOOL":true}',
-      bytes: '{"B":"AQI="}',
-      more: '{"M":{"list":{"L":[{"NULL":true},{"SS":["a"]}]}}}',
-    });
-    assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), asText, now)), [
-      "key                         bytes  type             age  preview",
-      'others    12345678901234567890123  {"BOOL":true}',
-      "ou\\u{1b}                                          2 min  b\\u{202e}",
-    ]);
-  },
-);
+Deno.test("rows that others wrote are shown as far as they go, none is left out", async () => {
+  const foreign = {
+    file_key: { S: "others" },
+    timestamp: { S: "yesterday" },
+    file_size: { N: "12345678901234567890123" },
+    content_type: { BOOL: true },
+    bytes: { B: new Uint8Array([1, 2]) },
+    more: { M: { list: { L: [{ NULL: true }, { SS: ["a"] }] } } },
+  };
+  const { stack } = fakeStack({
+    ScanCommand: [{
+      Items: [{ ...row("ou\u001b", 1), content_preview: { S: "b\u202e" } }, foreign],
+    }],
+    QueryCommand: [{ Items: [foreign, row("others", 1)] }],
+  });
+  const all = await Array.fromAsync(readRows(stack, EVERYTHING));
+  const ofKey = { ...EVERYTHING, key: "others", sinceMs: Date.parse(at(2)) };
+  assert.deepEqual(await Array.fromAsync(readRows(stack, ofKey)), [all[0]]);
+  const now = () => Date.parse(at(3));
+  const asText = { json: false, csv: false, follow: false };
+  const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...asText, json: true }, now));
+  assert.deepEqual(JSON.parse(json), {
+    file_key: "others",
+    timestamp: "yesterday",
+    file_size: "12345678901234567890123",
+    content_type: '{"BOOL":true}',
+    bytes: '{"B":"AQI="}',
+    more: '{"M":{"list":{"L":[{"NULL":true},{"SS":["a"]}]}}}',
+  });
+  assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), asText, now)), [
+    "key                         bytes  type             age  preview",
+    'others    12345678901234567890123  {"BOOL":true}',
+    "ou\\u{1b}                                          2 min  b\\u{202e}",
+  ]);
+});
 
-Deno.test(
-  "toCsvLines() is for spreadsheets: all in quotes, and no cell a formula",
-  async () => {
-    const lines = async (preview: string, atTerminal = false) => {
-      const rows: Item[] = [{
-        file_key: "-1",
-        timestamp: "t",
-        file_size: 7,
-        content_preview: preview,
-      }];
-      return await Array.fromAsync(toCsvLines(toStream(rows), { atTerminal }));
-    };
-    const values = { file_key: "'-1", timestamp: "t", file_size: "7", content_preview: "" };
-    const line = (row: Record<string, string>) =>
-      ATTRIBUTES.map((name) => `"${row[name] ?? ""}"`).join(",");
-    const head = line(Object.fromEntries(ATTRIBUTES.map((name) => [name, name])));
-    const cases = [
-      ["a, b; c\td", "a, b; c\td"],
-      ['two "quoted"\r\nlines', 'two ""quoted""\r\nlines'],
-      ["a=b - 1", "a=b - 1"],
-      ["=1+1", "'=1+1"],
-      ["@x", "'@x"],
-      ["\uff1d1\uff0b1", "'\uff1d1\uff0b1"],
-      ["\n\t +1", "\n\t '+1"],
-      ["\u0000\u200b-1", "\u0000\u200b'-1"],
-      ["a;=1", "a;'=1"],
-      ['a;"=1', `a;""'=1`],
-      ["a, =1", "a, '=1"],
-      ["a\t@1", "a\t'@1"],
-      ["a\r\uff201", "a\r'\uff201"],
-      ["a\n=1", "a\n'=1"],
-    ];
-    for (const [preview, cell] of cases) {
-      assert.deepEqual(await lines(preview), [
-        `\ufeff${head}\r`,
-        line({ ...values, content_preview: cell }) + "\r",
-      ]);
-    }
-    assert.deepEqual(await lines("\u001b[31m\r\n", true), [
-      head,
-      line({ ...values, content_preview: "\\u{1b}[31m\\r\\n" }),
-    ]);
-  },
-);
+Deno.test("toCsvCell() makes no formula of a spreadsheet's cell", () => {
+  const cases = [
+    ["-1", "'-1"],
+    ["a, b; c\td", "a, b; c\td"],
+    ['two "quoted"\r\nlines', 'two ""quoted""\r\nlines'],
+    ["a=b - 1", "a=b - 1"],
+    ["=1+1", "'=1+1"],
+    ["@x", "'@x"],
+    ["\uff1d1\uff0b1", "'\uff1d1\uff0b1"],
+    ["\n\t +1", "\n\t '+1"],
+    ["\u0000\u200b-1", "\u0000\u200b'-1"],
+    ["a;=1", "a;'=1"],
+    ['a;"=1', `a;""'=1`],
+    ["a, =1", "a, '=1"],
+    ["a\t@1", "a\t'@1"],
+    ["a\r\uff201", "a\r'\uff201"],
+    ["a\n=1", "a\n'=1"],
+  ];
+  for (const [text, cell] of cases) assert.equal(toCsvCell(text), `"${cell}"`);
+});
+
+Deno.test("toCsvLines() has every attribute, and steers no terminal", async () => {
+  const item: Item = { file_key: "a", file_size: 7, content_preview: "\u001b[31m\r\n" };
+  const lines = (atTerminal: boolean) =>
+    Array.fromAsync(toCsvLines(toStream([item]), { atTerminal }));
+  const head = ATTRIBUTES.map((name) => `"${name}"`).join(",");
+  const row = ATTRIBUTES.map((name) => `"${item[name] ?? ""}"`).join(",");
+  assert.deepEqual(await lines(false), [`\ufeff${head}\r`, `${row}\r`]);
+  assert.deepEqual(await lines(true), [head, visible(row)]);
+});
 
 Deno.test("followRows() prints every row that comes, and ends at the limit", async () => {
-  const line = (file_key: string) => ({
-    timestamp: Date.parse(at(1)),
-    message: JSON.stringify({ timestamp: at(9), outcome: "written", file_key, event_time: at(1) }),
-  });
-  const earlier = {
-    timestamp: Date.parse(at(1)),
-    message: JSON.stringify({ outcome: "written", file_key: "in/first", timestamp: at(1) }),
-  };
   const keys = Array.from({ length: 250 }, (_, index) => `in/${index}`);
+  const first = earlierLine("in/first", 1);
   const { stack, calls } = fakeStack({
     FilterLogEventsCommand: [
-      { events: [earlier, line("out/other")] },
-      { events: [earlier, ...keys.map(line)] },
-      { events: [line("in/last"), line("in/after")] },
+      { events: [first, line("out/other", 1)] },
+      { events: [first, ...keys.map((key) => line(key, 1))] },
+      { events: [line("in/last", 1), line("in/after", 1)] },
       new Error("it looks once more"),
     ],
     BatchGetItemCommand: ({ RequestItems }) => {
-      const { Keys } = (RequestItems as { files: { Keys: { file_key: { S: string } }[] } }).files;
+      const { files: { Keys } } = RequestItems as { files: { Keys: ReturnType<typeof row>[] } };
       assert.ok(Keys.length <= 100);
       return { Responses: { files: Keys.map(({ file_key }) => row(file_key.S, 1)) } };
     },
@@ -227,15 +188,11 @@ Deno.test("followRows() prints every row that comes, and ends at the limit", asy
   const wanted = { prefix: "in/", limit: 252, sinceMs: Date.parse(at(0)), now, pollMs: 1 };
   const format = { json: false, csv: false, follow: true };
   const lines = await Array.fromAsync(toRowLines(followRows(stack, wanted), format, now));
-  assert.equal(
-    lines[0],
-    "key                                                bytes  type                 age  preview",
-  );
+  assert.equal(lines[0], `${"key".padEnd(51)}bytes  type                 age  preview`);
   assert.equal(lines[1], "in/first".padEnd(78) + "60 s");
   const printed = lines.slice(1).map((text) => text.split(" ")[0]);
   assert.deepEqual(printed, ["in/first", ...keys, "in/last"]);
-  const looks = calls.filter(({ name }) => name === "FilterLogEventsCommand");
-  assert.equal(looks[0].input.startTime, Date.parse(at(0)));
+  assert.equal(calls[0].input.startTime, Date.parse(at(0)));
 });
 
 const DAY_MS = 86_400_000;
@@ -297,6 +254,18 @@ Deno.test("followNews() tells each line once, with its row", async () => {
   ending.abort(new Error("over"));
   await assert.rejects(feed.next(), /over/);
 });
+
+/** A line of the function's log about a row of a minute. */
+function line(file_key: string, minute: number, outcome = "written") {
+  const message = { timestamp: at(9), outcome, file_key, event_time: at(minute) };
+  return { timestamp: Date.parse(at(1)), message: JSON.stringify(message) };
+}
+
+/** As {@link line}, of an earlier version of the function. */
+function earlierLine(file_key: string, minute: number) {
+  const message = { outcome: "written", file_key, timestamp: at(minute) };
+  return { timestamp: Date.parse(at(1)), message: JSON.stringify(message) };
+}
 
 function at(minute: number): string {
   return new Date(Date.UTC(2026, 0, 2, 3, minute)).toISOString();
