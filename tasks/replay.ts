@@ -7,7 +7,7 @@ import {
   ReceiveMessageCommand,
 } from "@aws-sdk/client-sqs";
 import { forEachParallel } from "../function/parallel.ts";
-import { isObject, recordToUpload, type Upload } from "../handler.ts";
+import { decodeKey, isObject } from "../handler.ts";
 import { countFailures, invoke, type QueueCounts, toReason } from "./invoke.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
@@ -39,14 +39,11 @@ const EMPTY_RECEIPTS = 2;
  */
 const HELD_MESSAGES = 100_000;
 
-/** Failures that the report describes; the others are counted. */
-const NAMED_FAILURES = 1000;
-
 /** Keys of an event that a line names. */
 const NAMED_KEYS = 3;
 
 /** What a message of the queue says: the event, and why it is there, as far as that is known. */
-export interface ParkedEvent {
+export interface FailedEvent {
   event: S3Event;
   /** Decoded keys of its objects. */
   keys: string[];
@@ -65,24 +62,17 @@ export interface ReplayReport {
   /** Events that went through; in a dry run those that would be tried. */
   replayed: number;
   failed: number;
-  /** The first 1,000 of them. */
   failures: { messageId: string; keys: string[]; reason: string }[];
   /** The queue afterwards; in flight are messages that another run has received. */
   left: QueueCounts;
   /** What a dry run found. */
-  events?: {
-    messageId: string;
-    keys: string[];
-    parkedAt: string;
-    tries?: number;
-    error?: string;
-  }[];
+  events?: (Omit<FailedEvent, "event"> & { messageId: string; failedAt: string })[];
 }
 
 /** A replay under way. */
 interface Replay {
   stack: Stack;
-  dryRun: boolean;
+  /** Whether an event is wanted, by its objects' keys; by default each is. */
   only?: (keys: string[]) => boolean;
   report: ReplayReport;
   /** Ids of messages that were tried and not deleted, and their newest receipt handles. */
@@ -97,12 +87,7 @@ interface Replay {
  */
 export async function replayFailures(
   stack: Stack,
-  { dryRun, max, only }: {
-    dryRun: boolean;
-    max: number;
-    /** Whether an event is wanted, by its objects' keys; by default each is. */
-    only?: (keys: string[]) => boolean;
-  },
+  { dryRun, max, only }: { dryRun: boolean; max: number; only?: Replay["only"] },
 ): Promise<ReplayReport> {
   const report: ReplayReport = {
     ok: true,
@@ -113,7 +98,7 @@ export async function replayFailures(
     left: { visible: 0, inFlight: 0 },
   };
   if (dryRun) report.events = [];
-  const replay: Replay = { stack, dryRun, only, report, held: new Map() };
+  const replay: Replay = { stack, only, report, held: new Map() };
   const total = Math.min(max, (await countFailures(stack)).visible);
   try {
     using _progress = sayEvery(2000, () => {
@@ -125,8 +110,10 @@ export async function replayFailures(
     await forEachParallel(
       untriedMessages(replay, max),
       PARALLEL_EVENTS,
-      (message) => handle(replay, message),
+      (message) => replayOne(replay, message),
     );
+  } catch (error) {
+    if (!interrupted.aborted) throw error; // a call that Ctrl-C ended; the report has the others
   } finally {
     await giveBack(replay);
   }
@@ -165,28 +152,27 @@ async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGene
   }
 }
 
-/** Runs a message's event, or in a dry run only reads it. */
-async function handle(
-  { stack, dryRun, only, report, held }: Replay,
+/** Runs a message's event, or in a dry run only reads it. What is not deleted is given back. */
+async function replayOne(
+  { stack, only, report, held }: Replay,
   { MessageId = "", Body = "", Attributes = {} }: Message,
 ): Promise<void> {
-  if (interrupted.aborted) return; // it is given back
+  if (interrupted.aborted) return;
   const fail = (keys: string[], reason: string) => {
     report.failed++;
-    if (report.failures.length >= NAMED_FAILURES) return;
     report.failures.push({ messageId: MessageId, keys, reason });
   };
-  let parked: ParkedEvent;
+  let failedEvent: FailedEvent;
   try {
-    parked = readMessage(Body);
+    failedEvent = readMessage(Body);
   } catch (error) {
     return only ? undefined : fail([], (error as Error).message);
   }
-  const { event, ...known } = parked;
-  if (only && !only(known.keys)) return; // it is given back
-  if (dryRun) {
-    const parkedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
-    report.events!.push({ messageId: MessageId, parkedAt, ...known });
+  const { event, ...known } = failedEvent;
+  if (only && !only(known.keys)) return;
+  if (report.events) {
+    const failedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
+    report.events.push({ messageId: MessageId, failedAt, ...known });
   } else {
     const error = await invoke(stack, event);
     if (error !== undefined) return fail(known.keys, error);
@@ -214,69 +200,33 @@ async function giveBack({ stack: { sqs, outputs }, held }: Replay): Promise<void
  *
  * @throws {TypeError} the message holds no event
  */
-export function readMessage(body: string): ParkedEvent {
-  let message: unknown;
-  try {
-    message = JSON.parse(body);
-  } catch {
-    throw new TypeError("the message is no JSON: nothing here put it there");
-  }
-  if (!isObject(message)) {
-    throw new TypeError("the message is no object: nothing here put it there");
-  }
-  const { requestPayload, responsePayload, requestContext } = message;
-  if (requestPayload === undefined) {
-    if (!isEvent(message)) throw new TypeError("the message holds no S3 event");
-    return { event: message, keys: keysOf(message) };
-  }
-  if (!isEvent(requestPayload)) throw new TypeError("the envelope's payload is no S3 event");
+export function readMessage(body: string): FailedEvent {
+  const message = parse(body);
+  const { requestPayload: event = message, requestContext, responsePayload } = message;
+  if (!isEvent(event)) throw new TypeError("the message holds no S3 event");
+  const keys = keysOf(event);
+  if (event === message) return { event, keys };
   const { approximateInvokeCount, condition } = isObject(requestContext) ? requestContext : {};
   return {
-    event: requestPayload,
-    keys: keysOf(requestPayload),
+    event,
+    keys,
     tries: typeof approximateInvokeCount === "number" ? approximateInvokeCount : undefined,
-    error: isObject(responsePayload) ? toReason(responsePayload) : text(condition),
+    error: isObject(responsePayload)
+      ? toReason(responsePayload)
+      : typeof condition === "string"
+      ? condition
+      : undefined,
   };
 }
 
-/** A report for people: what was found, or what failed and why, then the counts. */
-export function replayToText(report: ReplayReport): string {
-  const { dryRun, replayed, failed, failures, left, events = [] } = report;
-  const lines: string[] = [];
-  if (events.length > 0) {
-    lines.push(...toTable(
-      [
-        ["parked", "tries", "objects", "why"],
-        ...events.map(({ parkedAt, tries, keys, error }) => [
-          parkedAt,
-          String(tries ?? ""),
-          nameKeys(keys),
-          clip(error ?? "unknown", 160),
-        ]),
-      ],
-      [1],
-      terminalColumns(),
-    ));
+/** The object of a JSON text; of any other text one without fields. */
+function parse(text: string): Record<string, unknown> {
+  try {
+    const value = JSON.parse(text);
+    return isObject(value) ? value : {};
+  } catch {
+    return {};
   }
-  for (const { keys, reason, messageId } of failures) {
-    lines.push(`FAILED: ${keys.length > 0 ? nameKeys(keys) : messageId}: ${visible(reason)}`);
-  }
-  if (failed > failures.length) lines.push(`FAILED: ${failed - failures.length} more`);
-  if (replayed + failed + left.visible + left.inFlight === 0) return "The failure queue is empty.";
-  lines.push(
-    `${plural(replayed, "event")} ${dryRun ? "to replay" : "replayed"}, ` +
-      `${failed} ${dryRun ? "unreadable" : "failed"}; ` +
-      `${plural(left.visible, "message")} in the failure queue` +
-      (left.inFlight > 0
-        ? `, and ${left.inFlight} in flight: visible again within ${
-          toDuration(HIDDEN_SECONDS * 1000)
-        }`
-        : ""),
-  );
-  if (failed + (dryRun ? replayed : 0) >= HELD_MESSAGES) {
-    lines.push("SQS lets no more messages be in flight: run it again for the rest");
-  }
-  return lines.join("\n");
 }
 
 function isEvent(value: unknown): value is S3Event {
@@ -285,27 +235,47 @@ function isEvent(value: unknown): value is S3Event {
 
 /** The objects' keys, decoded where they can be. */
 function keysOf({ Records = [] }: S3Event): string[] {
-  return Records.flatMap((record) => {
-    const s3 = isObject(record) && isObject(record.s3) ? record.s3 : {};
-    const key = isObject(s3.object) ? text(s3.object.key) : undefined;
-    return toUpload(record)?.key ?? key ?? [];
+  return (Records as ({ s3?: { object?: { key?: unknown } } } | null)[]).flatMap((record) => {
+    const key = record?.s3?.object?.key;
+    if (typeof key !== "string") return [];
+    try {
+      return decodeKey(key);
+    } catch {
+      return key; // the function says what is wrong with it
+    }
   });
 }
 
-function toUpload(record: unknown): Upload | undefined {
-  try {
-    return recordToUpload(record);
-  } catch {
-    return undefined; // the function says what is wrong with it
+/** A report for people: what was found, or what failed and why, then the counts. */
+export function replayToText(report: ReplayReport): string {
+  const { dryRun, replayed, failed, failures, left, events = [] } = report;
+  if (replayed + failed + left.visible + left.inFlight === 0) return "The failure queue is empty.";
+  const lines: string[] = [];
+  if (events.length > 0) {
+    const rows = events.map(({ failedAt, tries, keys, error }) => [
+      failedAt,
+      String(tries ?? ""),
+      nameKeys(keys),
+      clip(error ?? "unknown", 160),
+    ]);
+    const table = [["failed", "tries", "objects", "why"], ...rows];
+    lines.push(...toTable(table, [1], terminalColumns()));
   }
+  for (const { keys, reason, messageId } of failures) {
+    lines.push(`FAILED: ${keys.length > 0 ? nameKeys(keys) : messageId}: ${visible(reason)}`);
+  }
+  const hidden = `visible again within ${toDuration(HIDDEN_SECONDS * 1000)}`;
+  lines.push(
+    `${plural(replayed, "event")} ${dryRun ? "to replay" : "replayed"}, ` +
+      `${failed} ${dryRun ? "unreadable" : "failed"}; ` +
+      `${plural(left.visible, "message")} in the failure queue` +
+      (left.inFlight > 0 ? `, and ${left.inFlight} in flight: ${hidden}` : ""),
+  );
+  return lines.join("\n");
 }
 
 function nameKeys(keys: string[]): string {
   const unnamed = keys.length - NAMED_KEYS;
   const named = keys.slice(0, NAMED_KEYS).map((key) => clip(key, 60)).join(", ");
   return named + (unnamed > 0 ? ` and ${unnamed} more` : "");
-}
-
-function text(value: unknown): string | undefined {
-  return typeof value === "string" ? value : undefined;
 }

@@ -61,7 +61,7 @@ export interface Facts {
   /** The last error that the function logged about it, if nothing better came after. */
   lastError?: string;
   /** Its events in the failure queue, of whose messages so many were looked at. */
-  failures: { parkedAt: string; error?: string }[];
+  failures: { failedAt: string; error?: string }[];
   messages: { lookedAt: number; inQueue: number };
 }
 
@@ -185,7 +185,7 @@ export function whyToText(why: Why): string {
   const of = lookedAt < inQueue ? ` (${lookedAt} of about ${inQueue} were looked at)` : "";
   section(
     `events in the failure queue${of}`,
-    failures.map((f) => [f.parkedAt, visible(f.error ?? "")]),
+    failures.map((f) => [f.failedAt, visible(f.error ?? "")]),
     { columns: terminalColumns() },
   );
   return [...lines, "", visible(conclusion)].join("\n");
@@ -282,7 +282,7 @@ async function failuresOf(
       lookedAt.add(MessageId);
       const { keys, error } = readIfEvent(Body);
       if (!keys.includes(key)) continue;
-      failures.push({ parkedAt: new Date(Number(Attributes.SentTimestamp)).toISOString(), error });
+      failures.push({ failedAt: new Date(Number(Attributes.SentTimestamp)).toISOString(), error });
     }
   } while (performance.now() < endMs && lookedAt.size < visible);
   return { failures, messages: { lookedAt: lookedAt.size, inQueue: visible + inFlight } };

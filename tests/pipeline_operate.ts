@@ -89,7 +89,7 @@ export const FAIL: Steps<Deployed> = {
     assert.equal(replayed, 1);
     assert.deepEqual(event.keys, ["poison/%zz", "poison/good.txt"]);
     assert.equal(event.tries, 3);
-    assert.ok(Date.now() - Date.parse(event.parkedAt) < 600_000, event.parkedAt);
+    assert.ok(Date.now() - Date.parse(event.failedAt) < 600_000, event.failedAt);
     assert.match(event.error!, /1 of 2 records failed/);
 
     const replay = await task(deployed, "replay", "--json");

@@ -25,7 +25,7 @@ const FACTS: Facts = {
   messages: { lookedAt: 0, inQueue: 0 },
 };
 const ROW = { version_id: "v2", timestamp: "t", event_name: "ObjectCreated:Put" };
-const FAILURE = { parkedAt: "2026-01-02T03:04:05.000Z", error: "E: denied" };
+const FAILURE = { failedAt: "2026-01-02T03:04:05.000Z", error: "E: denied" };
 
 const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegExp][] = [
   ["its row is there", { rows: [ROW] }, true, /^The newest version has its row\.$/],
