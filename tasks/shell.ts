@@ -5,7 +5,7 @@ import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { shellWord } from "./commands.ts";
 import { children, endGroup, interrupted } from "./signals.ts";
-import { say, show, UserError, visible } from "./terminal.ts";
+import { say, UserError, visible } from "./terminal.ts";
 
 /** The project's folder, wherever the shell stands. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -29,8 +29,6 @@ export interface RunOptions {
   showUntil?: string;
   /** Nothing is shown; standard error is in the thrown error. */
   quiet?: boolean;
-  /** Exit codes that are no failure; 0 by default. */
-  accept?: number[];
   /** Runs even after Ctrl-C: for putting things in order. */
   always?: boolean;
 }
@@ -51,7 +49,7 @@ export class RunError extends UserError {
  * Runs a program in the project's folder, without standard input.
  *
  * @throws {UserError} the program does not start
- * @throws {RunError} it ended with another code than accepted
+ * @throws {RunError} it failed
  */
 export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
   if (!options.always) interrupted.throwIfAborted();
@@ -61,23 +59,29 @@ export async function run(command: string, args: string[], options: RunOptions =
   const child = spawn(command, args, options);
   children.add(child);
   try {
-    const held: Uint8Array[] = [];
-    const shown = options.output === "atEnd" ? (chunk: Uint8Array) => void held.push(chunk) : show;
-    const { label, showUntil } = options;
-    const labelled = (stream: ReadableStream<Uint8Array>) =>
-      label ? stream.pipeThrough(byLine((line) => `${label}: ${line}`)) : stream;
-    const ended = showUntil ? child.stdout.pipeThrough(linesBefore(showUntil)) : child.stdout;
+    const { label, showUntil, output, quiet } = options;
+    const held: string[] = [];
+    const showLine = (line: string) => {
+      const shown = label ? `${label}: ${line}` : line;
+      if (output === "atEnd") held.push(shown);
+      else say(shown);
+    };
+    let isOver = false;
+    const showUntilOver = (line: string) => {
+      isOver ||= line === showUntil;
+      if (!isOver) showLine(line);
+    };
     const [status, stdout, stderr] = await Promise.all([
       endOf(child),
-      collect(labelled(ended), options.output === "return" || options.quiet ? undefined : shown),
-      collect(labelled(child.stderr), options.quiet ? undefined : shown),
+      collect(child.stdout, output === "return" || quiet ? undefined : showUntilOver),
+      collect(child.stderr, quiet ? undefined : showLine),
     ]);
-    held.forEach(show);
+    for (const line of held) say(line);
     if (!options.always) interrupted.throwIfAborted();
-    if (!(options.accept ?? [0]).includes(status.code)) {
+    if (status.code !== 0) {
       const of = label ? ["of", label] : [];
       const call = [name, ...args.slice(0, 1), ...of].join(" ");
-      const why = explainExit(name, status.code, options.quiet ? stderr : undefined);
+      const why = explainExit(name, status.code, quiet ? stderr : undefined);
       throw new RunError(`${call} failed with exit code ${status.code}${why}`, status.code, stderr);
     }
     return { stdout };
@@ -156,46 +160,19 @@ async function endOf(child: Deno.ChildProcess): Promise<Deno.CommandStatus> {
   return status;
 }
 
+/** Reads a stream to its end, and hands each whole line on as it comes. */
 async function collect(
-  stream: ReadableStream<Uint8Array>,
-  show?: (chunk: Uint8Array) => void,
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  onLine: (line: string) => void = () => {},
 ): Promise<string> {
-  const decoder = new TextDecoder();
   let text = "";
-  for await (const chunk of stream) {
-    show?.(chunk);
-    text += decoder.decode(chunk, { stream: true });
-  }
-  return text + decoder.decode();
-}
-
-/** The lines before the first that is the last text. */
-function linesBefore(last: string): TransformStream<Uint8Array, Uint8Array> {
-  let over = false;
-  return byLine((line) => {
-    over ||= line === last;
-    return over ? undefined : line;
-  });
-}
-
-/** Passes whole lines on, as `change` makes them; one that becomes undefined is left out. */
-function byLine(
-  change: (line: string) => string | undefined,
-): TransformStream<Uint8Array, Uint8Array> {
-  const decoder = new TextDecoder();
   let rest = "";
-  const pass = (line: string, lines: TransformStreamDefaultController<Uint8Array>) => {
-    const changed = change(line);
-    if (changed !== undefined) lines.enqueue(new TextEncoder().encode(changed + "\n"));
-  };
-  return new TransformStream({
-    transform(chunk, lines) {
-      const ended = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-      rest = ended.pop()!;
-      for (const line of ended) pass(line, lines);
-    },
-    flush(lines) {
-      if (rest !== "") pass(rest, lines);
-    },
-  });
+  for await (const part of stream.pipeThrough(new TextDecoderStream())) {
+    text += part;
+    const lines = (rest + part).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) onLine(line);
+  }
+  if (rest !== "") onLine(rest);
+  return text;
 }

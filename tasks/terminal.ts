@@ -20,11 +20,6 @@ const LEAST_COLUMNS = 8;
 
 let writeProgress = (bytes: Uint8Array): void => void Deno.stderr.writeSync(bytes);
 
-/** Shows bytes of progress, such as a program's output. */
-export function show(bytes: Uint8Array): void {
-  writeProgress(bytes);
-}
-
 /** Prints a line of progress; only results go to standard output. */
 export function say(line: string): void {
   writeProgress(new TextEncoder().encode(line + "\n"));
