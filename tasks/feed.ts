@@ -1,4 +1,4 @@
-/** What became of uploads, as the function's log tells it: from a time on, and from now back. */
+/** What became of uploads, by the function's log: from a time on, and from now back. */
 
 import type { Clock } from "./clock.ts";
 import { type LogEvent, parseLine, readLog, type Search, searchBack } from "./logs.ts";
@@ -20,7 +20,7 @@ export interface News {
   outcome: typeof OUTCOMES[number];
   /** When the function said so: milliseconds since 1970. */
   atMs: number;
-  /** The row's keys, as far as the event told them. */
+  /** The row's keys, as far as the line has them. */
   key?: string;
   timestamp?: string;
   versionId?: string;
@@ -59,9 +59,9 @@ export async function* followNews(
 }
 
 /**
- * The rows that were written since a time and are still there, the newest first, in batches: the table
- * is ordered by key, so the log tells which. `keys` counts the rows that were looked up; `sinceMs` is
- * where the search is.
+ * The rows that were written since a time and are still there, the newest first, in batches. The table
+ * is ordered by key, so the log says which rows these are. `keys` counts the rows that were looked up;
+ * `sinceMs` is how far back the search is.
  */
 export async function* rowsWritten(
   stack: Stack,

@@ -17,7 +17,7 @@ export async function readText(path: string): Promise<string | undefined> {
   }
 }
 
-/** Gives a file this content, whole or not at all, whoever reads it meanwhile; only if it changes. */
+/** Replaces a file in one step, so that no reader meets half of it; only if its content changes. */
 export async function replaceFile(
   path: string,
   content: Uint8Array,
@@ -31,7 +31,7 @@ export async function replaceFile(
     await Deno.writeFile(draft, content, options);
     await Deno.rename(draft, path);
   } catch (error) {
-    await removeIfThere(draft).catch(() => {}); // a full disk's half; the first error counts
+    await removeIfThere(draft).catch(() => {}); // of a full disk; the first error counts
     throw error;
   }
 }

@@ -35,10 +35,10 @@ const SORTED_ROWS = 1000;
 /** How far back the log is searched for the newest rows of a larger table. */
 const LOOK_BACK_DAYS = 30;
 
-/** A search of the log says so often how far it is. */
+/** How often a search of the log says how far back it is. */
 const SAY_SEARCHED_MS = 5000;
 
-/** The rows that are wanted: the newest first, or it says before that they are not. */
+/** The rows that are wanted, the newest first; where they are in another order, it says so before. */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;
   const rows = wanted.key !== undefined
@@ -80,7 +80,7 @@ async function* newestOfKey(stack: Stack, key: string, { sinceMs = 0, limit }: W
   }
 }
 
-/** It reads no more of the log than is wanted. */
+/** Reads no more of the log than is wanted. */
 async function* newestSince(
   stack: Stack,
   { prefix, ...search }: Wanted & { sinceMs: number },
@@ -96,8 +96,8 @@ async function* newestSince(
 }
 
 /**
- * The rows of a small table, sorted. Of a larger one the newest that are wanted, as the log tells them; or
- * all rows, in the table's own order.
+ * Sorts the rows of a small table. A larger one is not held: with a limit the log says which rows are
+ * the newest; without one all come in the table's own order.
  */
 async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   const held: Item[] = [];
@@ -107,12 +107,12 @@ async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> 
     if (held.length <= SORTED_ROWS) continue;
     if (wanted.limit < Infinity) {
       say(
-        `More than ${SORTED_ROWS} rows: the function's log tells the newest. For all of them, in the ` +
+        `More than ${SORTED_ROWS} rows: the function's log says which are the newest. For all, in the ` +
           "table's own order, use --json or --csv without --limit",
       );
       const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
       yield* newestSince(stack, { ...wanted, sinceMs });
-      return say(`The log of ${LOOK_BACK_DAYS} days tells no more; --since 90d looks further back`);
+      return say(`The log of ${LOOK_BACK_DAYS} days names no more; --since 90d looks further back`);
     }
     say(
       `More than ${SORTED_ROWS} rows: they come in the table's own order, which is by key. ` +
@@ -135,7 +135,7 @@ async function* scanRows({ dynamo, outputs }: Stack, prefix: string): AsyncGener
   for await (const { Items = [] } of pages) yield* Items.map(toItem);
 }
 
-/** When a row was written, in milliseconds since 1970; one that does not tell counts as the newest. */
+/** When a row was written, in milliseconds since 1970; a row without such a time counts as the newest. */
 function writtenMs({ processed_at, timestamp }: Item): number {
   return Date.parse(String(processed_at ?? timestamp)) || Number.MAX_SAFE_INTEGER;
 }

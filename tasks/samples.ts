@@ -88,7 +88,7 @@ async function find(path: string, name: string, found: Found, isLink = false): P
 function whyUnreadable(error: Error & { code?: string }, name: string): string {
   // Deno puts U+FFFD in place of bytes that are not UTF-8, and does not find that name again.
   if (error.code === "ENOENT" && name.includes("\ufffd")) return "its name is not UTF-8";
-  if (["ENOENT", "ELOOP"].includes(error.code!)) return "it is gone, or a link to nothing";
+  if (["ENOENT", "ELOOP"].includes(error.code!)) return "it was deleted, or is a link to nothing";
   if (["EACCES", "EPERM"].includes(error.code!)) return "it may not be read";
   if (error.code === undefined && !(error instanceof Deno.errors.NotCapable)) throw error;
   return error.message;

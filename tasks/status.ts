@@ -53,17 +53,17 @@ export async function readStatus(
   drift?: Change[],
 ): Promise<Status> {
   const now = await readClock(stack);
-  /** By its address in main.tf, a sentence about a part. */
-  const told = new Map<string, string>();
+  /** What is wrong with a part, by its address in main.tf. */
+  const sentences = new Map<string, string>();
 
-  /** Undefined where a part was removed by other means than Terraform. */
+  /** Undefined where a part was deleted by hand. */
   async function part<T>(look: Promise<T>): Promise<T | undefined> {
     try {
       return await look;
     } catch (error) {
       const found = findDeleted(error, stack);
       if (found === undefined) throw error;
-      told.set(found.address, found.sentence);
+      sentences.set(found.address, found.sentence);
     }
   }
 
@@ -78,11 +78,14 @@ export async function readStatus(
   if (notifies === false) {
     const deploy = denoTask(stack, "deploy");
     const silent = `the bucket ${stack.outputs.s3_bucket_name} does not call the function`;
-    told.set("aws_s3_bucket_notification.uploads", `${silent}; ${deploy} puts it right`);
+    sentences.set("aws_s3_bucket_notification.uploads", `${silent}; ${deploy} puts it right`);
   }
   const { TableStatus = "ACTIVE" } = table?.Table ?? {};
   if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
-    told.set("aws_dynamodb_table.files", `the table ${TableName} is ${TableStatus}, not ACTIVE`);
+    sentences.set(
+      "aws_dynamodb_table.files",
+      `the table ${TableName} is ${TableStatus}, not ACTIVE`,
+    );
   }
   const newest = table && await part(newestRows(stack, now, NEWEST));
   const seen = {
@@ -96,8 +99,8 @@ export async function readStatus(
     compared: drift !== undefined,
   };
   const problems = [
-    ...told.values(),
-    ...driftToProblems((drift ?? []).filter(({ address }) => !told.has(address)), stack),
+    ...sentences.values(),
+    ...driftToProblems((drift ?? []).filter(({ address }) => !sentences.has(address)), stack),
     ...problemsOf(stack, seen),
   ];
   return { ok: problems.length === 0, ...seen, problems };

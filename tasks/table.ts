@@ -18,7 +18,7 @@ export type Item = Record<string, string | number>;
 /** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
 const CLOCK_MARGIN_MS = 60_000;
 
-/** No timestamp is less, whoever wrote it: it cannot be empty. */
+/** The least timestamp that a row can have: DynamoDB takes no empty key. */
 const FIRST_TIME = "\u0000";
 
 /** Rows of a key that are read at once. */

@@ -42,12 +42,9 @@ export async function withProgress<T>(line: string, work: Promise<T>): Promise<T
   return await work;
 }
 
-/** Says every `ms` how far work is, until disposed; nothing where there is no line. */
-export function sayEvery(ms: number, toLine: () => string | undefined): Disposable {
-  const timer = setInterval(() => {
-    const line = toLine();
-    if (line !== undefined) say(line);
-  }, ms);
+/** Says every `ms` how far work is, until disposed. */
+export function sayEvery(ms: number, toLine: () => string): Disposable {
+  const timer = setInterval(() => say(toLine()), ms);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 

@@ -54,7 +54,7 @@ export interface Report {
   problems: string[];
 }
 
-/** Larger files are uploaded in multipart, in parts of this size, the least that S3 takes. */
+/** A larger file is a multipart upload, with parts of this size: the least that S3 takes. */
 export const PART_BYTES = 5 * 1024 * 1024;
 
 /** A probe is uploaded again after this time without a row. */
@@ -92,7 +92,7 @@ export async function verifyStack(
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
   if (!await bucketNotifies(stack)) return silentReport(stack, before);
-  // Throws where the table is gone: what is uploaded then would get its row once there is one again.
+  // Throws if the table is deleted: a file uploaded now would get its row later, in a new table.
   await queryRows(stack, probe);
   const problems = [...leftOut];
   let files: FileReport[];
@@ -244,7 +244,7 @@ async function upload(
   upload.on("httpUploadProgress", ({ loaded = 0 }) => sent = loaded);
   using _progress = sayEvery(2000, () => {
     const percent = Math.floor(sent / Math.max(1, sample.size) * 100);
-    return percent < 100 ? `Uploading ${visible(sample.file)}: ${percent} %` : undefined;
+    return `Uploading ${visible(sample.file)}: ${percent} %`;
   });
   const { VersionId } = await upload.done();
   return await describeUpload({ s3, outputs }, Key, VersionId);
@@ -306,7 +306,7 @@ export function checkRow(
     const value = actual[name];
     if (name === "timestamp" || name === "processed_at") {
       const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value);
-      // Nothing takes a day, so S3's own time tells a time of now from nonsense.
+      // No run takes a day: a time that is further from LastModified is wrong.
       const isNear = isTime &&
         Math.abs(Date.parse(value) - Date.parse(uploaded.timestamp)) < 86_400_000;
       checks.set(`${name} is ${show(value)}, which is not a time of today`, isNear);
@@ -354,7 +354,7 @@ async function checkRepeat(stack: Stack, files: FileReport[]): Promise<string[]>
   return problems;
 }
 
-/** The upload that a row's event told of. */
+/** The upload whose event made a row. */
 function uploadOfRow(row: Item): Upload {
   return {
     bucket: row.bucket_name as string,

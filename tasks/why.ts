@@ -1,4 +1,4 @@
-/** Why: which key is meant, all that is known of it, on one screen, and what to do about it. */
+/** Why: finds the key that is meant, shows all that is known of it, and says what to do. */
 
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { letsThrough, versionOf } from "../handler.ts";
@@ -60,7 +60,7 @@ export interface Facts {
   logSince?: string;
   /** The last error that the function logged about it, if nothing better came after. */
   lastError?: string;
-  /** Its events in the failure queue, of whose messages so many were looked at. */
+  /** Its events in the failure queue, and how many of the queue's messages were looked at. */
   failures: { failedAt: string; error?: string }[];
   messages: { lookedAt: number; inQueue: number };
 }

@@ -131,9 +131,8 @@ async function tryAll(url: string, mutants: Mutant[]): Promise<Outcome[]> {
   const [outcomes, left] = [[] as Outcome[], mutants.values()];
   const startMs = performance.now();
   using _progress = sayEvery(5000, () => {
-    if (outcomes.length === 0) return undefined;
     const survive = outcomes.filter(({ state }) => state !== "killed").length;
-    const eachMs = (performance.now() - startMs) / outcomes.length;
+    const eachMs = (performance.now() - startMs) / Math.max(1, outcomes.length);
     const leftTime = toDuration(eachMs * (mutants.length - outcomes.length));
     return `${outcomes.length} of ${mutants.length}, of which ${survive} survive; ${leftTime} left`;
   });

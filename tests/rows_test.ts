@@ -95,9 +95,9 @@ Deno.test("readRows() goes by the log for the newest rows of a large table", asy
   assert.equal(calls.filter(({ name }) => name === "ScanCommand").length, 2);
   assert.equal(
     said,
-    "More than 1000 rows: the function's log tells the newest. For all of them, in the table's " +
+    "More than 1000 rows: the function's log says which are the newest. For all, in the table's " +
       "own order, use --json or --csv without --limit\n" +
-      "The log of 30 days tells no more; --since 90d looks further back\n",
+      "The log of 30 days names no more; --since 90d looks further back\n",
   );
 });
 
@@ -222,7 +222,7 @@ Deno.test("rows --since prints every row once, the newest first, and reads littl
   assert.ok(log.lines < 10_000 && log.calls < 10, `${log.lines} lines in ${log.calls} calls`);
 });
 
-Deno.test("followNews() tells each line once, with its row", async () => {
+Deno.test("followNews() has each line once, with its row", async () => {
   const nowMs = Date.now();
   const first = [logLine("written", "a.txt", nowMs), logLine("failed", "b.txt", nowMs)];
   const { stack, calls } = fakeStack({

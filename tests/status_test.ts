@@ -17,7 +17,7 @@ import {
   toAttributes,
 } from "./fixtures.ts";
 
-Deno.test("readStatus() names each part that was removed by other means", async () => {
+Deno.test("readStatus() names each part that was deleted by hand", async () => {
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
   const named = (name: string) => Object.assign(new Error("gone"), { name });
   const gone = {
@@ -180,11 +180,11 @@ const SOUND: Answers = {
   }),
   ...NO_FAILURES,
   FilterLogEventsCommand: ({ startTime }) => ({
-    // Old lines, and one of a row that is gone by now; more than one look is needed.
+    // Old lines, and one of a row that was deleted since; more than one look is needed.
     events: NOW_MS - Number(startTime) < 3_600_000 ? [] : [
       { message: JSON.stringify(WRITTEN) },
       { message: JSON.stringify({ ...WRITTEN, file_key: "in/b.txt" }) },
-      { message: JSON.stringify({ ...WRITTEN, file_key: "in/gone.txt" }) },
+      { message: JSON.stringify({ ...WRITTEN, file_key: "in/deleted.txt" }) },
     ],
   }),
   BatchGetItemCommand: () => ({

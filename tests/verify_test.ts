@@ -137,7 +137,7 @@ Deno.test("verify removes its probe, and keeps the files alone", async (t) => {
 });
 
 Deno.test("verify uploads no file where no row would come", async (t) => {
-  const gone = Object.assign(new Error("gone"), { name: "ResourceNotFoundException" });
+  const noTable = Object.assign(new Error("deleted"), { name: "ResourceNotFoundException" });
   const cases: [name: string, answers: Answers, outcome: string | Error, probes: number][] = [
     [
       "the probe has no row",
@@ -153,7 +153,7 @@ Deno.test("verify uploads no file where no row would come", async (t) => {
       "deno task deploy --env x puts it right",
       0,
     ],
-    ["the table is gone", { ...NOTIFIES, QueryCommand: () => gone }, gone, 0],
+    ["the table is deleted", { ...NOTIFIES, QueryCommand: () => noTable }, noTable, 0],
   ];
   const found = { samples: [{ file: "a", size: 1, open: () => assert.fail() }], leftOut: [] };
   const options = { rowDeadlineMs: 0, firstRowDeadlineMs: 0, keep: false };
@@ -252,8 +252,8 @@ Deno.test("readSamples() takes links to files, and names all that it leaves out"
     [
       ...isRoot ? [] : [`"data/denied" was left out: it may not be read`],
       ...isOdd ? [`"data/inner/caf\ufffd" was left out: its name is not UTF-8`] : [],
-      `"data/inner/dangling" was left out: it is gone, or a link to nothing`,
-      `"data/inner/loop" was left out: it is gone, or a link to nothing`,
+      `"data/inner/dangling" was left out: it was deleted, or is a link to nothing`,
+      `"data/inner/loop" was left out: it was deleted, or is a link to nothing`,
       `"data/inner/pipe" was left out: it is neither a file nor a folder`,
       `"data/inner/up" was left out: it is a link to a folder, and may lead back to where it is`,
     ],
