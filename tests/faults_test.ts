@@ -25,95 +25,84 @@ const SSE_C = s3Error(
 );
 const HTML: Answer = { status: 502, body: "<h1>502 Bad Gateway</h1>" };
 const RESET: Answer = { then: "reset" };
-const CUT: Answer = {
-  status: 206,
-  headers: { "content-length": PREFIX_BYTES },
-  body: "half",
-  then: "reset",
-};
+const HALF = { status: 206, headers: { "content-length": PREFIX_BYTES }, body: "half" };
+const CUT: Answer = { ...HALF, then: "reset" };
 const CUT_CHUNKED: Answer = { status: 206, body: "half", then: "reset" };
-const CUT_JSON: Answer = {
-  status: 200,
-  headers: { "content-length": 9 },
-  body: '{"Attri',
-  then: "reset",
-};
+const CUT_JSON: Answer = { ...CUT, status: 200, body: '{"Attri', isApplied: true };
+const APPLIED_500: Answer = { ...tableError(500, "InternalServerError"), isApplied: true };
+const BROKEN = /BrokenBodyError: .* after 4 bytes/;
 
-function get(answer: Answer, times = 1): Script {
-  return { GET: Array(times).fill(answer) };
-}
+/** What happens to a call, the first times: an answer, or a refusal as "404 NoSuchKey". */
+type Fault = Answer | string;
 
-function put(answer: Answer, times = 1): Script {
-  return { PutItem: Array(times).fill(answer) };
-}
-
-/** Its calls, and how it ends: with a row and a preview or none, or an error. */
-const CASES: [name: string, script: Script, calls: string, end: "text" | "no text" | RegExp][] = [
-  ["F30 a key with line feeds and NUL", {}, "GET PutItem", "text"],
-  ["F57 deleted", get(s3Error(404, "NoSuchKey")), "GET PutItem Query", "no text"],
-  ["F67 archived", get(s3Error(403, "InvalidObjectState")), "GET HEAD PutItem", "no text"],
-  [
-    "F67 F81 archived, under SSE-C",
-    { ...get(s3Error(403, "InvalidObjectState")), HEAD: [SSE_C] },
-    "GET HEAD PutItem Query",
-    "no text",
-  ],
-  ["F81 under SSE-C", get(SSE_C), "GET PutItem Query", "no text"],
-  ["F58 F59 denied", get(s3Error(403, "AccessDenied")), "GET", /AccessDenied.*HTTP 403/],
-  ["F60 throttled twice", get(s3Error(503, "SlowDown"), 2), "GET GET GET PutItem", "text"],
-  ["F61 S3 fails", get(s3Error(500, "InternalError"), 3), "GET GET GET", /InternalError/],
-  ["F62 reset before the answer", get(RESET), "GET GET PutItem", "text"],
-  ["F63 reset in the body", get(CUT), "GET GET PutItem", "text"],
-  [
-    "F64 a body that always breaks",
-    get(CUT, 3),
-    "GET GET GET",
-    /BrokenBodyError: .* after 4 bytes/,
-  ],
-  ["F64 chunked", get(CUT_CHUNKED, 3), "GET GET GET", /BrokenBodyError: .* after 4 bytes/],
-  ["F66 502 with HTML", get(HTML, 3), "GET GET GET", /Cannot read "F66 .*HTTP 502/],
+/** An object's calls, and how they end: with a preview or none, or an error and no row. */
+const CASES: [
+  name: string,
+  operation: "GET" | "PutItem",
+  fault: Fault,
+  times: number,
+  calls: string,
+  end: "text" | "no text" | RegExp,
+][] = [
+  ["F30 a key with line feeds and NUL", "GET", "", 0, "GET PutItem", "text"],
+  ["F57 deleted", "GET", "404 NoSuchKey", 1, "GET PutItem Query", "no text"],
+  ["F67 archived", "GET", "403 InvalidObjectState", 1, "GET HEAD PutItem", "no text"],
+  ["F81 under SSE-C", "GET", SSE_C, 1, "GET PutItem Query", "no text"],
+  ["F58 F59 denied once", "GET", "403 AccessDenied", 1, "GET", /AccessDenied.*HTTP 403/],
+  ["F60 throttled twice", "GET", "503 SlowDown", 2, "GET GET GET PutItem", "text"],
+  ["F61 500 for ever", "GET", "500 InternalError", 3, "GET GET GET", /InternalError/],
+  ["F62 reset before the answer", "GET", RESET, 1, "GET GET PutItem", "text"],
+  ["F63 reset in the body", "GET", CUT, 1, "GET GET PutItem", "text"],
+  ["F64 a body that always breaks", "GET", CUT, 3, "GET GET GET", BROKEN],
+  ["F64 a chunked body that always breaks", "GET", CUT_CHUNKED, 3, "GET GET GET", BROKEN],
+  ["F66 502 with HTML", "GET", HTML, 3, "GET GET GET", /Cannot read "F66 .*HTTP 502/],
   [
     "F69 throttled twice",
-    put(tableError(400, "ProvisionedThroughputExceededException"), 2),
+    "PutItem",
+    "400 ProvisionedThroughputExceededException",
+    2,
     "GET PutItem PutItem PutItem",
     "text",
   ],
   [
-    "F70 always throttled",
-    put(tableError(400, "ThrottlingException"), 4),
+    "F70 throttled for ever",
+    "PutItem",
+    "400 ThrottlingException",
+    4,
     "GET PutItem PutItem PutItem PutItem",
     /ThrottlingException/,
   ],
+  ["F71 500 after the write", "PutItem", APPLIED_500, 1, "GET PutItem PutItem", "text"],
   [
-    "F71 500 after the write was applied",
-    put({ ...tableError(500, "InternalServerError"), isApplied: true }),
+    "F72 reset after the write",
+    "PutItem",
+    { ...RESET, isApplied: true },
+    1,
     "GET PutItem PutItem",
     "text",
   ],
+  ["F73 no table", "PutItem", "400 ResourceNotFoundException", 1, "GET PutItem", /ResourceNotF/],
+  ["F73 denied", "PutItem", "400 AccessDeniedException", 1, "GET PutItem", /AccessDenied/],
+  ["F73 not valid", "PutItem", "400 ValidationException", 1, "GET PutItem", /Validation/],
   [
-    "F72 reset after the write was applied",
-    put({ ...RESET, isApplied: true }),
-    "GET PutItem PutItem",
-    "text",
-  ],
-  ...["ResourceNotFoundException", "AccessDeniedException", "ValidationException"].map((code) =>
-    [
-      `F73 ${code}`,
-      put(tableError(400, code)),
-      "GET PutItem",
-      new RegExp(code),
-    ] as const satisfies typeof CASES[number]
-  ),
-  [
-    "F74 a cut answer to the write",
-    put({ ...CUT_JSON, isApplied: true }, 4),
+    "F74 cut answers to the write",
+    "PutItem",
+    CUT_JSON,
+    4,
     "GET PutItem PutItem PutItem PutItem",
     /Cannot write the row of "F74/,
   ],
-  ["F80 no such bucket", get(s3Error(404, "NoSuchBucket")), "GET", /"bucket": NoSuchBucket/],
-  ["F84 another region", get(s3Error(301, "PermanentRedirect")), "GET", /Redirect.*HTTP 301/],
-  ["F84 an expired token", get(s3Error(400, "ExpiredToken")), "GET", /ExpiredToken.*HTTP 400/],
+  ["F80 no such bucket", "GET", "404 NoSuchBucket", 1, "GET", /"bucket": NoSuchBucket/],
+  ["F84 another region", "GET", "301 PermanentRedirect", 1, "GET", /Redirect.*HTTP 301/],
+  ["F84 an expired token", "GET", "400 ExpiredToken", 1, "GET", /ExpiredToken.*HTTP 400/],
 ];
+
+function scriptOf(operation: "GET" | "PutItem", fault: Fault, times: number): Script {
+  const [status, code] = String(fault).split(" ");
+  const refuse = operation === "GET" ? s3Error : tableError;
+  const answer = typeof fault === "string" ? refuse(Number(status), code) : fault;
+  return { [operation]: Array(times).fill(answer) };
+}
 
 /** Here and not in the pipeline: the stand-in's IAM does not match a line feed in a key. */
 const KEY_END = "\r\n\0";
@@ -140,7 +129,10 @@ Deno.test("the bundle under faults", async (t) => {
 
 /** All cases are records of one event. It comes twice, and the second time nothing fails. */
 async function underFaults(t: Deno.TestContext, { stub, start }: Setup) {
-  for (const [name, script] of CASES) stub.scripts.set(name + KEY_END, structuredClone(script));
+  for (const [name, ...faults] of CASES) {
+    const [operation, fault, times] = faults;
+    stub.scripts.set(name + KEY_END, scriptOf(operation, fault, times));
+  }
   const lambda = await start(PATIENT);
   const event = eventOf(CASES.map(([name]) => name + KEY_END));
   const first = await lambda.invoke(event);
@@ -148,7 +140,7 @@ async function underFaults(t: Deno.TestContext, { stub, start }: Setup) {
   const rows = [...stub.rows.values()];
   const second = await lambda.invoke(event);
 
-  for (const [name, script, calls, end] of CASES) {
+  for (const [name, _operation, fault, _times, calls, end] of CASES) {
     await t.step(name, () => {
       const key = name + KEY_END;
       const lines = first.log.map((line) => JSON.parse(line)).filter((l) => l.file_key === key);
@@ -156,7 +148,7 @@ async function underFaults(t: Deno.TestContext, { stub, start }: Setup) {
       const [{ outcome, error }] = lines;
       const isThrown = end instanceof RegExp;
       if (isThrown) assert.match(error, end);
-      const isApplied = script.PutItem?.[0].isApplied ?? false;
+      const isApplied = typeof fault === "object" && fault.isApplied;
       assert.equal(outcome, isThrown ? "failed" : isApplied ? "unchanged" : "written");
       const made = requests.filter((request) => request.key === key);
       assert.equal(made.map(({ operation }) => operation).join(" "), calls);
@@ -168,7 +160,7 @@ async function underFaults(t: Deno.TestContext, { stub, start }: Setup) {
   }
 
   await t.step("F21 the retry writes only what failed, exact", () => {
-    const failures = CASES.filter(([, , , end]) => end instanceof RegExp).length;
+    const failures = CASES.filter((testCase) => testCase.at(-1) instanceof RegExp).length;
     const message = `RecordsFailedError: ${failures} of ${CASES.length} records failed: Cannot `;
     assert.ok(first.error?.startsWith(message), first.error);
     assert.equal(second.error, undefined);
@@ -195,10 +187,9 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
   ) => {
     const [ATTEMPT_TIMEOUT_MS, CALL_TIMEOUT_MS] = ["500", "2500"];
     const lambda = await start({ ATTEMPT_TIMEOUT_MS, CALL_TIMEOUT_MS });
-    const { then: _, ...half } = CUT;
-    stub.scripts.set("silent", get({ then: "silence" }, 3));
-    stub.scripts.set("silent-body", get({ ...half, then: "silence" }, 3));
-    stub.scripts.set("drip", get({ ...half, then: { repeatAfterMs: 100 } }));
+    stub.scripts.set("silent", scriptOf("GET", { then: "silence" }, 3));
+    stub.scripts.set("silent-body", scriptOf("GET", { ...HALF, then: "silence" }, 3));
+    stub.scripts.set("drip", scriptOf("GET", { ...HALF, then: { repeatAfterMs: 100 } }, 3));
     const failing = [...stub.scripts.keys()];
     const { error, log, ms } = await lambda.invoke(eventOf([...failing, "good"]));
     assert.match(error!, /^RecordsFailedError: 3 of 4 records failed: /);
@@ -277,8 +268,8 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
     { stub, start },
   ) => {
     stub.modified = new Date(0);
-    stub.scripts.set("busy", get(s3Error(500, "InternalError"), 3));
-    stub.scripts.set("full", put(tableError(500, "InternalServerError"), 4));
+    stub.scripts.set("busy", scriptOf("GET", "500 InternalError", 3));
+    stub.scripts.set("full", scriptOf("PutItem", "500 InternalServerError", 4));
     const lambda = await start();
     const task = { s3VersionId: null, s3Bucket: "bucket" };
     const tasks = ["a+b", "%", "busy", "full"].map((s3Key) => ({ ...task, taskId: s3Key, s3Key }));

@@ -151,18 +151,19 @@ export class Stub implements AsyncDisposable {
   }
 
   async #send({ status, headers, body = "", then }: Answer, response: ServerResponse) {
+    const count = () => this.bytesSent += typeof body === "string" ? 0 : body.length;
     const closed = new Promise((resolve) => response.once("close", resolve));
-    const write = async () => {
-      if (typeof body !== "string") this.bytesSent += body.length;
-      const sent = new Promise((resolve) => response.write(body, resolve));
-      if (body.length > 0) await Promise.race([sent, closed]);
+    const write = () => {
+      count();
+      return Promise.race([new Promise((resolve) => response.write(body, resolve)), closed]);
     };
-    if (status !== undefined) {
-      response.writeHead(status, headers);
-      response.flushHeaders();
-      await write();
+    if (status !== undefined) response.writeHead(status, headers);
+    if (then === undefined) {
+      count();
+      response.end(body); // in one go: a client that has all of it may already ask again
+      return;
     }
-    if (then === undefined) response.end();
+    if (status !== undefined) await write();
     if (then === "reset") {
       await pause(50); // else what was sent is lost, too
       response.destroy();
