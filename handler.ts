@@ -346,10 +346,17 @@ function totalSize({ ContentRange, ContentLength }: ObjectAnswer): number | unde
   return toSize(total === undefined ? ContentLength : Number(total));
 }
 
-/** The trigger's filter, by the names of the variables; a text that is empty or absent lets all through. */
-export interface Filter {
-  filter_prefix?: string;
-  filter_suffix?: string;
+/** The texts of the trigger's filter, by the names of the variables and outputs. */
+export const FILTERS = ["filter_prefix", "filter_suffix"] as const;
+
+/** A text that is empty or absent lets every key through. */
+export type Filter = Partial<Record<typeof FILTERS[number], string>>;
+
+/** What a stack's outputs have of it, without empty texts. */
+export function filterOf(outputs: Filter): Filter {
+  return Object.fromEntries(
+    FILTERS.map((name) => [name, outputs[name]]).filter(([, text]) => text),
+  );
 }
 
 /** Whether the trigger lets a key through. */

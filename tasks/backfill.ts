@@ -7,7 +7,7 @@
 import { paginateListObjectsV2 } from "@aws-sdk/client-s3";
 import type { Invocation, JobAnswer, Task as JobTask, TaskResult } from "../function/job.ts";
 import { forEachParallel } from "../function/parallel.ts";
-import { decodeKey, letsThrough } from "../handler.ts";
+import { decodeKey, filterOf, letsThrough } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
 import { runFunction, toReason } from "./invoke.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
@@ -176,10 +176,8 @@ async function invokeOnce(
   tasks: JobTask[],
   dryRun: boolean,
 ): Promise<Map<string, Result>> {
-  const { filter_prefix, filter_suffix } = stack.outputs;
   const userArguments = {
-    filter_prefix,
-    filter_suffix,
+    ...filterOf(stack.outputs),
     ...(dryRun && { dryRun: "true" as const }),
   };
   const invocation: Invocation = {

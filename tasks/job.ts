@@ -9,6 +9,7 @@ import {
   UpdateJobStatusCommand,
 } from "@aws-sdk/client-s3-control";
 import type { JobArguments } from "../function/job.ts";
+import { filterOf } from "../handler.ts";
 import { narrowest } from "./backfill.ts";
 import { denoTask } from "./commands.ts";
 import { pause } from "./signals.ts";
@@ -137,8 +138,8 @@ async function createJob(
   const prefix = narrowest(wanted, filter_prefix);
   // The function checks them too: AWS does not say whether a manifest joins its conditions by AND.
   const UserArguments: JobArguments = {
+    ...filterOf(outputs),
     ...(prefix !== "" && { filter_prefix: prefix }),
-    ...(filter_suffix !== "" && { filter_suffix }),
   };
   const { JobId } = await control.send(
     new CreateJobCommand({
@@ -159,7 +160,7 @@ async function createJob(
           SourceBucket: outputs.s3_bucket_arn,
           ExpectedBucketOwner: account_id,
           EnableManifestOutput: false, // nobody reads it
-          Filter: filterOf(prefix, filter_suffix),
+          Filter: listed(prefix, filter_suffix),
         },
       },
       Report: { Enabled: false }, // the function's log names each failure
@@ -169,7 +170,7 @@ async function createJob(
 }
 
 /** Which objects S3 lists. An empty text among the conditions on keys would be refused. */
-function filterOf(prefix: string, suffix: string): JobManifestGeneratorFilter | undefined {
+function listed(prefix: string, suffix: string): JobManifestGeneratorFilter | undefined {
   const given = (text: string) => text === "" ? undefined : [text];
   const KeyNameConstraint = { MatchAnyPrefix: given(prefix), MatchAnySuffix: given(suffix) };
   return prefix === "" && suffix === "" ? undefined : { KeyNameConstraint };

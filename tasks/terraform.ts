@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { FILTERS } from "../handler.ts";
 import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
@@ -31,8 +32,7 @@ const OUTPUTS = [
   "log_group_name",
   "lambda_function_name",
   "lambda_function_arn",
-  "filter_prefix",
-  "filter_suffix",
+  ...FILTERS,
   "environment",
   "account_id",
   "aws_region",

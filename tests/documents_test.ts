@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
-import { PREVIEW_CHARACTERS } from "../handler.ts";
+import { ATTRIBUTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { TESTS_WITH_PACKAGES } from "../tasks/checks.ts";
 import { namesIn } from "../tasks/files.ts";
 import { read } from "./fixtures.ts";
@@ -65,8 +65,12 @@ Deno.test("every path and link of the documents leads somewhere", async () => {
   }
 });
 
-Deno.test("README.md tells the preview's length", async () => {
-  assert.match(await read("README.md"), new RegExp(`first ${PREVIEW_CHARACTERS} characters`));
+Deno.test("README.md tells each attribute of a row, and the preview's length", async () => {
+  const [, section] = (await read("README.md")).split("\n## The row\n");
+  const [head] = section.split("\n\nAn unknown attribute");
+  const named = [...head.matchAll(/^\| (`.*?`) +\|/gm)].flatMap(([, names]) => names.split(", "));
+  assert.deepEqual(named, ATTRIBUTES.map((name) => `\`${name}\``));
+  assert.match(head, new RegExp(`first ${PREVIEW_CHARACTERS} characters`));
 });
 
 /** The files that `deno task test` runs, and the tests' own files that these import. */
