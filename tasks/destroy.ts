@@ -6,7 +6,7 @@ import { countVersions, emptyBucket } from "./bucket.ts";
 import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
 import { amount, COUNT_LIMIT } from "./deploy.ts";
 import { readText, removeIfThere, replaceFile, temporaryFolder } from "./files.ts";
-import { findNamed, type Found, importLeftovers, NAMED, nameOf } from "./leftovers.ts";
+import { findNamed, importLeftovers } from "./leftovers.ts";
 import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
@@ -15,7 +15,7 @@ import type { OpenTarget } from "./target.ts";
 import { confirm, plural, say, sayEvery, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
-/** AWS may show for a minute what is deleted, as SQS does. */
+/** AWS may show for a minute what was deleted, as SQS does. */
 const STILL_SHOWN_MS = 120_000;
 const ASK_AGAIN_MS = 10_000;
 
@@ -57,12 +57,13 @@ async function destroyAll(
   if (!yes) await confirm("Destroy all of it, for good?");
   const bucket = find(state, "aws_s3_bucket.uploads");
   if (bucket) await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
-  await keepForProof(workspace, state);
+  const removed = { name: state.name!, region: state.region };
+  await keepForProof(workspace, removed);
   await using folder = await temporaryFolder();
   const file = join(folder.path, `${workspace}.tfplan`);
   await terraform.plan(workspace, file, { destroy: true });
   await terraform.apply(workspace, file);
-  return await prove(workspace, state, clients);
+  return await prove(workspace, removed, clients);
 }
 
 /** Where nothing is deployed: proves the last destroy, if that ended before its proof. */
@@ -71,12 +72,12 @@ async function proveLast(
   state: terraform.State,
 ): Promise<string | undefined> {
   const { workspace, place } = target;
-  const before = await findUnproven(workspace);
+  const removed = await findUnproven(workspace);
   let proof: string | undefined;
-  if (before !== undefined) {
+  if (removed !== undefined) {
     say(`Nothing is deployed ${place}, but the last destroy ended before its proof`);
     await checkCredentials(target);
-    proof = await prove(workspace, before, clientsOf(target, before.region));
+    proof = await prove(workspace, removed, clientsOf(target, removed.region));
   }
   // Nothing bears the name any more, or yet.
   if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
@@ -133,88 +134,56 @@ async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {
   );
 }
 
-/** Keeps the state from before a destroy for the proof, as Terraform forgets what it removed. */
-export async function keepForProof(workspace: string, state: terraform.State): Promise<void> {
-  await replaceFile(keptFile(workspace), new TextEncoder().encode(state.text), { mode: 0o600 });
+/** What the proof of a destroy needs; Terraform forgets it with what it removes. */
+interface Removed {
+  /** The stack's. */
+  name: string;
+  region: string;
 }
 
-/** The state from before a destroy whose proof is missing; undefined if none is. */
-export async function findUnproven(workspace: string): Promise<terraform.State | undefined> {
-  const text = await readText(keptFile(workspace));
-  return text === undefined ? undefined : terraform.parseState(text);
+/** Keeps for the proof what a destroy removes. */
+export async function keepForProof(workspace: string, { name, region }: Removed): Promise<void> {
+  const text = JSON.stringify({ name, region });
+  await replaceFile(unprovenFile(workspace), new TextEncoder().encode(text));
 }
 
-function keptFile(workspace: string): string {
-  return join(LOCAL_FOLDER, `${workspace}.before-destroy.tfstate`);
+/** What the last destroy removed, if its proof is missing. */
+export async function findUnproven(workspace: string): Promise<Removed | undefined> {
+  const text = await readText(unprovenFile(workspace));
+  return text === undefined ? undefined : JSON.parse(text);
+}
+
+function unprovenFile(workspace: string): string {
+  return join(LOCAL_FOLDER, `${workspace}.unproven.json`);
 }
 
 /**
- * Asks AWS for each resource of the state from before, and for each name; returns the proof as a
- * sentence.
+ * Asks AWS for all that has the stack's name, and returns the proof as a sentence. What has no name of
+ * its own is a setting of what has, and AWS deletes it with that.
  *
- * @throws {UserError} something is left
+ * @throws {UserError} something is left, and AWS has shown it for two minutes
  */
-async function prove(
+export async function prove(
   workspace: string,
-  before: terraform.State,
+  { name }: Removed,
   clients: Clients,
-): Promise<string> {
-  say(
-    `Asking AWS for each resource of the old state, and for all that is named ${before.name} ...`,
-  );
-  const asked = new Set(before.resources.map(({ address }) => address));
-  const left = await askUntilDeleted(async () => {
-    const known = await terraform.stillThere(workspace, withoutQueue(before));
-    const named = await findNamed(clients, before.name!);
-    for (const { address } of named) asked.add(address);
-    return leftOf(known, named);
-  });
-  const proof = `${asked.size - left.length} of ${asked.size} resources deleted`;
-  if (left.length > 0) {
-    throw new UserError(
-      `${proof}; still there: ${left.join(", ")}; remove that by hand, then run the same command ` +
-        "again: it asks once more",
-    );
-  }
-  await removeIfThere(keptFile(workspace));
-  return proof;
-}
-
-const QUEUE = NAMED.find(({ address }) => address === "aws_sqs_queue.failures")!;
-
-/**
- * What the provider is asked for. It asks 20 s long for a queue that was deleted, so the queue is left
- * to {@link findNamed}, unless it has a name of the user's own.
- */
-export function withoutQueue({ text, name }: terraform.State): terraform.State {
-  const state = JSON.parse(text);
-  state.resources = state.resources.filter((resource: terraform.StateResource) =>
-    `${resource.type}.${resource.name}` !== QUEUE.address ||
-    resource.instances.some(({ attributes }) => attributes.name !== nameOf(QUEUE, name!))
-  );
-  return terraform.parseState(JSON.stringify(state));
-}
-
-/** What exists by the provider's answer or by its name; with its id where the provider has none. */
-export function leftOf(known: string[], named: Found[]): string[] {
-  const others = named.filter(({ address }) => !known.includes(address));
-  return [...known, ...others.map(({ address, id }) => `${address} (${id})`)];
-}
-
-/** Asks for what is left until nothing is, or AWS has shown it for two minutes. */
-export async function askUntilDeleted(
-  ask: () => Promise<string[]>,
   time: Time = TIME,
-): Promise<string[]> {
+): Promise<string> {
+  say(`Asking AWS for all that is named ${name} ...`);
   const endMs = time.nowMs() + STILL_SHOWN_MS;
-  for (;;) {
-    const left = await ask();
+  let left = await findNamed(clients, name);
+  while (left.length > 0) {
+    const list = left.map(({ address, id }) => `${address} (${id})`).join(", ");
     const leftMs = endMs - time.nowMs();
-    if (left.length === 0 || leftMs <= 0) return left;
-    say(
-      `AWS still shows ${plural(left.length, "resource")}, the first is ${left[0]}; that may ` +
-        `take a while: asking again for ${Math.ceil(leftMs / 1000)} s ...`,
-    );
+    if (leftMs <= 0) {
+      throw new UserError(
+        `Still in AWS: ${list}; remove that by hand, then run the same command again: it asks once more`,
+      );
+    }
+    say(`AWS still shows ${list}; asking again for ${Math.ceil(leftMs / 1000)} s ...`);
     await time.pause(ASK_AGAIN_MS);
+    left = await findNamed(clients, name);
   }
+  await removeIfThere(unprovenFile(workspace));
+  return `Nothing in AWS is named ${name} any more`;
 }

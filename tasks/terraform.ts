@@ -1,13 +1,13 @@
-/** Running Terraform: init, plan, apply, outputs, destroy, and the proof that nothing is left. */
+/** Running Terraform: init, plan, apply, import, and reading its outputs, states and plans. */
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { FILTERS } from "../handler.ts";
-import { namesIn, temporaryFolder } from "./files.ts";
+import { namesIn } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure } from "./terraform_errors.ts";
-import { folderFor, type OwnFolder, ownFolder, variableSources } from "./workspace.ts";
+import { folderFor, type OwnFolder, variableSources } from "./workspace.ts";
 
 /** The address of the stack's identity, which is in the state alone. */
 export const STACK = "terraform_data.stack";
@@ -54,9 +54,8 @@ export interface Resource {
   tainted: boolean;
 }
 
-/** A state as text, its resources in AWS, and the region that they are in. */
+/** A state: its resources in AWS, and the region that they are in. */
 export interface State {
-  text: string;
   /** The stack's; undefined until the first apply, before which nothing exists in AWS. */
   name?: string;
   /** When the stack was made, in ISO 8601; undefined until then. */
@@ -263,7 +262,7 @@ export function isEmpty({ name, resources }: State): boolean {
 
 /** A state in the words of `terraform state pull`. */
 export function parseState(text: string): State {
-  if (text.trim() === "") return { text, resources: [], region: "" };
+  if (text.trim() === "") return { resources: [], region: "" };
   const { resources: all = [] } = parse<{ resources?: StateResource[] }>(
     text,
     "terraform state pull",
@@ -285,10 +284,10 @@ export function parseState(text: string): State {
       })),
   );
   const { name, created, region = "us-east-1" } = input?.value ?? {};
-  return { text, name, created, resources, region };
+  return { name, created, resources, region };
 }
 
-export interface StateResource {
+interface StateResource {
   mode: string;
   provider: string;
   type: string;
@@ -298,35 +297,6 @@ export interface StateResource {
     attributes: Record<string, unknown>;
     status?: "tainted";
   }[];
-}
-
-/**
- * Asks AWS, through the provider, for every resource of an old state, and returns the addresses of
- * those that still exist.
- */
-export async function stillThere(workspace: string, old: State): Promise<string[]> {
-  await using folder = await temporaryFolder();
-  const stateFile = join(folder.path, "old.tfstate");
-  const planFile = join(folder.path, "proof.tfplan");
-  await Deno.writeTextFile(stateFile, old.text);
-  const variables = await variableSources(workspace);
-  const quiet = { quiet: true, own: await ownFolder() }; // -state is for a local backend alone
-  await init(quiet.own);
-  await terraform(workspace, [
-    "plan",
-    "-refresh-only",
-    "-input=false",
-    "-lock=false",
-    `-state=${stateFile}`,
-    `-out=${planFile}`,
-    ...variables.args,
-  ], quiet);
-  const { stdout } = await terraform(workspace, ["show", "-json", planFile], quiet);
-  const { resource_drift = [] } = parse<PlanJson>(stdout, "terraform show");
-  const deleted = resource_drift.filter(({ change }) => change.actions.includes("delete"))
-    .map(({ address }) => address);
-  return old.resources.map(({ address }) => address)
-    .filter((address) => !deleted.includes(address));
 }
 
 interface PlanJson {
@@ -394,9 +364,9 @@ function attributesOf({ before, after }: ChangeJson, drift?: ChangeJson): string
 async function terraform(
   workspace: string,
   args: string[],
-  { own, ...options }: RunOptions & { own?: OwnFolder } = {},
+  options: RunOptions = {},
 ): Promise<Ran> {
-  own ??= await folderFor(workspace);
+  const own = await folderFor(workspace);
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];

@@ -105,7 +105,7 @@ const WORK: Record<string, { more: number; work: Work }> = {
     work: async (stack) => {
       const resources = Object.entries(BEFORE)
         .map(([address, attributes]) => ({ address, attributes, tainted: false }));
-      const state = { text: "", name: "app", region: "us-east-1", resources };
+      const state = { name: "app", region: "us-east-1", resources };
       await sayWhatIsLost({ place: "here" }, stack, state);
     },
   },

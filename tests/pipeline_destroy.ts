@@ -54,17 +54,18 @@ export const PROOF: Steps<Deployed> = {
   },
 
   "Ctrl-C keeps destroy from its proof": async (deployed) => {
-    const proof = /^Asking AWS for each resource/m;
+    const proof = /^Asking AWS for all that is named/m;
     const ended = await interruptedTask(deployed, proof, "destroy", "--yes");
     assert.deepEqual([ended.code, ended.stdout], [130, ""], ended.stderr);
     assert.deepEqual((await pullState(deployed.target.workspace)).resources, []);
   },
 
   "destroy again proves it": async (deployed) => {
+    const { lambda_function_name: name } = deployed.root.outputs;
     const { code, stdout, stderr } = await task(deployed, "destroy", "--yes");
     assert.equal(code, 0, stderr);
     assert.match(stderr, /but the last destroy ended before its proof$/m);
-    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources deleted\n`);
+    assert.equal(stdout, `Nothing in AWS is named ${name} any more\n`);
   },
 };
 
@@ -72,7 +73,8 @@ export const DESTROY: Steps<Deployed> = {
   "destroy empties the bucket, removes everything and proves it": async (deployed) => {
     const { root, bucket } = deployed;
     // Somebody tidied up by hand.
-    const AlarmNames = [`${root.outputs.lambda_function_name}-errors`];
+    const { lambda_function_name: name } = root.outputs;
+    const AlarmNames = [`${name}-errors`];
     await root.cloudwatch.send(new DeleteAlarmsCommand({ AlarmNames }));
     await fillBucket(deployed);
     const versions = await countVersions(root.s3, bucket, 100_000);
@@ -81,7 +83,7 @@ export const DESTROY: Steps<Deployed> = {
     const emptied =
       `Emptied \\S+: ${versions} versions, delete markers included, and 1 unfinished upload`;
     assert.match(stderr, new RegExp(emptied));
-    assert.equal(stdout, `${RESOURCES} of ${RESOURCES} resources deleted\n`);
+    assert.equal(stdout, `Nothing in AWS is named ${name} any more\n`);
   },
 };
 
