@@ -4,7 +4,6 @@ import {
   CreateJobCommand,
   DescribeJobCommand,
   type JobDescriptor,
-  type JobManifestGeneratorFilter,
   S3ControlClient,
   UpdateJobStatusCommand,
 } from "@aws-sdk/client-s3-control";
@@ -12,7 +11,7 @@ import type { JobArguments } from "../function/job.ts";
 import { filterOf } from "../handler.ts";
 import { narrowest } from "./backfill.ts";
 import { denoTask } from "./commands.ts";
-import { pause } from "./signals.ts";
+import { TIME, type Time } from "./signals.ts";
 import { configOf } from "./clients.ts";
 import { type Stack, type Where, withStack } from "./target.ts";
 import { FindingError, plural, print, say, toDuration, UserError, visible } from "./terminal.ts";
@@ -56,7 +55,7 @@ export interface JobOptions {
   detach: boolean;
   /** Ends the job. */
   cancel: boolean;
-  pollMs?: number;
+  time?: Time;
 }
 
 type StackOfJob = Pick<Stack, "outputs" | "flags">;
@@ -103,7 +102,7 @@ export async function backfillByJob(
 export async function runJob(
   control: S3ControlClient,
   stack: StackOfJob,
-  { job, prefix, detach, cancel, pollMs = POLL_MS }: JobOptions,
+  { job, prefix, detach, cancel, time = TIME }: JobOptions,
 ): Promise<JobReport> {
   const id = job ?? await createJob(control, stack, prefix);
   if (job === undefined) {
@@ -111,16 +110,16 @@ export async function runJob(
     say(`Job ${id} runs on AWS by itself: ${again} looks at it again`);
   }
   if (cancel) await cancelJob(control, stack, id);
-  const appearsUntilMs = performance.now() + APPEARS_MS;
+  const appearsUntilMs = time.nowMs() + APPEARS_MS;
   while (true) {
     const found = await findJob(control, stack, id);
     // S3 knows a new job a little later.
-    const isAwaited = job === undefined && performance.now() < appearsUntilMs;
+    const isAwaited = job === undefined && time.nowMs() < appearsUntilMs;
     if (found === undefined && !isAwaited) throw notOfStack(stack, id);
     const report = toReport(found ?? {}, id);
     if (detach || ENDED.includes(report.status)) return report;
     say(progressLine(report, found?.ProgressSummary?.Timers?.ElapsedTimeInActiveSeconds));
-    await pause(pollMs);
+    await time.pause(POLL_MS);
   }
 }
 
@@ -136,11 +135,9 @@ async function createJob(
     );
   }
   const prefix = narrowest(wanted, filter_prefix);
-  // The function checks them too: AWS does not say whether a manifest joins its conditions by AND.
-  const UserArguments: JobArguments = {
-    ...filterOf(outputs),
-    ...(prefix !== "" && { filter_prefix: prefix }),
-  };
+  // S3 refuses an empty text among the conditions.
+  const oneOf = (text: string) => text === "" ? undefined : [text];
+  const KeyNameConstraint = { MatchAnyPrefix: oneOf(prefix), MatchAnySuffix: oneOf(filter_suffix) };
   const { JobId } = await control.send(
     new CreateJobCommand({
       AccountId: account_id,
@@ -152,7 +149,11 @@ async function createJob(
         LambdaInvoke: {
           FunctionArn: outputs.lambda_function_arn,
           InvocationSchemaVersion: "2.0", // the first one has no arguments
-          UserArguments: { ...UserArguments },
+          // The function checks them too: AWS does not say whether a manifest joins its conditions by AND.
+          UserArguments: {
+            ...filterOf(outputs),
+            ...(prefix !== "" && { filter_prefix: prefix }),
+          } satisfies JobArguments,
         },
       },
       ManifestGenerator: {
@@ -160,20 +161,13 @@ async function createJob(
           SourceBucket: outputs.s3_bucket_arn,
           ExpectedBucketOwner: account_id,
           EnableManifestOutput: false, // nobody reads it
-          Filter: listed(prefix, filter_suffix),
+          Filter: prefix + filter_suffix === "" ? undefined : { KeyNameConstraint },
         },
       },
       Report: { Enabled: false }, // the function's log names each failure
     }),
   );
   return JobId!;
-}
-
-/** Which objects S3 lists. An empty text among the conditions on keys would be refused. */
-function listed(prefix: string, suffix: string): JobManifestGeneratorFilter | undefined {
-  const given = (text: string) => text === "" ? undefined : [text];
-  const KeyNameConstraint = { MatchAnyPrefix: given(prefix), MatchAnySuffix: given(suffix) };
-  return prefix === "" && suffix === "" ? undefined : { KeyNameConstraint };
 }
 
 async function cancelJob(control: S3ControlClient, stack: StackOfJob, id: string): Promise<void> {

@@ -1,12 +1,12 @@
 /** `backfill --batch` against a fake of S3 Control that speaks the SDK's own wire format. */
 
 import assert from "node:assert/strict";
+import { S3ControlClient } from "@aws-sdk/client-s3-control";
 import { main, TASKS } from "../tasks.ts";
 import { toSentence } from "../tasks/failures.ts";
-import { type JobReport, jobToText, runJob } from "../tasks/job.ts";
+import { type JobOptions, type JobReport, jobToText, runJob } from "../tasks/job.ts";
 import type { Outputs } from "../tasks/terraform.ts";
-import { FakeControl } from "./fake_control.ts";
-import { progressOf } from "./fixtures.ts";
+import { fakeTime, progressOf } from "./fixtures.ts";
 
 const FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:app";
 
@@ -21,8 +21,6 @@ const OUTPUTS = {
   batch_role_arn: "arn:aws:iam::123456789012:role/app-batch",
 } as Outputs;
 
-const OPTIONS = { prefix: "", detach: false, cancel: false, pollMs: 1 };
-
 /** What DescribeJob answers of a job: its status, and its counts if its objects are listed. */
 function job(status: string, counts?: [all: number, succeeded: number, failed: number], more = "") {
   const progress = counts === undefined ? "" : "<ProgressSummary>" +
@@ -32,178 +30,220 @@ function job(status: string, counts?: [all: number, succeeded: number, failed: n
     "<Timers><ElapsedTimeInActiveSeconds>60</ElapsedTimeInActiveSeconds></Timers>" +
     "</ProgressSummary>";
   return `<Status>${status}</Status>${progress}${more}` +
-    `<Operation><LambdaInvoke><FunctionArn>${FUNCTION}</FunctionArn></LambdaInvoke></Operation>` +
-    "<Report><Enabled>false</Enabled></Report>";
+    `<Operation><LambdaInvoke><FunctionArn>${FUNCTION}</FunctionArn></LambdaInvoke></Operation>`;
 }
 
-Deno.test("backfill --batch makes a job, waits for it and tells its end", async (t) => {
-  await using control = await FakeControl.start();
-  for (const [name, step] of Object.entries(STEPS)) {
-    await t.step(name, async () => {
-      Object.assign(control, { requests: [], jobs: {}, refusal: undefined });
-      await step(control);
-    });
+function reason(code: string, text: string): string {
+  return `<FailureReasons><member><FailureCode>${code}</FailureCode>` +
+    `<FailureReason>${text}</FailureReason></member></FailureReasons>`;
+}
+
+const ID = "job-0a-1";
+const NOT_FOUND = "";
+const CANCELLED = { requestedJobStatus: "Cancelled" };
+
+interface ControlRequest {
+  method: string;
+  path: string;
+  query: Record<string, string>;
+  hostname: string;
+  headers: Record<string, string>;
+  body: string;
+}
+
+/**
+ * S3 Control as the SDK reaches it. It answers with each of `jobs` in turn, and with the last one for
+ * ever, or refuses every call by a code.
+ */
+function fakeControl(jobs: string[], refusal = "") {
+  const requests: ControlRequest[] = [];
+  const left = [...jobs];
+  const answer = ({ method, path, query }: ControlRequest): [status: number, xml: string] => {
+    const refused = (status: number, code: string): [number, string] => [
+      status,
+      `<ErrorResponse><Error><Code>${code}</Code><Message>no</Message></Error></ErrorResponse>`,
+    ];
+    if (refusal !== "") return refused(403, refusal);
+    if (method === "GET") {
+      assert.equal(path, `/v20180820/jobs/${ID}`);
+      const job = left.length > 1 ? left.shift()! : left[0];
+      if (job === NOT_FOUND) return refused(404, "NoSuchJobException");
+      return [200, `<DescribeJobResult><Job>${job}</Job></DescribeJobResult>`];
+    }
+    if (path === "/v20180820/jobs") return [200, `<R><JobId>${ID}</JobId></R>`];
+    assert.deepEqual([path, query], [`/v20180820/jobs/${ID}/status`, CANCELLED]);
+    left[0] = left[0].replace("Active", "Cancelled");
+    return [200, "<R></R>"];
+  };
+  const handle = (request: ControlRequest) => {
+    requests.push(request);
+    const [statusCode, xml] = answer(request);
+    const body = new TextEncoder().encode(xml);
+    return Promise.resolve({ response: { statusCode, headers: {}, body } });
+  };
+  const client = new S3ControlClient({
+    region: "eu-central-1",
+    credentials: { accessKeyId: "test", secretAccessKey: "test" },
+    requestHandler: { handle } as never,
+  });
+  return { client, requests };
+}
+
+/** Runs a job of the stack: its report, the lines of progress, and the requests. */
+async function run(
+  jobs: string[],
+  options: Partial<JobOptions> = {},
+  { outputs = {}, refusal }: { outputs?: Partial<Outputs>; refusal?: string } = {},
+) {
+  const { client, requests } = fakeControl(jobs, refusal);
+  const { time } = fakeTime();
+  let report: JobReport | undefined;
+  let error: unknown;
+  const progress = await progressOf(async () => {
+    const stack = { outputs: { ...OUTPUTS, ...outputs }, flags: " --env x" };
+    const all = { ...{ prefix: "", detach: false, cancel: false, time }, ...options };
+    await runJob(client, stack, all).then((done) => report = done, (thrown) => error = thrown);
+  });
+  const methods = requests.map(({ method }) => method).join(" ");
+  return { report: report!, error, progress: progress.split("\n").slice(0, -1), requests, methods };
+}
+
+Deno.test("backfill --batch makes a job of what the trigger lets through, by S3's own list", async () => {
+  const { requests: [{ body, ...request }] } = await run([job("New")], {
+    prefix: "in/2026/",
+    detach: true,
+  });
+  const { method, path, hostname, headers } = request;
+  assert.deepEqual([method, path], ["POST", "/v20180820/jobs"]);
+  assert.equal(hostname, "123456789012.s3-control.eu-central-1.amazonaws.com");
+  assert.equal(headers["x-amz-account-id"], "123456789012");
+  const xml = body.replace(/<\?xml.*?\?>/, "").replace(/ xmlns="[^"]*"/, "")
+    .replace(/(<ClientRequestToken>)[\w-]{36}(<)/, "$1TOKEN$2");
+  assert.equal(xml.replaceAll("><", ">\n<"), CREATE_JOB);
+
+  // A condition on keys is there only where there is one.
+  const one = (kind: string, text: string) =>
+    `<MatchAny${kind}><member>${text}</member></MatchAny${kind}>`;
+  const cases: [prefix: string, ofFilter: string, suffix: string, constraint?: string][] = [
+    ["", "", "", undefined],
+    ["a&b/", "", "", one("Prefix", "a&amp;b/")],
+    ["", "in/", "", one("Prefix", "in/")],
+    ["", "", ".csv", one("Suffix", ".csv")],
+  ];
+  for (const [prefix, filter_prefix, filter_suffix, expected] of cases) {
+    const outputs = { filter_prefix, filter_suffix };
+    const { requests: [{ body }] } = await run([job("New")], { prefix, detach: true }, { outputs });
+    const constraint = body.match(/<KeyNameConstraint>(.*)<\/KeyNameConstraint>/)?.[1];
+    assert.equal(constraint, expected);
+    assert.equal(body.includes("KeyNameConstraint"), expected !== undefined);
   }
 });
 
-const STEPS: Record<string, (control: FakeControl) => Promise<void>> = {
-  "the job is about what is below the prefix and has the suffix, by S3's own list": async (
-    control,
-  ) => {
-    control.jobs["job-0a-1"] = [job("New")];
-    await run(control, { ...OPTIONS, prefix: "in/2026/", detach: true });
-    const [{ body, ...request }] = control.requests;
-    assert.deepEqual(request, {
-      method: "POST",
-      path: "/v20180820/jobs",
-      host: "123456789012.s3-control.test",
-      account: "123456789012",
-      signed: true,
-    });
-    const xml = body.replace(/<\?xml.*?\?>/, "").replace(/ xmlns="[^"]*"/, "")
-      .replace(/(<ClientRequestToken>)[\w-]{36}(<)/, "$1TOKEN$2");
-    assert.equal(xml.replaceAll("><", ">\n<"), CREATE_JOB);
-  },
-
-  "a condition on keys is there only where there is one": async (control) => {
-    control.jobs["job-0a-1"] = [job("New")];
-    const constraintOf = async (prefix: string, filter_prefix: string, filter_suffix: string) => {
-      control.requests.length = 0;
-      const outputs = { ...OUTPUTS, filter_prefix, filter_suffix };
-      await run(control, { ...OPTIONS, prefix, detach: true }, outputs);
-      const [{ body }] = control.requests;
-      const constraint = body.match(/<KeyNameConstraint>(.*)<\/KeyNameConstraint>/)?.[1];
-      assert.equal(body.includes("KeyNameConstraint"), constraint !== undefined);
-      return constraint;
-    };
-    const one = (kind: string, text: string) =>
-      `<MatchAny${kind}><member>${text}</member></MatchAny${kind}>`;
-    assert.equal(await constraintOf("", "", ""), undefined);
-    assert.equal(await constraintOf("a&b/", "", ""), one("Prefix", "a&amp;b/"));
-    assert.equal(await constraintOf("", "in/", ""), one("Prefix", "in/"));
-    assert.equal(await constraintOf("", "", ".csv"), one("Suffix", ".csv"));
-  },
-
-  "it waits with progress, and ends with the counts": async (control) => {
-    control.jobs["job-0a-1"] = [
-      job("Preparing"),
-      job("Active", [400, 100, 0]),
-      job("Complete", [400, 400, 0]),
-    ];
-    const { report, progress } = await run(control, OPTIONS);
-    assert.deepEqual(progress, [
-      "Job job-0a-1 runs on AWS by itself: deno task backfill --batch job-0a-1 --env x looks at it again",
-      "The job is Preparing",
-      "The job is Active: 100 of 400 done, 0 failed, 3 min left",
-    ]);
-    assert.deepEqual(report, {
-      ok: true,
-      job: "job-0a-1",
-      status: "Complete",
-      objects: 400,
-      succeeded: 400,
-      failed: 0,
-      reasons: [],
-    });
-    assert.equal(jobToText(report), "Job job-0a-1 is Complete: 400 objects, 400 done, 0 failed");
-    assert.deepEqual(control.requests.map(({ method }) => method), ["POST", "GET", "GET", "GET"]);
-  },
-
-  "failed objects are a failure": async (control) => {
-    control.jobs["job-0a-1"] = [job("Complete", [3, 1, 2])];
-    const { report } = await run(control, OPTIONS);
-    assert.equal(report.ok, false);
-    assert.equal(jobToText(report), "Job job-0a-1 is Complete: 3 objects, 1 done, 2 failed");
-  },
-
-  "a job that ends otherwise is a failure, with its reasons": async (control) => {
-    const reason = "<FailureReasons><member><FailureCode>E</FailureCode>" +
-      "<FailureReason>no \u009b[31m</FailureReason></member></FailureReasons>";
-    for (const status of ["Failed", "Cancelled", "Suspended"]) {
-      control.jobs["job-0a-1"] = [job(status, undefined, reason)];
-      const { report } = await run(control, OPTIONS);
-      assert.equal(report.ok, false);
-      assert.equal(
-        jobToText(report),
-        `FAILED: E: no \\u{9b}[31m\nJob job-0a-1 is ${status}: its objects are not listed yet`,
-      );
-    }
-  },
-
-  "a job that finds no object is a success": async (control) => {
-    const reason = "<FailureReasons><member><FailureCode>ManifestGenerationFailed</FailureCode>" +
-      "<FailureReason>Manifest generation found no keys matching the filter criteria." +
-      "</FailureReason></member></FailureReasons>";
-    control.jobs["job-0a-1"] = [job("Failed", undefined, reason)];
-    const { report } = await run(control, OPTIONS);
-    assert.deepEqual([report.ok, report.objects, report.reasons], [true, 0, []]);
-    assert.equal(
-      jobToText(report),
+Deno.test("backfill --batch waits for a job, and tells its end", async (t) => {
+  const reasons = reason("E", "no \u009b[31m");
+  const none = "Manifest generation found no keys matching the filter criteria.";
+  const complete = job("Complete", [2, 2, 0]);
+  const active = job("Active", [2, 1, 0]);
+  const end = "Job job-0a-1 is Complete: 2 objects, 2 done, 0 failed";
+  const look = { job: ID };
+  type Case = [string, string[], Partial<JobOptions>, methods: string, text: string, ok: boolean];
+  const cases: Case[] = [
+    ["it ends", [job("Preparing"), active, complete], {}, "POST GET GET GET", end, true],
+    [
+      "S3 does not know it yet",
+      [NOT_FOUND, NOT_FOUND, complete],
+      {},
+      "POST GET GET GET",
+      end,
+      true,
+    ],
+    ["looked at again", [active, complete], look, "GET GET", end, true],
+    ["--cancel when it has ended", [complete], { ...look, cancel: true }, "GET GET", end, true],
+    [
+      "--cancel",
+      [active],
+      { ...look, cancel: true },
+      "GET POST GET",
+      "Job job-0a-1 is Cancelled: 2 objects, 1 done, 0 failed",
+      false,
+    ],
+    [
+      "--detach",
+      [active, complete],
+      { ...look, detach: true },
+      "GET",
+      "Job job-0a-1 is Active: 2 objects, 1 done, 0 failed",
+      true,
+    ],
+    [
+      "objects fail",
+      [job("Complete", [3, 1, 2])],
+      {},
+      "POST GET",
+      "Job job-0a-1 is Complete: 3 objects, 1 done, 2 failed",
+      false,
+    ],
+    [
+      "it finds no object",
+      [job("Failed", undefined, reason("ManifestGenerationFailed", none))],
+      {},
+      "POST GET",
       "Job job-0a-1 found no object that the trigger's filter lets through",
-    );
-  },
-
-  "a job that S3 does not know yet is asked for again, by its maker alone": async (control) => {
-    control.jobs["job-0a-1"] = ["", "", job("Complete", [2, 2, 0])];
-    const { report } = await run(control, OPTIONS);
-    assert.deepEqual([report.status, report.succeeded], ["Complete", 2]);
-    control.jobs["job-0a-1"] = ["", job("Complete", [2, 2, 0])];
-    const asked = run(control, { ...OPTIONS, job: "job-0a-1" });
-    await assert.rejects(asked, /^UserError: job-0a-1 is no job of this stack/);
-  },
-
-  "--cancel ends a job, and leaves one alone that has ended": async (control) => {
-    control.jobs["job-0a-1"] = [job("Active", [2, 1, 0])];
-    const { report } = await run(control, { ...OPTIONS, job: "job-0a-1", cancel: true });
-    assert.deepEqual([report.status, report.succeeded], ["Cancelled", 1]);
-    control.jobs["job-0a-1"] = [job("Complete", [2, 2, 0])];
-    const ended = await run(control, { ...OPTIONS, job: "job-0a-1", cancel: true });
-    assert.equal(ended.report.status, "Complete");
-    const posts = control.requests.filter(({ method }) => method === "POST");
-    assert.equal(posts.length, 1);
-  },
-
-  "--detach does not wait, and a job is looked at again by its id": async (control) => {
-    control.jobs["job-0b-2"] = [job("Active", [2, 1, 0]), job("Complete", [2, 2, 0])];
-    const early = await run(control, { ...OPTIONS, job: "job-0b-2", detach: true });
-    assert.deepEqual([early.report.status, early.report.ok], ["Active", true]);
-    const late = await run(control, { ...OPTIONS, job: "job-0b-2" });
-    assert.deepEqual([late.report.status, late.progress], ["Complete", []]);
-    assert.deepEqual(control.requests.map(({ method, path }) => `${method} ${path}`), [
-      "GET /v20180820/jobs/job-0b-2",
-      "GET /v20180820/jobs/job-0b-2",
-    ]);
-  },
-
-  "a job that is not there, or of another function, is none of this stack's": async (control) => {
-    control.jobs["job-0c-3"] = [job("Complete").replace(FUNCTION, `${FUNCTION}-2`)];
-    control.jobs["job-0d-4"] = ["<Status>Complete</Status>"];
-    for (const id of ["job-0c-3", "job-0d-4", "job-0e-5"]) {
-      await assert.rejects(run(control, { ...OPTIONS, job: id }), {
-        name: "UserError",
-        message: new RegExp(
-          `^${id} is no job of this stack; deno task backfill --batch --env x makes`,
-        ),
-      });
-    }
-  },
-
-  "without the role nothing is asked": async (control) => {
-    const { batch_role_arn: _, ...outputs } = OUTPUTS;
-    await assert.rejects(run(control, OPTIONS, outputs as Outputs), {
-      name: "UserError",
-      message: /deploy it with batch_backfill = true first$/,
+      true,
+    ],
+    ...["Failed", "Cancelled", "Suspended"].map((status): Case => [
+      `it ends as ${status}`,
+      [job(status, undefined, reasons)],
+      {},
+      "POST GET",
+      `FAILED: E: no \\u{9b}[31m\nJob job-0a-1 is ${status}: its objects are not listed yet`,
+      false,
+    ]),
+  ];
+  for (const [name, jobs, options, methods, text, ok] of cases) {
+    await t.step(name, async () => {
+      const done = await run(jobs, options);
+      assert.deepEqual([done.methods, jobToText(done.report), done.report.ok], [methods, text, ok]);
     });
-    await assert.rejects(run(control, { ...OPTIONS, prefix: "out/" }), /filter_prefix is "in\/"$/);
-    assert.deepEqual(control.requests, []);
-  },
+  }
+  const { report, progress } = await run([job("New"), job("Active", [400, 100, 0]), complete]);
+  assert.deepEqual(progress, [
+    "Job job-0a-1 runs on AWS by itself: deno task backfill --batch job-0a-1 --env x looks at it again",
+    "The job is New",
+    "The job is Active: 100 of 400 done, 0 failed, 3 min left",
+  ]);
+  const counts = { objects: 2, succeeded: 2, failed: 0 };
+  assert.deepEqual(report, { ok: true, job: ID, status: "Complete", ...counts, reasons: [] });
+});
 
-  "a refusal is AWS's own, and becomes a sentence": async (control) => {
-    control.refusal = "AccessDenied";
-    const error = await run(control, OPTIONS).catch((error) => error);
-    assert.match(toSentence(error, {})!, /^AWS refused: AccessDenied: no\nThe role .* permission/);
-  },
-};
+Deno.test("backfill --batch refuses a job that is not of this stack, and tells AWS's refusal", async () => {
+  const foreign = new RegExp(
+    `^${ID} is no job of this stack; deno task backfill --batch --env x makes`,
+  );
+  const complete = job("Complete");
+  const cases: [jobs: string[], Partial<JobOptions>, Parameters<typeof run>[2], RegExp, string][] =
+    [
+      [[NOT_FOUND, complete], { job: ID }, {}, foreign, "GET"],
+      [[complete.replace(FUNCTION, `${FUNCTION}-2`)], { job: ID }, {}, foreign, "GET"],
+      [["<Status>Complete</Status>"], { job: ID, cancel: true }, {}, foreign, "GET"],
+      [[NOT_FOUND], {}, {}, foreign, "POST GET GET GET GET GET"], // for two minutes
+      [[], { prefix: "out/" }, {}, /filter_prefix is "in\/"$/, ""],
+      [
+        [],
+        {},
+        { outputs: { batch_role_arn: undefined } },
+        /deploy it with batch_backfill = true first$/,
+        "",
+      ],
+    ];
+  for (const [jobs, options, stack, message, methods] of cases) {
+    const done = await run(jobs, options, stack);
+    assert.match((done.error as Error).message, message);
+    assert.equal(done.methods, methods);
+  }
+  const { error } = await run([], {}, { refusal: "AccessDenied" });
+  assert.match(toSentence(error, {})!, /^AWS refused: AccessDenied: no\nThe role .* permission/);
+});
 
 Deno.test("backfill says which of its options exclude each other", async () => {
   const cases: [args: string[], sentence: RegExp][] = [
@@ -238,19 +278,6 @@ Deno.test("after Ctrl-C backfill says what goes on", () => {
   assert.match(afterCtrlC("deno task backfill --batch"), /^the job that is named above goes on$/);
   assert.match(afterCtrlC("deno task backfill"), /^deno task backfill goes on where this ended$/);
 });
-
-/** Runs a job of the stack, and returns its report and the lines of progress. */
-async function run(
-  control: FakeControl,
-  options: Parameters<typeof import("../tasks/job.ts").runJob>[2],
-  outputs: Outputs = OUTPUTS,
-) {
-  let report: JobReport | undefined;
-  const progress = await progressOf(async () => {
-    report = await runJob(control.client, { outputs, flags: " --env x" }, options);
-  });
-  return { report: report!, progress: progress.split("\n").filter((line) => line !== "") };
-}
 
 /** The whole request, an element a line. */
 const CREATE_JOB = `<CreateJobRequest>
