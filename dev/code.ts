@@ -1,14 +1,30 @@
-/** The function's code while dev runs: what is saved, and at the end what was deployed. */
+/** The function's code while dev runs: what is saved is built and runs, at the end what was deployed. */
 
-import { GetFunctionCommand } from "@aws-sdk/client-lambda";
-import { sha256Of, ZIP_URL } from "../tasks/build.ts";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import * as esbuild from "esbuild";
+import { BUNDLE_OPTIONS, sha256Of, ZIP_URL, zipOf } from "../tasks/build.ts";
 import { denoTask } from "../tasks/commands.ts";
-import { strayCode, updateCode } from "../tasks/invoke.ts";
+import { invoke, strayCode, updateCode } from "../tasks/invoke.ts";
+import { pause } from "../tasks/signals.ts";
+import { readFunction } from "../tasks/status.ts";
 import { lockWorkspace, type Stack, type Target } from "../tasks/target.ts";
 import { confirm, say, visible } from "../tasks/terminal.ts";
 import { deployedCode } from "../tasks/terraform.ts";
-import { Loop, type Workshop } from "./loop.ts";
-import { makeBuilder, makeWorkshop, watch } from "./workshop.ts";
+import type { Board } from "./board.ts";
+import { BrokenCodeError, type BuiltCode, Loop } from "./loop.ts";
+
+/** A look at the function's nine files takes 1 ms of CPU. */
+const LOOK_MS = 100;
+
+/** Lambda lets a function start for 10 s, and then once more. */
+const START_LIMIT_MS = 20_000;
+
+/** Errors that are told of one save. */
+const MOST_ERRORS = 5;
+
+/** As S3 sends it when a notification is configured: the function does nothing for it. */
+const TEST_EVENT = { Service: "Amazon S3", Event: "s3:TestEvent" };
 
 /**
  * Says what running saved code means on AWS, and asks.
@@ -25,81 +41,143 @@ export async function confirmCode({ outputs }: Stack, { yes }: { yes: boolean })
   if (!yes) await confirm("Run what is saved?");
 }
 
-/** Says so if the function runs code that was not deployed: another dev's, or a killed one's. */
-export async function sayStray(stack: Stack, target: Target): Promise<void> {
-  const { CodeSha256, LastModified = "" } = await readCode(stack);
-  const deployedSha256 = await deployedCode(target.workspace);
-  if (deployedSha256 === "" || CodeSha256 === deployedSha256) return;
-  say(`Note: ${strayCode(LastModified)}; ${denoTask(target, "deploy")} puts it right`);
+/**
+ * The SHA-256 of the code that runs and of the code that was deployed. If these differ, as another dev
+ * lets them, or one that was killed leaves them, that is said.
+ */
+export async function lookAtCode(stack: Stack, target: Target) {
+  const deployed = await deployedCode(target.workspace);
+  const { code, codeSha256: running, lastModified } = await readFunction(stack, deployed);
+  const isStray = code === "not as deployed";
+  if (isStray) say(`Note: ${strayCode(lastModified)}; ${denoTask(target, "deploy")} puts it right`);
+  return { running, deployed, isStray };
 }
 
-/** Runs what is saved in `folder` until it is ended, which puts the deployed code back. */
+/** Runs what is saved in `folder` until it is disposed of, which puts the deployed code back. */
 export async function runSaved(
   stack: Stack,
   target: Target,
   folder: string,
-  show: Workshop["tell"],
-): Promise<{ end(): Promise<void> }> {
-  const { workspace } = target;
-  const { CodeSha256 = "" } = await readCode(stack);
-  const deployedSha256 = await deployedCode(workspace);
+  { running, deployed, isStray }: Awaited<ReturnType<typeof lookAtCode>>,
+  board: Board,
+): Promise<AsyncDisposable> {
   const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
   const builder = await makeBuilder(folder);
-  const workshop = makeWorkshop(stack, {
-    workspace,
-    folder,
+  const loop = new Loop({
     build: builder.build,
-    tell: (code, sha256) => {
-      show(code, sha256);
-      if (code.state === "building") return;
-      for (const line of code.typeErrors ?? code.text.split("\n")) say(visible(line));
+    update: async ({ zip }) => {
+      using _lock = await lockWorkspace(target.workspace);
+      await updateCode(stack, zip);
     },
-  });
-  const isStray = deployedSha256 !== "" && CodeSha256 !== deployedSha256;
-  const loop = new Loop(workshop, CodeSha256);
+    tryOut: async (signal) => {
+      const reason = await invoke(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
+      if (reason === undefined) return;
+      throw new BrokenCodeError(
+        "The new code fails as soon as it starts, and so will every upload until you fix it.\n" +
+          reason,
+      );
+    },
+    tell: (code, sha256) => {
+      board.setCode(code, sha256);
+      if (code.state !== "building") {
+        for (const line of code.text.split("\n")) say(visible(line));
+      }
+    },
+  }, running);
   const watching = watch(folder, () => loop.save());
   loop.save(); // what is saved already
   return {
-    end: async () => {
+    async [Symbol.asyncDispose]() {
       watching[Symbol.dispose]();
       await loop.end();
-      if (loop.hasUpdated || isStray) {
-        await putBack(stack, target, { sha256: deployedSha256, zip });
-      }
+      if (loop.hasUpdated || isStray) await putBack(stack, target, deployed, zip);
       await builder.dispose();
     },
   };
-}
-
-async function readCode({ lambda, outputs }: Stack) {
-  const command = new GetFunctionCommand({ FunctionName: outputs.lambda_function_name });
-  return (await lambda.send(command)).Configuration ?? {};
 }
 
 /** Makes the function run what was deployed when dev began, or says what it runs instead. */
 async function putBack(
   stack: Stack,
   target: Target,
-  deployed: { sha256: string; zip?: Uint8Array },
+  sha256: string,
+  zip?: Uint8Array,
 ): Promise<void> {
   const runs = "The function runs this folder's code as it was saved last";
   const { workspace } = target;
   const remedy = `${denoTask(target, "deploy")} deploys this folder's code for good`;
   try {
     using _lock = await lockWorkspace(workspace);
-    const recorded = await deployedCode(workspace, { always: true });
-    const { CodeSha256, LastUpdateStatus } = await readCode(stack);
-    if (CodeSha256 === recorded && LastUpdateStatus !== "InProgress") return;
-    if (recorded !== deployed.sha256) {
+    if (await deployedCode(workspace, { always: true }) !== sha256) {
       return say(`${runs}; it was deployed meanwhile, so nothing is put back`);
     }
-    if (deployed.zip === undefined || sha256Of(deployed.zip) !== deployed.sha256) {
+    if (zip === undefined || sha256Of(zip) !== sha256) {
       return say(`${runs}, since the deployed code is not in build/lambda.zip; ${remedy}`);
     }
     // It is put back after Ctrl-C, too.
-    await updateCode(stack, deployed.zip, { signal: new AbortController().signal });
+    await updateCode(stack, zip, { signal: new AbortController().signal });
     say(`The function runs the deployed code again; ${remedy}`);
   } catch (error) {
     say(`${runs}, since the deployed code could not be put back (${error}); ${remedy}`);
   }
+}
+
+/** The bundle of a folder, built again at each call and faster each time. */
+export async function makeBuilder(folder: string) {
+  const context = await esbuild.context({ ...BUNDLE_OPTIONS, absWorkingDir: folder });
+  return {
+    async build(): Promise<BuiltCode> {
+      const { outputFiles } = await context.rebuild().catch((error) => {
+        throw "errors" in error ? new BrokenCodeError(toText(error.errors)) : error;
+      });
+      const zip = zipOf(outputFiles![0].contents);
+      return { zip, sha256: sha256Of(zip) };
+    },
+    dispose: () => context.dispose(),
+  };
+}
+
+/** esbuild's errors, each with its place; those without one are of the plugin, and follow from these. */
+function toText(errors: esbuild.Message[]): string {
+  const placed = errors.filter(({ location }) => location !== null);
+  const lines = (placed.length > 0 ? placed : errors).map(({ text, location }) =>
+    location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text
+  );
+  return ["It does not build, so nothing was changed.", ...lines.slice(0, MOST_ERRORS)].join("\n");
+}
+
+/**
+ * Calls `save` after each save of the function's code, until disposed. It looks at times and sizes: a
+ * folder that a host, a network drive or WSL shares sends no events, and Linux watches only so many.
+ */
+export function watch(folder: string, save: () => void): Disposable {
+  const ending = new AbortController();
+  void (async () => {
+    let seen = await lookAt(folder).catch(String);
+    let saved = seen;
+    while (!ending.signal.aborted) {
+      await pause(LOOK_MS, ending.signal);
+      const now = await lookAt(folder).catch(String);
+      // An editor may still be writing, until two looks are alike.
+      if (now === seen && now !== saved) {
+        saved = now;
+        save();
+      }
+      seen = now;
+    }
+  })().catch(() => {}); // disposed
+  return { [Symbol.dispose]: () => ending.abort() };
+}
+
+/** The times and sizes of the function's code. */
+async function lookAt(folder: string): Promise<string> {
+  const names = await readdir(join(folder, "function"), { recursive: true });
+  const files = names.sort().map((name) => join("function", name))
+    .filter((name) => name.endsWith(".ts") && !name.endsWith("_test.ts"));
+  const looks = ["handler.ts", ...files].map(async (file) => {
+    // While an editor replaces it, it is not there.
+    const stat = await Deno.stat(join(folder, file)).catch(() => undefined);
+    return [file, stat?.mtime?.getTime(), stat?.size, stat?.ino];
+  });
+  return JSON.stringify(await Promise.all(looks));
 }

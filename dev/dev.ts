@@ -1,15 +1,16 @@
 /** Dev: a page to watch the pipeline, and a loop that runs what is saved. */
 
+import { join } from "node:path";
 import * as esbuild from "esbuild";
-import { denoTask } from "../tasks/commands.ts";
+import { denoTask, shellWord } from "../tasks/commands.ts";
+import { temporaryFolder } from "../tasks/files.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { interrupted } from "../tasks/signals.ts";
 import { lockWorkspace, type Stack, type Target } from "../tasks/target.ts";
 import { plural, say } from "../tasks/terminal.ts";
-import { openPage, printAddress } from "./address.ts";
 import { Board } from "./board.ts";
-import { confirmCode, runSaved, sayStray } from "./code.ts";
+import { confirmCode, lookAtCode, runSaved } from "./code.ts";
 import { serve } from "./server.ts";
 
 /** The page's server and the loop, which run until they are closed. */
@@ -28,7 +29,6 @@ export async function dev(
 ) {
   if (code && !target.local) await confirmCode(stack, { yes });
   const runs = code || target.local;
-  await sayStray(stack, target);
   const running = await startDev(stack, target, ROOT, { code: runs, port });
   try {
     printAddress(running.url);
@@ -47,6 +47,57 @@ export async function dev(
   }
 }
 
+/** Prints the page's address; where this machine has no screen, first how to reach it from another. */
+function printAddress(url: string): void {
+  const command = forwarding(Number(new URL(url).port), Deno.env.toObject(), Deno.build.os);
+  if (command !== undefined) {
+    say(
+      "To see the page, run this on your own machine, with the name by which you reach this one for " +
+        `HOST, and open the address there:\n  ${command}`,
+    );
+  }
+  console.log(`Page: ${url}`);
+}
+
+/** The command that makes a port of this machine one of the user's own; undefined for a screen here. */
+export function forwarding(
+  port: number,
+  env: Record<string, string | undefined>,
+  os: typeof Deno.build.os,
+): string | undefined {
+  const hasScreen = os === "darwin" || os === "windows" || env.DISPLAY || env.WAYLAND_DISPLAY ||
+    env.WSL_DISTRO_NAME;
+  if (env.SSH_CONNECTION === undefined && hasScreen) return undefined;
+  const user = env.SUDO_USER ?? env.USER ?? env.USERNAME ?? "USER";
+  return `ssh -N -L ${port}:127.0.0.1:${port} ${shellWord(`${user}@HOST`)}`;
+}
+
+/** Opens the browser by a file that only this user can read: others see a program's arguments. */
+async function openPage(url: string): Promise<AsyncDisposable> {
+  const folder = await temporaryFolder();
+  const file = join(folder.path, "page.html");
+  const page = `<meta http-equiv="refresh" content="0; url=${url}">`;
+  await Deno.writeTextFile(file, page, { mode: 0o600 });
+  const [program, ...args] = OPENERS[Deno.build.os] ?? ["xdg-open"];
+  try {
+    const command = new Deno.Command(program, {
+      args: [...args, file],
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    });
+    command.spawn().unref();
+  } catch {
+    say(`No browser could be opened with ${program}: open the address above`);
+  }
+  return folder;
+}
+
+const OPENERS: Partial<Record<typeof Deno.build.os, string[]>> = {
+  darwin: ["open"],
+  windows: ["cmd", "/c", "start", ""],
+};
+
 /** Starts the page's server and, if `code` says so, the loop over the code of `folder`. */
 export async function startDev(
   stack: Stack,
@@ -55,27 +106,20 @@ export async function startDev(
   { code, port }: { code: boolean; port: number },
 ): Promise<Dev> {
   const { workspace, place } = target;
-  const board = new Board(stack, place);
-  const server = await serve(board, { replay: (key) => replay(stack, workspace, key) }, port);
-  const saved = code
-    ? await runSaved(stack, target, folder, (...told) => board.setCode(...told))
-    : undefined;
-  if (!code) {
+  const found = await lookAtCode(stack, target);
+  await using held = new AsyncDisposableStack();
+  held.defer(() => esbuild.stop());
+  const board = held.adopt(new Board(stack, place), (board) => board.end());
+  const server = await serve(board, (key) => replay(stack, workspace, key), port);
+  held.defer(() => server.close());
+  if (code) {
+    held.use(await runSaved(stack, target, folder, found, board));
+  } else {
     const text = `${denoTask(target, "dev", "--code")} makes the function run what you save.`;
     board.setCode({ state: "unsaved", text });
   }
-  let isClosed = false;
-  return {
-    url: server.url,
-    close: async () => {
-      if (isClosed) return;
-      isClosed = true;
-      await saved?.end();
-      board.end();
-      await server.close();
-      await esbuild.stop();
-    },
-  };
+  const open = held.move();
+  return { url: server.url, close: () => open.disposeAsync() };
 }
 
 /** Replays as the task does, under the same lock, and says in a sentence what came of it. */

@@ -1,17 +1,12 @@
 /** What the server tells the page. */
 
-/** A row of the table. */
-export type Row = Record<string, string | number>;
+import type { Item } from "../tasks/table.ts";
 
-/** An upload without a row, since the function failed. */
+/** An event that failed, until its row is there. */
 export interface Failure {
-  /** Its row's keys: tries of one event have one id. */
-  id: string;
   key: string;
   reason: string;
   tries: number;
-  /** Of the last try: milliseconds since 1970. */
-  atMs: number;
 }
 
 /** A part of what is deployed, at a glance. */
@@ -27,16 +22,24 @@ export interface Card {
 export interface Code {
   state: "unsaved" | "building" | "running" | "broken";
   text: string;
-  /** What `deno check` says; undefined until it is done. */
-  typeErrors?: string[];
+}
+
+/** What became of an upload through the page. */
+export interface Outcome {
+  /** As the answer to the upload names it. */
+  id: string;
+  /** Empty while its row is still waited for. */
+  result: "" | "done" | "failed";
+  note: string;
+  /** From the end of the upload to its row, unless the function failed in between. */
+  ms?: number;
 }
 
 export type Message =
   /** Where this is, what an upload's key begins with, and a word about it. */
   | { type: "place"; place: string; prefix: string; note: string }
-  | { type: "row"; row: Row }
-  /** What became of an upload by this server: its row came, after `ms` if it did not fail before. */
-  | { type: "upload"; id: string; ms?: number; hasFailed?: boolean }
+  | { type: "row"; row: Item }
+  | { type: "outcome"; outcome: Outcome }
   /** The newest; `note` says what there is beside them. */
   | { type: "failures"; failures: Failure[]; note: string }
   | { type: "cards"; cards: Card[] }
@@ -53,14 +56,4 @@ export interface Update {
   last: number;
   /** AWS's clock; unknown until it was read. */
   nowMs?: number;
-}
-
-/** What the server answers to an upload. */
-export interface Uploaded {
-  /** As messages name it. */
-  id: string;
-  /** Why it will have no row, if that is known. */
-  note?: string;
-  /** What to say if its row does not come soon. */
-  late: string;
 }

@@ -1,7 +1,8 @@
 /// <reference lib="dom" />
 /** The page: shows what the server tells. Text from elsewhere is set as text, never as markup. */
 
-import type { Card, Failure, Message, Row, Update, Uploaded } from "./messages.ts";
+import type { Item } from "../tasks/table.ts";
+import type { Card, Failure, Message, Outcome, Update } from "./messages.ts";
 
 const SHOWN_ROWS = 200;
 const SHOWN_UPLOADS = 8;
@@ -12,11 +13,7 @@ const PARALLEL_UPLOADS = 4;
 
 /** What is new is asked for so often: a connection that stays open would be one of the six. */
 const ASK_MS = 300;
-const ASK_LOST_MS = 2000;
 const ANSWER_MS = 10_000;
-
-/** After so long an upload without a row says what to look at. */
-const LATE_MS = 30_000;
 
 /** So long a row is marked as new. */
 const NEW_MS = 15_000;
@@ -27,14 +24,14 @@ const headers = { authorization: `Bearer ${location.hash.slice(1)}` };
 /** A file, and its path below what was chosen or dropped. */
 type Chosen = { file: File; path: string };
 
-const rows = new Map<string, { row: Row; line: HTMLElement; text: string }>();
-/** Uploads that wait for their rows, by their ids. */
-const uploaded = new Map<string, { item: HTMLElement; sinceMs: number; late: string }>();
-/** What became of uploads, by their ids; it may be known before S3's answer. */
-const outcomes = new Map<string, Message & { type: "upload" }>();
-const waiting: { file: File; key: string }[] = [];
+const rows = new Map<string, { row: Item; line: HTMLElement; text: string }>();
+/** The lines of this page's uploads, and what became of any page's, by their ids: either may be first. */
+const uploads = new Map<string, HTMLElement>();
+const outcomes = new Map<string, Outcome>();
+const waiting: Chosen[] = [];
+/** Uploads that have not ended. */
+let sending = 0;
 const latencies: number[] = [];
-const sending = new Set<number>();
 let prefix = "";
 let isReady = false;
 /** What AWS's clock is ahead of this one. */
@@ -59,8 +56,7 @@ function make(template: string, texts: Record<string, string>, className = ""): 
 
 /** Asks for what is new as long as the page is open. */
 async function follow(): Promise<void> {
-  for (let last = 0, waitMs = ASK_MS;; await new Promise((end) => setTimeout(end, waitMs))) {
-    waitMs = ASK_MS;
+  for (let last = 0;; await new Promise((end) => setTimeout(end, ASK_MS))) {
     try {
       const signal = AbortSignal.timeout(ANSWER_MS);
       const response = await fetch(`/news?last=${last}`, { headers, signal });
@@ -76,7 +72,6 @@ async function follow(): Promise<void> {
       filterRows();
       plot();
     } catch {
-      waitMs = ASK_LOST_MS;
       connect("lost", "Disconnected: start dev again, and open the address that it prints");
     }
   }
@@ -97,15 +92,15 @@ function take(message: Message): void {
       return show("#prefix", message.note);
     case "row":
       return showRow(message.row);
-    case "upload":
-      return showOutcome(message);
+    case "outcome":
+      return takeOutcome(message.outcome);
     case "failures":
       return showFailures(message.failures, message.note);
     case "cards":
       return find("#cards").replaceChildren(...message.cards.map(toCard));
     case "code":
-      find("#code").className = message.code.state;
-      return show("#code", [message.code.text, ...message.code.typeErrors ?? []].join("\n"));
+      find("#code").className = `box ${message.code.state}`;
+      return show("#code", message.code.text);
     case "ready":
       isReady = true;
       return;
@@ -115,10 +110,10 @@ function take(message: Message): void {
 }
 
 function toCard({ name, text, note, isBad }: Card): HTMLElement {
-  return make("card", { dt: name, dd: text, ".note": note }, isBad ? "bad" : "");
+  return make("part", { dt: name, dd: text, ".note": note }, isBad ? "box bad" : "box");
 }
 
-function showRow(row: Row): void {
+function showRow(row: Item): void {
   const id = `${row.file_key} ${row.timestamp}`;
   forget(id); // the newest is last here, and first in the table
   const { file_key, file_size, content_type = "", content_preview = "" } = row;
@@ -157,15 +152,12 @@ function showAges(): void {
     show(".age", toAge(ms), line);
     line.classList.toggle("new", ms <= NEW_MS);
   }
-  for (const { item, sinceMs, late } of uploaded.values()) {
-    if (performance.now() - sinceMs >= LATE_MS && item.className === "") show(".note", late, item);
-  }
 }
 
-function openRow(row: Row): void {
+function openRow(row: Item): void {
   show("#row-title", String(row.file_key));
   find("#row dl").replaceChildren(
-    ...Object.entries(row).map(([dt, dd]) => make("attribute", { dt, dd: String(dd) })),
+    ...Object.entries(row).map(([dt, dd]) => make("part", { dt, dd: String(dd) })),
   );
   find<HTMLDialogElement>("#row").showModal();
 }
@@ -187,60 +179,56 @@ async function replay(key?: string): Promise<void> {
   show("#replay-note", "Replaying …");
   const query = key === undefined ? "" : `?key=${encodeURIComponent(key)}`;
   const text = await fetch(`/replay${query}`, { method: "POST", headers })
-    .then((response) => response.text(), () => "Nothing was replayed: the server is gone.");
+    .then((response) => response.text(), () => "Nothing was replayed: the server does not answer.");
   show("#replay-note", text);
 }
 
 function upload(files: Chosen[]): void {
-  waiting.push(...files.map(({ file, path }) => ({ file, key: prefix + path })));
-  for (let lane = 0; lane < PARALLEL_UPLOADS; lane++) void sendAll(lane);
+  waiting.push(...files);
+  sending += files.length;
+  for (let lane = 0; lane < PARALLEL_UPLOADS; lane++) void sendAll(`lane ${lane}`);
 }
 
 /** Sends what waits, one after the other in each lane; all tabs together have so many lanes. */
-async function sendAll(lane: number): Promise<void> {
-  if (sending.has(lane)) return;
-  sending.add(lane);
+async function sendAll(lane: string): Promise<void> {
   while (waiting.length > 0) {
-    show("#waiting", `${waiting.length} more wait`);
-    await navigator.locks.request(`lane ${lane}`, async () => {
+    await navigator.locks.request(lane, async () => {
       const next = waiting.shift();
       show("#waiting", waiting.length > 0 ? `${waiting.length} more wait` : "");
-      if (next) await sendOne(next.file, next.key);
+      if (next) await sendOne(next);
     });
   }
-  sending.delete(lane);
 }
 
-async function sendOne(file: File, key: string): Promise<void> {
-  const item = addUpload(key);
+async function sendOne({ file, path }: Chosen): Promise<void> {
+  const line = addUpload(prefix + path);
   try {
-    const { id, note, late } = await send(file, key, item);
-    show(".note", "uploaded, waiting for its row …", item);
-    uploaded.set(id, { item, sinceMs: performance.now(), late });
-    if (note !== undefined) endUpload(id, "failed", note);
-    const outcome = outcomes.get(id);
-    if (outcome) showOutcome(outcome);
+    const id = await send(file, prefix + path, line);
+    show(".note", "uploaded, waiting for its row …", line);
+    uploads.set(id, line);
+    showOutcome(id);
   } catch (error) {
-    failUpload(item, error as Error);
+    failUpload(line, error as Error);
   }
+  sending--;
 }
 
 function addUpload(key: string): HTMLElement {
-  const item = make("upload", { ".key": key });
-  find("progress", item).setAttribute("aria-label", `Upload of ${key}`);
-  find("#uploads").prepend(item);
-  return item;
+  const line = make("upload", { ".key": key });
+  find("progress", line).setAttribute("aria-label", `Upload of ${key}`);
+  find("#uploads").prepend(line);
+  return line;
 }
 
-function failUpload(item: HTMLElement, { message }: Error): void {
-  item.className = "failed";
-  show(".note", `not uploaded: ${message}`, item);
+function failUpload(line: HTMLElement, { message }: Error): void {
+  line.className = "failed";
+  show(".note", `not uploaded: ${message}`, line);
 }
 
 /** XMLHttpRequest, since fetch tells no progress of an upload. */
-function send(file: File, key: string, item: HTMLElement): Promise<Uploaded> {
+function send(file: File, key: string, line: HTMLElement): Promise<string> {
   return new Promise((resolve, reject) => {
-    const bar = find<HTMLProgressElement>("progress", item);
+    const bar = find<HTMLProgressElement>("progress", line);
     const request = new XMLHttpRequest();
     request.open("POST", `/upload?key=${encodeURIComponent(key)}`);
     request.setRequestHeader("authorization", headers.authorization);
@@ -249,35 +237,29 @@ function send(file: File, key: string, item: HTMLElement): Promise<Uploaded> {
     request.onload = () => {
       if (request.status !== 200) return reject(new Error(request.responseText));
       bar.value = 1; // an empty file makes no progress
-      resolve(JSON.parse(request.responseText));
+      resolve(request.responseText);
     };
-    request.onerror = () => reject(new Error("the server or the file is gone"));
+    request.onerror = () =>
+      reject(new Error("the server does not answer, or the file can't be read"));
     request.send(file);
   });
 }
 
-/** What became of an upload, of this page or another one. */
-function showOutcome(outcome: Message & { type: "upload" }): void {
-  const { id, ms, hasFailed } = outcome;
-  if (ms !== undefined && !outcomes.has(id)) latencies.push(ms);
-  outcomes.set(id, outcome);
-  if (hasFailed) return markUpload(id, "failed", "failed: see below");
-  endUpload(id, "done", ms === undefined ? "row, after it had failed" : `row after ${ms} ms`);
+function takeOutcome(outcome: Outcome): void {
+  outcomes.set(outcome.id, outcome);
+  if (outcome.ms !== undefined) latencies.push(outcome.ms);
+  showOutcome(outcome.id);
 }
 
-/** Marks the line of an upload, if it is one of this page's. */
-function markUpload(id: string, result: "done" | "failed", note: string): void {
-  const item = uploaded.get(id)?.item;
-  if (!item) return;
-  item.className = result;
-  show(".note", note, item);
-  show("#announce", `${find(".key", item).textContent}: ${note}`);
-}
-
-/** Nothing more will come of it; of the lines that are done only the last few stay. */
-function endUpload(id: string, result: "done" | "failed", note: string): void {
-  markUpload(id, result, note);
-  uploaded.delete(id);
+/** Shows what became of an upload of this page; of the lines that are done only the last few stay. */
+function showOutcome(id: string): void {
+  const line = uploads.get(id);
+  const outcome = outcomes.get(id);
+  if (!line || !outcome) return;
+  if (outcome.result === "done") uploads.delete(id);
+  line.className = outcome.result;
+  show(".note", outcome.note, line);
+  show("#announce", `${find(".key", line).textContent}: ${outcome.note}`);
   const done = document.querySelectorAll("#uploads .done");
   for (const old of [...done].slice(SHOWN_UPLOADS)) old.remove();
 }
@@ -336,9 +318,9 @@ for (const end of ["dragleave", "drop"]) addEventListener(end, leave);
 addEventListener("drop", async (event) => {
   event.preventDefault();
   const entries = [...event.dataTransfer!.items].map((item) => item.webkitGetAsEntry());
-  for (const entry of entries) if (entry) upload(await filesOf(entry));
+  upload((await Promise.all(entries.filter((entry) => entry !== null).map(filesOf))).flat());
 });
-addEventListener("beforeunload", (event) => void (sending.size > 0 && event.preventDefault()));
+addEventListener("beforeunload", (event) => void (sending > 0 && event.preventDefault()));
 find("#filter").addEventListener("input", filterRows);
 find("#close").addEventListener("click", () => find<HTMLDialogElement>("#row").close());
 find("#replay-all").addEventListener("click", () => replay());

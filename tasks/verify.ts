@@ -273,7 +273,7 @@ async function describeUpload(
 }
 
 /** Looks for rows often at first, then less; none at the deadline. */
-async function waitForRows(
+export async function waitForRows(
   look: () => Promise<Item[]>,
   deadlineMs: number,
   time: Time = TIME,

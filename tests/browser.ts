@@ -17,15 +17,11 @@ const CHROMIUM = "npm:@sparticuz/chromium@153.0.0";
 
 const FOLDER = join(ROOT, ".local", "chromium-153.0.0");
 
-/** A name of another site that leads to this machine (DNS rebinding). */
-export const REBOUND = "rebound.example";
-
 /** The package's own list of flags would switch web security off. */
 const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
   "--disable-dev-shm-usage",
-  `--host-resolver-rules=MAP ${REBOUND} 127.0.0.1`,
 ];
 
 const isLinuxX64 = Deno.build.os === "linux" && Deno.build.arch === "x86_64";

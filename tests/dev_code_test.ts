@@ -1,110 +1,276 @@
-/** The function's code while dev runs and when it has ended, on a fake stack. */
+/** What is saved while dev runs: its loop on fakes, its builder, and the code that is put back. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as esbuild from "esbuild";
-import { runSaved, sayStray } from "../dev/code.ts";
+import { makeBuilder, watch } from "../dev/code.ts";
 import { startDev } from "../dev/dev.ts";
-import { makeBuilder } from "../dev/workshop.ts";
-import { sha256Of, ZIP_URL } from "../tasks/build.ts";
+import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
+import { build, sha256Of, ZIP_URL } from "../tasks/build.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { readyTerraform, targetOf } from "../tasks/target.ts";
 import { pause, quiet, until } from "./dev_fixtures.ts";
 import { copyOfCode, fakeStack, progressOf } from "./fixtures.ts";
 
-Deno.test(
-  "on AWS dev leaves the function's code alone unless --code is confirmed",
-  async (t) => {
-    await t.step("without --code a save changes nothing, and the page says how to", async () => {
-      const { stack, calls } = fakeStack(quiet());
-      await using copy = await copyOfCode();
-      const target = targetOf({ env: "team", local: false });
-      const { url, close } = await startDev(stack, target, copy.path, { code: false, port: 0 });
-      await Deno.writeTextFile(join(copy.path, "handler.ts"), "console.log(1);", { append: true });
-      const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
-      await pause(500);
-      const news = await (await fetch(new URL("/news?last=0", url), { headers })).text();
-      await close();
-      assert.match(news, /"deno task dev --code --env team makes the function run what/);
-      assert.deepEqual(calls.filter(({ name }) => name.startsWith("Update")), []);
-    });
-    await t.step("--code names account, environment and function, then asks", async () => {
-      const program = `
-      import { confirmCode } from "./dev/code.ts";
-      const outputs = { account_id: "123456789012", aws_region: "eu-west-1", environment: "team",
-        lambda_function_name: "fn" };
-      for (const yes of [false, true]) {
-        const answer = confirmCode({ outputs }, { yes });
-        console.log(await answer.then(() => "goes on", ({ message }) => message.trim()));
+const CRASH = new BrokenCodeError("handler.ts:3:4: Error: boom");
+const BUSY = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
+
+/** Saves one after the other: what is different about each, what is told last, and what is true then. */
+const SAVES: Record<string, [Partial<Outside>, RegExp, Partial<Shop>?][]> = {
+  "what does not build changes nothing, and the next save runs": [
+    [
+      { source: "1", build: new BrokenCodeError("handler.ts:1:2: no") },
+      /^broken handler\.ts:1:2: no$/,
+      { running: "old", hasUpdated: false },
+    ],
+    [{ source: "1" }, /^running new code runs, 0\.\d s$/, { running: "1", hasUpdated: true }],
+    [{ source: "1" }, /^running this folder's code runs$/, { updates: 1 }],
+  ],
+  "code that fails at its start is told, and again after a save without a change": [
+    [{ source: "1", trial: CRASH }, /^broken handler\.ts:3:4: Error: boom$/, { running: "1" }],
+    [{ source: "1", trial: CRASH }, /^broken handler\.ts:3:4: Error: boom$/, { updates: 1 }],
+  ],
+  "a refused update is told, and the next save tries it again": [
+    [
+      { source: "1", update: BUSY },
+      /^broken AWS refused: ResourceConflictException: busy$/,
+      { running: "old", hasUpdated: true },
+    ],
+    [{ source: "1" }, /^running new code runs/, { running: "1" }],
+  ],
+};
+
+Deno.test("the loop makes the last save run, one at a time", async (t) => {
+  for (const [name, saves] of Object.entries(SAVES)) {
+    await t.step(name, async () => {
+      const { shop, loop } = makeLoop();
+      for (const [outside, told, then = {}] of saves) {
+        shop.outside = { source: "old", ...outside };
+        loop.save();
+        await loop.idle();
+        assert.match(shop.told.at(-1)!, told);
+        assert.deepEqual({ ...shop, hasUpdated: loop.hasUpdated, ...then }, {
+          ...shop,
+          hasUpdated: loop.hasUpdated,
+        });
       }
-      Deno.exit(0);`;
-      const args = ["eval", "--no-check", program];
-      let stdout = "";
-      const said = await progressOf(async () => {
-        ({ stdout } = await run(Deno.execPath(), args, { output: "return" }));
-      });
-      const asked =
-        "Account 123456789012, region eu-west-1, environment team: the function fn will " +
-        "run what is saved in this folder, at once and after each save. Every upload";
-      assert.equal(said.split(asked).length, 3, said);
-      assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
     });
-  },
-);
+  }
+  await t.step("edits in quick succession end with the last one", async () => {
+    const { shop, loop } = makeLoop();
+    for (const source of ["1", "2", "3"]) {
+      shop.outside = { source };
+      loop.save();
+      await pause(3);
+    }
+    await loop.idle();
+    assert.deepEqual([shop.running, loop.sha256, shop.most], ["3", "3", 1]);
+    assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s$/);
+  });
+  await t.step(
+    "a trial that never ends is broken off by the next save, and by the end",
+    async () => {
+      const { shop, loop } = makeLoop();
+      for (const source of ["1", "2"]) {
+        shop.outside = { source, hangs: true };
+        loop.save();
+        await until(() => shop.running === source && shop.isHanging);
+        shop.isHanging = false;
+      }
+      await loop.end();
+      assert.ok(!shop.told.some((text) => text.startsWith("broken")), shop.told.join("; "));
+    },
+  );
+});
 
-Deno.test(
-  "dev ends with the deployed code, also where it found what a killed one left",
-  async () => {
-    const target = targetOf({ env: "dev-test", local: false });
-    await readyTerraform(target.workspace);
-    const folder = join(ROOT, "terraform.tfstate.d", target.workspace);
-    await using held = new AsyncDisposableStack();
-    held.defer(() => Deno.remove(folder, { recursive: true }));
-    const deployed = sha256Of(await Deno.readFile(ZIP_URL));
-    await Deno.mkdir(folder, { recursive: true });
-    await Deno.writeTextFile(join(folder, "terraform.tfstate"), stateOf(deployed));
+/** What a loop finds: the folder's code, and what fails or never ends. */
+interface Outside {
+  source: string;
+  build?: Error;
+  update?: Error;
+  trial?: Error;
+  hangs?: boolean;
+}
 
-    const copy = held.use(await copyOfCode()).path;
-    await Deno.writeTextFile(join(copy, "handler.ts"), "console.log(1);", { append: true });
-    const builder = await makeBuilder(copy);
-    const { sha256: saved } = await builder.build();
-    await builder.dispose();
-    for (const found of [saved, deployed]) {
-      let running = found;
-      const { stack } = fakeStack({
-        GetFunctionCommand: () => ({
-          Configuration: {
-            CodeSha256: running,
-            LastUpdateStatus: "Successful",
-            LastModified: "then",
-          },
-        }),
-        UpdateFunctionCodeCommand: ({ ZipFile }) => {
-          running = sha256Of(ZipFile as Uint8Array);
-          return {};
+type Shop = ReturnType<typeof makeLoop>["shop"] & { hasUpdated: boolean };
+
+/** A loop in a workshop of fakes, in which building and updating take their time. */
+function makeLoop() {
+  const shop = {
+    outside: { source: "old" } as Outside,
+    running: "old",
+    updates: 0,
+    /** Most that was built and updated at once. */
+    most: 0,
+    isHanging: false,
+    told: [] as string[],
+  };
+  let atOnce = 0;
+  const work = async (error?: Error) => {
+    shop.most = Math.max(shop.most, ++atOnce);
+    await pause(10);
+    atOnce--;
+    if (error) throw error;
+  };
+  const workshop: Workshop = {
+    async build() {
+      const sha256 = shop.outside.source;
+      await work(shop.outside.build);
+      return { zip: new Uint8Array(), sha256 };
+    },
+    async update({ sha256 }) {
+      await work(shop.outside.update);
+      shop.updates++;
+      shop.running = sha256;
+    },
+    async tryOut(signal) {
+      if (shop.outside.hangs) {
+        shop.isHanging = true;
+        await new Promise((_, reject) => signal.addEventListener("abort", reject));
+      }
+      if (shop.outside.trial) throw shop.outside.trial;
+    },
+    tell: ({ state, text }) => void shop.told.push(`${state} ${text}`),
+  };
+  return { shop, loop: new Loop(workshop, "old") };
+}
+
+Deno.test("a folder's code is built, with the places of its errors", async (t) => {
+  await using copy = await copyOfCode();
+  const handler = join(copy.path, "handler.ts");
+  const source = await Deno.readTextFile(handler);
+  const { sha256 } = await build();
+  const builder = await makeBuilder(copy.path);
+  await t.step("the same bytes as deploy's", async () => {
+    assert.equal((await builder.build()).sha256, sha256);
+  });
+  await t.step("what does not build names file, line and column, and no plugin", async () => {
+    await Deno.writeTextFile(handler, "export PREFIX\n" + source);
+    await assert.rejects(builder.build(), {
+      name: "BrokenCodeError",
+      message: 'It does not build, so nothing was changed.\nhandler.ts:1:8: Unexpected "PREFIX"',
+    });
+  });
+  await builder.dispose();
+  await esbuild.stop();
+});
+
+Deno.test("each save is seen once, however the editor writes", async () => {
+  await using copy = await copyOfCode();
+  const handler = join(copy.path, "handler.ts");
+  const preview = join(copy.path, "function", "preview.ts");
+  const source = await Deno.readTextFile(handler);
+  let saves = 0;
+  using _watching = watch(copy.path, () => saves++);
+  const save = async (write: () => Promise<void>) => {
+    const before = saves;
+    await write();
+    await pause(500);
+    return saves - before;
+  };
+  await pause(200); // the first look
+  const replaced = async () => {
+    await Deno.writeTextFile(handler + ".tmp", source);
+    await Deno.rename(handler + ".tmp", handler);
+  };
+  const slowly = async () => {
+    for (let part = 0; part < 20; part++) {
+      await Deno.writeTextFile(handler, "// more\n", { append: true });
+      await pause(30);
+    }
+  };
+  assert.equal(await save(() => Deno.writeTextFile(handler, source)), 1);
+  assert.equal(await save(replaced), 1);
+  assert.equal(await save(() => Deno.utime(preview, new Date(0), new Date(0))), 1); // as git does
+  assert.ok(await save(slowly) < 4, "half a file was taken for a save");
+  assert.equal(await save(() => Deno.remove(preview)), 1);
+  assert.equal(await save(() => Deno.writeTextFile(join(copy.path, "notes.txt"), "x")), 0);
+  assert.equal(await save(() => Deno.writeTextFile(join(copy.path, "handler_test.ts"), "x")), 0);
+});
+
+Deno.test("--code names account, environment and function, then asks", async () => {
+  const program = `
+    import { confirmCode } from "./dev/code.ts";
+    const outputs = { account_id: "123456789012", aws_region: "eu-west-1", environment: "team",
+      lambda_function_name: "fn" };
+    for (const yes of [false, true]) {
+      const answer = confirmCode({ outputs }, { yes });
+      console.log(await answer.then(() => "goes on", ({ message }) => message.trim()));
+    }
+    Deno.exit(0);`;
+  let stdout = "";
+  const said = await progressOf(async () => {
+    const args = ["eval", "--no-check", program];
+    ({ stdout } = await run(Deno.execPath(), args, { output: "return" }));
+  });
+  const asked = "Account 123456789012, region eu-west-1, environment team: the function fn will " +
+    "run what is saved in this folder, at once and after each save. Every upload";
+  assert.equal(said.split(asked).length, 3, said);
+  assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
+});
+
+Deno.test("dev runs what is saved if --code says so, and ends with the deployed code", async (t) => {
+  const target = targetOf({ env: "dev-test", local: false });
+  await readyTerraform(target.workspace);
+  const folder = join(ROOT, "terraform.tfstate.d", target.workspace);
+  await using held = new AsyncDisposableStack();
+  held.defer(() => Deno.remove(folder, { recursive: true }));
+  const deployed = sha256Of(await Deno.readFile(ZIP_URL));
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeTextFile(join(folder, "terraform.tfstate"), stateOf(deployed));
+  const copy = held.use(await copyOfCode()).path;
+  await Deno.writeTextFile(join(copy, "handler.ts"), "console.log(1);", { append: true });
+
+  /** Opens dev on a function that runs some code, until the page's code is told as expected. */
+  const play = async (found: string, code: boolean, expected: RegExp) => {
+    let running = found;
+    let told = "";
+    const { stack, calls } = fakeStack({
+      ...quiet(),
+      GetFunctionCommand: () => ({
+        Configuration: {
+          State: "Active",
+          CodeSha256: running,
+          LastUpdateStatus: "Successful",
+          LastModified: "then",
         },
-      });
-      const said = await progressOf(async () => {
-        await sayStray(stack, target);
-        const told: string[] = [];
-        const loop = await runSaved(stack, target, copy, ({ state }) => void told.push(state));
-        await until(() => told.includes("running"));
-        assert.equal(running, saved);
-        await loop.end();
-      });
+      }),
+      UpdateFunctionCodeCommand: ({ ZipFile }) => {
+        running = sha256Of(ZipFile as Uint8Array);
+        return {};
+      },
+    });
+    const said = await progressOf(async () => {
+      const { url, close } = await startDev(stack, target, copy, { code, port: 0 });
+      const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
+      while (!expected.test(told)) {
+        await pause(50);
+        told = await (await fetch(new URL("/news?last=0", url), { headers })).text();
+      }
+      await close();
+    });
+    const updates = calls.filter(({ name }) => name.startsWith("Update")).length;
+    return { running, said, updates };
+  };
+
+  await t.step("without --code nothing changes, and the page says how to", async () => {
+    const told = /"deno task dev --code --env dev-test makes the function run what/;
+    const { updates, said } = await play(deployed, false, told);
+    assert.deepEqual([updates, said], [0, ""]);
+  });
+  for (const found of [deployed, "of a dev that was killed"]) {
+    await t.step(`with --code, where the function ran ${found}`, async () => {
+      const { running, said } = await play(found, true, /"new code runs/);
       assert.equal(running, deployed);
-      assert.equal(
-        /^Note: since then .* was not deployed, .*; deno task deploy/.test(said),
-        found === saved,
-      );
+      const isStray = /^Note: since then .* was not deployed, .*; deno task deploy/.test(said);
+      assert.equal(isStray, found !== deployed);
       assert.match(
         said,
-        /^The function runs the deployed code again; deno task deploy --env dev-test/m,
+        /^The function runs the deployed code again; deno task deploy --env dev-t/m,
       );
-    }
-    await esbuild.stop();
-  },
-);
+    });
+  }
+});
 
 /** A state in which a function with this code is deployed. */
 function stateOf(source_code_hash: string): string {

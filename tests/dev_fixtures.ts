@@ -1,10 +1,7 @@
-/** What the tests of dev and of its feed share. */
+/** What the tests of dev, of the feed and of updates share. */
 
 import assert from "node:assert/strict";
-import { Board } from "../dev/board.ts";
-import type { Message } from "../dev/messages.ts";
 import type { Item } from "../tasks/table.ts";
-import type { Stack } from "../tasks/target.ts";
 import { type Answers, EVENT_TIME as TIME } from "./fixtures.ts";
 
 export function row(file_key: string): Item {
@@ -37,28 +34,6 @@ export function quiet(): Answers {
     GetBucketNotificationConfigurationCommand: () => ({}),
     FilterLogEventsCommand: () => ({ events: [] }),
   };
-}
-
-export function makeBoard(stack: Stack, idleMs = 60_000): Board {
-  return new Board(stack, "on the stand-in", { pollMs: 10, idleMs });
-}
-
-/** A page that asks a board until a condition holds, and then once more; returns what it was told. */
-export async function watchBoard(
-  board: Board,
-  condition: (told: Message[]) => boolean,
-): Promise<Message[]> {
-  const told: Message[] = [];
-  let last = 0;
-  const ask = () => {
-    const update = board.since(last);
-    last = update.last;
-    told.push(...update.messages);
-    return condition(told);
-  };
-  await until(ask);
-  ask();
-  return told;
 }
 
 export async function until(condition: () => boolean): Promise<void> {

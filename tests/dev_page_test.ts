@@ -1,0 +1,404 @@
+/** Dev's board on a fake stack, and its server, attacked over HTTP as other sites and users would. */
+
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import * as esbuild from "esbuild";
+import { Board } from "../dev/board.ts";
+import { forwarding, replay } from "../dev/dev.ts";
+import type { Message } from "../dev/messages.ts";
+import { serve } from "../dev/server.ts";
+import type { Stack } from "../tasks/target.ts";
+import { logLine, pause, queue, quiet, row, until } from "./dev_fixtures.ts";
+import { fakeStack, progressOf, toAttributes } from "./fixtures.ts";
+
+/** What happens, and what a page is told of rows, failures and uploads. */
+interface Scene {
+  uploads?: string[];
+  /** After so many questions the row of an upload is there. */
+  asks?: number;
+  /** Lines of the function's log, look by look. */
+  log?: ReturnType<typeof logLine>[][];
+  queued?: number;
+  told: string[];
+}
+
+const NOW_MS = Date.now();
+const WRITTEN_MS = Date.parse(String(row("in/a.txt").processed_at));
+const MANY = Array.from({ length: 101 }, (_, index) => `in/${index}`);
+const failed = (afterMs: number) => logLine("failed", "in/a.txt", NOW_MS + afterMs);
+
+const SCENES: Record<string, Scene> = {
+  "each upload's row is asked for": {
+    uploads: ["in/a.txt", "in/b.txt"],
+    asks: 6,
+    told: [
+      "row in/a.txt",
+      "row in/b.txt",
+      "in/a.txt 1 done row after MS ms MS",
+      "in/b.txt 1 done row after MS ms MS",
+      "failures",
+    ],
+  },
+  "an upload without a row says what tells more": {
+    uploads: ["in/a.txt"],
+    told: ["in/a.txt 1 no row yet: deno task why KEY --env x tells more", "failures"],
+  },
+  "an upload that the bucket's filter leaves out has no row": {
+    uploads: ["out.txt"],
+    told: ["out.txt 1 failed no row: the bucket records only keys like in/….txt", "failures"],
+  },
+  "a failure stays with its tries until the row is there": {
+    uploads: ["in/a.txt"],
+    log: [[failed(0), failed(1)], [failed(2)], [logLine("written", "in/a.txt", NOW_MS + 3)]],
+    told: [
+      "in/a.txt 1 failed failed: see below",
+      "failures in/a.txt no 2",
+      "failures in/a.txt no 3",
+      "row in/a.txt",
+      "in/a.txt 1 done row, after it had failed", // what it took until then is no latency
+      "failures",
+    ],
+  },
+  "a failure whose line comes after its row was written is not shown": {
+    log: [
+      [logLine("written", "in/a.txt", WRITTEN_MS)],
+      [logLine("failed", "in/a.txt", WRITTEN_MS - 1)],
+    ],
+    told: ["row in/a.txt", "failures"],
+  },
+  "of many failures the newest are shown": {
+    log: [MANY.map((key, index) => logLine("failed", key, NOW_MS + index))],
+    told: [
+      ["failures", ...MANY.slice(1).map((key) => `${key} no 1`)].join(" "),
+    ],
+  },
+  "queued events that the log does not know are told": {
+    log: [[failed(0), failed(1), failed(2)]],
+    queued: 3,
+    told: [
+      "failures in/a.txt no 3 The failure queue holds 2 more events. To list them, run deno task " +
+      "replay --dry-run --env x.",
+    ],
+  },
+};
+
+Deno.test("the board tells what became of uploads", async (t) => {
+  for (const [name, scene] of Object.entries(SCENES)) {
+    const { uploads = [], asks = Infinity, log = [], queued = 0, told } = scene;
+    await t.step(name, async () => {
+      let asked = 0;
+      const { stack } = fakeStack({
+        ...quiet(),
+        // The pattern of the newest rows names one outcome.
+        FilterLogEventsCommand: ({ filterPattern }) => ({
+          events: String(filterPattern).includes("||") ? log.shift() ?? [] : [],
+        }),
+        BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("in/a.txt"))] } }),
+        GetQueueAttributesCommand: () => queue(queued),
+        QueryCommand: ({ ExpressionAttributeValues: values }) => {
+          const { S: key } = (values as { ":key": { S: string } })[":key"];
+          return { Items: ++asked > asks ? [toAttributes(row(key))] : [] };
+        },
+      });
+      const board = makeBoard(stack);
+      for (const key of uploads) board.expect({ key, versionId: "1" });
+      const texts = new Set<string>();
+      await watch(board, (messages) => {
+        messages.map(toText).filter((text) => text !== "").forEach((text) => texts.add(text));
+        return log.length === 0 && texts.size >= told.length;
+      });
+      assert.deepEqual(texts, new Set(told));
+    });
+  }
+});
+
+/** What a message says of rows, failures and uploads. */
+function toText(message: Message): string {
+  switch (message.type) {
+    case "failures": {
+      const failures = message.failures.map(({ key, reason, tries }) =>
+        `${key} ${reason} ${tries}`
+      );
+      return ["failures", ...failures, message.note].join(" ").trim();
+    }
+    case "outcome": {
+      const { id, result, note, ms = "" } = message.outcome;
+      const text = [id, result, note, ms].filter((part) => part !== "").join(" ");
+      return ms === "" ? text : text.replace(`after ${ms} ms ${ms}`, "after MS ms MS");
+    }
+    case "row":
+      return `row ${message.row.file_key}`;
+    default:
+      return "";
+  }
+}
+
+Deno.test("the board has one poller for all pages, and none without one", async () => {
+  const { stack, calls } = fakeStack(quiet());
+  const board = makeBoard(stack, { idleMs: 50 });
+  const count = (wanted: string) => calls.filter(({ name }) => name === wanted).length;
+  await pause(30);
+  assert.equal(calls.length, 0);
+  for (const _page of [1, 2, 3]) board.since(0);
+  await until(() => count("GetQueueAttributesCommand") > 3);
+  assert.equal(count("HeadBucketCommand"), 1, "each poller begins by AWS's clock");
+  await pause(100);
+  const before = calls.length;
+  await pause(50);
+  assert.equal(calls.length, before);
+  board.since(0);
+  await until(() => calls.length > before);
+  board.end();
+});
+
+Deno.test("the board says what AWS refuses, goes on, and takes it back", async () => {
+  let refuses = true;
+  const { stack } = fakeStack({
+    ...quiet(),
+    GetQueueAttributesCommand: () =>
+      refuses ? Object.assign(new Error("who?"), { name: "AccessDenied" }) : queue(0),
+  });
+  const troubles: string[] = [];
+  await watch(makeBoard(stack), (messages) => {
+    for (const message of messages) if (message.type === "trouble") troubles.push(message.text);
+    refuses = troubles.length === 0;
+    return troubles.length === 2;
+  });
+  assert.match(troubles[0], /AccessDenied: who\?/);
+  assert.equal(troubles[1], "");
+});
+
+Deno.test("a page that was away gets the last message about each thing, once", () => {
+  const board = makeBoard(fakeStack(quiet()).stack);
+  board.setCode({ state: "building", text: "building" });
+  const { last } = board.since(0);
+  const running = { state: "running", text: "new code runs" } as const;
+  board.setCode(running);
+  const codes = (after: number) =>
+    board.since(after).messages.filter(({ type }) => type === "code");
+  const expected = [{ type: "code", code: running }];
+  assert.deepEqual([codes(0), codes(last)], [expected, expected]);
+  assert.deepEqual(codes(board.since(0).last), []);
+  board.end();
+});
+
+function makeBoard(stack: Stack, { idleMs = 60_000 } = {}): Board {
+  return new Board(stack, "on the stand-in", { pollMs: 10, idleMs, lateMs: 200 });
+}
+
+/** A page that asks a board until it has seen enough, and a while longer; then all ends. */
+async function watch(board: Board, see: (messages: Message[]) => boolean): Promise<void> {
+  let last = 0;
+  const ask = () => {
+    const update = board.since(last);
+    last = update.last;
+    return see(update.messages);
+  };
+  await until(ask);
+  await pause(30);
+  ask();
+  board.end();
+}
+
+Deno.test("Replay says that the failure queue is empty", async () => {
+  const { stack } = fakeStack({ GetQueueAttributesCommand: () => queue(0) });
+  assert.match(await replay(stack, "replay-test"), /^The failure queue is empty: /);
+  assert.match(
+    await replay(stack, "replay-test", "a.txt"),
+    /^It is not in the failure queue yet: /,
+  );
+});
+
+Deno.test("forwarding() is for machines without a screen, and those reached by SSH", () => {
+  const ssh = "ssh -N -L 8421:127.0.0.1:8421 ";
+  const cases: [Record<string, string>, typeof Deno.build.os, string | undefined][] = [
+    [{ DISPLAY: ":0", USER: "ann" }, "linux", undefined],
+    [{ WAYLAND_DISPLAY: "wayland-0" }, "linux", undefined],
+    [{ WSL_DISTRO_NAME: "Ubuntu" }, "linux", undefined], // its browser is Windows' own
+    [{ USER: "ann" }, "darwin", undefined],
+    [{}, "windows", undefined],
+    [{ SSH_CONNECTION: "…", USER: "ann", DISPLAY: "localhost:10.0" }, "linux", ssh + "ann@HOST"],
+    [{ SSH_CONNECTION: "…", SUDO_USER: "ann", USER: "root" }, "darwin", ssh + "ann@HOST"],
+    [{}, "linux", ssh + "USER@HOST"], // as in Session Manager
+    [{ USER: "$(id)" }, "linux", ssh + "'$(id)@HOST'"],
+  ];
+  for (const [env, os, expected] of cases) assert.equal(forwarding(8421, env, os), expected);
+});
+
+/** A request line, its headers, and the answer's status. HOST, PORT and TOKEN are the server's. */
+type Asked = [string, string[], number];
+
+const BEARER = "Authorization: Bearer TOKEN";
+const OWN = ["Host: HOST", BEARER];
+const CHANGES = ["POST /upload?key=in/a.txt", "POST /replay"];
+
+const ATTACKS: Record<string, Asked[]> = {
+  "a name that leads here is another name (DNS rebinding)": [
+    ...["evil.example", "localhost.evil.example", "localhost.", "127.0.0.1.nip.io", "0.0.0.0"],
+    ...["127.0.0.2", "[::]", "127.1", "2130706433", "me@127.0.0.1", ""],
+  ].flatMap((name) =>
+    ["/", "/news", "/page.js"].map((path): Asked => [
+      `GET ${path}`,
+      [`Host: ${name}:PORT`, BEARER],
+      421,
+    ])
+  ),
+  "a forwarded port is another number, but the page's own": ["localhost", "127.0.0.1", "[::1]"]
+    .flatMap((name) =>
+      [name, `${name}:1`, `${name}:65535`].flatMap((host): Asked[] => [
+        ["GET /news", [`Host: ${host}`, BEARER], 200],
+        ["POST /replay", [`Host: ${host}`, BEARER, `Origin: http://${host}`], 200],
+        ["POST /replay", [`Host: ${host}`, BEARER, `Origin: http://${name}:2`], 403],
+        ["POST /replay", [`Host: ${host}`, BEARER, `Origin: https://${host}`], 403],
+        ["POST /replay", [`Host: ${host}`, BEARER, "Origin: http://localhost:65534"], 403],
+      ])
+    ),
+  "without the token, or with another one, only the page's files": [
+    ...["X: y", "Authorization: Bearer ", "Authorization: Bearer OTHER"].flatMap((
+      line,
+    ): Asked[] => [
+      ...["GET /news", "GET /news?token=TOKEN", "GET /deno.json", "GET /%2e%2e/deno.json"]
+        .map((request): Asked => [request, ["Host: HOST", line], 401]),
+      ...CHANGES.map((request): Asked => [
+        request,
+        ["Host: HOST", "Origin: http://HOST", line],
+        401,
+      ]),
+    ]),
+    ...["/", "/page.css", "/page.js", "/icon.svg"]
+      .map((path): Asked => [`GET ${path}`, ["Host: HOST"], 200]),
+  ],
+  "another site that has the token gets nothing": [
+    ...["http://evil.example", "null", "http://localhost:PORT"].flatMap((origin) =>
+      ["GET /news", "OPTIONS /news", ...CHANGES].map((request): Asked => [
+        request,
+        [...OWN, `Origin: ${origin}`],
+        403,
+      ])
+    ),
+    // What changes something says where it comes from: a browser always does.
+    ...CHANGES.map((request): Asked => [request, OWN, 403]),
+  ],
+};
+
+Deno.test("the server answers nobody but its own page", async (t) => {
+  const { stack, calls } = fakeStack(quiet());
+  await using server = await startServer(stack);
+  for (const [name, asked] of Object.entries(ATTACKS)) {
+    await t.step(name, async () => {
+      for (const [request, lines, expected] of asked) {
+        const { status, headers, text } = await server.ask(request, lines);
+        assert.equal(status, expected, `${request}\n${lines.join("\n")}`);
+        assert.equal(text.includes(server.token), false);
+        assert.equal(headers.get("access-control-allow-origin"), null);
+        for (const [header, value] of Object.entries(FORBIDS)) {
+          assert.equal(headers.get(header), value, header);
+        }
+      }
+    });
+  }
+  await t.step("it listens on 127.0.0.1 alone", async () => {
+    const addresses = Deno.networkInterfaces()
+      .filter(({ family, address }) => family === "IPv4" && address !== "127.0.0.1");
+    for (const { address: hostname } of addresses) {
+      await assert.rejects(Deno.connect({ hostname, port: server.port }), hostname);
+    }
+  });
+  assert.equal(Buffer.from(server.token, "base64url").length, 16);
+  assert.equal(calls.some(({ name }) => /Put|Upload|Receive/.test(name)), false);
+});
+
+/** What every answer forbids the browser: nothing is inline or from elsewhere, and nobody may frame it. */
+const FORBIDS = {
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-resource-policy": "same-origin",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff",
+  "cache-control": "no-store",
+};
+
+Deno.test("a taken port is told, and the next one is used", async () => {
+  const { stack } = fakeStack(quiet());
+  await using first = await startServer(stack);
+  let next = 0;
+  const said = await progressOf(async () => {
+    await using second = await startServer(stack, first.port);
+    next = second.port;
+  });
+  assert.ok(next > first.port && next < first.port + 20, `${next}`);
+  assert.equal(said, `Port ${first.port} is taken, so the page is at port ${next}\n`);
+});
+
+Deno.test("an upload goes through to S3 as it is, or not at all", async () => {
+  const { stack, calls } = fakeStack({
+    ...quiet(),
+    PutObjectCommand: () => ({ VersionId: "1", ETag: '"tag"' }),
+    QueryCommand: () => ({ Items: [toAttributes(row("in/ü b.txt"))] }),
+  });
+  await using server = await startServer(stack);
+  const key = encodeURIComponent("in/ü b.txt");
+  const origin = `http://127.0.0.1:${server.port}`;
+  const headers = { origin, authorization: `Bearer ${server.token}`, "content-type": "text/plain" };
+  const url = `${origin}/upload?key=${key}`;
+  const answer = await fetch(url, { method: "POST", body: "Hello", headers });
+  assert.equal(await answer.text(), "in/ü b.txt 1");
+  const puts = () => calls.filter(({ name }) => /Put|Complete/.test(name));
+  const [{ input: { Body, ...rest } }] = puts();
+  assert.equal(new TextDecoder().decode(Body as Uint8Array), "Hello");
+  const expected = { Bucket: "uploads", Key: "in/ü b.txt", ContentType: "text/plain" };
+  assert.deepEqual(JSON.parse(JSON.stringify(rest)), expected);
+
+  const lines = [...OWN, "Origin: http://HOST", "Content-Length: 1000"];
+  using connection = await server.send("POST /upload?key=in/broken.txt", lines);
+  await connection.write(new TextEncoder().encode("only this"));
+  await pause(50);
+  connection.close();
+  await pause(200);
+  assert.equal(puts().length, 1, "a body that broke off left something");
+});
+
+async function startServer(stack: Stack, wanted = 0) {
+  // lib-storage asks the client where it is.
+  Object.assign(stack.s3, { config: { requestHandler: {}, endpoint: () => ({ hostname: "s3" }) } });
+  const board = makeBoard(stack);
+  const server = await serve(board, () => Promise.resolve("replayed"), wanted);
+  const { host, hash } = new URL(server.url);
+  const token = hash.slice(1);
+  const port = Number(host.split(":")[1]);
+  const other = token.slice(0, -1) + (token.endsWith("A") ? "B" : "A");
+  /** Sends a request whose every header is the test's: fetch would set Host and Origin itself. */
+  const send = async (request: string, lines: string[]) => {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    const known = { HOST: host, PORT: String(port), TOKEN: token, OTHER: other };
+    const text = [`${request} HTTP/1.1`, ...lines, "", ""].join("\r\n")
+      .replace(/HOST|PORT|TOKEN|OTHER/g, (name) => known[name as keyof typeof known]);
+    await connection.write(new TextEncoder().encode(text));
+    return connection;
+  };
+  return {
+    token,
+    port,
+    send,
+    ask: async (request: string, lines: string[]) => {
+      const ending = ["Connection: close", "Content-Length: 0"];
+      using connection = await send(request, [...lines, ...ending]);
+      const answer = await new Response(connection.readable).text();
+      const [top] = answer.split("\r\n\r\n", 1);
+      const [status, ...headers] = top.split("\r\n");
+      return {
+        status: Number(status.split(" ")[1]),
+        headers: new Headers(headers.map((line) => line.split(": ", 2) as [string, string])),
+        text: answer.slice(top.length),
+      };
+    },
+    [Symbol.asyncDispose]: async () => {
+      board.end();
+      await server.close();
+      await esbuild.stop();
+    },
+  };
+}
