@@ -220,11 +220,10 @@ export class Board {
     this.#tell({ type: "failures", failures, note });
   }
 
-  /** Shows a row, and ends the upload and the failure that wait for it. */
+  /** Shows a row, and ends the upload that waits for it. */
   #show(row: Item): void {
     const id = `${row.file_key} ${row.timestamp}`;
     this.#tell({ type: "row", row }, id);
-    if (this.#failures.delete(id)) this.#tellFailures();
     const uploadId = idOf({ key: String(row.file_key), versionId: row.version_id });
     const upload = this.#uploads.get(uploadId);
     if (!upload) return;

@@ -258,12 +258,17 @@ Deno.test("dev runs what is saved if --code says so, and ends with the deployed 
     const { updates, said } = await play(deployed, false, told);
     assert.deepEqual([updates, said], [0, ""]);
   });
-  for (const found of [deployed, "of a dev that was killed"]) {
-    await t.step(`with --code, where the function ran ${found}`, async () => {
-      const { running, said } = await play(found, true, /"new code runs/);
+  const builder = await makeBuilder(copy);
+  const { sha256: saved } = await builder.build();
+  await builder.dispose();
+  for (
+    const [name, found] of Object.entries({ "was deployed": deployed, "a killed dev left": saved })
+  ) {
+    await t.step(`with --code, where the function ran what ${name}`, async () => {
+      const { running, said } = await play(found, true, /"(new|this folder's) code runs/);
       assert.equal(running, deployed);
       const isStray = /^Note: since then .* was not deployed, .*; deno task deploy/.test(said);
-      assert.equal(isStray, found !== deployed);
+      assert.equal(isStray, found === saved);
       assert.match(
         said,
         /^The function runs the deployed code again; deno task deploy --env dev-t/m,
