@@ -20,8 +20,6 @@ export interface Invocation {
   answer?: unknown;
   ms: number;
   cpuMs: number;
-  /** Peak memory of the process so far. */
-  peakMb: number;
   /** Heap in use after a garbage collection, where Node runs with `--expose-gc`. */
   heapMb?: number;
   /** The lines that the function logged. */
@@ -33,7 +31,6 @@ const MARK = "\u0001";
 
 /** Loads lambda.mjs, then invokes it for each line of stdin. Writes a marked line after each. */
 const RUNTIME = `
-import fs from "node:fs";
 const measured = async (work) => {
   const [startMs, startCpu] = [performance.now(), process.cpuUsage()];
   let error, answer;
@@ -44,19 +41,10 @@ const measured = async (work) => {
   }
   const ms = performance.now() - startMs;
   const { user, system } = process.cpuUsage(startCpu);
-  const peakMb = peakKb() / 1024;
   globalThis.gc?.();
   const heapMb = globalThis.gc && process.memoryUsage().heapUsed / 1024 ** 2;
-  const line = JSON.stringify({ error, answer, ms, cpuMs: (user + system) / 1000, peakMb, heapMb });
+  const line = JSON.stringify({ error, answer, ms, cpuMs: (user + system) / 1000, heapMb });
   process.stdout.write("${MARK}" + line + "\\n");
-};
-// Linux's own high-water mark: resourceUsage() begins with the parent's, of which this is a fork.
-const peakKb = () => {
-  try {
-    return Number(fs.readFileSync("/proc/self/status", "utf8").match(/VmHWM:\\s*(\\d+)/)[1]);
-  } catch {
-    return process.resourceUsage().maxRSS;
-  }
 };
 let handler;
 await measured(async () => void ({ handler } = await import("./lambda.mjs")));
