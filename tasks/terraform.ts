@@ -6,7 +6,7 @@ import { FILTERS } from "../handler.ts";
 import { namesIn } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
-import { explainFailure } from "./terraform_errors.ts";
+import { explainFailure, PROVIDER_FAILED } from "./terraform_errors.ts";
 import { folderFor, type OwnFolder, variableSources } from "./workspace.ts";
 
 /** The address of the stack's identity, which is in the state alone. */
@@ -38,13 +38,8 @@ const OUTPUTS = [
   "aws_region",
 ] as const;
 
-/** There only with batch_backfill. */
-const BATCH_OUTPUTS = ["batch_role_arn"] as const;
-
-/** Values of outputs.tf. */
-export type Outputs =
-  & Record<typeof OUTPUTS[number], string>
-  & Partial<Record<typeof BATCH_OUTPUTS[number], string>>;
+/** Values of outputs.tf; `batch_role_arn` only with batch_backfill. */
+export type Outputs = Record<typeof OUTPUTS[number], string> & { batch_role_arn?: string };
 
 /** A resource of a state, with the attributes that its provider keeps. */
 export interface Resource {
@@ -114,32 +109,16 @@ async function initialise(own: OwnFolder | undefined): Promise<void> {
     const linked = await call(`-plugin-dir=${providers}`).then(() => true, () => false);
     if (linked) return;
   }
-  try {
-    await withProgress("terraform init", call());
-  } catch (failure) {
-    if (!(failure instanceof RunError) || CANNOT_RUN.includes(failure.code)) throw failure;
-    const sentence = explainFailure("init", failure.code, failure.stderr);
-    if (!PROVIDER_FAILED.test(failure.stderr)) {
-      throw new UserError(`${failure.stderr.trim()}\n${sentence}`);
-    }
-    const mirror = await findMirror();
-    if (mirror === undefined) {
-      throw new UserError(
-        `${failure.stderr.trim()}\n${sentence}; is the registry reachable, perhaps through HTTPS_PROXY?`,
-      );
-    }
-    say(`Terraform's own way failed; now with the folder of providers ${mirror}`);
-    await call(`-plugin-dir=${mirror}`).catch((error) => {
-      if (!(error instanceof RunError)) throw error;
-      throw new UserError(`${error.stderr.trim()}\nterraform init failed with ${mirror} too`);
-    });
-  }
+  await withProgress("terraform init", call()).catch(async (error) => {
+    const lacksProvider = error instanceof RunError && PROVIDER_FAILED.test(error.stderr);
+    const mirror = lacksProvider ? await findMirror() : undefined;
+    if (mirror === undefined) throw error;
+    say(`Terraform found no provider by itself; now with the folder of providers ${mirror}`);
+    await call(`-plugin-dir=${mirror}`);
+  }).catch((error) => throwExplained(error, "init", { quiet: true }));
 }
 
-/** What `terraform init` says when it gets no provider; all else is the backend's or the code's. */
-const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
-
-/** What Terraform says where plugins are missing, or do not fit the lock file, or the backend changed. */
+/** What Terraform writes where plugins are missing, or do not fit the lock file, or the backend changed. */
 const NOT_INITIALISED =
   /Required plugins are not installed|Backend initialization required|Module not installed/;
 
@@ -159,18 +138,12 @@ export async function plan(
   file: string,
   { destroy, show, quiet }: { destroy?: boolean; show?: boolean; quiet?: boolean } = {},
 ): Promise<void> {
-  const goal = destroy ? ["-destroy"] : [];
   const variables = await variableSources(workspace);
   if (!quiet) say(variables.line);
-  const args = [
-    "plan",
-    "-input=false",
-    quiet ? "-lock=false" : LOCK,
-    `-out=${file}`,
-    ...goal,
-    ...variables.args,
-  ];
-  await terraform(workspace, args, { output: show ? "show" : "return", quiet });
+  const options = ["-input=false", quiet ? "-lock=false" : LOCK, `-out=${file}`];
+  if (destroy) options.push("-destroy");
+  const output = show ? "show" : "return";
+  await terraform(workspace, ["plan", ...options, ...variables.args], { output, quiet });
 }
 
 /**
@@ -181,7 +154,7 @@ export async function refuseOtherStack(workspace: string): Promise<void> {
   await runOnIdentity(workspace, ["plan"]);
 }
 
-/** Puts a new stack's name into the state: even an apply that is killed then leaves what bears it. */
+/** Puts a new stack's name into the state: even a killed apply then leaves resources of that name. */
 export async function nameStack(workspace: string): Promise<void> {
   await runOnIdentity(workspace, ["apply", "-auto-approve"]);
 }
@@ -236,10 +209,8 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
       `The deployment is not complete: Terraform has no output ${missing}; deploy again`,
     );
   }
-  const given = [...OUTPUTS, ...BATCH_OUTPUTS].filter((name) =>
-    typeof values[name]?.value === "string"
-  );
-  return Object.fromEntries(given.map((name) => [name, values[name].value])) as Outputs;
+  const all = Object.entries(values).map(([name, { value }]) => [name, value]);
+  return Object.fromEntries(all.filter(([, value]) => typeof value === "string"));
 }
 
 /** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */
@@ -376,19 +347,23 @@ async function terraform(
       ...options,
       env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...own?.env, ...options.env },
     });
-  try {
-    return await call().catch(async (error) => {
-      if (!(error instanceof RunError) || !NOT_INITIALISED.test(error.stderr)) throw error;
-      await initialise(own);
-      return await call();
-    });
-  } catch (error) {
-    if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
-    const sentence = explainFailure(command, error.code, error.stderr, workspace);
-    // What was shown already is not repeated.
-    const message = options.quiet ? `${error.stderr.trim()}\n${sentence}` : sentence;
-    throw new RunError(message, error.code, error.stderr);
-  }
+  return await call().catch(async (error) => {
+    if (!(error instanceof RunError) || !NOT_INITIALISED.test(error.stderr)) throw error;
+    await initialise(own);
+    return await call();
+  }).catch((error) => throwExplained(error, command, { workspace, quiet: options.quiet }));
+}
+
+/** Throws a failure of Terraform's with the sentence that explains it, and with what was not shown yet. */
+function throwExplained(
+  error: unknown,
+  command: string,
+  { workspace, quiet }: { workspace?: string; quiet?: boolean },
+): never {
+  if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
+  const sentence = explainFailure(command, error.code, error.stderr, workspace);
+  const message = quiet ? `${error.stderr.trim()}\n${sentence}` : sentence;
+  throw new UserError(message);
 }
 
 /** JSON from Terraform's standard output, on which a wrapper may print lines of its own. */

@@ -5,6 +5,9 @@ import { AWS_REMEDIES, remedyOf, SYSTEM_REMEDIES } from "./failures.ts";
 import { visible } from "./terminal.ts";
 import { isLocalWorkspace } from "./workspace.ts";
 
+/** What `terraform init` writes when it gets no provider. */
+export const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
+
 /** What to do about a failure, by what Terraform writes. */
 const REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
@@ -48,6 +51,10 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
     /x509:|certificate signed by unknown authority/,
     "a certificate is not trusted; if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE",
+  ],
+  [
+    PROVIDER_FAILED,
+    "it got no aws provider; is the registry reachable, perhaps through HTTPS_PROXY?",
   ],
   [
     /no such host|i\/o timeout|connection refused|no route to host|network is unreachable/,

@@ -206,6 +206,7 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["x: proxyconnect tcp: dial tcp: connection refused", /proxy of HTTPS_PROXY/],
   ["x: Proxy Authentication Required", /NAME:PASSWORD@HOST:PORT$/],
   ["x: tls: failed: x509: certificate signed by", /AWS_CA_BUNDLE$/],
+  ["Failed to query available provider packages: no such host", /^it got no aws provider; is the/],
   ["x: dial tcp: lookup y: no such host", /^AWS can't be/],
 ];
 
