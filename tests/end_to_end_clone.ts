@@ -1,17 +1,13 @@
-/** In a clone of its own: tools half made and killed, interrupted deploys, and a backend of the user's own. */
+/** In a clone of its own: deploys killed and interrupted, and the state in a backend of the user's own. */
 
-import { stopStandIn } from "../tasks/stand_in.ts";
 import { endToEndTest } from "./pipeline.ts";
 import { rootClients } from "./pipeline_context.ts";
-import { INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
-import { endKilled, TOOLS } from "./pipeline_tools.ts";
+import { INTERRUPTED, lateProxy, serveMetadata } from "./pipeline_interrupted.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {
-  await using held = new AsyncDisposableStack();
-  held.defer(() => endKilled(pipeline));
-  await steps(TOOLS, pipeline);
-  const ca = await enter();
-  const late = held.use(lateProxy(Number(new URL(Deno.env.get("AWS_ENDPOINT_URL")!).port)));
-  await steps(INTERRUPTED, { ...pipeline, root: rootClients(ca), late, left: [] });
-  await stopStandIn(pipeline.target.workspace); // no task of the clone's knows it
+  const root = rootClients(await enter());
+  using late = lateProxy(Number(new URL(Deno.env.get("AWS_ENDPOINT_URL")!).port));
+  const names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+  await using metadata = serveMetadata(names.map((name) => Deno.env.get(name)!));
+  await steps(INTERRUPTED, { ...pipeline, root, late, metadata, left: [] });
 });

@@ -417,3 +417,36 @@ run "a_role_made_again_takes_the_function_and_its_settings_with_it" {
     error_message = "The function keeps a grant for a role that is gone, or loses its permission or its settings."
   }
 }
+
+run "a_bucket_made_again_keeps_every_name" {
+  command = plan
+  plan_options {
+    refresh = false
+    replace = [aws_s3_bucket.uploads]
+  }
+
+  assert {
+    condition = jsonencode([
+      aws_s3_bucket.uploads.bucket,
+      aws_dynamodb_table.files.name,
+      aws_sqs_queue.failures.name,
+      aws_cloudwatch_log_group.function.name,
+      aws_iam_role.function.name,
+      aws_lambda_function.metadata.function_name,
+      ]) == jsonencode([
+      for name in ["NAME", "NAME", "NAME-failures", "/aws/lambda/NAME", "NAME", "NAME"] : replace(name, "NAME", run.every_name_comes_from_the_stacks_own.lambda_function_name)
+    ])
+    error_message = "A bucket that was deleted by hand takes other resources with it."
+  }
+}
+
+# So two clones with the same variables never share a resource.
+run "another_stack_with_the_same_variables_has_another_name" {
+  providers = { aws = aws.mock }
+  plan_options { replace = [terraform_data.stack] }
+
+  assert {
+    condition     = terraform_data.stack.input.name != run.every_name_comes_from_the_stacks_own.lambda_function_name
+    error_message = "Two stacks with the same variables have the same names."
+  }
+}

@@ -1,8 +1,6 @@
 /** What the steps of the end-to-end tests share: the stack that they act on, and how they act. */
 
 import assert from "node:assert/strict";
-import type { IncomingMessage } from "node:http";
-import { request } from "node:https";
 import { join } from "node:path";
 import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
@@ -26,7 +24,7 @@ import type { Clients } from "../tasks/clients.ts";
 import { connect, type Stack, type Target } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
-import { type EventObject, toEvent, toRecord } from "./fixtures.ts";
+import { type EventObject, toRecord } from "./fixtures.ts";
 import { type Ended, interruptTask, listProcesses } from "./run_task.ts";
 
 /** Resources in AWS; the state has two more, which are terraform_data. */
@@ -90,12 +88,6 @@ export function rootClients(ca: string): Clients {
   };
 }
 
-/** Has the stand-in record the calls that it answers. */
-export async function recordCalls(ca: string): Promise<void> {
-  const settings = { "cloudtrail._recording_enabled": true };
-  await post(ca, `${Deno.env.get("AWS_ENDPOINT_URL")}/_ministack/config`, settings);
-}
-
 /** Options that name the test's environment. */
 export function optionsOf({ flags }: Target): string[] {
   return flags.trim().split(" ");
@@ -113,7 +105,7 @@ export function taskIn(
   ...args: string[]
 ): Promise<Ended> {
   const words = ["task", "--quiet", "--config", join(folder, "deno.json"), ...args];
-  return ended(Deno.execPath(), words, "/", env);
+  return runProgram(Deno.execPath(), words, "/", env);
 }
 
 /** Runs a task in the test's environment, and sends SIGINT once stderr has the pattern. */
@@ -126,34 +118,6 @@ export function interruptedTask(
   return interruptTask([name, ...optionsOf(target), ...args], shell, pattern);
 }
 
-/** Plain Terraform in the other clone, in the stand-in's environment that this process is in. */
-export async function plainTerraform(
-  { clone, shell, target, project }: Pipeline,
-  args: string[],
-): Promise<Ended> {
-  const env = { ...Deno.env.toObject(), TF_WORKSPACE: target.workspace };
-  if (args[0] === "apply") {
-    // As a user would: the provider comes from where this clone has it.
-    const { env: { TF_DATA_DIR } } = (await folderFor(target.workspace))!;
-    const providers = await Deno.realPath(join(TF_DATA_DIR, "providers"));
-    const init = ["init", "-no-color", "-input=false", `-plugin-dir=${providers}`];
-    const { code, stderr } = await ended("terraform", init, clone, shell);
-    assert.equal(code, 0, stderr);
-  }
-  const [command, ...rest] = args;
-  const variables = command === "output" ? [] : [`-var=project_name=${project}`];
-  return await ended("terraform", [command, "-no-color", ...variables, ...rest], clone, env);
-}
-
-/** Terraform with just these arguments, in a folder. */
-export function terraformIn(
-  folder: string,
-  env: Record<string, string>,
-  args: string[],
-): Promise<Ended> {
-  return ended("terraform", args, folder, env);
-}
-
 /** Terraform as the tasks run it in the test's workspace. */
 export async function ownTerraform(
   { target: { workspace } }: Pipeline,
@@ -164,7 +128,8 @@ export async function ownTerraform(
   return (await run("terraform", [...args, ...words], options)).stdout;
 }
 
-async function ended(
+/** Runs a program in a folder, with just this environment. */
+export async function runProgram(
   command: string,
   args: string[],
   cwd: string,
@@ -208,29 +173,18 @@ export async function invokeLater({ root }: Deployed, event: unknown): Promise<v
   await root.lambda.send(new InvokeCommand({ FunctionName, InvocationType: "Event", Payload }));
 }
 
-/**
- * Has the function take the stack for so old, until the next deploy, and returns when it was made by
- * what the function knew before. In the first 15 minutes a 404 fails.
- */
-export async function ageStack(deployed: Deployed, minutes: number): Promise<string | undefined> {
-  const STACK_CREATED = new Date(Date.now() - minutes * 60_000).toISOString();
-  return (await setEnvironment(deployed, { STACK_CREATED })).STACK_CREATED;
-}
-
-/** Sets variables of the function's environment, until the next deploy; returns what they were. */
+/** Sets variables of the function's environment, until the next deploy. */
 export async function setEnvironment(
   { root: { lambda, outputs } }: Deployed,
   variables: Record<string, string>,
-): Promise<Record<string, string>> {
+): Promise<void> {
   const name = { FunctionName: outputs.lambda_function_name };
   const { Environment } = await lambda.send(new GetFunctionConfigurationCommand(name));
-  const before = Environment?.Variables ?? {};
-  const Variables = { ...before, ...variables };
+  const Variables = { ...Environment?.Variables, ...variables };
   await lambda.send(
     new UpdateFunctionConfigurationCommand({ ...name, Environment: { Variables } }),
   );
   await waitUntilFunctionUpdatedV2({ client: lambda, maxWaitTime: 60, minDelay: 0.1 }, name);
-  return before;
 }
 
 /** From now on events are late after a second, and objects old enough for a backfill after two. */
@@ -276,11 +230,6 @@ export async function failedMessage({ root }: Deployed): Promise<string | undefi
   return Messages[0]?.Body;
 }
 
-/** An event that always fails, and so stays in the failure queue. */
-export function poison({ bucket }: Deployed) {
-  return toEvent(bucket, ["poison/%zz", "poison/good.txt"], 7);
-}
-
 /** Nothing is in the failure queue but the event that always fails. */
 export async function assertOneFailure({ root }: Deployed): Promise<void> {
   assert.equal((await countFailures(root)).visible, 1);
@@ -311,23 +260,4 @@ export async function waitFor<T>(
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
   throw new Error(`Nothing came within ${deadlineMs} ms`);
-}
-
-/** Terraform wraps its sentences at the terminal's width. */
-export function unwrapped(text: string): string {
-  return text.replace(/\s+/g, " ");
-}
-
-export function withoutAws(env: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("AWS_")));
-}
-
-/** Posts JSON to a server whose certificate is `ca`. */
-function post(ca: string, url: string, body: unknown): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const answered = ({ statusCode }: IncomingMessage) =>
-      statusCode === 200 ? resolve() : reject(new Error(`HTTP ${statusCode}`));
-    request(url, { method: "POST", ca, agent: false }, answered).on("error", reject)
-      .end(JSON.stringify(body));
-  });
 }

@@ -1,86 +1,46 @@
-/** Steps of the end-to-end tests: what is refused before anything is made, and deploying. */
+/** Steps of the end-to-end tests: building, deploying, and what must not be deployed. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { TASKS } from "../tasks.ts";
-import { zipOf } from "../tasks/build.ts";
 import { namesIn } from "../tasks/files.ts";
-import { updateCode } from "../tasks/invoke.ts";
 import { ROOT } from "../tasks/shell.ts";
+import type { Policy } from "../tasks/stand_in.ts";
+import { pullState } from "../tasks/terraform.ts";
 import type { Report } from "../tasks/verify.ts";
 import { read } from "./fixtures.ts";
 import {
   type Deployed,
-  failedMessage,
   interruptedTask,
   optionsOf,
   type Pipeline,
-  plainTerraform,
-  RESOURCES,
   standInsOf,
   type Steps,
   task,
   taskIn,
-  withoutAws,
 } from "./pipeline_context.ts";
-import { type Ended, runTask } from "./run_task.ts";
-import { removeOtherBucket } from "./pipeline_losses.ts";
+import { runTask } from "./run_task.ts";
 
-/** Without a stand-in that runs. */
-export const REFUSED: Steps<Pipeline> = {
-  "verify and destroy say that nothing is deployed": async (pipeline) => {
-    const sentence = /Nothing is deployed on the stand-in in environment deno-task-test/;
-    const verify = await task(pipeline, "verify");
-    assert.equal(verify.code, 1);
-    assert.match(verify.stderr, sentence);
-    assert.match(verify.stderr, /: run /);
-    const destroy = await task(pipeline, "destroy", "--yes");
-    assert.equal(destroy.code, 0);
-    assert.match(destroy.stderr, sentence);
-  },
-
-  "without credentials one sentence says so, soon": async ({ shell }) => {
-    // A metadata service that accepts and never answers, as behind a container's hop limit.
-    using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const env = {
-      ...withoutAws(shell),
-      AWS_EC2_METADATA_SERVICE_ENDPOINT: `http://127.0.0.1:${silent.addr.port}`,
-    };
-    const startMs = performance.now();
-    const { code, stderr } = await taskIn(ROOT, env, "deploy", "--env", "nobody", "--yes");
-    assert.equal(code, 1);
-    const sentence = /No AWS credentials found .*\n.* --http-put-response-hop-limit 2 .*$/;
-    assert.match(stderr.trimEnd(), sentence);
-    assert.ok(performance.now() - startMs < 60_000);
-  },
-
-  "Ctrl-C while the stand-in starts leaves no process": async (pipeline) => {
-    const { code, stderr } = await interruptedTask(
-      pipeline,
-      /Starting the local/,
-      "deploy",
-      "--yes",
-    );
-    assert.equal(code, 130);
-    const goesOn = `Interrupted: deno task deploy${pipeline.target.flags} --yes goes on`;
-    assert.match(stderr, new RegExp(goesOn));
-    assert.deepEqual(await standInsOf(pipeline.target), pipeline.standInsBefore);
-  },
+/** By a type of resource: the action without which AWS does not answer its tags. */
+const READS_TAGS: Record<string, string> = {
+  aws_cloudwatch_log_group: "logs:ListTagsForResource",
+  aws_cloudwatch_metric_alarm: "cloudwatch:ListTagsForResource",
+  aws_dynamodb_table: "dynamodb:ListTagsOfResource",
+  aws_iam_role: "iam:GetRole",
+  aws_lambda_function: "lambda:ListTags",
+  aws_s3_bucket: "s3:GetBucketTagging",
+  aws_sqs_queue: "sqs:ListQueueTags",
 };
 
 /** Before anything is deployed. */
 export const BUILT: Steps<Pipeline> = {
-  "a region that is none is refused at plan": async (pipeline) => {
-    const { variables, project } = pipeline;
-    await Deno.writeTextFile(variables, 'aws_region = "eu-nowhere-9"');
-    const plan = await task(pipeline, "plan");
-    assert.equal(plan.code, 1);
-    const last = plan.stderr.trimEnd().split("\n").at(-1)!;
-    assert.match(
-      last,
-      /^terraform plan failed: the aws provider here knows no such region; correct/,
-    );
-    await Deno.writeTextFile(variables, `project_name = "${project}"\n`);
+  "Ctrl-C while the stand-in starts leaves no process": async (pipeline) => {
+    const starting = /Starting the local/;
+    const { code, stderr } = await interruptedTask(pipeline, starting, "deploy", "--yes");
+    assert.equal(code, 130);
+    const goesOn = `Interrupted: deno task deploy${pipeline.target.flags} --yes goes on`;
+    assert.match(stderr, new RegExp(goesOn));
+    assert.deepEqual(await standInsOf(pipeline.target), pipeline.standInsBefore);
   },
 
   "the zip has the same bytes in any time zone, umask and folder": async ({ shell, clone }) => {
@@ -160,68 +120,19 @@ export const SHELL: Steps<Deployed> = {
   },
 };
 
-/** A stack, whose twin plain Terraform applies meanwhile in the other clone. */
-interface WithTwin extends Deployed {
-  twin: Promise<Ended>;
-}
-
-/** Begins to deploy the stack's twin. */
-export function deployTwin(deployed: Deployed): WithTwin {
-  const twin = plainTerraform(deployed, ["apply", "-input=false", "-auto-approve"]);
-  twin.catch(() => {}); // the step that awaits it tells
-  return { ...deployed, twin };
-}
-
-/** Two stacks with the same variables, and two deploys of one. */
-const NOT_DEPLOYED = "the function runs code that was not deployed";
-
-export const DEPLOY_TWICE: Steps<WithTwin> = {
-  "two clones with the same variables live side by side": async (deployed) => {
-    const applied = await deployed.twin;
-    assert.equal(applied.code, 0, applied.stderr);
-    const output = await plainTerraform(deployed, ["output", "-raw", "s3_bucket_name"]);
-    const { project, target } = deployed;
-    assert.match(output.stdout, new RegExp(`^${project}-${target.workspace}-[0-9a-f]{10}$`));
-    assert.notEqual(output.stdout, deployed.bucket);
-
-    const gone = await removeOtherBucket(deployed, output.stdout);
-    const destroyed = await plainTerraform(deployed, ["destroy", "-auto-approve"]);
-    assert.equal(destroyed.code, 0, destroyed.stderr);
-    assert.match(destroyed.stdout, new RegExp(`Resources: ${RESOURCES + 2 - gone} destroyed`));
-    assert.ok(await failedMessage(deployed));
-  },
-
-  "code that was left by a dev that was killed is named by status": async (deployed) => {
-    await updateCode(deployed.root, zipOf(new TextEncoder().encode("left")));
-    const { code, stdout } = await task(deployed, "status");
-    assert.equal(code, 1);
-    assert.match(stdout, new RegExp(`^WRONG: since \\S+ ${NOT_DEPLOYED}.* puts it right$`, "m"));
-  },
-
-  "deploy puts that right, and a replay waits meanwhile": async (deployed) => {
-    let replay: Promise<Ended> | undefined;
-    const deploy = await runTask(
-      ["deploy", ...optionsOf(deployed.target), "--yes"],
-      deployed.shell,
-      {
-        onStderr: (text) => {
-          if (/\$ terraform .*plan /.test(text)) {
-            replay ??= task(deployed, "replay", "--dry-run");
-          }
-        },
-      },
-    );
-    assert.equal(deploy.code, 0, deploy.stderr);
-    assert.match(deploy.stderr, new RegExp(`^Note: since \\S+ ${NOT_DEPLOYED}`, "m"));
-    // Its role was deleted by hand.
-    assert.match(deploy.stderr, /^aws_lambda_function\.metadata: Creation complete/m);
-    const { code, stderr } = await replay!;
-    assert.equal(code, 0, stderr);
-    const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
-    assert.match(stderr, waits);
-    // The other clone's destroy and these changes left the stack whole.
-    const verify = await task(deployed, "verify");
-    assert.equal(verify.code, 0, verify.stdout + verify.stderr);
+export const TAGS: Steps<Deployed> = {
+  "every resource has its tags, and the deployer may read them": async ({ target, project }) => {
+    const policy: Policy = JSON.parse(await read("docs/deployer_policy.json"));
+    const allowed = policy.Statement.flatMap(({ Action }) => Action);
+    const { resources } = await pullState(target.workspace);
+    const tagged = resources.filter(({ attributes }) => "tags_all" in attributes);
+    const types = new Set(tagged.map(({ address }) => address.split(".")[0]));
+    assert.deepEqual([...types].sort(), Object.keys(READS_TAGS));
+    assert.deepEqual(Object.values(READS_TAGS).filter((action) => !allowed.includes(action)), []);
+    const tags = { Project: project, Environment: target.workspace, ManagedBy: "terraform" };
+    for (const { address, attributes } of tagged) {
+      assert.deepEqual(attributes.tags_all, tags, address);
+    }
   },
 };
 

@@ -9,23 +9,22 @@ import { join } from "node:path";
 import { CreateBucketCommand, DeleteObjectCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
+import { pause } from "../tasks/signals.ts";
 import { parseState } from "../tasks/terraform.ts";
 import type { Clients } from "../tasks/clients.ts";
 import {
   type Pipeline,
   processesOf,
   RESOURCES,
+  runProgram,
   type Steps,
   taskIn,
-  terraformIn,
-  withoutAws,
 } from "./pipeline_context.ts";
-import { KILLED_ENVIRONMENT } from "./pipeline_tools.ts";
-import { interruptTask, listProcesses, runTask } from "./run_task.ts";
+import { type Ended, interruptTask, listProcesses, runTask } from "./run_task.ts";
 
 /** How late an answer is, and how long after a line on stderr the end comes: the request is on its way. */
 const DELAY_MS = 400;
-const INTERRUPT_AFTER_MS = 300;
+const ACT_AFTER_MS = 300;
 
 /** By its name the deployer may use it. */
 const BUCKET = "file-metadata-states";
@@ -42,6 +41,10 @@ const BACKEND = `terraform {
 }
 `;
 
+/** Where a state may be, too. */
+const CLOUD =
+  'terraform {\n  cloud {\n    organization = "us"\n    workspaces { name = "w" }\n  }\n}\n';
+
 /** Before destroy the state loses one, and most of the other, as if interrupted in its creation. */
 const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
 const INCOMPLETE = "aws_cloudwatch_log_group.function";
@@ -52,6 +55,8 @@ interface Remote extends Pipeline {
   root: Clients;
   /** A way to the stand-in whose answers can be late. */
   late: LateProxy;
+  /** The instance's metadata service: the only source of credentials. */
+  metadata: { url: string };
   /** What the last interruption left in AWS alone. */
   left: Found[];
 }
@@ -63,12 +68,27 @@ export const INTERRUPTED: Steps<Remote> = {
     const { clone, root } = remote;
     await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
-    const stderr = await interruptLate(remote, /aws_iam_role\.function: Creating/);
+    const creating = /aws_iam_role\.function: Creating/;
+    const { code, stderr } = await deployLate(remote, creating, (deploy) => deploy.kill("SIGINT"));
+    assert.equal(code, 130, stderr);
     assert.equal(stderr.match(/Interrupt received/g)?.length, 1);
     assert.match(stderr, /deno task destroy --yes removes what is there$/m);
     assert.deepEqual(await processesOf(join(clone, "build")), []);
     remote.left = await leftovers(remote);
     assert.ok(remote.left.length > 0, "this interruption left nothing behind");
+  },
+
+  "what a killed deploy made has the name that the state has": async (remote) => {
+    const { clone, root } = remote;
+    const creating = /aws_lambda_function\.metadata: Creating/;
+    const { stderr } = await deployLate(remote, creating, (deploy) => killApply(deploy, clone));
+    assertImported(stderr, remote.left);
+    // As terraform force-unlock does.
+    await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
+    const { name } = await stateNow(remote);
+    assert.match(name ?? "no name", /^file-metadata-dev-[0-9a-f]{10}$/);
+    remote.left = await leftovers(remote);
+    assert.ok(remote.left.length > 0, "the killed deploy made nothing");
   },
 
   "deploy goes on where it was interrupted, its state in the user's own backend": async (
@@ -93,12 +113,16 @@ export const INTERRUPTED: Steps<Remote> = {
     assert.equal(verify.code, 0, verify.stdout + verify.stderr);
     const status = await taskIn(remote.clone, asOnAws(remote), "status");
     assert.match(status.stdout, /^bucket +file-metadata-dev-\w+, calls the function$/m);
-    // The stand-in forgets whose errors an alarm is about.
-    assert.doesNotMatch(status.stdout, /^WRONG: (?!the alarm)/m);
-    // A stand-in's state is never there.
-    const local = await taskIn(remote.clone, remote.shell, "status", ...KILLED_ENVIRONMENT);
-    assert.equal(local.code, 2);
-    assert.match(local.stderr, /^Nothing is deployed on the stand-in in environment /m);
+    assert.equal(status.code, 0, status.stdout + status.stderr);
+  },
+
+  "a backend of the user's own does not concern the stand-in": async ({ clone, shell }) => {
+    for (const backend of [CLOUD, BACKEND]) {
+      await Deno.writeTextFile(join(clone, "backend.tf"), backend);
+      const local = await taskIn(clone, shell, "status", "--local", "--env", "deno-task-test");
+      assert.equal(local.code, 2);
+      assert.match(local.stderr, /^Nothing is deployed on the stand-in in environment /m);
+    }
   },
 
   "destroy takes in what the state lacks; Ctrl-C in its middle leaves the rest": async (remote) => {
@@ -109,7 +133,7 @@ export const INTERRUPTED: Steps<Remote> = {
     assert.equal((await findNamed(root, name!)).length, NAMED.length - optIn);
     const words = ["destroy", "--yes"];
     const removed = /Destruction complete/;
-    const ended = await interruptTask(words, asOnAws(remote), removed, { folder });
+    const ended = await interruptTask(words, asOnAws(remote), removed, folder);
     assert.equal(ended.code, 130, ended.stderr);
     assertImported(ended.stderr, [{ address: FORGOTTEN }, { address: INCOMPLETE }]);
     assert.match(ended.stderr, /Interrupted: deno task destroy --yes goes on/);
@@ -121,23 +145,6 @@ export const INTERRUPTED: Steps<Remote> = {
     const { clone, root } = remote;
     const { name } = await stateNow(remote);
     await Deno.remove(join(clone, "build", "lambda.zip"));
-    const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
-    assert.equal(code, 0, stderr);
-    assert.equal(stdout, `Nothing in AWS is named ${name} any more\n`);
-    assert.deepEqual(await findNamed(root, name!), []);
-  },
-
-  "what a killed deploy made has the name that the state has, and destroy finds it": async (
-    remote,
-  ) => {
-    const { clone, root } = remote;
-    await killLate(remote, /aws_sqs_queue\.failures: Creating/);
-    // As terraform force-unlock does.
-    await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
-    const { name } = await stateNow(remote);
-    assert.match(name ?? "no name", /^file-metadata-dev-[0-9a-f]{10}$/);
-    const left = await leftovers(remote);
-    assert.ok(left.length > 0, "nothing was made before the kill");
     const { code, stdout, stderr } = await taskIn(clone, asOnAws(remote), "destroy", "--yes");
     assert.equal(code, 0, stderr);
     assert.equal(stdout, `Nothing in AWS is named ${name} any more\n`);
@@ -168,7 +175,7 @@ async function damageState(remote: Remote): Promise<void> {
 /** Runs plain Terraform in the other clone, and returns its standard output. */
 async function plainly(remote: Remote, ...args: string[]): Promise<string> {
   const env = { ...asOnAws(remote), TF_WORKSPACE: "default" };
-  const { code, stdout, stderr } = await terraformIn(remote.clone, env, args);
+  const { code, stdout, stderr } = await runProgram("terraform", args, remote.clone, env);
   assert.equal(code, 0, stderr);
   return stdout;
 }
@@ -190,11 +197,32 @@ function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
  * An environment in which the stand-in is AWS, behind the late proxy, and this machine an instance with
  * the deployer's role.
  */
-function asOnAws({ shell, late }: Remote): Record<string, string> {
-  const names = ["AWS_CA_BUNDLE", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
-  const ofStandIn = Object.fromEntries(names.map((name) => [name, Deno.env.get(name)!]));
-  // A queue's URL has the port in it by which it was made.
-  return { ...withoutAws(shell), ...ofStandIn, AWS_ENDPOINT_URL: `https://127.0.0.1:${late.port}` };
+function asOnAws({ shell, late, metadata }: Remote): Record<string, string> {
+  const others = Object.entries(shell).filter(([name]) => !name.startsWith("AWS_"));
+  return {
+    ...Object.fromEntries(others),
+    AWS_CA_BUNDLE: Deno.env.get("AWS_CA_BUNDLE")!,
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
+    // A queue's URL has the port in it by which it was made.
+    AWS_ENDPOINT_URL: `https://127.0.0.1:${late.port}`,
+  };
+}
+
+/** The metadata service of an EC2 instance whose role has these credentials. */
+export function serveMetadata([AccessKeyId, SecretAccessKey, Token]: string[]) {
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  const server = Deno.serve(options, ({ url, method }) => {
+    if (method === "PUT") {
+      return new Response("token", {
+        headers: { "x-aws-ec2-metadata-token-ttl-seconds": "21600" },
+      });
+    }
+    if (url.endsWith("/security-credentials/")) return new Response("role");
+    const Expiration = "2099-01-01T00:00:00Z";
+    return Response.json({ Code: "Success", AccessKeyId, SecretAccessKey, Token, Expiration });
+  });
+  const url = `http://127.0.0.1:${server.addr.port}`;
+  return { url, [Symbol.asyncDispose]: () => server.shutdown() };
 }
 
 interface LateProxy extends Disposable {
@@ -236,41 +264,35 @@ export function lateProxy(port: number): LateProxy {
   return proxy;
 }
 
-/** Deploys with late answers, and kills the task and its Terraform soon after a line of stderr. */
-async function killLate(remote: Remote, line: RegExp): Promise<void> {
+/**
+ * Deploys with late answers from its apply on, and does something to the task soon after a line on
+ * stderr, when that line's request is on its way.
+ */
+async function deployLate(
+  remote: Remote,
+  line: RegExp,
+  act: (deploy: Deno.ChildProcess) => void | Promise<void>,
+): Promise<Ended> {
   const { clone: folder, late } = remote;
-  let killing: Promise<void> | undefined;
-  const kill = async (child: Deno.ChildProcess) => {
-    await new Promise((resolve) => setTimeout(resolve, INTERRUPT_AFTER_MS));
-    const [apply] = (await listProcesses()).filter(({ command }) =>
-      command.includes("terraform apply") && command.includes(folder)
-    );
-    // Terraform leads a group of its own, in which its provider is too.
-    for (const pid of [child.pid, -apply.pid]) Deno.kill(pid, "SIGKILL");
-  };
-  late.delayMs = DELAY_MS;
-  await runTask(["deploy", "--yes"], asOnAws(remote), {
+  let acting: Promise<void> | undefined;
+  const ended = await runTask(["deploy", "--yes"], asOnAws(remote), {
     folder,
-    onStderr: (text, child) => {
-      if (line.test(text)) killing ??= kill(child);
+    onStderr: (text, deploy) => {
+      if (/\$ terraform apply/.test(text)) late.delayMs = DELAY_MS;
+      if (line.test(text)) acting ??= pause(ACT_AFTER_MS).then(() => act(deploy));
     },
   });
   late.delayMs = 0;
-  assert.ok(killing, `never came to ${line}`);
-  await killing;
+  assert.ok(acting, `never came to ${line}: ${ended.stderr}`);
+  await acting;
+  return ended;
 }
 
-/** Deploys with late answers from its apply on, and sends SIGINT soon after a line of stderr. */
-async function interruptLate(remote: Remote, line: RegExp): Promise<string> {
-  const { clone: folder, late } = remote;
-  const { code, stderr } = await interruptTask(["deploy", "--yes"], asOnAws(remote), line, {
-    folder,
-    afterMs: INTERRUPT_AFTER_MS,
-    onStderr: (text) => {
-      if (/\$ terraform apply/.test(text)) late.delayMs = DELAY_MS;
-    },
-  });
-  late.delayMs = 0;
-  assert.equal(code, 130, stderr);
-  return stderr;
+/** Kills a task that applies in a folder, and its Terraform. */
+async function killApply(task: Deno.ChildProcess, folder: string): Promise<void> {
+  const [apply] = (await listProcesses()).filter(({ command }) =>
+    command.includes("terraform apply") && command.includes(folder)
+  );
+  // Terraform leads a group of its own, in which its provider is too.
+  for (const pid of [task.pid, -apply.pid]) Deno.kill(pid, "SIGKILL");
 }

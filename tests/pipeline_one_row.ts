@@ -7,19 +7,17 @@ import { BACKFILLED, ON_TIME_MS } from "../function/one_row.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { backfillRows } from "../tasks/backfill.ts";
 import { deleteRow, type Item, queryRows } from "../tasks/table.ts";
-import { corpus } from "./corpus.ts";
 import {
   type Deployed,
   invokeWithRetries,
   recordOfRow,
-  rowsBelow,
   setEnvironment,
   settleAtOnce,
   type Steps,
   task,
   waitFor,
 } from "./pipeline_context.ts";
-import { timeless } from "./pipeline_operate.ts";
+import { timeless, uploadedRows } from "./pipeline_rows.ts";
 
 const BACKFILL = { prefix: "", dryRun: false, concurrency: 1 };
 
@@ -98,12 +96,6 @@ export const ONE_ROW: Steps<Deployed> = {
     await setEnvironment(deployed, { ON_TIME_MS: String(ON_TIME_MS) });
   },
 };
-
-/** The rows of the objects of every kind. */
-async function uploadedRows(deployed: Deployed): Promise<Item[]> {
-  const keys = new Set(corpus().map(({ key }) => key));
-  return (await rowsBelow(deployed, "")).filter(({ file_key }) => keys.has(String(file_key)));
-}
 
 function versions(rows: Item[]) {
   return rows.map(({ file_key, version_id }) => [file_key, version_id]);

