@@ -164,13 +164,13 @@ export function fakeTime() {
 }
 
 /**
- * A log with a line of a written row every so often, until a time, which FilterLogEvents reads a page
- * at a time from the oldest on. A call takes 100 ms.
+ * A log of thirty days until some time before now, with a line of a written row every so often: more
+ * than a million a day by default. FilterLogEvents reads it a page at a time from the oldest on; a
+ * call takes 100 ms.
  */
-export function fakeLog(
-  { fromMs, toMs, everyMs }: { fromMs: number; toMs: number; everyMs: number },
-) {
-  const log = { calls: 0, lines: 0, nowMs: toMs };
+export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = {}) {
+  const [fromMs, toMs] = [nowMs - 30 * 86_400_000, nowMs - sinceLastMs];
+  const log = { calls: 0, lines: 0, nowMs };
   const answers: Answers = {
     FilterLogEventsCommand: ({ startTime, endTime = Infinity, nextToken }) => {
       log.calls++;
@@ -197,14 +197,6 @@ export function fakeLog(
     },
   };
   return { log, answers };
-}
-
-/** A log of thirty days until some time before now: more than a million lines a day by default. */
-export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = {}) {
-  const [fromMs, toMs] = [nowMs - 30 * 86_400_000, nowMs - sinceLastMs];
-  const large = fakeLog({ fromMs, toMs, everyMs });
-  large.log.nowMs = nowMs;
-  return large;
 }
 
 /** Does some work, and returns what it prints as progress. */
