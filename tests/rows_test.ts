@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { ATTRIBUTES } from "../handler.ts";
 import { followNews, newestRows } from "../tasks/feed.ts";
 import { followRows, readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
-import type { Item } from "../tasks/table.ts";
+import { type Item, rowsOfVersion } from "../tasks/table.ts";
 import { visible } from "../tasks/terminal.ts";
 import { logLine, row as newsRow } from "./dev_fixtures.ts";
 import { EVENT_TIME, fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
@@ -209,6 +209,28 @@ Deno.test("newestRows() finds the newest of a large log in few calls", async (t)
       assert.deepEqual(rows.map(({ timestamp }) => timestamp), newest);
       assert.ok(log.calls <= 20, `${log.calls} calls for ${log.lines} lines`);
     });
+  }
+});
+
+Deno.test("newestRows() looks up one batch of rows, however many were deleted", async () => {
+  const { log, answers } = largeLog(NOW_MS, 1000);
+  const { stack, calls } = fakeStack({ ...answers, BatchGetItemCommand: () => ({}) });
+  assert.deepEqual(await newestRows(stack, () => log.nowMs, 10), { rows: [] });
+  assert.equal(calls.filter(({ name }) => name === "BatchGetItemCommand").length, 1);
+});
+
+Deno.test("rowsOfVersion() knows a version by its id, or without versions by its ETag", async () => {
+  const rows: Item[] = [
+    { n: "1", version_id: "v1", etag: "e" },
+    { n: "2", version_id: "v2", etag: "e" },
+    { n: "3", etag: "e" },
+    { n: "4", etag: "other" },
+  ];
+  const { stack } = fakeStack({ QueryCommand: () => ({ Items: rows.map(toAttributes) }) });
+  const upload = { bucket: "b", key: "a", timestamp: at(1), eventName: "x", etag: "e" };
+  for (const [versionId, n] of [["v2", "2"], [undefined, "3"], ["null", "3"]] as const) {
+    const found = await rowsOfVersion(stack, { ...upload, versionId });
+    assert.deepEqual(found.map((row) => row.n), [n]);
   }
 });
 

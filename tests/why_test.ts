@@ -39,7 +39,7 @@ const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegE
     false,
     /E: denied\. .* deno task replay --env x\.$/,
   ],
-  ["of a deleted object", { versions: [], failures: [FAILURE] }, false, /failed three/],
+  ["of a deleted one", { versions: [], rows: [ROW], failures: [FAILURE] }, false, /failed three/],
   ["filtered out", { matches: false }, false, /^The trigger ignores this key/],
   ["failed just now", { lastError: "E: x" }, false, /^The function failed: E: x\. Lambda tries/],
   ["no trigger", { notifies: false }, false, /: run deno task deploy --env x, then backfill\.$/],
