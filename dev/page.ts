@@ -320,6 +320,7 @@ addEventListener("drop", async (event) => {
   const entries = [...event.dataTransfer!.items].map((item) => item.webkitGetAsEntry());
   upload((await Promise.all(entries.filter((entry) => entry !== null).map(filesOf))).flat());
 });
+addEventListener("hashchange", () => location.reload()); // another token
 addEventListener("beforeunload", (event) => void (sending > 0 && event.preventDefault()));
 find("#filter").addEventListener("input", filterRows);
 find("#close").addEventListener("click", () => find<HTMLDialogElement>("#row").close());
