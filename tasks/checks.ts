@@ -17,7 +17,6 @@ const OF_TESTS = "--lock=tests/deno.lock";
 const PROPERTIES = [
   "tests/properties.ts",
   "tests/one_row_properties.ts",
-  "tests/mutants_properties.ts",
 ];
 
 /** End-to-end tests by what they are about. A deploy mostly waits, so they run side by side. */

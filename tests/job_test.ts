@@ -86,8 +86,9 @@ Deno.test("F90 handleJob() makes a task of either schema a backfill's row", asyn
       assert.equal(rowToPut(row).ConditionExpression, "attribute_not_exists(file_key)");
       const look = "QUERY a +/ü.txt 2026-01-02T03:04:00.000000Z to 9 up";
       assert.deepEqual(calls.aws, ["GET a +/ü.txt v1", look, "PUT a +/ü.txt", look]);
-      const [{ outcome, file_key, event_time }] = calls.log;
-      assert.deepEqual([outcome, file_key, event_time], ["written", row.file_key, ROW_TIME]);
+      const [{ level, outcome, file_key, event_time, duration_ms }] = calls.log;
+      assert.deepEqual([level, outcome, duration_ms], ["INFO", "written", 300]);
+      assert.deepEqual([file_key, event_time], [row.file_key, ROW_TIME]);
     });
   }
 });
@@ -242,8 +243,15 @@ Deno.test("F93 handleJob() calls temporary what an event would be run again for"
         results.join(),
         /^TemporaryFailure: Cannot (read|look for the rows of|write the row of) "key" from "uploads": AccessDenied: no \(HTTP 403\)$/,
       );
-      assert.deepEqual([rows.length, log.length, log[0].outcome], [0, 1, "failed"]);
-      assert.equal(JSON.stringify(log).includes("1970"), false);
+      const [{ timestamp: _, duration_ms, ...line }] = log;
+      const names = { bucket_name: "uploads", event_name: "ObjectCreated:Backfill" };
+      const key = {
+        version_id: "v1",
+        file_key: "key",
+        error: results[0].split(": ").slice(1).join(": "),
+      };
+      assert.deepEqual(line, { level: "ERROR", outcome: "failed", ...names, ...key });
+      assert.deepEqual([rows.length, log.length, duration_ms! < 1000], [0, 1, true]);
     });
   }
   await t.step("no time left", async () => {

@@ -27,40 +27,26 @@ const OPERATORS: Record<string, string[]> = {
   "*": ["/"],
   "/": ["*"],
   "%": ["*"],
-  "**": ["*"],
-  "&": ["|"],
-  "|": ["&"],
-  "<<": [">>"],
-  ">>": ["<<"],
   "&&": ["||"],
   "||": ["&&"],
   "??": ["&&"],
   "+=": ["-="],
-  "-=": ["+="],
-  "??=": ["&&="],
-  "||=": ["&&="],
-  "|=": ["&="],
   "++": ["--"],
-  "--": ["++"],
 };
 
-/** What a method becomes; without one, the call is left out. */
-const METHODS: Record<string, string | undefined> = {
+/** What a method becomes; "" leaves the call out. */
+const METHODS: Record<string, string> = {
   startsWith: "endsWith",
   endsWith: "startsWith",
   some: "every",
   every: "some",
   min: "max",
   max: "min",
-  toUpperCase: "toLowerCase",
   toLowerCase: "toUpperCase",
-  slice: undefined,
-  subarray: undefined,
-  filter: undefined,
-  sort: undefined,
-  trim: undefined,
-  trimStart: undefined,
-  trimEnd: undefined,
+  slice: "",
+  subarray: "",
+  filter: "",
+  trim: "",
 };
 
 /** How a parent uses a node: it decides what else may stand there, or that nothing may. */
@@ -84,7 +70,7 @@ export function mutate(
 
   const write = (node: AnyNode, role: Role): string => {
     if (node.type === "BlockStatement") {
-      if (node.body.length === 0) return textOf(js, node);
+      if (node.body.length === 0) return js.slice(node.start, node.end);
       const isActive = add(node, "{}");
       return `{ if (!${isActive}) ${writeInside(node, role)} }`;
     }
@@ -146,29 +132,24 @@ function changesOf(js: string, node: AnyNode, role: Role): string[] {
 }
 
 function changesOfNode(js: string, node: AnyNode): string[] {
+  const textOf = ({ start, end }: AnyNode) => js.slice(start, end);
+  const text = textOf(node);
   switch (node.type) {
-    case "BinaryExpression":
     case "LogicalExpression":
-    case "AssignmentExpression": {
-      if (node.operator === "+" && (isText(node.left) || isText(node.right))) return [];
-      const at = js.indexOf(node.operator, node.left.end);
-      const [left, right] = [
-        js.slice(node.start, at),
-        js.slice(at + node.operator.length, node.end),
-      ];
-      return (OPERATORS[node.operator] ?? []).map((operator) =>
-        node.type === "LogicalExpression" // `??` mixes with no other operator
-          ? `(${left}) ${operator} (${right})`
-          : left + operator + right
-      );
-    }
+    case "BinaryExpression":
+    case "AssignmentExpression":
+      if (node.operator === "+" && [node.left, node.right].some(isText)) return [];
+      return (OPERATORS[node.operator] ?? [])
+        .map((operator) => `(${textOf(node.left)}) ${operator} (${textOf(node.right)})`);
     case "UpdateExpression":
-      return [textOf(js, node).replace(node.operator, OPERATORS[node.operator][0])];
+      return (OPERATORS[node.operator] ?? []).map((operator) =>
+        text.replace(node.operator, operator)
+      );
     case "UnaryExpression":
-      return node.operator === "!" || node.operator === "-" ? [textOf(js, node.argument)] : [];
-    case "ChainExpression":
-      return [...textOf(js, node).matchAll(/\?\.(?=([[(])?)/g)].map(({ index, 1: bracket }) =>
-        textOf(js, node).slice(0, index) + (bracket ? "" : ".") + textOf(js, node).slice(index + 2)
+      return "!-".includes(node.operator) ? [textOf(node.argument)] : [];
+    case "ChainExpression": // without one of its question marks
+      return [...text.matchAll(/\?\.([[(])?/g)].map(({ 0: mark, 1: bracket = ".", index }) =>
+        text.slice(0, index) + bracket + text.slice(index + mark.length)
       );
     case "CallExpression":
       return changesOfCall(js, node);
@@ -177,7 +158,7 @@ function changesOfNode(js: string, node: AnyNode): string[] {
     case "ObjectExpression":
       return node.properties.length > 0 ? ["{}"] : [];
     case "TemplateLiteral":
-      return node.quasis.length > 1 || node.quasis[0].value.raw !== "" ? ['""'] : [];
+      return ['""'];
     case "Literal":
       if (node.regex) return changesOfPattern(node.regex.pattern, node.regex.flags);
       if (typeof node.value === "boolean") return [String(!node.value)];
@@ -187,37 +168,31 @@ function changesOfNode(js: string, node: AnyNode): string[] {
   }
 }
 
-function changesOfCall(
-  js: string,
-  { callee, end }: AnyNode & { type: "CallExpression" },
-): string[] {
+function changesOfCall(js: string, { callee, end }: AnyNode & { type: "CallExpression" }) {
   if (callee.type !== "MemberExpression" || callee.property.type !== "Identifier") return [];
-  const { property } = callee;
-  if (!Object.hasOwn(METHODS, property.name)) return [];
-  const other = METHODS[property.name];
-  if (other === undefined) return [js.slice(callee.start, property.start).replace(/\??\.\s*$/, "")];
-  return [js.slice(callee.start, property.start) + other + js.slice(property.end, end)];
+  const { start, end: nameEnd, name } = callee.property;
+  if (!Object.hasOwn(METHODS, name)) return [];
+  const object = js.slice(callee.start, start);
+  const other = METHODS[name];
+  return [other === "" ? object.replace(/\??\.\s*$/, "") : object + other + js.slice(nameEnd, end)];
 }
 
 /** A pattern without one of its anchors, quantifiers or flags, or with one class turned round. */
 function changesOfPattern(pattern: string, flags: string): string[] {
   const tokens =
-    /\\[dDwWsSbB]|\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]|<\w+>))?|[*+?]|\{\d+(?:,\d*)?\}|[\^$]/g;
-  const changes: string[] = [];
-  for (const { 0: token, index } of pattern.matchAll(tokens)) {
-    const other = /^[*+?{^$]/.test(token)
-      ? ""
-      : token.startsWith("[")
-      ? (token[1] === "^" ? `[${token.slice(2)}` : `[^${token.slice(1)}`)
-      : /^\\[a-z]$/i.test(token)
-      ? token === token.toLowerCase() ? token.toUpperCase() : token.toLowerCase()
-      : undefined;
-    if (other === undefined || (token.length === 2 && !/\\[dwsb]/i.test(token))) continue;
+    /\\([dws])|\\.|(\[\^?)(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]))?|([*+?]|\{\d+\}|[\^$])/g;
+  const changes = flags.includes("i") ? [`/${pattern}/${flags.replace("i", "")}`] : [];
+  for (const { 0: token, 1: letter, 2: bracket, 3: removable, index } of pattern.matchAll(tokens)) {
+    const other = letter
+      ? `\\${letter.toUpperCase()}`
+      : bracket
+      ? (bracket === "[" ? "[^" : "[") + token.slice(bracket.length)
+      : removable && "";
+    if (other === undefined) continue;
     changes.push(
-      `/${pattern.slice(0, index) + other + pattern.slice(index + token.length)}/${flags}`,
+      `/${pattern.slice(0, index)}${other}${pattern.slice(index + token.length)}/${flags}`,
     );
   }
-  if (flags.includes("i")) changes.push(`/${pattern}/${flags.replace("i", "")}`);
   return changes;
 }
 
@@ -233,8 +208,4 @@ function isExpression(text: string): boolean {
 function isText(node: AnyNode): boolean {
   return node.type === "TemplateLiteral" ||
     (node.type === "Literal" && typeof node.value === "string");
-}
-
-function textOf(js: string, { start, end }: AnyNode): string {
-  return js.slice(start, end);
 }

@@ -3,79 +3,76 @@
  * that no test notices: survivors, among them some that change nothing.
  *
  *   deno run --allow-all --lock=tests/deno.lock tests/mutate.ts [FILE...]     by default all files
+ *
+ * One bundle holds the tests and all mutants. Each worker runs the tests once without a mutant, to
+ * see which of them reach which mutants, and then those with one mutant at a time.
  */
 
 import { join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
 import * as esbuild from "esbuild";
+import fc from "npm:fast-check@4.10.2";
 import { namesIn, temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { clip, say, sayEvery, toDuration, toTable } from "../tasks/terminal.ts";
 import { type Mutant, mutate } from "./mutants.ts";
-import type { Answer, Question, Survey } from "./mutate_worker.ts";
+
+/** The function's own tests. */
+const TESTS = ["charset_test", "job_test", "one_row_properties", "one_row_test", "parallel_test"]
+  .concat("preview_test", "properties", "record_test").map((name) => `./tests/${name}.ts`)
+  .concat("./handler_test.ts");
+
+/** What starts a process, which has no mutants. */
+const LEFT_OUT = /in the runtime's Node/;
 
 /** What only a real process can test: tests/function_test.ts and tests/faults_test.ts do. */
-const NOT_MUTATED = ["lambda.ts", "warm_up.ts"];
+const NOT_MUTATED = "lambda.ts";
 
 const WORKERS = navigator.hardwareConcurrency;
 
-/** A worker that takes so many times as long as without a mutant is in an endless loop. */
+/** With a mutant a loop may be endless, or a promise stay open: a test fails after so much more. */
+const MOST_CALLS = 20;
 const MOST_TIMES = 10;
-const SURVEY_DEADLINE_MS = 600_000;
+const MORE_MS = 5000;
+
+/** What the tests do without a mutant may take so long. */
+const FIRST_RUN_MS = 600_000;
 
 interface Outcome {
   mutant: Mutant;
-  state: "killed" | "survives" | "not reached";
+  isKilled: boolean;
 }
 
-/** The function's files, from the project's folder. */
-async function functionFiles(): Promise<string[]> {
-  const names = (await namesIn(join(ROOT, "function")))
-    .filter((name) => name.endsWith(".ts") && !NOT_MUTATED.includes(name));
-  return ["handler.ts", ...names.map((name) => `function/${name}`)];
-}
-
-/** The function's tests in this process: those that import its files, or a helper that does. */
-async function testFiles(): Promise<string[]> {
-  const names = await namesIn(join(ROOT, "tests"));
-  const tests = names.filter((name) => /(_test|properties)\.ts$/.test(name));
-  const files: string[] = [];
-  for (const file of ["handler_test.ts", ...tests.map((name) => `tests/${name}`)]) {
-    const text = await Deno.readTextFile(join(ROOT, file));
-    const helpers = Array.from(text.matchAll(/from "(\.\/\w+\.ts)"/g), ([, path]) => path);
-    const read = helpers.map((path) => Deno.readTextFile(join(ROOT, file, "..", path)));
-    const texts = [text, ...await Promise.all(read)];
-    const isOfFunction = texts.some((each) => /"\.\.?\/(handler|function\/\w+)\.ts"/.test(each));
-    const isOfProcess = text.includes('"../tasks/') || text.includes("function_process.ts");
-    if (isOfFunction && !isOfProcess) files.push(file);
-  }
-  return files;
+async function main(): Promise<void> {
+  const files = Deno.args.length > 0 ? Deno.args.map((file) => relative(ROOT, file)) : [
+    "handler.ts",
+    ...(await namesIn(join(ROOT, "function")))
+      .filter((name) => name !== NOT_MUTATED).map((name) => `function/${name}`),
+  ];
+  await using folder = await temporaryFolder();
+  const bundle = join(folder.path, "tests.mjs");
+  const mutants = await writeBundle(bundle, files);
+  say(`${mutants.length} mutants of ${files.join(", ")}`);
+  console.log(toLines(await tryAll(pathToFileURL(bundle).href, mutants)).join("\n"));
 }
 
 /** Writes the tests and all that they test, with every mutant, as one module. */
-async function bundle(
-  folder: string,
-  mutated: string[],
-): Promise<{ url: string; mutants: Mutant[] }> {
+async function writeBundle(outfile: string, files: string[]): Promise<Mutant[]> {
   const mutants: Mutant[] = [];
   const sources = new Map<string, string>();
-  for (const file of mutated) {
+  for (const file of files) {
     const made = mutate(file, await Deno.readTextFile(join(ROOT, file)), mutants.length);
     sources.set(join(ROOT, file), made.code);
     mutants.push(...made.mutants);
   }
-  const outfile = join(folder, "tests.mjs");
+  const contents = TESTS.map((file) => `import "${file}";`).join("\n");
   await esbuild.build({
-    stdin: {
-      contents: (await testFiles()).map((file) => `import "./${file}";`).join("\n"),
-      resolveDir: ROOT,
-    },
+    stdin: { contents, resolveDir: ROOT },
     bundle: true,
     platform: "node",
     format: "esm",
     target: "esnext",
     packages: "external",
-    banner: { js: "const Deno = globalThis.$Deno; const $m = globalThis.$m;" },
     define: { "import.meta.url": JSON.stringify(pathToFileURL(join(ROOT, "tests", "x.ts"))) },
     plugins: [{
       name: "mutants",
@@ -89,87 +86,73 @@ async function bundle(
     logLevel: "error",
   });
   await esbuild.stop();
-  return { url: pathToFileURL(outfile).href, mutants };
-}
-
-/** A worker that has loaded the bundle and run its tests. */
-async function startWorker(
-  url: string,
-): Promise<{ worker: Worker; survey: Survey; deadlineMs: number }> {
-  const startMs = performance.now();
-  const worker = new Worker(new URL("mutate_worker.ts", import.meta.url), { type: "module" });
-  const answer = await ask(worker, { bundle: url }, SURVEY_DEADLINE_MS);
-  if (answer === undefined || !("survey" in answer)) throw new Error("The tests do not end");
-  const { survey } = answer;
-  if (survey.failure) throw new Error(`A test fails without a mutant: ${survey.failure}`);
-  return { worker, survey, deadlineMs: MOST_TIMES * (performance.now() - startMs) };
-}
-
-/** The worker's answer; undefined if it does not come in time. */
-function ask(
-  worker: Worker,
-  question: Question,
-  deadlineMs: number,
-): Promise<Answer | undefined> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => resolve(undefined), deadlineMs);
-    worker.onmessage = ({ data }) => {
-      clearTimeout(timer);
-      resolve(data);
-    };
-    worker.onerror = (event) => reject(new Error(event.message));
-    worker.postMessage(question);
-  });
+  return mutants;
 }
 
 /** Tries all mutants, as many at a time as there are cores. */
-async function tryAll(url: string, mutants: Mutant[]): Promise<Outcome[]> {
-  const started = await Promise.all(Array.from({ length: WORKERS }, () => startWorker(url)));
-  const { leftOut, reached } = started[0].survey;
-  for (const name of leftOut) say(`Left out, as it needs more than this process: ${name}`);
-
+async function tryAll(bundle: string, mutants: Mutant[]): Promise<Outcome[]> {
   const [outcomes, left] = [[] as Outcome[], mutants.values()];
-  const startMs = performance.now();
+  let startMs = performance.now();
   using _progress = sayEvery(5000, () => {
-    const survive = outcomes.filter(({ state }) => state !== "killed").length;
-    const eachMs = (performance.now() - startMs) / Math.max(1, outcomes.length);
+    if (outcomes.length === 0) return "Running the tests without a mutant";
+    const survive = outcomes.filter(({ isKilled }) => !isKilled).length;
+    const eachMs = (performance.now() - startMs) / outcomes.length;
     const leftTime = toDuration(eachMs * (mutants.length - outcomes.length));
     return `${outcomes.length} of ${mutants.length}, of which ${survive} survive; ${leftTime} left`;
   });
-  await Promise.all(started.map(async ({ worker, deadlineMs }) => {
+  await Promise.all(Array.from({ length: WORKERS }, async () => {
+    let { worker, deadlineMs } = await startWorker(bundle);
+    if (outcomes.length === 0) startMs = performance.now();
     for (const mutant of left) {
-      if (!reached.has(mutant.id)) {
-        outcomes.push({ mutant, state: "not reached" });
-        continue;
-      }
-      const answer = await ask(worker, { id: mutant.id }, deadlineMs);
-      if (answer === undefined) { // it hangs, and so does its worker
-        worker.terminate();
-        ({ worker } = await startWorker(url));
-      }
-      const isKilled = answer === undefined || ("isKilled" in answer && answer.isKilled);
-      outcomes.push({ mutant, state: isKilled ? "killed" : "survives" });
+      const isKilled = await ask(worker, mutant.id, deadlineMs);
+      outcomes.push({ mutant, isKilled: isKilled !== false });
+      if (isKilled !== undefined) continue;
+      worker.terminate(); // it hangs
+      ({ worker, deadlineMs } = await startWorker(bundle));
     }
     worker.terminate();
   }));
   return outcomes;
 }
 
+/** A worker that has loaded the bundle and run its tests. */
+async function startWorker(bundle: string): Promise<{ worker: Worker; deadlineMs: number }> {
+  const startMs = performance.now();
+  const worker = new Worker(import.meta.url, { type: "module", name: "mutants" });
+  await ask(worker, bundle, FIRST_RUN_MS);
+  return { worker, deadlineMs: MOST_TIMES * (performance.now() - startMs) };
+}
+
+/** A worker's answer; undefined if it does not come in time. */
+function ask(worker: Worker, question: unknown, deadlineMs: number): Promise<boolean | undefined> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => resolve(undefined), deadlineMs);
+    worker.onmessage = ({ data }) => {
+      clearTimeout(timer);
+      resolve(data);
+    };
+    worker.onerror = ({ message }) => reject(new Error(message));
+    worker.postMessage(question);
+  });
+}
+
 /** Survivors, then a line a file. */
 function toLines(outcomes: Outcome[]): string[] {
-  const survivors = outcomes.filter(({ state }) => state !== "killed")
+  const survivors = outcomes.filter(({ isKilled }) => !isKilled)
     .sort((a, b) => a.mutant.id - b.mutant.id)
-    .map(({ mutant: { file, line, before, after }, state }) =>
-      [`${file}:${line}`, state, ...difference(before, after)].join("  ")
+    .map(({ mutant: { file, line, before, after } }) =>
+      [`${file}:${line}`, ...difference(before, after)].join("  ")
     );
   const files = Object.entries(Object.groupBy(outcomes, ({ mutant }) => mutant.file));
   const rows = [...files, ["all", outcomes] as const].map(([file, all = []]) => {
-    const killed = all.filter(({ state }) => state === "killed").length;
-    const share = (100 * killed / all.length).toFixed(1);
-    return [file, String(all.length), String(killed), String(all.length - killed), `${share} %`];
+    const killed = all.filter(({ isKilled }) => isKilled).length;
+    return [file, ...[all.length, killed, all.length - killed].map(String)];
   });
-  const head = ["file", "mutants", "killed", "survive", "score"];
-  return [...survivors, "", ...toTable([head, ...rows], [1, 2, 3, 4])];
+  return [
+    ...survivors,
+    "",
+    ...toTable([["file", "mutants", "killed", "survive"], ...rows], [1, 2, 3]),
+  ];
 }
 
 /** Two texts in which only the surroundings of what differs are shown. */
@@ -180,10 +163,106 @@ function difference(before: string, after: string): string[] {
   return [a, b].map((text) => (start > 0 ? "…" : "") + clip(text.slice(start), 50));
 }
 
-const files = Deno.args.length > 0
-  ? Deno.args.map((file) => relative(ROOT, file))
-  : await functionFiles();
-await using folder = await temporaryFolder();
-const { url, mutants } = await bundle(folder.path, files);
-say(`${mutants.length} mutants of ${files.join(", ")}`);
-console.log(toLines(await tryAll(url, mutants)).join("\n"));
+/** A test as Deno.test() and a step take it, and what it does without a mutant. */
+interface Test {
+  fn(context: { step: typeof step }): unknown;
+  ms: number;
+  calls: number;
+  reached: Set<number>;
+}
+
+/** The mutant that is active in this worker; the calls that asked for it, and who was asked for. */
+let active = -1;
+let calls = 0;
+let mostCalls = Infinity;
+let reached = new Set<number>();
+let tests: Test[] = [];
+
+/** A promise that nobody waited for, and that failed. */
+let stray: unknown;
+
+function work(): void {
+  const scope = self as unknown as { onmessage: unknown; postMessage(answer: boolean): void };
+  Object.assign(globalThis, {
+    /** Whether a mutant is active: the bundle calls it. */
+    $m(id: number): boolean {
+      if (++calls > mostCalls) throw new Error("an endless loop");
+      if (active === -1) reached.add(id);
+      return id === active;
+    },
+  });
+  Object.assign(Deno, {
+    test(name: string, fn: Test["fn"]): void {
+      if (!LEFT_OUT.test(name)) tests.push({ fn, ms: 0, calls: 0, reached: new Set() });
+    },
+  });
+  addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    stray = event.reason;
+  });
+  let isKilledBy: (id: number) => Promise<boolean>;
+  const answer = async (question: string | number) => {
+    if (typeof question === "number") return await isKilledBy(question);
+    isKilledBy = await firstRun(question);
+    return true;
+  };
+  scope.onmessage = ({ data }: MessageEvent) => answer(data).then(scope.postMessage, reportError);
+}
+
+/** Runs the tests without a mutant; answers how to find out whether a mutant is killed. */
+async function firstRun(bundle: string): Promise<(id: number) => Promise<boolean>> {
+  let loads = 0;
+  const load = async () => {
+    tests = [];
+    fc.configureGlobal({ seed: 1 }); // or a mutant may die by chance
+    await import(`${bundle}?${loads++}`); // anew: what ran as it was loaded runs again
+    return tests;
+  };
+  const all = await load();
+  const atLoad = reached;
+  for (const test of all) {
+    [reached, calls] = [new Set(), 0];
+    const startMs = performance.now();
+    await run(test, 60_000);
+    Object.assign(test, { ms: performance.now() - startMs, calls, reached });
+  }
+  return async (id) => {
+    active = id;
+    try {
+      const loaded = atLoad.has(id) ? await load() : all;
+      const ofMutant = [...all.entries()].filter(([, test]) =>
+        atLoad.has(id) || test.reached.has(id)
+      )
+        .sort(([, a], [, b]) => a.ms - b.ms); // a quick one may be enough
+      for (const [index, { ms, calls: usual }] of ofMutant) {
+        [calls, mostCalls] = [0, Math.max(100_000, MOST_CALLS * usual)];
+        await run(loaded[index], MORE_MS + MOST_TIMES * ms);
+      }
+      return false;
+    } catch {
+      return true;
+    } finally {
+      [active, mostCalls] = [-1, Infinity];
+    }
+  };
+}
+
+async function run({ fn }: Pick<Test, "fn">, deadlineMs: number): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error("no end")), deadlineMs);
+  stray = undefined;
+  try {
+    await Promise.race([fn({ step }), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+  if (stray !== undefined) throw stray;
+}
+
+async function step(_name: string, fn: Test["fn"]): Promise<boolean> {
+  await fn({ step });
+  return true;
+}
+
+if (self.name === "mutants") work();
+else await main();

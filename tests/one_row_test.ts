@@ -91,6 +91,7 @@ Deno.test("F97 handleEvent() deletes the backfill's row of its version, and no o
     ["one of another second", "v1", { timestamp: "2026-01-02T03:04:04.000000Z" }, false],
     ["without versions, that of its ETag and time", undefined, bare, true],
     ["of another ETag", undefined, { ...bare, etag: "e2" }, false],
+    ["of none", undefined, { ...bare, etag: undefined }, false],
     ["of another time", undefined, { ...bare, last_modified: "2026-01-02T03:04:06.000Z" }, false],
     ["one with a version", undefined, {}, false],
   ];

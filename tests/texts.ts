@@ -118,7 +118,7 @@ const TYPES: Case[] = [
     asItIs(`F53 F53a ${type}`, type, "é"),
     [`F53 F53a ${type}, no text`, type, BAD],
   ]),
-  ["F52 case and spaces", "TEXT/PLAIN ; Charset=UTF-8", BAD, REPLACED],
+  ["F52 case and spaces", "APPLICATION/JSON ; Charset=UTF-8", BAD, REPLACED],
   ["F45 invalid UTF-8", PLAIN, BAD, REPLACED],
   ["F50 NUL in a text", PLAIN, "a\0b"],
   ["nothing", PLAIN, ""],
