@@ -36,7 +36,7 @@ export async function destroy(
   return proof;
 }
 
-/** The state, once it holds all that bears the stack's name. */
+/** The state, once it holds all that is named after the stack. */
 async function wholeState(target: OpenTarget): Promise<terraform.State> {
   const state = await terraform.pullState(target.workspace);
   if (terraform.isEmpty(state)) return state;
@@ -79,7 +79,7 @@ async function proveLast(
     await checkCredentials(target);
     proof = await prove(workspace, removed, clientsOf(target, removed.region));
   }
-  // Nothing bears the name any more, or yet.
+  // Nothing has the name any more, or yet.
   if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
   if (proof === undefined) say(`Nothing is deployed ${place}: there is nothing to destroy`);
   return proof;

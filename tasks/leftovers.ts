@@ -1,7 +1,7 @@
 /**
  * Leftovers of an interrupted apply. Ctrl-C makes Terraform cancel the requests that are on their
  * way; AWS carries them out all the same, and the state knows nothing of it. Names are unique to a
- * stack, so whatever bears the stack's name belongs to the stack, whatever the state says.
+ * stack, so whatever has the stack's name belongs to the stack, whatever the state says.
  */
 
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
@@ -22,7 +22,7 @@ import type { OpenTarget } from "./target.ts";
 import { say, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 
-/** A resource that bears the stack's name. */
+/** A resource that is named after the stack. */
 interface Named {
   address: string;
   /** Its name, in which NAME stands for the stack's. */

@@ -14,13 +14,9 @@ import * as terraform from "./terraform.ts";
 import { requirePrograms } from "./tools.ts";
 import { folderFor, isLocalWorkspace, stateFolder } from "./workspace.ts";
 
-/**
- * How long to wait for a row, and for the first one of all: on AWS new notifications and permissions
- * take minutes to propagate.
- */
-const AWS_ROW_DEADLINE_MS = 240_000;
-const AWS_FIRST_ROW_DEADLINE_MS = 600_000;
-const LOCAL_ROW_DEADLINE_MS = 30_000;
+/** On AWS new notifications and permissions take minutes to propagate. */
+const AWS_DEADLINES = { rowDeadlineMs: 240_000, firstRowDeadlineMs: 600_000 };
+const LOCAL_DEADLINES = { rowDeadlineMs: 30_000, firstRowDeadlineMs: 30_000 };
 
 /** The options `--env` and `--local`. */
 export interface Where {
@@ -74,33 +70,31 @@ export function targetOf({ env, local }: Where): Target {
       `--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "${visible(env)}"`,
     );
   }
-  const flags = (local ? " --local" : "") + (env === undefined ? "" : ` --env ${env}`);
-  if (local) {
-    return {
-      workspace: env === undefined ? "local" : `local-${env}`,
-      local,
-      place: "on the stand-in" + (env === undefined ? "" : ` in environment ${env}`),
-      flags,
-      rowDeadlineMs: LOCAL_ROW_DEADLINE_MS,
-      firstRowDeadlineMs: LOCAL_ROW_DEADLINE_MS,
-    };
-  }
-  if (env === "default") {
+  if (!local && env === "default") {
     throw new UserError("'default' is already the default: leave --env out");
   }
-  if (env !== undefined && isLocalWorkspace(env)) {
+  if (!local && isLocalWorkspace(env ?? "")) {
     throw new UserError(
       `--env ${env} names a stand-in's environment: add --local, or choose another name`,
     );
   }
-  return {
-    workspace: env ?? "default",
-    local,
-    place: "on AWS in " + (env === undefined ? "the default workspace" : `environment ${env}`),
-    flags,
-    rowDeadlineMs: AWS_ROW_DEADLINE_MS,
-    firstRowDeadlineMs: AWS_FIRST_ROW_DEADLINE_MS,
-  };
+  const environment = env === undefined ? "" : ` in environment ${env}`;
+  const flags = env === undefined ? "" : ` --env ${env}`;
+  return local
+    ? {
+      workspace: env === undefined ? "local" : `local-${env}`,
+      local,
+      place: `on the stand-in${environment}`,
+      flags: ` --local${flags}`,
+      ...LOCAL_DEADLINES,
+    }
+    : {
+      workspace: env ?? "default",
+      local,
+      place: `on AWS${environment || " in the default workspace"}`,
+      flags,
+      ...AWS_DEADLINES,
+    };
 }
 
 /** Where the demo acts: no --env can name this workspace, so it takes nothing of the user's. */
@@ -145,11 +139,12 @@ export async function readyTerraform(workspace: string): Promise<void> {
 /** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */
 function leaveNoEmptyState(workspace: string): AsyncDisposable {
   const ofAws = join(ROOT, "terraform.tfstate.d");
-  const folders = [join(ofAws, workspace), stateFolder(workspace)]
-    .filter((folder) => !existsSync(folder));
+  const folder = isLocalWorkspace(workspace) ? stateFolder(workspace) : join(ofAws, workspace);
+  const isNew = !existsSync(folder);
   return {
     async [Symbol.asyncDispose]() {
-      for (const folder of [...folders, ofAws]) await Deno.remove(folder).catch(() => {}); // none, or not empty
+      if (isNew) await Deno.remove(folder).catch(() => {}); // none, or not empty
+      await Deno.remove(ofAws).catch(() => {});
     },
   };
 }
