@@ -1,13 +1,11 @@
 /** Plan and deploy: shows what would change and be lost, asks, and applies that very plan. */
 
-import { join } from "node:path";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { EARLY_MINUTES } from "../function/read.ts";
 import { countVersions } from "./bucket.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import { temporaryFolder } from "./files.ts";
 import { countFailures, strayCode, updateCode } from "./invoke.ts";
 import { completeState, showLeftovers } from "./leftovers.ts";
 import { countRows } from "./table.ts";
@@ -19,8 +17,8 @@ import * as terraform from "./terraform.ts";
 export async function plan(target: OpenTarget): Promise<void> {
   await checkCredentials(target);
   await showLeftovers(target);
-  await using folder = await temporaryFolder();
-  await showPlan(target, planFile(target, folder.path), "whole");
+  await using file = await terraform.plan(target.workspace, { show: true });
+  await summarise(target, file);
 }
 
 /** Creates or updates everything, and returns the outputs. A brief plan is its counts alone. */
@@ -31,9 +29,8 @@ export async function deploy(
   const { workspace } = target;
   await checkCredentials(target);
   await completeState(target);
-  await using folder = await temporaryFolder();
-  const file = planFile(target, folder.path);
-  const plan = await showPlan(target, file, show);
+  await using file = await terraform.plan(workspace, { show: show === "whole" });
+  const plan = await summarise(target, file);
   if (plan.applyable) {
     const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
     await confirmPlan(await lossesOf(plan, clients), yes, target);
@@ -45,17 +42,11 @@ export async function deploy(
   return outputs;
 }
 
-function planFile({ workspace }: Target, folder: string): string {
-  return join(folder, `${workspace}.tfplan`);
-}
-
-/** Plans into a file, and shows the plan and where it would be applied. */
-async function showPlan(
+/** Reads a plan, and says where it would be applied and how much it would change. */
+async function summarise(
   { workspace }: Target,
-  file: string,
-  show: "whole" | "brief",
+  file: terraform.PlanFile,
 ): Promise<terraform.Plan> {
-  await terraform.plan(workspace, file, { show: show === "whole" });
   const plan = await terraform.readPlan(workspace, file);
   const count = (action: string) =>
     plan.changes.filter(({ actions }) => actions.includes(action)).length;

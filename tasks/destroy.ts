@@ -5,7 +5,7 @@ import type { S3Client } from "@aws-sdk/client-s3";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
 import { amount, COUNT_LIMIT } from "./deploy.ts";
-import { readText, removeIfThere, replaceFile, temporaryFolder } from "./files.ts";
+import { readText, removeIfThere, replaceFile } from "./files.ts";
 import { findNamed, importLeftovers } from "./leftovers.ts";
 import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
@@ -59,9 +59,7 @@ async function destroyAll(
   if (bucket) await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
   const removed = { name: state.name!, region: state.region };
   await keepForProof(workspace, removed);
-  await using folder = await temporaryFolder();
-  const file = join(folder.path, `${workspace}.tfplan`);
-  await terraform.plan(workspace, file, { destroy: true });
+  await using file = await terraform.plan(workspace, { destroy: true });
   await terraform.apply(workspace, file);
   return await prove(workspace, removed, clients);
 }

@@ -1,12 +1,10 @@
 /** What was changed or deleted by hand: by Terraform's own plan, or by the error of a service. */
 
-import { join } from "node:path";
 import { CloudWatchLogsServiceException } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBServiceException } from "@aws-sdk/client-dynamodb";
 import { LambdaServiceException } from "@aws-sdk/client-lambda";
 import { writeZip, ZIP_URL } from "./build.ts";
 import { denoTask } from "./commands.ts";
-import { temporaryFolder } from "./files.ts";
 import type { Stack, Target } from "./target.ts";
 import { visible, withProgress } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
@@ -14,9 +12,8 @@ import * as terraform from "./terraform.ts";
 /** Compares every resource with AWS. It changes nothing, and waits for no other Terraform. */
 export async function readDrift({ workspace }: Target): Promise<terraform.Change[]> {
   await Deno.stat(ZIP_URL).catch(writeZip); // without it main.tf refuses to plan
-  await using folder = await temporaryFolder();
-  const file = join(folder.path, `${workspace}.tfplan`);
-  await withProgress("terraform plan", terraform.plan(workspace, file, { quiet: true }));
+  const planning = terraform.plan(workspace, { quiet: true });
+  await using file = await withProgress("terraform plan", planning);
   return driftIn((await terraform.readPlan(workspace, file)).changes);
 }
 

@@ -57,14 +57,13 @@ export const NAMED: Named[] = [
     name: "NAME/AllowUploadsBucket",
     find: findPermission,
   },
-  {
-    address: "aws_cloudwatch_metric_alarm.failures_waiting",
-    name: "NAME-failures-waiting",
-    find: findAlarm,
-  },
-  ...["errors", "undelivered-failures"].map((key) => ({
-    address: `aws_cloudwatch_metric_alarm.function["${key}"]`,
-    name: `NAME-${key}`,
+  ...[
+    ["failures_waiting", "failures-waiting"],
+    ['function["errors"]', "errors"],
+    ['function["undelivered-failures"]', "undelivered-failures"],
+  ].map(([key, name]) => ({
+    address: `aws_cloudwatch_metric_alarm.${key}`,
+    name: `NAME-${name}`,
     find: findAlarm,
   })),
 ];

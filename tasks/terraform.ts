@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { FILTERS } from "../handler.ts";
-import { namesIn } from "./files.ts";
+import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { explainFailure, PROVIDER_FAILED } from "./terraform_errors.ts";
@@ -132,18 +132,26 @@ async function findMirror(): Promise<string | undefined> {
   }
 }
 
-/** Plans into a file, to create and change or to destroy. `quiet` is for a plan that nobody applies. */
+/** A plan in a file, which is removed at the end. */
+export interface PlanFile extends AsyncDisposable {
+  path: string;
+}
+
+/** Plans to create and change, or to destroy. `quiet` is for a plan that nobody applies. */
 export async function plan(
   workspace: string,
-  file: string,
   { destroy, show, quiet }: { destroy?: boolean; show?: boolean; quiet?: boolean } = {},
-): Promise<void> {
+): Promise<PlanFile> {
+  await using held = new AsyncDisposableStack();
+  const path = join(held.use(await temporaryFolder()).path, `${workspace}.tfplan`);
   const variables = await variableSources(workspace);
   if (!quiet) say(variables.line);
-  const options = ["-input=false", quiet ? "-lock=false" : LOCK, `-out=${file}`];
+  const options = ["-input=false", quiet ? "-lock=false" : LOCK, `-out=${path}`];
   if (destroy) options.push("-destroy");
   const output = show ? "show" : "return";
   await terraform(workspace, ["plan", ...options, ...variables.args], { output, quiet });
+  const kept = held.move();
+  return { path, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
 /**
@@ -168,9 +176,9 @@ async function runOnIdentity(workspace: string, command: string[]): Promise<void
 }
 
 /** Applies a plan file; shows its progress, but not the outputs, which deploy prints. */
-export async function apply(workspace: string, file: string): Promise<void> {
+export async function apply(workspace: string, { path }: PlanFile): Promise<void> {
   const shown = { output: "show", showUntil: "Outputs:" } as const;
-  await terraform(workspace, ["apply", "-input=false", LOCK, file], shown);
+  await terraform(workspace, ["apply", "-input=false", LOCK, path], shown);
 }
 
 /** Takes what exists in AWS into the state. */
@@ -290,8 +298,8 @@ interface ChangeJson {
 }
 
 /** What a plan file holds. */
-export async function readPlan(workspace: string, file: string): Promise<Plan> {
-  const { stdout } = await terraform(workspace, ["show", "-json", file], { quiet: true });
+export async function readPlan(workspace: string, { path }: PlanFile): Promise<Plan> {
+  const { stdout } = await terraform(workspace, ["show", "-json", path], { quiet: true });
   return parsePlan(stdout);
 }
 

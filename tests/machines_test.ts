@@ -12,13 +12,8 @@ import { listProcesses, runTask } from "./run_task.ts";
 const NOWHERE = ["--env", "never-deployed"];
 const NOTHING = /^Nothing is deployed on AWS in environment never-deployed: run deno /;
 
-/** A folder for programs that hide the real ones, and the real terraform. */
-interface Programs {
-  bin: string;
-  terraform: string;
-}
-
-const MACHINES: Record<string, (context: Programs) => Promise<void>> = {
+/** Each gets a folder for programs that hide the real ones, and the real terraform. */
+const MACHINES: Record<string, (given: { bin: string; terraform: string }) => Promise<void>> = {
   "programs that are missing are named at once, and a Python that does not fit": async (
     { bin },
   ) => {
