@@ -53,57 +53,62 @@ export async function readStatus(
   drift?: Change[],
 ): Promise<Status> {
   const now = await readClock(stack);
-  /** What is wrong with a part, by its address in main.tf. */
-  const sentences = new Map<string, string>();
-
-  /** Undefined where a part was deleted by hand. */
-  async function part<T>(look: Promise<T>): Promise<T | undefined> {
-    try {
-      return await look;
-    } catch (error) {
-      const found = findDeleted(error, stack);
-      if (found === undefined) throw error;
-      sentences.set(found.address, found.sentence);
-    }
-  }
-
-  const TableName = stack.outputs.dynamodb_table_name;
-  const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
-    part(bucketNotifies(stack)),
-    part(readFunction(stack, deployedSha256)),
-    part(stack.dynamo.send(new DescribeTableCommand({ TableName }))),
-    part(countFailures(stack)),
-    readAlarms(stack),
-  ]);
-  if (notifies === false) {
-    const deploy = denoTask(stack, "deploy");
-    const silent = `the bucket ${stack.outputs.s3_bucket_name} does not call the function`;
-    sentences.set("aws_s3_bucket_notification.uploads", `${silent}; ${deploy} puts it right`);
-  }
-  const { TableStatus = "ACTIVE" } = table?.Table ?? {};
-  if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
-    sentences.set(
-      "aws_dynamodb_table.files",
-      `the table ${TableName} is ${TableStatus}, not ACTIVE`,
-    );
-  }
-  const newest = table && await part(newestRows(stack, now, NEWEST));
+  const wrong = new Map<string, string>();
+  const { table, notifies, ...parts } = await readParts(stack, deployedSha256, wrong);
+  const newest = table && await partOf(stack, wrong, newestRows(stack, now, NEWEST));
   const seen = {
     at: new Date(now()).toISOString(),
     bucket: { name: stack.outputs.s3_bucket_name, notifies: notifies ?? false },
-    function: fn,
+    ...parts,
     rows: newest?.rows ?? [],
     rowsSince: newest?.since,
-    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
-    alarms,
     compared: drift !== undefined,
   };
   const problems = [
-    ...sentences.values(),
-    ...driftToProblems((drift ?? []).filter(({ address }) => !sentences.has(address)), stack),
+    ...wrong.values(),
+    ...driftToProblems((drift ?? []).filter(({ address }) => !wrong.has(address)), stack),
     ...problemsOf(stack, seen),
   ];
   return { ok: problems.length === 0, ...seen, problems };
+}
+
+/** Looks at the parts but for the rows. `wrong` gets what is wrong with one, by its address in main.tf. */
+async function readParts(stack: Stack, deployedSha256: string, wrong: Map<string, string>) {
+  const { dynamodb_table_name: TableName, s3_bucket_name } = stack.outputs;
+  const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
+    partOf(stack, wrong, bucketNotifies(stack)),
+    partOf(stack, wrong, readFunction(stack, deployedSha256)),
+    partOf(stack, wrong, stack.dynamo.send(new DescribeTableCommand({ TableName }))),
+    partOf(stack, wrong, countFailures(stack)),
+    readAlarms(stack),
+  ]);
+  if (notifies === false) {
+    const silent = `the bucket ${s3_bucket_name} does not call the function`;
+    const mend = `${denoTask(stack, "deploy")} puts it right`;
+    wrong.set("aws_s3_bucket_notification.uploads", `${silent}; ${mend}`);
+  }
+  const { TableStatus = "ACTIVE" } = table?.Table ?? {};
+  if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
+    wrong.set("aws_dynamodb_table.files", `the table ${TableName} is ${TableStatus}, not ACTIVE`);
+  }
+  return {
+    notifies,
+    table,
+    function: fn,
+    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
+    alarms,
+  };
+}
+
+/** Undefined where a part was deleted by hand. */
+async function partOf<T>(stack: Stack, wrong: Map<string, string>, look: Promise<T>) {
+  try {
+    return await look;
+  } catch (error) {
+    const found = findDeleted(error, stack);
+    if (found === undefined) throw error;
+    wrong.set(found.address, found.sentence);
+  }
 }
 
 function problemsOf(

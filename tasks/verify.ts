@@ -91,12 +91,13 @@ export async function verifyStack(
   const keys = samples.map(({ file }) => keyIn(stack, folder, file, options));
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
-  if (!await bucketNotifies(stack)) return silentReport(stack, before);
+  if (!await bucketNotifies(stack)) { // no row would come, however long one waits
+    const silent = `the bucket ${s3_bucket_name} has no notification that calls the function`;
+    const mend = `${denoTask(stack, "deploy")} puts it right`;
+    return toReport(stack, [], before, before, [`${silent}, so nothing was uploaded; ${mend}`]);
+  }
   // Throws if the table is deleted: a file uploaded now would get its row later, in a new table.
   await queryRows(stack, probe);
-  const problems = [...leftOut];
-  let files: FileReport[];
-  let after: number;
   try {
     const stuck = await probeTrigger(stack, probe, {
       deadlineMs: options.firstRowDeadlineMs,
@@ -106,25 +107,36 @@ export async function verifyStack(
       const but = leftOut.length > 0 ? `, ${leftOut.length} left out` : "";
       say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder}${but} ...`);
     }
-    files = stuck ? [stuck] : await oneAfterAnother(
+    const files = stuck ? [stuck] : await oneAfterAnother(
       samples,
       (sample, index) => checkFile(stack, sample, keys[index], options.rowDeadlineMs),
     );
     interrupted.throwIfAborted();
-    problems.push(...await checkRepeat(stack, files));
-    after = await countFailed(stack);
-    if (after > before) {
-      problems.push(
-        `the failure queue holds ${plural(after, "event")}, ${after - before} more than before`,
-      );
-    }
+    const problems = [...leftOut, ...await checkRepeat(stack, files)];
+    return toReport(stack, files, before, await countFailed(stack), problems);
   } finally {
     await removeTraces(stack, own, options.keep ? [probe] : [probe, ...keys]);
   }
-  problems.push(...files.flatMap(({ file, problems }) => problems.map((p) => `${file}: ${p}`)));
+}
+
+function toReport(
+  { outputs }: Stack,
+  files: FileReport[],
+  before: number,
+  after: number,
+  others: string[],
+): Report {
+  const queued = `the failure queue holds ${plural(after, "event")}, ${
+    after - before
+  } more than before`;
+  const problems = [
+    ...others,
+    ...after > before ? [queued] : [],
+    ...files.flatMap(({ file, problems }) => problems.map((problem) => `${file}: ${problem}`)),
+  ];
   return {
     ok: problems.length === 0,
-    bucket: s3_bucket_name,
+    bucket: outputs.s3_bucket_name,
     files,
     latencyMs: latencyOf(files),
     failureQueue: { before, after },
@@ -365,22 +377,6 @@ function uploadOfRow(row: Item): Upload {
     etag: row.etag as string,
     versionId: row.version_id as string,
     sequencer: row.sequencer as string,
-  };
-}
-
-/** No row would come, however long one waits. */
-function silentReport(stack: Stack, failed: number): Report {
-  const bucket = stack.outputs.s3_bucket_name;
-  const silent = `the bucket ${bucket} has no notification that calls the function`;
-  const problems = [
-    `${silent}, so nothing was uploaded; ${denoTask(stack, "deploy")} puts it right`,
-  ];
-  return {
-    ok: false,
-    bucket,
-    files: [],
-    failureQueue: { before: failed, after: failed },
-    problems,
   };
 }
 
