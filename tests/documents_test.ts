@@ -44,6 +44,8 @@ Deno.test("every test that CONTRIBUTING.md names is there", async () => {
 
 Deno.test("every path and link of the documents leads somewhere", async () => {
   const names = (await namesIn(join(ROOT, "docs"))).filter((name) => name.endsWith(".md"));
+  const readme = await read("README.md");
+  for (const name of names) assert.ok(readme.includes(`](docs/${name}`), `README.md links ${name}`);
   for (const document of ["README.md", ...names.map((name) => `docs/${name}`)]) {
     const text = await read(document);
     const quoted = text.matchAll(
