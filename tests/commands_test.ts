@@ -6,11 +6,8 @@ import { read } from "./fixtures.ts";
 
 /** Keys that would do harm in a shell, and some that only look odd. */
 const KEYS = [
-  "$(id)",
-  "`id`",
-  "${HOME}$HOME~",
-  "'; id; '",
-  `"; id; "`,
+  "$(id) `id` ${HOME}$HOME~",
+  `'; id; "; id; '"`,
   "\\'; id; \\'",
   "a\\",
   "!! !$",
@@ -27,30 +24,21 @@ Deno.test("a shell takes each word of a command as it is", () => {
     for (const key of KEYS) {
       const line = denoTask({ flags: " --local" }, "backfill", "--prefix", key);
       const script = `deno() { for word; do printf '%s\\0' "$word"; done; }; ${line}`;
-      const command = new Deno.Command(shell, { args: ["-c", script] });
       let output: Deno.CommandOutput;
       try {
-        output = command.outputSync();
+        output = new Deno.Command(shell, { args: ["-c", script] }).outputSync();
       } catch (error) {
         if (!(error instanceof Deno.errors.NotFound) || shell === "sh") throw error;
         break; // there is no such shell here
       }
       const words = new TextDecoder().decode(output.stdout).split("\0").slice(0, -1);
-      assert.deepEqual(
-        words,
-        ["task", "backfill", "--prefix", key, "--local"],
-        `${shell}: ${line}`,
-      );
+      assert.deepEqual(words, ["task", "backfill", "--prefix", key, "--local"], shell);
     }
   }
-});
-
-Deno.test("between a command's quotes no shell finds anything to read", () => {
+  // These two are often not here: fish reads backslashes between quotes, csh exclamation marks.
   for (const key of KEYS) {
-    const quoted = denoTask(ANYWHERE, key).match(/'[^']*'|\\./g) ?? [];
-    for (const part of quoted.filter((part) => part.startsWith("'"))) {
-      assert.doesNotMatch(part, /[\\!]/, key); // fish reads the one, csh the other
-    }
+    const parts = denoTask(ANYWHERE, key).match(/'[^']*'|\\./g) ?? [];
+    for (const part of parts) if (part.startsWith("'")) assert.doesNotMatch(part, /[\\!]/, key);
   }
 });
 
@@ -68,7 +56,7 @@ Deno.test("every command that is advised is made by denoTask()", async () => {
   );
   const names = ["tasks.ts", "main.tf", ...(await Promise.all(folders)).flat()];
   const sources = names.filter((name) => /\.(ts|tf|html)$/.test(name));
-  assert.ok(sources.length > 50);
+  assert.ok(sources.length > 30);
   const isComment = /^\s*(\/?\*|\/\/|#)/;
   const places: string[] = [];
   for (const name of sources) {

@@ -13,17 +13,21 @@ export function read(path: string): Promise<string> {
   return Deno.readTextFile(new URL(`../${path}`, import.meta.url));
 }
 
-/** Replaces the variables of AWS and of proxies until disposed. */
+/** Replaces the variables of AWS and of proxies, and sets these, until disposed. */
 export function replaceEnvironment(environment: Record<string, string>): Disposable {
   const before = Deno.env.toObject();
-  const restore = (to: Record<string, string>) => {
-    for (const name of Object.keys(Deno.env.toObject())) {
-      if (/^AWS_|_PROXY$/i.test(name)) Deno.env.delete(name);
-    }
-    for (const [name, value] of Object.entries(to)) Deno.env.set(name, value);
+  const remove = (isRemoved: (name: string) => boolean) =>
+    Object.keys(Deno.env.toObject()).filter(isRemoved).forEach((name) => Deno.env.delete(name));
+  const set = (to: Record<string, string>) =>
+    Object.entries(to).forEach(([name, value]) => Deno.env.set(name, value));
+  remove((name) => /^AWS_|_PROXY$/i.test(name));
+  set(environment);
+  return {
+    [Symbol.dispose]() {
+      remove((name) => !(name in before));
+      set(before);
+    },
   };
-  restore(environment);
-  return { [Symbol.dispose]: () => restore(before) };
 }
 
 /** The function's memory in MB, as variables.tf sets it. */

@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { removeIfThere } from "../tasks/files.ts";
+import { removeIfThere, temporaryFolder } from "../tasks/files.ts";
 import { runAtTerminal, shellCommand } from "../tasks/local_shell.ts";
+import { replaceEnvironment } from "./fixtures.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 const WORKSPACE = "local-deno-task-test-shell";
@@ -21,65 +22,63 @@ Deno.test(
 );
 
 Deno.test("what runs in the shell reaches the stand-in", async (t) => {
-  const before = Deno.env.toObject();
-  const folder = await Deno.makeTempDir();
-  const printed = join(folder, "printed");
+  await using folder = await temporaryFolder();
+  const printed = join(folder.path, "printed");
   /** What a script prints that the shell runs. */
   const run = async (script: string, shell = ["sh"]) => {
     const words = [...shell, "-c", `(${script}) >${printed}`];
     assert.equal(await runAtTerminal(WORKSPACE, words), 0);
     return await Deno.readTextFile(printed);
   };
-  try {
-    Deno.env.set("AWS_CA_BUNDLE", "/ca.pem");
-    Deno.env.set("HOME", folder);
-    for (const name of [".bashrc", ".bash_profile", ".profile"]) {
-      const text = "export AWS_PROFILE=mine AWS_REGION=eu-west-3 PS1='mine> '\n";
-      await Deno.writeTextFile(join(folder, name), text);
-    }
-    for (const name of ["ENV", "BASH_ENV"]) Deno.env.set(name, join(folder, ".profile"));
-
-    await t.step("whatever the user's own files set", async () => {
-      for (const shell of [["sh"], ["sh", "-i"], [...shellCommand("bash"), "-i"], ["bash"]]) {
-        const text = await run('echo "$AWS_PROFILE $AWS_REGION $PS1"', shell);
-        assert.doesNotMatch(text, /mine|eu-west-3/, shell.join(" "));
-        if (shell.includes("-i")) assert.match(text, /\(stand-in\) \$ $/m);
-      }
-    });
-
-    await t.step(
-      "terraform in the project's folder, and one elsewhere has its own state",
-      async () => {
-        const program = '#!/bin/sh\necho "$TF_WORKSPACE|$TF_DATA_DIR|$TF_CLI_ARGS_plan|$*"\n';
-        await Deno.writeTextFile(join(folder, "terraform"), program, { mode: 0o755 });
-        Deno.env.set("PATH", `${folder}:${before.PATH}`);
-        const own = join(ROOT, ".local", "terraform");
-        assert.equal(
-          await run("terraform plan -out=x"),
-          `${WORKSPACE}|${own}/.terraform|-var-file=build/defaults.tfvars.json|` +
-            `-chdir=${own} plan -out=x\n`,
-        );
-        assert.equal(await run("cd / && terraform plan"), `${WORKSPACE}|||plan\n`);
-        // A task names its folder itself.
-        assert.equal(await run("terraform -chdir=x plan"), `${WORKSPACE}|||-chdir=x plan\n`);
-      },
-    );
-
-    await t.step("a program that cannot be run is named", async () => {
-      const cases: [string, RegExp][] = [
-        [printed, /^Cannot run \S+printed: .*ermission denied/],
-        [folder, /^Cannot run /],
-        ["no-such-program", /^Not in PATH: no-such-program/],
-      ];
-      for (const [program, message] of cases) {
-        const running = runAtTerminal(WORKSPACE, [program]);
-        await assert.rejects(running, { name: "UserError", message });
-      }
-    });
-  } finally {
-    for (const name of Object.keys(Deno.env.toObject())) Deno.env.delete(name);
-    for (const [name, value] of Object.entries(before)) Deno.env.set(name, value);
-    await Deno.remove(folder, { recursive: true });
-    await removeIfThere(join(ROOT, ".local", WORKSPACE));
+  for (const name of [".bashrc", ".bash_profile", ".profile"]) {
+    const text = "export AWS_PROFILE=mine AWS_REGION=eu-west-3 PS1='mine> '\n";
+    await Deno.writeTextFile(join(folder.path, name), text);
   }
+  const program = '#!/bin/sh\necho "$TF_WORKSPACE|$TF_DATA_DIR|$TF_CLI_ARGS_plan|$*"\n';
+  await Deno.writeTextFile(join(folder.path, "terraform"), program, { mode: 0o755 });
+  const profile = join(folder.path, ".profile");
+  using _environment = replaceEnvironment({
+    AWS_CA_BUNDLE: "/ca.pem",
+    HOME: folder.path,
+    PATH: `${folder.path}:${Deno.env.get("PATH")}`,
+    ENV: profile,
+    BASH_ENV: profile,
+  });
+
+  await t.step("whatever the user's own files set", async () => {
+    for (const shell of [["sh"], ["sh", "-i"], [...shellCommand("bash"), "-i"], ["bash"]]) {
+      const text = await run('echo "$AWS_PROFILE $AWS_REGION $PS1"', shell);
+      assert.doesNotMatch(text, /mine|eu-west-3/, shell.join(" "));
+      if (shell.includes("-i")) assert.match(text, /\(stand-in\) \$ $/m);
+    }
+  });
+
+  await t.step(
+    "terraform in the project's folder, and one elsewhere has its own state",
+    async () => {
+      const own = join(ROOT, ".local", "terraform");
+      const cases = [
+        [
+          "terraform plan -out=x",
+          `${WORKSPACE}|${own}/.terraform|-var-file=build/defaults.tfvars.json|` +
+          `-chdir=${own} plan -out=x\n`,
+        ],
+        ["cd / && terraform plan", `${WORKSPACE}|||plan\n`],
+        ["terraform -chdir=x plan", `${WORKSPACE}|||-chdir=x plan\n`], // as a task does
+      ];
+      for (const [script, expected] of cases) assert.equal(await run(script), expected);
+    },
+  );
+
+  await t.step("a program that cannot be run is named", async () => {
+    const cases: [string, RegExp][] = [
+      [printed, /^Cannot run \S+printed: .*ermission denied/],
+      [folder.path, /^Cannot run /],
+      ["no-such-program", /^Not in PATH: no-such-program/],
+    ];
+    for (const [program, message] of cases) {
+      await assert.rejects(runAtTerminal(WORKSPACE, [program]), { name: "UserError", message });
+    }
+  });
+  await removeIfThere(join(ROOT, ".local", WORKSPACE));
 });
