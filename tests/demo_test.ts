@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { showFiles } from "../tasks/demo.ts";
+import { temporaryFolder } from "../tasks/files.ts";
 import { SAMPLES } from "../tasks/samples.ts";
 import type { FileReport } from "../tasks/verify.ts";
 
@@ -34,28 +35,24 @@ Deno.test("the demo shows each file on a narrow line, and one row whole", () => 
 });
 
 Deno.test("the demo has a line a step, and sends other output to its file", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
-    const script = `
-      import { openScreen } from "${import.meta.resolve("../tasks/demo.ts")}";
-      import { say } from "${import.meta.resolve("../tasks/terminal.ts")}";
-      {
-        using screen = openScreen("${folder}/log");
-        await screen.step("First", async () => { say("unseen"); return 7; }, (n) => n + " things");
-        await screen.step("Second", () => Promise.reject(new Error("x"))).catch(() => {});
-        screen.line("the end");
-      }
-      say("seen");`;
-    const args = ["eval", "--ext=ts", script];
-    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
-    const lines = new TextDecoder().decode(stdout).split("\n");
-    assert.match(lines[0], /^✓ First: 7 things +0\.\d s$/);
-    assert.match(lines[1], /^✗ Second +0\.\d s$/);
-    assert.deepEqual(lines.slice(2), ["the end", ""]);
-    assert.ok(lines.every((line) => line.length <= 80));
-    assert.equal(new TextDecoder().decode(stderr), "seen\n");
-    assert.equal(await Deno.readTextFile(`${folder}/log`), "unseen\n");
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  await using folder = await temporaryFolder();
+  const script = `
+    import { openScreen } from "${import.meta.resolve("../tasks/demo.ts")}";
+    import { say } from "${import.meta.resolve("../tasks/terminal.ts")}";
+    {
+      using screen = openScreen("${folder.path}/log");
+      await screen.step("First", async () => { say("unseen"); return 7; }, (n) => n + " things");
+      await screen.step("Second", () => Promise.reject(new Error("x"))).catch(() => {});
+      screen.line("the end");
+    }
+    say("seen");`;
+  const args = ["eval", "--ext=ts", script];
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+  const lines = new TextDecoder().decode(stdout).split("\n");
+  assert.match(lines[0], /^✓ First: 7 things +0\.\d s$/);
+  assert.match(lines[1], /^✗ Second +0\.\d s$/);
+  assert.deepEqual(lines.slice(2), ["the end", ""]);
+  assert.ok(lines.every((line) => line.length <= 80));
+  assert.equal(new TextDecoder().decode(stderr), "seen\n");
+  assert.equal(await Deno.readTextFile(`${folder.path}/log`), "unseen\n");
 });

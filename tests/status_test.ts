@@ -158,14 +158,11 @@ function ago(ms: number): string {
   return new Date(NOW_MS - ms).toISOString();
 }
 
-const { timestamp: EVENT_TIME, ...KEY } = row("in/a.txt", {});
-const WRITTEN = {
-  timestamp: ago(60_000),
-  level: "INFO",
-  outcome: "written",
-  ...KEY,
-  event_time: EVENT_TIME,
-};
+/** A line of the function's log about a row. */
+function written(key: string) {
+  const { file_key, timestamp } = row(key, {});
+  return { message: JSON.stringify({ outcome: "written", file_key, event_time: timestamp }) };
+}
 
 const SOUND: Answers = {
   HeadBucketCommand: () => dated(new Date(NOW_MS)),
@@ -181,11 +178,9 @@ const SOUND: Answers = {
   ...NO_FAILURES,
   FilterLogEventsCommand: ({ startTime }) => ({
     // Old lines, and one of a row that was deleted since; more than one look is needed.
-    events: NOW_MS - Number(startTime) < 3_600_000 ? [] : [
-      { message: JSON.stringify(WRITTEN) },
-      { message: JSON.stringify({ ...WRITTEN, file_key: "in/b.txt" }) },
-      { message: JSON.stringify({ ...WRITTEN, file_key: "in/deleted.txt" }) },
-    ],
+    events: NOW_MS - Number(startTime) < 3_600_000
+      ? []
+      : ["in/a.txt", "in/b.txt", "in/deleted.txt"].map(written),
   }),
   BatchGetItemCommand: () => ({
     Responses: {
