@@ -1,7 +1,6 @@
 /** Plan and deploy: shows what would change and be lost, asks, and applies that very plan. */
 
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
-import { EARLY_MINUTES } from "../function/read.ts";
 import { countVersions } from "./bucket.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
@@ -38,7 +37,6 @@ export async function deploy(
   }
   const outputs = (await terraform.outputs(workspace))!;
   await repairCode(connect(target, outputs), await Deno.readFile(ZIP_URL));
-  sayIfNew(await terraform.pullState(workspace), target, Date.now());
   return outputs;
 }
 
@@ -141,18 +139,4 @@ export async function repairCode(stack: Stack, zip: Uint8Array): Promise<void> {
   if (Configuration?.CodeSha256 === sha256Of(zip)) return;
   say("The function's code was changed outside Terraform: sending build/lambda.zip");
   await updateCode(stack, zip);
-}
-
-/** Says what the function does while S3 may not know the objects of a new stack. */
-export function sayIfNew(
-  { created = "" }: Pick<terraform.State, "created">,
-  target: Pick<Target, "flags">,
-  nowMs: number,
-): void {
-  if (!(nowMs < Date.parse(created) + EARLY_MINUTES * 60_000)) return;
-  say(
-    `The stack is younger than ${EARLY_MINUTES} minutes, in which S3 may answer 404 for an object ` +
-      "that is there: such events are tried again, and " +
-      `${denoTask(target, "replay")} runs those that end in the failure queue`,
-  );
 }

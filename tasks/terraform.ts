@@ -53,8 +53,6 @@ export interface Resource {
 export interface State {
   /** The stack's; undefined until the first apply, before which nothing exists in AWS. */
   name?: string;
-  /** When the stack was made, in ISO 8601; undefined until then. */
-  created?: string;
   resources: Resource[];
   region: string;
 }
@@ -248,7 +246,7 @@ export function parseState(text: string): State {
   );
   const stack = all.find(({ type, name }) => type === "terraform_data" && name === "stack");
   const input = stack?.instances[0]?.attributes.input as
-    | { value: { region: string; name: string; created: string } }
+    | { value: { region: string; name: string } }
     | undefined;
   // terraform_data lives in the state alone: AWS has nothing of it.
   const isInAws = ({ mode, provider }: StateResource) =>
@@ -262,8 +260,8 @@ export function parseState(text: string): State {
         tainted: status === "tainted",
       })),
   );
-  const { name, created, region = "us-east-1" } = input?.value ?? {};
-  return { name, created, resources, region };
+  const { name, region = "us-east-1" } = input?.value ?? {};
+  return { name, resources, region };
 }
 
 interface StateResource {

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { sha256Of } from "../tasks/build.ts";
-import { confirmPlan, lossesOf, repairCode, sayIfNew } from "../tasks/deploy.ts";
+import { confirmPlan, lossesOf, repairCode } from "../tasks/deploy.ts";
 import { invoke, runFunction, updateCode } from "../tasks/invoke.ts";
 import { readStatus, statusToText } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import { quiet } from "./dev_fixtures.ts";
-import { type Answers, fakeStack, fakeTime, NOTIFIES, progressOf } from "./fixtures.ts";
+import { type Answers, fakeStack, fakeTime, NOTIFIES } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
 const BUCKET = "aws_s3_bucket.uploads";
@@ -210,18 +210,4 @@ Deno.test("a run that never ends is given up at its limit, or when nobody cares"
   const running = runFunction(stack, {}, { signal: left.signal });
   left.abort();
   await assert.rejects(running, /aborted/);
-});
-
-Deno.test("deploy says for 15 minutes what the function does in a new stack", async () => {
-  const said = (created: string | undefined, now: string) =>
-    progressOf(() =>
-      Promise.resolve(sayIfNew({ created }, { flags: " --env a" }, Date.parse(now)))
-    );
-  const made = "2026-01-02T03:04:05Z";
-  assert.match(
-    await said(made, "2026-01-02T03:19:04Z"),
-    /^The stack is younger than 15 minutes, .* 404 .* deno task replay --env a runs those .*\n$/,
-  );
-  assert.equal(await said(made, "2026-01-02T03:19:05Z"), "");
-  assert.equal(await said(undefined, made), "");
 });
