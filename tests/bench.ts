@@ -33,8 +33,8 @@ const ROUNDS = 5;
 /** What is measured, what it is measured beside, and the most that it may be of that. */
 const FIGURES = {
   zip: { name: "zip, bytes", beside: "esbuild's default", most: 0.35 },
-  import: { name: "import, ms", beside: "unbundled", most: 0.5 },
-  cold: { name: "import and first event, ms", beside: "unbundled", most: 0.7 },
+  import: { name: "import, ms of CPU", beside: "unbundled", most: 0.5 },
+  cold: { name: "import and first event, ms of CPU", beside: "unbundled", most: 0.7 },
   first: { name: "first event, ms of CPU", beside: "without a warm-up", most: 0.6 },
   event: { name: "an event after 400, ms of CPU", beside: "unbundled", most: 1.25 },
   backfill: { name: "backfill of 100,000 objects, µs of CPU each", beside: "10,000", most: 1 },
@@ -60,10 +60,10 @@ async function measureAll(): Promise<Pairs[]> {
     const own = await measureFunction(node, bundle, env);
     const other = await measureFunction(node, unbundled, env);
     rounds.push({
-      import: [own.importMs, other.importMs],
-      cold: [own.coldMs, other.coldMs],
-      first: [own.firstCpuMs, own.unwarmedCpuMs],
-      event: [own.eventCpuMs, other.eventCpuMs],
+      import: [own.import, other.import],
+      cold: [own.cold, other.cold],
+      first: [own.first, own.unwarmed],
+      event: [own.event, other.event],
     });
   }
   return [...rounds, await measureTask("backfill", 10_000), await measureTask("destroy", 100_000)];
@@ -88,7 +88,7 @@ async function writeVariants(parent: string) {
   };
 }
 
-/** Its start without a warm-up; then, in another process, a first event and one after 400. */
+/** Milliseconds of CPU: its start without a warm-up; then, in another process, a first event and one after 400. */
 async function measureFunction(node: string, folder: string, env: Environment) {
   await using cold = await FunctionProcess.start(node, folder, { ...env, WARM_UP: "off" });
   const unwarmed = checked(await cold.invoke(eventOf("first")));
@@ -98,11 +98,11 @@ async function measureFunction(node: string, folder: string, env: Environment) {
   checked(await warm.invoke(eventOf("warm"), { times: 399 }));
   const events = checked(await warm.invoke(eventOf("event"), { times: 100 }));
   return {
-    importMs: checked(cold.init).ms,
-    coldMs: cold.init.ms + unwarmed.ms,
-    unwarmedCpuMs: unwarmed.cpuMs,
-    firstCpuMs: first.cpuMs,
-    eventCpuMs: events.cpuMs / 100,
+    import: checked(cold.init).cpuMs,
+    cold: cold.init.cpuMs + unwarmed.cpuMs,
+    unwarmed: unwarmed.cpuMs,
+    first: first.cpuMs,
+    event: events.cpuMs / 100,
   };
 }
 
@@ -212,9 +212,7 @@ function toRows(rounds: Pairs[]): { cells: string[]; isMet: boolean }[] {
 }
 
 function number(figure: number): string {
-  return figure >= 1000
-    ? Math.round(figure).toLocaleString("en-US")
-    : String(Number(figure.toPrecision(3)));
+  return figure.toLocaleString("en-US", { maximumSignificantDigits: 3 });
 }
 
 /** Of an odd number of figures. */
