@@ -20,7 +20,7 @@ const INVOCATION_OBJECTS = 125;
 /** It stops after so many failures: then the cause is not in the objects. */
 const FAILURE_LIMIT = 1000;
 
-/** How often an object is tried, and the pause after its first try; each later one is 4 times as long. */
+/** How often an object is tried, and the first pause; each later one is 4 times as long. */
 const MOST_TRIES = 5;
 const FIRST_PAUSE_MS = 1000;
 
@@ -60,8 +60,8 @@ interface Backfill {
 }
 
 /**
- * Has the function record the current objects that have no row. Where Lambda throttles, the SDK sends
- * less and tries again. Running it again goes on where it ended.
+ * Has the function record the current objects that have no row. Where Lambda throttles, the SDK
+ * sends less and tries again. A later run goes on where this one ended.
  *
  * @throws {UserError} the trigger's filter lets no key below the prefix through
  */
@@ -194,7 +194,7 @@ async function invokeOnce(
   return new Map(tasks.map(({ taskId }) => [taskId, failed]));
 }
 
-/** Of an object under a customer's key (SSE-C) S3 tells the version in a listing of versions alone. */
+/** The version of an SSE-C object, which S3 tells in a listing of versions alone. */
 async function versionIdOf({ s3, outputs }: Stack, key: string): Promise<string> {
   for await (const versions of listVersions(s3, outputs.s3_bucket_name, key)) {
     const current = versions.find(({ Key, IsLatest }) => Key === key && IsLatest);

@@ -29,8 +29,8 @@ const PARALLEL_CALLS = 8;
 const NAMED_REFUSALS = 5;
 
 /**
- * S3 says so where the same call works later. It takes 3,500 deletions a second below a prefix, and
- * tells what is too much by a version, inside a successful answer, which the SDK does not try again.
+ * S3 says so where the same call works later. It takes 3,500 deletions a second below a prefix. What
+ * is too much it names by its version inside a successful answer, which the SDK does not try again.
  * https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
  */
 const BUSY = [
@@ -41,7 +41,7 @@ const BUSY = [
   "SlowDown",
 ];
 
-/** How often a page's versions are tried while S3 deletes none of them, and the pauses between. */
+/** How often a page's versions are tried while S3 deletes none of them, and the pauses in between. */
 const MOST_BUSY_TRIES = 10;
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 20_000;
@@ -63,7 +63,7 @@ interface EmptyOptions {
   time?: Time;
 }
 
-/** A version that S3 leaves, and by which code. */
+/** A version that S3 does not delete, and its code for why. */
 type Refusal = Pick<DeletionError, "Key" | "VersionId" | "Code">;
 
 /** What one emptying has done, and what S3 refused, the first of it as sentences. */
@@ -76,8 +76,8 @@ interface Emptying extends Emptied {
 }
 
 /**
- * Deletes everything in a bucket, or below a prefix, and what is uploaded meanwhile; a bucket that is
- * deleted already has nothing.
+ * Deletes everything in a bucket, or below a prefix, and what is uploaded meanwhile. A bucket that
+ * was deleted holds nothing.
  *
  * @throws {UserError} naming what S3 refuses to delete, when all else is deleted
  */
@@ -103,8 +103,8 @@ export async function emptyBucket(
     throw error;
   }
   throw new UserError(
-    `${bucket} still held objects each of the ${MOST_ROUNDS} times that it was emptied: stop what ` +
-      "uploads to it, then run the same command again",
+    `${bucket} still held objects each of the ${MOST_ROUNDS} times that it was emptied: stop ` +
+      "what uploads to it, then run the same command again",
   );
 }
 
@@ -159,7 +159,7 @@ async function deleteAll(work: Emptying): Promise<void> {
   });
 }
 
-/** Deletes versions, and answers which S3 refuses to delete. */
+/** Deletes a listing's page, and answers what S3 refuses to delete. */
 async function deletePage(work: Emptying, page: Version[]): Promise<Refusal[]> {
   // The XML of a batch can't carry control characters: those keys go by calls of their own.
   const odd = page.filter(({ Key }) => isOdd(Key));
@@ -174,8 +174,8 @@ async function deletePage(work: Emptying, page: Version[]): Promise<Refusal[]> {
 }
 
 /**
- * Deletes versions by one call, whose successful answer says what is left: what S3 refuses, and what
- * it is too busy for. That is tried again after a pause, which grows.
+ * Deletes versions by one call. Its successful answer names what S3 refuses, and what S3 is too busy
+ * for: that is tried again after a pause, a longer one each time.
  */
 async function deleteBatch(work: Emptying, versions: Version[]): Promise<Refusal[]> {
   const { s3, bucket: Bucket, options: { signal, time = TIME } } = work;

@@ -11,8 +11,8 @@ export function denoTask({ flags }: { flags: string }, ...words: string[]): stri
 }
 
 /**
- * A word as a shell takes it, quoted where it must be. Between quotes fish reads backslashes and csh
- * exclamation marks, so these stand outside, as quotes themselves do.
+ * A word as a shell takes it, quoted where it must be. Between quotes fish reads backslashes, and
+ * csh exclamation marks: these stand outside, as quotes themselves do.
  */
 export function shellWord(word: string): string {
   return isPlain(word) ? word : `'${visible(word).replace(/['\\!]/g, `'\\$&'`)}'`;

@@ -95,7 +95,7 @@ export async function backfillByJob(
 }
 
 /**
- * Makes a job, unless one is given, and waits for its end. It goes on by itself when this is stopped.
+ * Makes a job, unless one is given, and waits for its end. The job goes on when this is stopped.
  *
  * @throws {UserError} the stack has no role for jobs, or the given job is not of this stack
  */
@@ -131,7 +131,8 @@ async function createJob(
   const { account_id, batch_role_arn, filter_prefix, filter_suffix } = outputs;
   if (batch_role_arn === undefined) {
     throw new UserError(
-      "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true first",
+      "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true " +
+        "first",
     );
   }
   const prefix = narrowest(wanted, filter_prefix);
@@ -149,7 +150,7 @@ async function createJob(
         LambdaInvoke: {
           FunctionArn: outputs.lambda_function_arn,
           InvocationSchemaVersion: "2.0", // the first one has no arguments
-          // The function checks them too: AWS does not say whether a manifest joins its conditions by AND.
+          // The function checks them too: AWS does not say whether both of a manifest's must hold.
           UserArguments: {
             ...filterOf(outputs),
             ...(prefix !== "" && { filter_prefix: prefix }),

@@ -1,4 +1,4 @@
-/** A shell, or one command, in an environment in which every AWS SDK and Terraform find the stand-in. */
+/** A shell, or one command, whose environment leads every AWS SDK and Terraform to the stand-in. */
 
 import { basename, join } from "node:path";
 import { shellWord } from "./commands.ts";
@@ -8,7 +8,7 @@ import { folderFor, variableSources } from "./workspace.ts";
 
 const PROMPT = "(stand-in) $ ";
 
-/** Shells without the files that they read first: those could bring back a profile, a region, a prompt. */
+/** Shells without the files that they read first: these may set a profile, a region or a prompt. */
 const WITHOUT_FILES = new Map([
   ["bash", ["--noprofile", "--norc"]],
   ["zsh", ["-f"]],
@@ -22,8 +22,8 @@ export function shellCommand(shell = ""): string[] {
 }
 
 /**
- * Runs a command at the user's terminal and returns its exit code. The environment is this process's,
- * which is the stand-in's: see enterStandIn().
+ * Runs a command at the user's terminal and returns its exit code. It gets this process's
+ * environment, which enterStandIn() has made the stand-in's.
  *
  * @throws {UserError} the program does not start
  */
@@ -67,7 +67,7 @@ function start(command: Deno.Command, program: string): Deno.ChildProcess {
   }
 }
 
-/** Makes a `terraform` that acts on the stand-in in the project's folder; returns the folder it is in. */
+/** Makes a `terraform` that acts on the stand-in in the project's folder; returns its own folder. */
 async function makeTerraform(workspace: string): Promise<string> {
   const values = (await variableSources(workspace)).args.join(" ");
   const { args, env } = (await folderFor(workspace))!;

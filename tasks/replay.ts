@@ -30,7 +30,7 @@ const PARALLEL_EVENTS = 8;
 /** Visibility timeout: if this process dies, a received message is visible again after it. */
 const HIDDEN_SECONDS = 300;
 
-/** A receipt may find nothing although messages are visible; so many in a row find nothing at all. */
+/** One empty receipt may be chance; so many in a row mean that no message is visible. */
 const EMPTY_RECEIPTS = 2;
 
 /**
@@ -123,9 +123,9 @@ export async function replayFailures(
 }
 
 /**
- * Each message once, however long the work takes: what failed is visible again after its timeout, is
- * received once more, and is hidden again. It ends when SQS has nothing visible, or when as many old
- * messages came in a row as are held.
+ * Each message once, however long the work takes. What failed becomes visible again after its
+ * timeout: it is received once more, and so hidden again. It ends when no message is visible, or when
+ * as many old messages came in a row as are held.
  */
 async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGenerator<Message> {
   const QueueUrl = stack.outputs.failure_queue_url;
@@ -194,8 +194,8 @@ async function giveBack({ stack: { sqs, outputs }, held }: Replay): Promise<void
 }
 
 /**
- * The event in a message: of Lambda's on-failure destination, whose envelope holds it, or bare, as a
- * dead-letter queue has it.
+ * The event in a message: in the envelope of Lambda's on-failure destination, or bare, as in a
+ * dead-letter queue.
  * https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
  *
  * @throws {TypeError} the message holds no event

@@ -52,8 +52,8 @@ interface ControlRequest {
 }
 
 /**
- * S3 Control as the SDK reaches it. It answers with each of `jobs` in turn, and with the last one for
- * ever, or refuses every call by a code.
+ * S3 Control as the SDK reaches it. It answers with each of `jobs` in turn, then always with the last
+ * one, or refuses every call by a code.
  */
 function fakeControl(jobs: string[], refusal = "") {
   const requests: ControlRequest[] = [];
@@ -108,7 +108,7 @@ async function run(
   return { report: report!, error, progress: progress.split("\n").slice(0, -1), requests, methods };
 }
 
-Deno.test("backfill --batch makes a job of what the trigger lets through, by S3's own list", async () => {
+Deno.test("backfill --batch makes a job of what the trigger lets through", async () => {
   const { requests: [{ body, ...request }] } = await run([job("New")], {
     prefix: "in/2026/",
     detach: true,
@@ -216,7 +216,7 @@ Deno.test("backfill --batch waits for a job, and tells its end", async (t) => {
   assert.deepEqual(report, { ok: true, job: ID, status: "Complete", ...counts, reasons: [] });
 });
 
-Deno.test("backfill --batch refuses a job that is not of this stack, and tells AWS's refusal", async () => {
+Deno.test("backfill --batch refuses another stack's job, and tells AWS's refusal", async () => {
   const foreign = new RegExp(
     `^${ID} is no job of this stack; deno task backfill --batch --env x makes`,
   );

@@ -77,7 +77,7 @@ export function toEvent(bucket: string, encodedKeys: string[], size: number) {
 
 type Input = Record<string, unknown>;
 
-/** By a command's name: its answers in order and `{}` after them, or a function. An error is thrown. */
+/** By a command's name: its answers in order, then `{}`, or a function. An error is thrown. */
 export type Answers = Record<string, object[] | ((input: Input) => object | Promise<object>)>;
 
 /** What {@link fakeStack} is said to be. */
@@ -106,7 +106,7 @@ export const NO_FAILURES: Answers = {
   }),
 };
 
-/** A stack in environment x whose clients are one fake, and the calls that this got. S3 has the local time. */
+/** A stack in environment x whose clients are one fake, and its calls. S3 has the local time. */
 export function fakeStack(answers: Answers) {
   const calls: { name: string; input: Input }[] = [];
   const send = async (
@@ -168,9 +168,9 @@ export function fakeTime() {
 }
 
 /**
- * A log of thirty days until some time before now, with a line of a written row every so often: more
- * than a million a day by default. FilterLogEvents reads it a page at a time from the oldest on; a
- * call takes 100 ms.
+ * A log of thirty days until some time before now, with a line of a written row every so often: by
+ * default more than a million a day. FilterLogEvents reads it from the oldest on, page by page; a call
+ * takes 100 ms.
  */
 export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = {}) {
   const [fromMs, toMs] = [nowMs - 30 * 86_400_000, nowMs - sinceLastMs];

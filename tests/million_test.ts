@@ -14,7 +14,7 @@ const BEFORE: Record<string, Record<string, string>> = {
   "aws_s3_bucket.uploads": { id: "uploads" },
 };
 
-/** Counts stop at 10,000: a page of a listing has 1,000 objects, one of a scan 1,100 rows of 900 bytes. */
+/** Counts stop at 10,000. A page has 1,000 objects, or 1,100 rows of 900 bytes. */
 const CALLS_OF_COUNTS = 10 + 10;
 
 /** What reads the bucket, the table or the log, and the calls that it may make. */
@@ -51,7 +51,7 @@ const WORK: Record<string, { most: number; work: (stack: Stack) => Promise<unkno
   },
 };
 
-Deno.test("a task makes no more calls for a bucket, a table and a log without an end", async (t) => {
+Deno.test("a task makes no more calls, however large the bucket, table and log", async (t) => {
   for (const [name, { most, work }] of Object.entries(WORK)) {
     await t.step(name, async () => {
       const { stack, calls } = fakeStack({
