@@ -109,7 +109,8 @@ function networkSentence(error: Error, environment: Environment): string | undef
     const state = NETWORK.find(([pattern]) => pattern.test(code))?.[1] ??
       (timedOut ? "no answer in time" : undefined);
     if (state === undefined) continue;
-    if (proxy !== undefined && (host === undefined || isHost(proxy, host))) {
+    // Node tells a name that is not known without its port.
+    if (proxy !== undefined && [undefined, proxy, proxy.replace(/:\d+$/, "")].includes(host)) {
       return `Cannot reach AWS through the proxy ${visible(proxy)}: ${state} (${code || name}); ` +
         "check HTTPS_PROXY and the network";
     }
@@ -146,9 +147,4 @@ function* chainOf(
   };
   const inner = error instanceof AggregateError ? error.errors : [];
   for (const next of [...inner, cause]) if (next instanceof Error) yield* chainOf(next);
-}
-
-/** Whether it was the proxy that failed. Node tells a name that is not known without its port. */
-function isHost(proxy: string, host: string): boolean {
-  return proxy === host || proxy.replace(/:\d+$/, "") === host;
 }

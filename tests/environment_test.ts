@@ -20,6 +20,8 @@ Deno.test("changesForTerraform() leaves out what would make Terraform act elsewh
     unset: ["TF_WORKSPACE", "TF_VAR_b", "TF_VAR_a"],
     notes: ["The shell's TF_VAR_b, TF_VAR_a: for AWS, not read on the stand-in"],
   });
+  const { set } = changesForTerraform({ https_proxy: "http://p:1" }, "default");
+  assert.equal(set.HTTPS_PROXY, "http://p:1"); // proxy_test.ts has the rest
   for (const TF_WORKSPACE of ["prod", ""]) { // of which the task says enough
     assert.deepEqual(changesForTerraform({ TF_WORKSPACE }, "prod").notes, []);
   }
@@ -35,12 +37,6 @@ Deno.test("changesForTerraform() keeps Terraform's log from its errors", () => {
   for (const shell of quiet) {
     assert.equal(changesForTerraform(shell, "default").set.TF_LOG_PATH, undefined);
   }
-});
-
-Deno.test("Terraform gets the proxy with the metadata service exempt", () => {
-  const { set } = changesForTerraform({ https_proxy: "http://p:1" }, "default");
-  assert.equal(set.HTTPS_PROXY, "http://p:1");
-  assert.match(set.NO_PROXY, /169\.254\.169\.254/);
 });
 
 /** By the program, the names of variables that it gets, and of others. */

@@ -97,14 +97,8 @@ exec ${terraform} "$@"`;
     { bin, terraform },
   ) => {
     const calls = join(bin, "calls");
-    const names = [
-      "TF_WORKSPACE",
-      "TF_CLI_ARGS",
-      "TF_DATA_DIR",
-      "TF_LOG_PATH",
-      "CHECKPOINT_DISABLE",
-    ];
-    const tell = `echo "$1 ${names.map((name) => `$${name}`).join(" ")}" >>${calls}`;
+    const given = "$TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $TF_LOG_PATH $CHECKPOINT_DISABLE";
+    const tell = `echo "$1 ${given}" >>${calls}`;
     await writeProgram(bin, "terraform", `${tell}\nexec ${terraform} "$@"`);
     const { code, stderr, last } = await runWith(["status", ...NOWHERE], {
       ...inPath(bin),
