@@ -88,7 +88,9 @@ export async function verifyStack(
   const { s3_bucket_name, filter_prefix, filter_suffix } = stack.outputs;
   const own = `${filter_prefix}verify-${crypto.randomUUID()}/`;
   const folder = options.keep ? filter_prefix : own;
-  const keys = samples.map(({ file }) => keyIn(stack, folder, file, options));
+  const keys = samples.map(({ file }) =>
+    options.keep ? keptKey(stack, file) : own + file + filter_suffix
+  );
   const probe = `${own}probe${filter_suffix}`;
   const before = await countFailed(stack);
   if (!await bucketNotifies(stack)) { // no row would come, however long one waits
@@ -107,10 +109,7 @@ export async function verifyStack(
       const but = leftOut.length > 0 ? `, ${leftOut.length} left out` : "";
       say(`Uploading ${plural(samples.length, "file")} to ${s3_bucket_name}/${folder}${but} ...`);
     }
-    const files = stuck ? [stuck] : await oneAfterAnother(
-      samples,
-      (sample, index) => checkFile(stack, sample, keys[index], options.rowDeadlineMs),
-    );
+    const files = stuck ? [stuck] : await checkFiles(stack, samples, keys, options.rowDeadlineMs);
     interrupted.throwIfAborted();
     const problems = [...leftOut, ...await checkRepeat(stack, files)];
     return toReport(stack, files, before, await countFailed(stack), problems);
@@ -144,34 +143,28 @@ function toReport(
   };
 }
 
-function keyIn(
-  { outputs }: Stack,
-  folder: string,
-  file: string,
-  { keep }: { keep: boolean },
-): string {
-  const { filter_suffix } = outputs;
-  if (!keep) return `${folder}${file}${filter_suffix}`;
-  if (letsThrough(outputs, folder + file)) return folder + file;
-  throw new UserError(
-    `The trigger would ignore "${visible(file)}": it records keys that end with "${filter_suffix}"`,
-  );
+function keptKey({ outputs }: Stack, file: string): string {
+  const key = outputs.filter_prefix + file;
+  if (letsThrough(outputs, key)) return key;
+  const rule = `it records keys that end with "${outputs.filter_suffix}"`;
+  throw new UserError(`The trigger would ignore "${visible(file)}": ${rule}`);
 }
 
 /**
- * Works on one item after another, so that no file waits for another's cold start; slow work goes on
- * beside the next item's. Waits for all of it before it fails, so that no upload outlives the
- * clean-up.
+ * Uploads one file after another, so that no file waits for another's cold start; a slow one goes on
+ * beside the next. Waits for all before it fails, so that no upload outlives the clean-up.
  */
-async function oneAfterAnother<T, R>(
-  items: T[],
-  work: (item: T, index: number) => Promise<R>,
-): Promise<R[]> {
-  const begun: Promise<R>[] = [];
-  for (const [index, item] of items.entries()) {
+async function checkFiles(
+  stack: Stack,
+  samples: Sample[],
+  keys: string[],
+  deadlineMs: number,
+): Promise<FileReport[]> {
+  const begun: Promise<FileReport>[] = [];
+  for (const [index, sample] of samples.entries()) {
     if (interrupted.aborted) break;
-    begun.push(work(item, index));
-    await Promise.race([begun.at(-1), pause(NEXT_FILE_MS)]).catch(() => {}); // thrown below
+    begun.push(checkFile(stack, sample, keys[index], deadlineMs));
+    await Promise.race([begun[index], pause(NEXT_FILE_MS)]).catch(() => {}); // thrown below
   }
   await Promise.allSettled(begun);
   return await Promise.all(begun);

@@ -69,52 +69,51 @@ Deno.test("logToJson() makes of any line one JSON object that steers no terminal
   assert.equal(logToJson({ timestamp: 0, message: exact }), exact);
 });
 
-Deno.test(
-  "readLog() shows every page's lines, ten minutes late ones too, each once",
-  async () => {
-    const line = (eventId: string | undefined, timestamp: number, message: string) => ({
-      eventId,
-      timestamp,
-      message,
-      logStreamName: "s",
-    });
-    const MINUTE = 60_000;
-    const START = 100 * MINUTE;
-    const all = [ // and when they come
-      { atMs: START, ...line("1", START - 1000, "a") },
-      { atMs: START + 5000, ...line("1'", START - 1000, "a") }, // alike, of another run
-      { atMs: START, ...line(undefined, START, "no id") },
-      { atMs: START + 20_000, ...line("2", START + 1000, "late") },
-      { atMs: START + 12 * MINUTE, ...line("3", START + 2 * MINUTE, "very late") },
-      { atMs: START + 40 * MINUTE, ...line("4", START + 40 * MINUTE, "end") },
-    ];
-    let nowMs = START;
-    const looks: number[] = [];
-    const { stack } = fakeStack({
-      FilterLogEventsCommand: ({ startTime, nextToken }) => {
-        if (nextToken === undefined) looks.push(nowMs - Number(startTime));
-        nowMs += 1000; // a call takes that long
-        const there = all.filter(({ atMs, timestamp }) =>
-          atMs <= nowMs && timestamp >= Number(startTime)
-        );
-        // A page may be empty, and not the last.
-        return nextToken === undefined ? { events: [], nextToken: "more" } : { events: there };
-      },
-    });
-    const seen: string[] = [];
-    const sinceMs = START - 90 * MINUTE;
-    const options = { sinceMs, now: () => nowMs, follow: true, pollMs: 1 };
-    for await (const lines of readLog(stack, options)) {
-      seen.push(...lines.map(({ message }) => message));
-      if (seen.includes("end")) break;
-    }
-    assert.deepEqual(seen, ["a", "no id", "a", "late", "very late", "end"]);
-    assert.equal(looks[0], 90 * MINUTE);
-    const longLooks = looks.slice(1).filter((backMs) => backMs > MINUTE);
-    assert.ok(longLooks.every((backMs) => backMs > 10 * MINUTE && backMs < 12 * MINUTE));
-    assert.ok(longLooks.length < looks.length / 10, `${longLooks.length} of ${looks.length}`);
-  },
-);
+Deno.test("readLog() shows every page's lines, ten minutes late ones too, each once", async () => {
+  const MINUTE = 60_000;
+  const START = 100 * MINUTE;
+  const line = (atMs: number, eventId: string | undefined, timestamp: number, message: string) => ({
+    atMs, // when it comes
+    eventId,
+    timestamp,
+    message,
+    logStreamName: "s",
+  });
+  const all = [
+    line(START, "1", START - 1000, "a"),
+    line(START + 5000, "1'", START - 1000, "a"), // alike, of another run
+    line(START, undefined, START, "no id"),
+    line(START + 20_000, "2", START + 1000, "late"),
+    line(START + 12 * MINUTE, "3", START + 2 * MINUTE, "very late"),
+    line(START + 40 * MINUTE, "4", START + 40 * MINUTE, "end"),
+  ];
+  let nowMs = START;
+  const looks: number[] = [];
+  const { stack } = fakeStack({
+    FilterLogEventsCommand: ({ startTime, nextToken }) => {
+      if (nextToken === undefined) looks.push(nowMs - Number(startTime));
+      nowMs += 1000; // a call takes that long
+      // A page may be empty, and not the last.
+      if (nextToken === undefined) return { events: [], nextToken: "more" };
+      const isThere = ({ atMs, timestamp }: typeof all[0]) =>
+        atMs <= nowMs && timestamp >= Number(startTime);
+      return { events: all.filter(isThere) };
+    },
+  });
+  const seen: string[] = [];
+  const sinceMs = START - 90 * MINUTE;
+  for await (
+    const lines of readLog(stack, { sinceMs, now: () => nowMs, follow: true, pollMs: 1 })
+  ) {
+    seen.push(...lines.map(({ message }) => message));
+    if (seen.includes("end")) break;
+  }
+  assert.deepEqual(seen, ["a", "no id", "a", "late", "very late", "end"]);
+  assert.equal(looks[0], 90 * MINUTE);
+  const longLooks = looks.slice(1).filter((backMs) => backMs > MINUTE);
+  assert.ok(longLooks.every((backMs) => backMs > 10 * MINUTE && backMs < 12 * MINUTE));
+  assert.ok(longLooks.length < looks.length / 10, `${longLooks.length} of ${looks.length}`);
+});
 
 Deno.test("toLogLines() chooses lines by key and by failure", async () => {
   const line = (fields: object) => ({ timestamp: 0, message: JSON.stringify(fields) });
