@@ -367,7 +367,7 @@ export function letsThrough(
   return key.startsWith(filter_prefix) && key.endsWith(filter_suffix);
 }
 
-/** A tag without the quotes that S3's answers put around it; undefined for none. */
+/** An ETag without the quotes that S3's answers put around it; undefined for none. */
 export function unquoted(etag: string | undefined): string | undefined {
   return etag?.replace(/^"(.*)"$/, "$1") || undefined;
 }

@@ -17,7 +17,6 @@ import {
   toLogFields,
   toRow,
   unquoted,
-  type Upload,
   versionOf,
 } from "../handler.ts";
 import { describe, InvalidEventError } from "./errors.ts";
@@ -173,7 +172,8 @@ async function recordObject(
     const createdMs = Date.parse(listed.lastModified);
     const young = youngUntil(createdMs, outside);
     if (young !== undefined) return young;
-    seen = await findRows(toNames(upload), createdMs, outside);
+    const names = { file_key: upload.key, bucket_name: upload.bucket };
+    seen = await findRows(names, createdMs, outside);
     if (hasRow(seen, listed)) return { outcome: "unchanged" };
   }
 
@@ -213,15 +213,11 @@ function youngUntil(createdMs: number, { now, onTimeMs }: Outside): Outcome | un
  * bytes and of its time. If two are, only reading it tells which version it is.
  */
 function hasRow(rows: Identity[], { lastModified, etag }: Listed): boolean {
+  const second = (time = "") => Math.floor(Date.parse(time) / 1000); // a listing may be more precise
   const alike = rows.filter((row) =>
-    row.etag === unquoted(etag) && isSameSecond(lastModified, Date.parse(row.last_modified ?? ""))
+    row.etag === unquoted(etag) && second(row.last_modified) === second(lastModified)
   );
   return alike.length === 1;
-}
-
-/** A listing may be more precise than S3's answers. */
-function isSameSecond(time: string, ms: number): boolean {
-  return Math.floor(Date.parse(time) / 1000) === Math.floor(ms / 1000);
 }
 
 /**
@@ -236,10 +232,6 @@ function fromListing(
   if (fact !== "SSE-C" || listed === undefined || !s3VersionId) return undefined;
   const { lastModified, etag, size } = listed;
   return { LastModified: new Date(lastModified), ETag: etag, ContentLength: size };
-}
-
-function toNames({ key, bucket }: Upload) {
-  return { file_key: key, bucket_name: bucket };
 }
 
 function toIso(ms: number): string {

@@ -23,8 +23,8 @@ const RANGE = `bytes=0-${PREFIX_BYTES - 1}`;
 /** Kept free at the end of a run, to report the failures before Lambda ends it. */
 const RESERVE_MS = 2000;
 
-const tableName = process.env.TABLE_NAME;
-if (!tableName) throw new Error("Cannot start: the environment variable TABLE_NAME is not set");
+const TableName = process.env.TABLE_NAME;
+if (!TableName) throw new Error("Cannot start: the environment variable TABLE_NAME is not set");
 const bucket = process.env.BUCKET_NAME || undefined;
 const stackCreatedMs = time("STACK_CREATED");
 
@@ -65,12 +65,12 @@ export function handler(
   const remainingMs = () => context.getRemainingTimeInMillis() - RESERVE_MS;
 
   /** Aborts a call at its limit: the SDK's timeouts miss a server that sends a byte now and then. */
-  async function inTime<T>(call: (abortSignal: AbortSignal) => Promise<T>): Promise<T> {
+  async function inTime<T>(call: (limit: { abortSignal: AbortSignal }) => Promise<T>): Promise<T> {
     const limitMs = Math.max(0, Math.min(callTimeoutMs, remainingMs()));
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(), limitMs);
     try {
-      return await call(controller.signal);
+      return await call({ abortSignal: controller.signal });
     } catch (error) {
       if (!controller.signal.aborted) throw error;
       throw new OutOfTimeError(`no answer within ${limitMs} ms`, { cause: error });
@@ -84,26 +84,20 @@ export function handler(
     stackCreatedMs,
     onTimeMs,
     getObject: (source) =>
-      inTime(async (abortSignal) => {
+      inTime(async (limit) => {
         const command = new GetObjectCommand({ ...toRequest(source), Range: RANGE });
-        const { Body, ...answer } = await s3.send(command, { abortSignal });
+        const { Body, ...answer } = await s3.send(command, limit);
         const body = Body as unknown as AsyncIterable<Uint8Array>;
         return { ...answer, bytes: await readPrefix(body, answer.ContentLength, PREFIX_BYTES) };
       }),
     headObject: (source) =>
-      inTime((abortSignal) => s3.send(new HeadObjectCommand(toRequest(source)), { abortSignal })),
+      inTime((limit) => s3.send(new HeadObjectCommand(toRequest(source)), limit)),
     putItem: (put) =>
-      inTime((abortSignal) =>
-        dynamo.send(new PutItemCommand({ TableName: tableName, ...put }), { abortSignal })
-      ),
+      inTime((limit) => dynamo.send(new PutItemCommand({ TableName, ...put }), limit)),
     queryRows: (query) =>
-      inTime((abortSignal) =>
-        dynamo.send(new QueryCommand({ TableName: tableName, ...query }), { abortSignal })
-      ),
+      inTime((limit) => dynamo.send(new QueryCommand({ TableName, ...query }), limit)),
     deleteItem: (deletion) =>
-      inTime((abortSignal) =>
-        dynamo.send(new DeleteItemCommand({ TableName: tableName, ...deletion }), { abortSignal })
-      ),
+      inTime((limit) => dynamo.send(new DeleteItemCommand({ TableName, ...deletion }), limit)),
     now: Date.now,
     remainingMs,
     // Not console.log: with JSON logs the runtime would wrap and escape the line once more.
@@ -144,7 +138,7 @@ function milliseconds(name: string, byDefault: number): number {
  */
 function warmUp(): Promise<unknown> {
   const abortSignal = AbortSignal.timeout(WARM_UP_MS);
-  const put = new PutItemCommand({ TableName: tableName, Item: {} });
+  const put = new PutItemCommand({ TableName, Item: {} });
   put.middlewareStack.add(unsignedAndOnce, LAST_STEP);
   const calls: Promise<unknown>[] = [dynamo.send(put, { abortSignal })];
   if (bucket) {

@@ -162,17 +162,24 @@ export function putInto(table: FakeTable, put: Put): Row {
   return row;
 }
 
-/** DynamoDB's answer to a condition: alternatives of an absence and of comparisons with a value. */
-function holds({ ConditionExpression, ExpressionAttributeValues }: Put, old: Row | undefined) {
-  return ConditionExpression!.split(" OR ").some((condition) => {
-    if (condition === "attribute_not_exists(file_key)") return old === undefined;
-    const [, name, operator, value] = condition.match(/^(\w+) ([<>]) (:\w+)$/)!;
-    const attribute = old?.[name as keyof Row];
+/** DynamoDB's answer to a condition: absences and comparisons with a value, by AND or by OR. */
+function holds(
+  { ConditionExpression, ExpressionAttributeValues }: Pick<Put | Deletion, ConditionFields>,
+  row: Row | undefined,
+): boolean {
+  const holdsOne = (condition: string) => {
+    const [, absent] = condition.match(/^attribute_not_exists\((\w+)\)$/) ?? [];
+    if (absent !== undefined) return row?.[absent as keyof Row] === undefined;
+    const [, name, operator, value] = condition.match(/^(\w+) ([<=]) (:\w+)$/)!;
+    const attribute = row?.[name as keyof Row];
     if (attribute === undefined) return false; // a comparison with nothing is false
     const given = ExpressionAttributeValues![value].S!;
-    return operator === "<" ? attribute < given : attribute > given;
-  });
+    return operator === "<" ? attribute < given : attribute === given;
+  };
+  return ConditionExpression!.split(" OR ").some((all) => all.split(" AND ").every(holdsOne));
 }
+
+type ConditionFields = "ConditionExpression" | "ExpressionAttributeValues";
 
 /** A page of a key's rows in a span of time, both ends included. */
 export function queryIn(table: FakeTable, query: RowQuery) {
@@ -191,17 +198,9 @@ export function queryIn(table: FakeTable, query: RowQuery) {
   };
 }
 
-/** Deletes a row if all conditions hold. @throws {Error} one does not */
+/** Deletes a row as DynamoDB does. @throws {Error} the condition fails */
 export function deleteFrom(table: FakeTable, deletion: Deletion): void {
-  const { Key, ConditionExpression, ExpressionAttributeValues } = deletion;
-  const id = JSON.stringify([Key!.file_key.S, Key!.timestamp.S]);
-  const row = table.get(id);
-  const isSo = ConditionExpression!.split(" AND ").every((condition) => {
-    const [, absent] = condition.match(/^attribute_not_exists\((\w+)\)$/) ?? [];
-    if (absent !== undefined) return row?.[absent as keyof Row] === undefined;
-    const [, name, value] = condition.match(/^(\w+) = (:\w+)$/)!;
-    return row?.[name as keyof Row] === ExpressionAttributeValues![value].S;
-  });
-  if (!isSo) throw awsError(...REFUSED);
+  const id = JSON.stringify([deletion.Key!.file_key.S, deletion.Key!.timestamp.S]);
+  if (!holds(deletion, table.get(id))) throw awsError(...REFUSED);
   table.delete(id);
 }
