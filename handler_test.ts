@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ATTRIBUTES, handleEvent, type LogLine } from "./handler.ts";
-import { MAX_TEXT_LENGTH, OutOfTimeError } from "./function/errors.ts";
+import { MAX_TEXT_LENGTH, OutOfTimeError, type SdkError } from "./function/errors.ts";
 import { BrokenBodyError } from "./function/read.ts";
 import {
   awsError,
@@ -189,30 +189,36 @@ const replaced = awsError("PreconditionFailed", 412);
 const archived = awsError("InvalidObjectState", 403);
 const emptyNow = awsError("InvalidRange", 416);
 const sseC = awsError("InvalidRequest", 400, SSE_C);
-const FACTS: [name: string, size: number, get: Error, heads: Error[], fact: string, aws: string][] =
+const FACTS: [
+  name: string,
+  size: number,
+  get: SdkError,
+  heads: SdkError[],
+  fact: string,
+  aws: string,
+][] = [
+  ["F57 no key", 9, noKey, [], "deleted", "GET PUT QUERY"],
+  ["F57 no key, empty", 0, noKey, [notFound], "deleted", "HEAD GET PUT QUERY"],
+  ["F57 no version", 9, noVersion, [], "deleted", "GET PUT QUERY"],
+  ["F57 a marker", 9, marker, [], "deleted", "GET PUT QUERY"],
+  ["F57 a marker, empty", 0, marker, [awsError("U", 405)], "deleted", "HEAD GET PUT QUERY"],
+  ["F11 overwritten", 9, replaced, [], "replaced", "GET PUT QUERY"],
+  ["F11 the same, empty", 0, replaced, [awsError("U", 412)], "replaced", "HEAD GET PUT QUERY"],
+  ["F37 empty by now", 9, emptyNow, [], "empty", "GET HEAD PUT"],
+  ["F37 then deleted", 9, emptyNow, [notFound], "empty", "GET HEAD PUT QUERY"],
+  ["F67 archived", 9, archived, [], "archived", "GET HEAD PUT"],
+  ["F67 archived, SSE-C", 9, archived, [badRequest], "archived", "GET HEAD PUT QUERY"],
+  ["F81 SSE-C", 9, sseC, [], "SSE-C", "GET PUT QUERY"],
+  ["F81 SSE-C, empty", 0, sseC, [badRequest], "SSE-C", "HEAD GET PUT QUERY"],
   [
-    ["F57 no key", 9, noKey, [], "deleted", "GET PUT QUERY"],
-    ["F57 no key, empty", 0, noKey, [notFound], "deleted", "HEAD GET PUT QUERY"],
-    ["F57 no version", 9, noVersion, [], "deleted", "GET PUT QUERY"],
-    ["F57 a marker", 9, marker, [], "deleted", "GET PUT QUERY"],
-    ["F57 a marker, empty", 0, marker, [awsError("U", 405)], "deleted", "HEAD GET PUT QUERY"],
-    ["F11 overwritten", 9, replaced, [], "replaced", "GET PUT QUERY"],
-    ["F11 the same, empty", 0, replaced, [awsError("U", 412)], "replaced", "HEAD GET PUT QUERY"],
-    ["F37 empty by now", 9, emptyNow, [], "empty", "GET HEAD PUT"],
-    ["F37 then deleted", 9, emptyNow, [notFound], "empty", "GET HEAD PUT QUERY"],
-    ["F67 archived", 9, archived, [], "archived", "GET HEAD PUT"],
-    ["F67 archived, SSE-C", 9, archived, [badRequest], "archived", "GET HEAD PUT QUERY"],
-    ["F81 SSE-C", 9, sseC, [], "SSE-C", "GET PUT QUERY"],
-    ["F81 SSE-C, empty", 0, sseC, [badRequest], "SSE-C", "HEAD GET PUT QUERY"],
-    [
-      "F81 the range first",
-      0,
-      emptyNow,
-      [badRequest, badRequest],
-      "empty",
-      "HEAD GET HEAD PUT QUERY",
-    ],
-  ];
+    "F81 the range first",
+    0,
+    emptyNow,
+    [badRequest, badRequest],
+    "empty",
+    "HEAD GET HEAD PUT QUERY",
+  ],
+];
 
 Deno.test("handleEvent() writes a row without preview for facts about the object", async (t) => {
   for (const [name, size, get, heads, fact, expected] of FACTS) {
@@ -232,6 +238,37 @@ Deno.test("handleEvent() writes a row without preview for facts about the object
   await t.step("a refused HEAD whose GET is answered is no fact", async () => {
     const { rows, log } = await handleRecords(record({ size: 0 }), { headErrors: [notFound] });
     assert.deepEqual([rows[0].content_preview, log[0].object], ["text", undefined]);
+  });
+});
+
+Deno.test("F57a handleEvent() throws a 404 until the stack is 15 minutes old", async (t) => {
+  const handleAt = async (ageMs: number, size: number, getErrors: Error[], headErrors: Error[]) => {
+    const { outside, calls } = fakes({ getErrors, headErrors, now: "2026-01-02T03:04:07.000Z" });
+    outside.stackCreatedMs = Date.parse("2026-01-02T03:04:07.000Z") - ageMs;
+    const run = () => handleEvent(event(record({ size })), outside).then(() => "", String);
+    return { error: await run(), run, ...calls };
+  };
+  for (const [name, size, get, heads, fact] of FACTS) {
+    await t.step(name, async () => {
+      const { error, run, rows, log } = await handleAt(60_000, size, [get], [...heads]);
+      if (![get, ...heads].some(({ $metadata }) => $metadata?.httpStatusCode === 404)) {
+        assert.deepEqual([error, log[0].object], ["", fact]);
+        return;
+      }
+      assert.match(
+        error,
+        /^RecordsFailedError: 1 of 1 records failed: Cannot read "key" from "uploads": \w+ \(HTTP 404\): until 2026-01-02T03:18:07.000Z, 15 minutes after the stack was made, S3 may answer so for an object that is there; run it again after that$/,
+      );
+      assert.equal(rows.length, 0);
+      assert.equal(await run(), ""); // S3 knows it now
+      assert.equal(rows[0].content_type, "text/plain");
+    });
+  }
+  await t.step("the last second of it, and the first after it", async () => {
+    const before = await handleAt(15 * 60_000 - 1000, 9, [noKey], []);
+    assert.match(before.error, /NoSuchKey/);
+    const after = await handleAt(15 * 60_000, 9, [noKey], []);
+    assert.deepEqual([after.error, after.log[0].object], ["", "deleted"]);
   });
 });
 

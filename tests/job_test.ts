@@ -170,31 +170,6 @@ Deno.test("F91 handleJob() finds its event's row among many others of the key", 
   assert.deepEqual(calls.aws, ["GET key v1", `${look} up`, `${look} down`]);
 });
 
-Deno.test("F91 handleJob() gives versions of one second a time each", async () => {
-  const { outside, calls } = fakes();
-  const versions = ["v1", "v2", "v3"];
-  const tasks = versions.map((s3VersionId) => task({ s3VersionId, taskId: s3VersionId }));
-  const answer = await handleJob(invocation(tasks), outside); // at the same time
-  assert.deepEqual(resultsOf(answer), Array(3).fill(WRITTEN[0]));
-  const rows = [...calls.table.values()];
-  const times = rows.map(({ timestamp }) => timestamp.slice(-7));
-  assert.deepEqual(times.toSorted(), ["000000Z", "000001Z", "000002Z"]);
-  assert.deepEqual(rows.map(({ version_id }) => version_id).toSorted(), versions);
-});
-
-Deno.test("F97 handleJob() deletes its row if it finds the event's own beside it", async () => {
-  const { outside, calls } = fakes(VERSIONED);
-  await handleJob(invocation([task()]), outside);
-  const [row] = calls.table.values();
-  const own = { ...row, timestamp: "2026-01-02T03:04:05.678Z", event_name: "ObjectCreated:Put" };
-  calls.table.set(JSON.stringify(["key", own.timestamp]), own); // its event was killed after the put
-  for (const one of [task(), listedTask()]) {
-    assert.deepEqual(resultsOf(await handleJob(invocation([one]), outside)), UNCHANGED);
-    assert.deepEqual([...calls.table.values()], [own]);
-  }
-  assert.ok(calls.aws.includes(`DELETE key ${ROW_TIME}`));
-});
-
 const SSE_C = awsError("InvalidRequest", 400, "stored using a form of Server Side Encryption");
 
 Deno.test("F92 handleJob() calls a fact about the object success; without its time there is no row", async (t) => {

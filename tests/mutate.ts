@@ -165,6 +165,7 @@ function difference(before: string, after: string): string[] {
 
 /** A test as Deno.test() and a step take it, and what it does without a mutant. */
 interface Test {
+  name: string;
   fn(context: { step: typeof step }): unknown;
   ms: number;
   calls: number;
@@ -193,7 +194,7 @@ function work(): void {
   });
   Object.assign(Deno, {
     test(name: string, fn: Test["fn"]): void {
-      if (!LEFT_OUT.test(name)) tests.push({ fn, ms: 0, calls: 0, reached: new Set() });
+      if (!LEFT_OUT.test(name)) tests.push({ name, fn, ms: 0, calls: 0, reached: new Set() });
     },
   });
   addEventListener("unhandledrejection", (event) => {
@@ -223,7 +224,9 @@ async function firstRun(bundle: string): Promise<(id: number) => Promise<boolean
   for (const test of all) {
     [reached, calls] = [new Set(), 0];
     const startMs = performance.now();
-    await run(test, 60_000);
+    await run(test, FIRST_RUN_MS).catch((cause) => {
+      throw new Error(`This test fails without a mutant: ${test.name}`, { cause });
+    });
     Object.assign(test, { ms: performance.now() - startMs, calls, reached });
   }
   return async (id) => {

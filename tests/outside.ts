@@ -1,6 +1,7 @@
 /** S3 event records, and a fake of all that the core needs of the outside, with what was called. */
 
 import assert from "node:assert/strict";
+import type { SdkError } from "../function/errors.ts";
 import { type Deletion, ON_TIME_MS, type Put, type RowQuery } from "../function/one_row.ts";
 import type { ObjectAnswer, Source } from "../function/read.ts";
 import { handleEvent, type LogLine, type Outside, type Row } from "../handler.ts";
@@ -56,7 +57,7 @@ export function object(content: string): ObjectAnswer & { bytes: Uint8Array } {
 }
 
 /** An error as the SDK throws it. */
-export function awsError(name: string, status?: number, message = "no"): Error {
+export function awsError(name: string, status?: number, message = "no"): SdkError {
   return Object.assign(new Error(message), { name, $metadata: { httpStatusCode: status } });
 }
 

@@ -3,10 +3,9 @@
 import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";
 import { rowToPut } from "../function/one_row.ts";
-import { EARLY_MINUTES, type ObjectAnswer, readPrefix } from "../function/read.ts";
+import { type ObjectAnswer, readPrefix } from "../function/read.ts";
 import {
   decodeKey,
-  handleEvent,
   PREFIX_BYTES,
   PREVIEW_CHARACTERS,
   recordToUpload,
@@ -15,7 +14,7 @@ import {
   type Upload,
   versionOf,
 } from "../handler.ts";
-import { assertOneJsonLine, awsError, event, fakes, object, record } from "./outside.ts";
+import { assertOneJsonLine, object, record } from "./outside.ts";
 
 /** What every event tells. */
 const UPLOAD: Upload = {
@@ -124,49 +123,6 @@ Deno.test("F64 readPrefix() never gives less than was announced", async (t) => {
       assert.deepEqual([error.name, error.message, error.cause], expected);
     });
   }
-});
-
-Deno.test("F57a handleEvent() throws a 404 until the stack is 15 minutes old", async (t) => {
-  const given = () => ({ // the calls whose first answer is a 404
-    "GET": { size: 9, getErrors: [awsError("NoSuchKey", 404)] },
-    "GET of a version": { size: 9, getErrors: [awsError("NoSuchVersion", 404)] },
-    "HEAD": { size: 0, headErrors: [awsError("NotFound", 404)] },
-    "HEAD after GET": {
-      size: 9,
-      getErrors: [awsError("InvalidRange", 416)],
-      headErrors: [awsError("NotFound", 404)],
-    },
-    "GET, of a delete marker": { size: 9, getErrors: [awsError("MethodNotAllowed", 405)] },
-  });
-  const handleAt = async (ageMs: number, { size, ...errors }: { size: number }) => {
-    const { outside, calls } = fakes({ ...errors, now: "2026-01-02T03:04:07.000Z" });
-    outside.stackCreatedMs = Date.parse("2026-01-02T03:04:07.000Z") - ageMs;
-    const run = () => handleEvent(event(record({ size })), outside).then(() => "", String);
-    return { error: await run(), run, ...calls };
-  };
-  const { "GET, of a delete marker": marker, ...early } = given();
-  for (const [name, one] of Object.entries(early)) {
-    await t.step(name, async () => {
-      const { error, run, rows } = await handleAt(60_000, one);
-      assert.match(
-        error,
-        /^RecordsFailedError: 1 of 1 records failed: Cannot read "key" from "uploads": \w+ \(HTTP 404\): until 2026-01-02T03:18:07.000Z, 15 minutes after the stack was made, S3 may answer so for an object that is there; run it again after that$/,
-      );
-      assert.equal(rows.length, 0);
-      assert.equal(await run(), ""); // S3 knows it now
-      assert.equal(rows[0].content_type, "text/plain");
-    });
-  }
-  await t.step("the last second of it, and the first after it", async () => {
-    const before = await handleAt(EARLY_MINUTES * 60_000 - 1000, given().GET);
-    assert.match(before.error, /NoSuchKey/);
-    const after = await handleAt(EARLY_MINUTES * 60_000, given().GET);
-    assert.deepEqual([after.error, after.log[0].object], ["", "deleted"]);
-  });
-  await t.step("a delete marker is a fact at any age", async () => {
-    const { error, log } = await handleAt(0, marker);
-    assert.deepEqual([error, log[0].object], ["", "deleted"]);
-  });
 });
 
 Deno.test("F40 toRow() keeps sizes of terabytes exact, from a Content-Range", () => {
