@@ -14,24 +14,24 @@ import { denoTask } from "./commands.ts";
 import { TIME, type Time } from "./signals.ts";
 import { configOf } from "./clients.ts";
 import { type Stack, type Where, withStack } from "./target.ts";
-import { FindingError, plural, print, say, toDuration, UserError, visible } from "./terminal.ts";
+import { FindingError, plural, print, say, UserError, visible } from "./terminal.ts";
 
-/** AWS asks for no look at a job more often: AmazonS3/latest/userguide/batch-ops-job-status.html */
+/** AWS asks to look at a job no more often: AmazonS3/latest/userguide/batch-ops-job-status.html */
 const POLL_MS = 30_000;
 
-/** How long a new job may not be found: AmazonS3/latest/userguide/troubleshooting-batch-ops.html */
+/** S3 may not find a new job for so long: AmazonS3/latest/userguide/troubleshooting-batch-ops.html */
 const APPEARS_MS = 120_000;
 
 /** By S3's service model: JobId. */
 const JOB_ID = /^[a-zA-Z0-9_-]{5,36}$/;
 
-/** In these it stays; a suspended one waits for somebody to confirm it. */
+/** A job leaves none of these by itself; a suspended one waits for somebody to confirm it. */
 const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
 
-/** S3 calls a job failed that has nothing to do. */
+/** By these words of S3 a failed job is one that had nothing to do. */
 const NO_OBJECT = /no keys matching the filter criteria/;
 
-/** A job, as far as it is. */
+/** How far a job is. */
 export interface JobReport {
   /** Whether nothing has failed so far. */
   ok: boolean;
@@ -118,7 +118,7 @@ export async function runJob(
     if (found === undefined && !isAwaited) throw notOfStack(stack, id);
     const report = toReport(found ?? {}, id);
     if (detach || ENDED.includes(report.status)) return report;
-    say(progressLine(report, found?.ProgressSummary?.Timers?.ElapsedTimeInActiveSeconds));
+    say(jobToText(report));
     await time.pause(POLL_MS);
   }
 }
@@ -237,16 +237,4 @@ export function jobToText(report: JobReport): string {
       ? `Job ${job} found no object that the trigger's filter lets through`
       : `Job ${job} is ${visible(status)}: ${counts}`,
   ].join("\n");
-}
-
-function progressLine(
-  { status, objects, succeeded, failed }: JobReport,
-  activeSeconds: number | undefined,
-): string {
-  const done = succeeded + failed;
-  const left = objects === undefined || done === 0 || !activeSeconds
-    ? ""
-    : `, ${toDuration((objects - done) / done * activeSeconds * 1000)} left`;
-  const counts = objects === undefined ? "" : `: ${done} of ${objects} done, ${failed} failed`;
-  return `The job is ${visible(status)}${counts}${left}`;
 }
