@@ -6,7 +6,7 @@ import { FILTERS } from "../handler.ts";
 import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
-import { explainFailure, PROVIDER_FAILED } from "./terraform_errors.ts";
+import { explainFailure } from "./terraform_errors.ts";
 import { folderFor, type OwnFolder, variableSources } from "./workspace.ts";
 
 /** The address of the stack's identity, which is in the state alone. */
@@ -115,6 +115,9 @@ async function initialise(own: OwnFolder | undefined): Promise<void> {
     await call(`-plugin-dir=${mirror}`);
   }).catch((error) => throwExplained(error, "init", { quiet: true }));
 }
+
+/** What `terraform init` writes when it gets no provider; all else is the backend's or the code's. */
+const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
 
 /** What Terraform writes where plugins are missing, or do not fit the lock file, or the backend changed. */
 const NOT_INITIALISED =

@@ -5,9 +5,6 @@ import { AWS_REMEDIES, remedyOf, SYSTEM_REMEDIES } from "./failures.ts";
 import { visible } from "./terminal.ts";
 import { isLocalWorkspace } from "./workspace.ts";
 
-/** What `terraform init` writes when it gets no provider. */
-export const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
-
 /** What to do about a failure, by what Terraform writes. */
 const REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
@@ -53,7 +50,7 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
     "a certificate is not trusted; if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE",
   ],
   [
-    PROVIDER_FAILED,
+    /Failed to (query available provider packages|install provider)/,
     "it got no aws provider; is the registry reachable, perhaps through HTTPS_PROXY?",
   ],
   [

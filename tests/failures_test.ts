@@ -166,6 +166,11 @@ const WRITTEN: [name: string, stderr: string, sentence: string | RegExp][] = [
     `Warning: AccessDenied\n\nfine\n${INVALID}\nWarning: ExpiredToken\n\nfine\n`,
     `: ${TOO_SMALL}`,
   ],
+  [
+    "an error of a provider, whose address is not the cause",
+    'Error: No luck\n\n  with provider["registry.terraform.io/hashicorp/aws"],\n\nIt rained.\n',
+    ": No luck: It rained.",
+  ],
   ["nothing that is called an error", "Killed\n", " with exit code 1, see above"],
   [
     "a lock in a bucket that another one holds, or left",
