@@ -68,6 +68,11 @@ const MACHINES: Record<string, (given: { bin: string; terraform: string }) => Pr
       );
     }
   },
+  "a wrapper around terraform that prints is noticed": async ({ bin, terraform }) => {
+    await writeProgram(bin, "terraform", `echo "Welcome"\nexec ${terraform} "$@"`);
+    const { last } = await runWith(["status", ...NOWHERE], inPath(bin));
+    assert.match(last, /it begins with "Welcome"; does a wrapper around terraform print to/);
+  },
   "a folder is initialised when none ran there, or when Terraform asks for it": async (
     { bin, terraform },
   ) => {

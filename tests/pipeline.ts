@@ -13,7 +13,7 @@ import { removeIfThere } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { enterStandIn, stopStandIn } from "../tasks/stand_in.ts";
 import { targetOf } from "../tasks/target.ts";
-import { type Pipeline, standInsOf, type Steps } from "./pipeline_context.ts";
+import { type Pipeline, type Steps } from "./pipeline_context.ts";
 
 interface Options {
   /** The stand-in's environment that is the test's own. */
@@ -52,8 +52,7 @@ export function endToEndTest(
     const clone = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
     held.defer(() => Deno.remove(clone, { recursive: true }));
     await copyAsWindowsClone(clone);
-    const standInsBefore = await standInsOf(target);
-    const pipeline = { shell, target, variables, project, clone, standInsBefore };
+    const pipeline = { shell, target, variables, project, clone };
 
     await using entered = new AsyncDisposableStack();
     const enter = async () => {

@@ -2,25 +2,19 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
-import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
-import { DynamoDBClient, paginateScan } from "@aws-sdk/client-dynamodb";
-import { IAMClient } from "@aws-sdk/client-iam";
-import { STSClient } from "@aws-sdk/client-sts";
-import {
-  GetFunctionConfigurationCommand,
-  InvokeCommand,
-  LambdaClient,
-  UpdateFunctionConfigurationCommand,
-  waitUntilFunctionUpdatedV2,
-} from "@aws-sdk/client-lambda";
-import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
-import { ReceiveMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
+import { CloudWatch } from "@aws-sdk/client-cloudwatch";
+import { CloudWatchLogs } from "@aws-sdk/client-cloudwatch-logs";
+import { DynamoDB, paginateScan } from "@aws-sdk/client-dynamodb";
+import { IAM } from "@aws-sdk/client-iam";
+import { Lambda, waitUntilFunctionUpdatedV2 } from "@aws-sdk/client-lambda";
+import { S3 } from "@aws-sdk/client-s3";
+import { SQS } from "@aws-sdk/client-sqs";
+import { STS } from "@aws-sdk/client-sts";
 import { countFailures, invoke } from "../tasks/invoke.ts";
 import { type Item, toItem } from "../tasks/table.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { rootOf } from "../tasks/stand_in.ts";
-import type { Clients } from "../tasks/clients.ts";
+import { configOf } from "../tasks/clients.ts";
 import { connect, type Stack, type Target } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
@@ -42,16 +36,14 @@ export interface Pipeline {
   project: string;
   /** A folder for another clone of the project. */
   clone: string;
-  /** Command lines of the stand-ins that ran before, as {@link standInsOf} gives them. */
-  standInsBefore: string[];
 }
 
 /** What there is once the stack is deployed. */
 export interface Deployed extends Pipeline {
   /** The stack as tasks act on it: as the deployer, whom deployer_policy.json binds. */
-  deployer: Stack;
+  deployer: Stack & Clients;
   /** The same as the stand-in's root, whom no policy binds. */
-  root: Stack;
+  root: Stack & Clients;
   bucket: string;
   /** Certificate of the stand-in (PEM). */
   ca: string;
@@ -68,23 +60,30 @@ export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Depl
   const found = await outputs(pipeline.target.workspace);
   assert.ok(found);
   const close = () => Promise.resolve();
-  const deployer = connect({ ...pipeline.target, ca, [Symbol.asyncDispose]: close }, found);
-  const root = { ...deployer, ...rootClients(ca) };
+  const stack = connect({ ...pipeline.target, ca, [Symbol.asyncDispose]: close }, found);
+  const deployer = { ...stack, ...clientsWith(configOf({ local: true, ca }, found.aws_region)) };
+  const root = { ...stack, ...rootClients(ca) };
   return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca };
 }
 
 /** Clients of the stand-in that this process is in, as its root. */
 export function rootClients(ca: string): Clients {
-  const config = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca);
+  return clientsWith(rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca));
+}
+
+export type Clients = ReturnType<typeof clientsWith>;
+
+/** As clientsOf(), but clients with a method for each call. */
+function clientsWith(config: ReturnType<typeof configOf> | ReturnType<typeof rootOf>) {
   return {
-    s3: new S3Client(config),
-    dynamo: new DynamoDBClient(config),
-    lambda: new LambdaClient(config),
-    sqs: new SQSClient(config),
-    logs: new CloudWatchLogsClient(config),
-    cloudwatch: new CloudWatchClient(config),
-    iam: new IAMClient(config),
-    sts: new STSClient(config),
+    s3: new S3(config),
+    dynamo: new DynamoDB(config),
+    lambda: new Lambda(config),
+    sqs: new SQS(config),
+    logs: new CloudWatchLogs(config),
+    cloudwatch: new CloudWatch(config),
+    iam: new IAM(config),
+    sts: new STS(config),
   };
 }
 
@@ -145,7 +144,7 @@ export async function runProgram(
 export async function upload({ root, bucket }: Deployed, Key: string, Body: string) {
   const bytes = new TextEncoder().encode(Body); // the client warns of an empty text
   const object = { Bucket: bucket, Key, Body: bytes, ContentType: "text/plain" };
-  const { VersionId, ETag } = await root.s3.send(new PutObjectCommand(object));
+  const { VersionId, ETag } = await root.s3.putObject(object);
   return { versionId: VersionId, eTag: ETag!.replaceAll('"', "") };
 }
 
@@ -170,7 +169,7 @@ export async function invokeWithRetries(
 export async function invokeLater({ root }: Deployed, event: unknown): Promise<void> {
   const FunctionName = root.outputs.lambda_function_name;
   const Payload = new TextEncoder().encode(JSON.stringify(event));
-  await root.lambda.send(new InvokeCommand({ FunctionName, InvocationType: "Event", Payload }));
+  await root.lambda.invoke({ FunctionName, InvocationType: "Event", Payload });
 }
 
 /** Sets variables of the function's environment, until the next deploy. */
@@ -179,11 +178,9 @@ export async function setEnvironment(
   variables: Record<string, string>,
 ): Promise<void> {
   const name = { FunctionName: outputs.lambda_function_name };
-  const { Environment } = await lambda.send(new GetFunctionConfigurationCommand(name));
+  const { Environment } = await lambda.getFunctionConfiguration(name);
   const Variables = { ...Environment?.Variables, ...variables };
-  await lambda.send(
-    new UpdateFunctionConfigurationCommand({ ...name, Environment: { Variables } }),
-  );
+  await lambda.updateFunctionConfiguration({ ...name, Environment: { Variables } });
   await waitUntilFunctionUpdatedV2({ client: lambda, maxWaitTime: 60, minDelay: 0.1 }, name);
 }
 
@@ -225,8 +222,7 @@ export async function rowsBelow({ root }: Deployed, prefix: string): Promise<Ite
 /** The body of a message in the failure queue, which stays there. */
 export async function failedMessage({ root }: Deployed): Promise<string | undefined> {
   const QueueUrl = root.outputs.failure_queue_url;
-  const receive = new ReceiveMessageCommand({ QueueUrl, VisibilityTimeout: 0 });
-  const { Messages = [] } = await root.sqs.send(receive);
+  const { Messages = [] } = await root.sqs.receiveMessage({ QueueUrl, VisibilityTimeout: 0 });
   return Messages[0]?.Body;
 }
 

@@ -6,13 +6,12 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { CreateBucketCommand, DeleteObjectCommand, ListObjectsV2Command } from "@aws-sdk/client-s3";
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { pause } from "../tasks/signals.ts";
 import { parseState } from "../tasks/terraform.ts";
-import type { Clients } from "../tasks/clients.ts";
 import {
+  type Clients,
   type Pipeline,
   processesOf,
   RESOURCES,
@@ -66,7 +65,7 @@ export const INTERRUPTED: Steps<Remote> = {
     remote,
   ) => {
     const { clone, root } = remote;
-    await root.s3.send(new CreateBucketCommand({ Bucket: BUCKET }));
+    await root.s3.createBucket({ Bucket: BUCKET });
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
     const creating = /aws_iam_role\.function: Creating/;
     const { code, stderr } = await deployLate(remote, creating, (deploy) => deploy.kill("SIGINT"));
@@ -84,7 +83,7 @@ export const INTERRUPTED: Steps<Remote> = {
     const { stderr } = await deployLate(remote, creating, (deploy) => killApply(deploy, clone));
     assertImported(stderr, remote.left);
     // As terraform force-unlock does.
-    await root.s3.send(new DeleteObjectCommand({ Bucket: BUCKET, Key: `${KEY}.tflock` }));
+    await root.s3.deleteObject({ Bucket: BUCKET, Key: `${KEY}.tflock` });
     const { name } = await stateNow(remote);
     assert.match(name ?? "no name", /^file-metadata-dev-[0-9a-f]{10}$/);
     remote.left = await leftovers(remote);
@@ -101,8 +100,7 @@ export const INTERRUPTED: Steps<Remote> = {
     assert.match(stderr, / to add, \d+ to change, 0 to destroy$/m);
     assert.doesNotMatch(stderr, /already ?exists|ResourceInUse|ResourceConflict/i);
     assert.match(stdout, /^environment = dev$/m);
-    const list = new ListObjectsV2Command({ Bucket: BUCKET });
-    const { Contents = [] } = await remote.root.s3.send(list);
+    const { Contents = [] } = await remote.root.s3.listObjectsV2({ Bucket: BUCKET });
     assert.deepEqual(Contents.map(({ Key }) => Key), [KEY]); // and no lock
     const local = (await namesIn(remote.clone)).filter((name) => name === "terraform.tfstate");
     assert.deepEqual(local, []);

@@ -1,8 +1,6 @@
 /** Steps of the end-to-end tests: what fails is kept, and the operator's tasks bring it back. */
 
 import assert from "node:assert/strict";
-import { BatchWriteItemCommand } from "@aws-sdk/client-dynamodb";
-import { SendMessageBatchCommand } from "@aws-sdk/client-sqs";
 import { BACKFILLED } from "../function/one_row.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { type BackfillReport, emptyReport } from "../tasks/backfill.ts";
@@ -49,7 +47,7 @@ export const FAIL: Steps<Failing> = {
     assert.equal(row.content_preview, undefined);
   },
 
-  "status, logs and replay say what is wrong with it, and keep it": async (deployed) => {
+  "status, logs and a dry replay say what is wrong with it": async (deployed) => {
     const status = await task(deployed, "status", "--json", "--quick");
     assert.equal(status.code, 1, status.stderr);
     const { ok, failureQueue, problems }: Status = JSON.parse(status.stdout);
@@ -74,13 +72,6 @@ export const FAIL: Steps<Failing> = {
     assert.equal(event.tries, 3);
     assert.ok(Date.now() - Date.parse(event.failedAt) < 600_000, event.failedAt);
     assert.match(event.error!, /1 of 2 records failed/);
-
-    const replay = await task(deployed, "replay", "--json");
-    assert.equal(replay.code, 1);
-    const report: ReplayReport = JSON.parse(replay.stdout);
-    assert.equal(report.replayed, 0);
-    assert.match(report.failures[0].reason, /InvalidEventError: .*form-encoded.*%zz/);
-    assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
   },
 };
 
@@ -97,7 +88,7 @@ export const OPERATE: Steps<Deployed> = {
     const again = await task(deployed, "replay", "--json");
     assert.equal(again.code, 1); // the event that always fails
     const report: ReplayReport = JSON.parse(again.stdout);
-    assert.equal(report.failures.length, 1);
+    assert.deepEqual(report.failures.map(({ reason }) => /form-encoded.*%zz/.test(reason)), [true]);
     assert.ok(report.replayed < lost.length, `${report.replayed} replayed`);
     assert.deepEqual(report.left, { visible: 1, inFlight: 0 });
     assert.deepEqual(timeless(await uploadedRows(deployed)), timeless(before));
@@ -139,7 +130,7 @@ async function forget({ root }: Deployed, rows: Item[]): Promise<void> {
   await forEachParallel(batches(rows, 25), 4, async (batch) => {
     const requests = batch.map((row) => ({ DeleteRequest: { Key: rowKey(row) } }));
     const RequestItems = { [dynamodb_table_name]: requests };
-    const { UnprocessedItems } = await dynamo.send(new BatchWriteItemCommand({ RequestItems }));
+    const { UnprocessedItems } = await dynamo.batchWriteItem({ RequestItems });
     assert.deepEqual(UnprocessedItems, {});
   });
 }
@@ -157,7 +148,7 @@ async function queueEvents(deployed: Deployed, rows: Item[]): Promise<void> {
   });
   const QueueUrl = deployed.root.outputs.failure_queue_url;
   await forEachParallel(batches(messages, 10), 8, async (Entries) => {
-    await deployed.root.sqs.send(new SendMessageBatchCommand({ QueueUrl, Entries }));
+    await deployed.root.sqs.sendMessageBatch({ QueueUrl, Entries });
   });
 }
 

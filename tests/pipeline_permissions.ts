@@ -2,19 +2,6 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import {
-  DescribeAlarmsCommand,
-  ListTagsForResourceCommand as ListAlarmTagsCommand,
-} from "@aws-sdk/client-cloudwatch";
-import {
-  DescribeLogGroupsCommand,
-  ListTagsForResourceCommand,
-} from "@aws-sdk/client-cloudwatch-logs";
-import { DescribeTableCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
-import { GetRoleCommand, GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
-import { GetPolicyCommand, UpdateFunctionConfigurationCommand } from "@aws-sdk/client-lambda";
-import { GetBucketVersioningCommand, PutObjectCommand } from "@aws-sdk/client-s3";
-import { ListQueueTagsCommand } from "@aws-sdk/client-sqs";
 import { BACKFILLED } from "../function/one_row.ts";
 import { emptyBucket } from "../tasks/bucket.ts";
 import { invoke } from "../tasks/invoke.ts";
@@ -73,7 +60,7 @@ export const PERMISSIONS: Steps<Deployed> = {
   "the function's role allows what the function calls, and no more": async (deployed) => {
     const { iam, outputs } = deployed.root;
     const role = { RoleName: outputs.lambda_function_name, PolicyName: "metadata" };
-    const { PolicyDocument } = await iam.send(new GetRolePolicyCommand(role));
+    const { PolicyDocument } = await iam.getRolePolicy(role);
     const document: Policy = JSON.parse(decodeURIComponent(PolicyDocument!));
     const { Statement } = document;
     const others = Statement.filter(({ Sid }) => !ROLE_IN_USE.includes(Sid));
@@ -85,7 +72,7 @@ export const PERMISSIONS: Steps<Deployed> = {
 
     const put = async (statements: object[]) => {
       const PolicyDocument = JSON.stringify({ ...document, Statement: statements });
-      await iam.send(new PutRolePolicyCommand({ ...role, PolicyDocument }));
+      await iam.putRolePolicy({ ...role, PolicyDocument });
     };
     try {
       for (const [action, record] of Object.entries(needs)) {
@@ -116,15 +103,15 @@ function readsOf({ deployer }: Deployed): Record<string, () => Promise<unknown>>
   const group = arn("logs", `log-group:${outputs.log_group_name}`);
   const alarm = arn("cloudwatch", `alarm:${FunctionName}-errors`);
   return {
-    Bucket: () => s3.send(new GetBucketVersioningCommand({ Bucket })),
-    Table: () => dynamo.send(new DescribeTableCommand({ TableName: outputs.dynamodb_table_name })),
-    Queue: () => sqs.send(new ListQueueTagsCommand({ QueueUrl: outputs.failure_queue_url })),
-    LogGroup: () => logs.send(new ListTagsForResourceCommand({ resourceArn: group })),
-    ListLogGroups: () => logs.send(new DescribeLogGroupsCommand({})),
-    FunctionRole: () => iam.send(new GetRoleCommand({ RoleName: FunctionName })),
-    Function: () => lambda.send(new GetPolicyCommand({ FunctionName })),
-    Alarms: () => cloudwatch.send(new ListAlarmTagsCommand({ ResourceARN: alarm })),
-    ListAlarms: () => cloudwatch.send(new DescribeAlarmsCommand({})),
+    Bucket: () => s3.getBucketVersioning({ Bucket }),
+    Table: () => dynamo.describeTable({ TableName: outputs.dynamodb_table_name }),
+    Queue: () => sqs.listQueueTags({ QueueUrl: outputs.failure_queue_url }),
+    LogGroup: () => logs.listTagsForResource({ resourceArn: group }),
+    ListLogGroups: () => logs.describeLogGroups({}),
+    FunctionRole: () => iam.getRole({ RoleName: FunctionName }),
+    Function: () => lambda.getPolicy({ FunctionName }),
+    Alarms: () => cloudwatch.listTagsForResource({ ResourceARN: alarm }),
+    ListAlarms: () => cloudwatch.describeAlarms({}),
   };
 }
 
@@ -135,17 +122,15 @@ function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
   const object = { Bucket: bucket, Key, Body: "1" };
   return {
     ChangeInPlace: () =>
-      deployer.lambda.send(
-        new UpdateFunctionConfigurationCommand({
-          FunctionName: deployer.outputs.lambda_function_name,
-          Timeout: 30,
-        }),
-      ),
+      deployer.lambda.updateFunctionConfiguration({
+        FunctionName: deployer.outputs.lambda_function_name,
+        Timeout: 30,
+      }),
     EmptyBucket: async () => {
-      await root.s3.send(new PutObjectCommand(object));
+      await root.s3.putObject(object);
       await emptyBucket(deployer.s3, bucket, { prefix: Key });
     },
-    VerifyFiles: () => deployer.s3.send(new PutObjectCommand(object)),
+    VerifyFiles: () => deployer.s3.putObject(object),
     OperateRows: async () => {
       await queryRows(deployer, "any");
     },
@@ -169,7 +154,7 @@ async function recordsOfActions(deployed: Deployed): Promise<Record<string, unkn
     version_id: backfilled.versionId!,
   };
   const Item = Object.fromEntries(Object.entries(row).map(([name, S]) => [name, { S }]));
-  await dynamo.send(new PutItemCommand({ TableName: dynamodb_table_name, Item }));
+  await dynamo.putItem({ TableName: dynamodb_table_name, Item });
   return {
     "s3:GetObject": recordOf(deployed, { key: "role/a" }),
     "s3:GetObjectVersion": recordOf(deployed, { key: "role/a", versionId, sequencer: "0A" }),

@@ -1,7 +1,6 @@
 /** Steps of the end-to-end tests: each object its one row, exact. */
 
 import assert from "node:assert/strict";
-import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { forEachParallel } from "../function/parallel.ts";
 import { type Item, queryRows } from "../tasks/table.ts";
 import { corpus, type Sample } from "./corpus.ts";
@@ -39,7 +38,7 @@ export const ROWS: Steps<Deployed> = {
     assert.ok(samples.length > 500, `${samples.length} objects`);
     await forEachParallel(samples, 8, async ({ key, body, type, encoding }) => {
       const object = { Key: key, Body: body, ContentType: type, ContentEncoding: encoding };
-      await root.s3.send(new PutObjectCommand({ Bucket: bucket, ...object }));
+      await root.s3.putObject({ Bucket: bucket, ...object });
     });
     await waitFor(120_000, async () => {
       const keys = new Set((await uploadedRows(deployed)).map(({ file_key }) => file_key));
@@ -122,7 +121,7 @@ export function timeless(rows: Item[]) {
 async function checkSample({ root, bucket }: Deployed, sample: Sample): Promise<string[]> {
   const { name, key, body, preview } = sample;
   const rows = await queryRows(root, key);
-  const head = await root.s3.send(new HeadObjectCommand({ Bucket: bucket, Key: key }));
+  const head = await root.s3.headObject({ Bucket: bucket, Key: key });
   const type = Array.from(head.ContentType!).slice(0, 1024).join("");
   const actual = rows.map((row) => [
     row.file_size,
