@@ -7,13 +7,8 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { Agent, get } from "node:https";
 import { basename, delimiter, dirname, join } from "node:path";
-import {
-  CreateRoleCommand,
-  EntityAlreadyExistsException,
-  IAMClient,
-  PutRolePolicyCommand,
-} from "@aws-sdk/client-iam";
-import { AssumeRoleCommand, type Credentials, STSClient } from "@aws-sdk/client-sts";
+import { EntityAlreadyExistsException, IAM } from "@aws-sdk/client-iam";
+import { type Credentials, STS } from "@aws-sdk/client-sts";
 import { environmentFor } from "./environment.ts";
 import { namesIn, readText, removeIfThere } from "./files.ts";
 import { LOCAL_FOLDER, ROOT } from "./shell.ts";
@@ -300,32 +295,23 @@ function replaceEnvironment(environment: Record<string, string>): void {
  */
 async function assumeDeployer(endpoint: string, ca: string): Promise<Credentials> {
   const config = rootOf(endpoint, ca);
-  const iam = new IAMClient(config);
-  const sts = new STSClient(config);
+  const iam = new IAM(config);
+  const sts = new STS(config);
+  const root = { AWS: `arn:aws:iam::${ACCOUNT_ID}:root` };
+  const trust = { Effect: "Allow", Action: "sts:AssumeRole", Principal: root };
   try {
-    await iam.send(
-      new CreateRoleCommand({
-        RoleName: DEPLOYER,
-        AssumeRolePolicyDocument: JSON.stringify({
-          Version: "2012-10-17",
-          Statement: [{
-            Effect: "Allow",
-            Action: "sts:AssumeRole",
-            Principal: { AWS: `arn:aws:iam::${ACCOUNT_ID}:root` },
-          }],
-        }),
-      }),
-    ).catch((error) => {
+    await iam.createRole({
+      RoleName: DEPLOYER,
+      AssumeRolePolicyDocument: JSON.stringify({ Version: "2012-10-17", Statement: [trust] }),
+    }).catch((error) => {
       if (!(error instanceof EntityAlreadyExistsException)) throw error;
     });
     await grantDeployer(iam, JSON.parse(await Deno.readTextFile(DEPLOYER_POLICY)));
-    const { Credentials } = await sts.send(
-      new AssumeRoleCommand({
-        RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${DEPLOYER}`,
-        RoleSessionName: "local",
-        DurationSeconds: SESSION_SECONDS,
-      }),
-    );
+    const { Credentials } = await sts.assumeRole({
+      RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${DEPLOYER}`,
+      RoleSessionName: "local",
+      DurationSeconds: SESSION_SECONDS,
+    });
     return Credentials!;
   } finally {
     iam.destroy();
@@ -339,14 +325,9 @@ export interface Policy {
 }
 
 /** Gives the deployer a policy. */
-export async function grantDeployer(iam: IAMClient, policy: Policy): Promise<void> {
-  await iam.send(
-    new PutRolePolicyCommand({
-      RoleName: DEPLOYER,
-      PolicyName: "deploy",
-      PolicyDocument: JSON.stringify(policy),
-    }),
-  );
+export async function grantDeployer(iam: IAM, policy: Policy): Promise<void> {
+  const PolicyDocument = JSON.stringify(policy);
+  await iam.putRolePolicy({ RoleName: DEPLOYER, PolicyName: "deploy", PolicyDocument });
 }
 
 /** A client's settings to act as the stand-in's root. */

@@ -5,6 +5,7 @@
  */
 
 import assert from "node:assert/strict";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
@@ -229,36 +230,30 @@ interface LateProxy extends Disposable {
 }
 
 /** Passes connections on to a port of this machine, and what comes back after `delayMs`. */
-export function lateProxy(port: number): LateProxy {
-  const hostname = "127.0.0.1";
-  const listener = Deno.listen({ hostname, port: 0 });
-  const open = new Set<Deno.TcpConn>();
-  const carry = async (near: Deno.TcpConn) => {
-    const far = await Deno.connect({ hostname, port });
-    for (const end of [near, far]) open.add(end);
-    const late = new TransformStream<Uint8Array, Uint8Array>({
-      async transform(bytes, controller) {
-        await new Promise((resolve) => setTimeout(resolve, proxy.delayMs));
-        controller.enqueue(bytes);
-      },
-    });
-    await Promise.allSettled([
-      near.readable.pipeTo(far.writable),
-      far.readable.pipeThrough(late).pipeTo(near.writable),
-    ]);
-    for (const end of [near, far]) open.delete(end);
-  };
-  const proxy: LateProxy = {
-    port: listener.addr.port,
+export async function lateProxy(port: number): Promise<LateProxy> {
+  const open = new Set<Socket>();
+  const server = createServer((near) => {
+    const far = connect(port, "127.0.0.1");
+    const later = (work: () => void) => setTimeout(work, proxy.delayMs);
+    near.pipe(far);
+    far.on("data", (bytes) => later(() => near.write(bytes)));
+    far.on("end", () => later(() => near.end()));
+    for (const end of [near, far]) {
+      open.add(end);
+      end.on("error", () => [near, far].map((end) => end.destroy()));
+      end.on("close", () => open.delete(end));
+    }
+  });
+  const proxy = {
+    port: 0,
     delayMs: 0,
     [Symbol.dispose]() {
-      listener.close();
-      for (const end of open) end.close();
+      server.close();
+      for (const end of open) end.destroy();
     },
   };
-  (async () => {
-    for await (const near of listener) carry(near);
-  })();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  proxy.port = (server.address() as AddressInfo).port;
   return proxy;
 }
 

@@ -7,7 +7,7 @@ import { type BackfillReport, emptyReport } from "../tasks/backfill.ts";
 import { countVersions } from "../tasks/bucket.ts";
 import type { ReplayReport } from "../tasks/replay.ts";
 import type { Status } from "../tasks/status.ts";
-import { type Item, queryRows, rowKey } from "../tasks/table.ts";
+import { deleteRow, type Item, queryRows } from "../tasks/table.ts";
 import { toEvent } from "./fixtures.ts";
 import {
   type Deployed,
@@ -125,14 +125,8 @@ export const OPERATE: Steps<Deployed> = {
   },
 };
 
-async function forget({ root }: Deployed, rows: Item[]): Promise<void> {
-  const { dynamo, outputs: { dynamodb_table_name } } = root;
-  await forEachParallel(batches(rows, 25), 4, async (batch) => {
-    const requests = batch.map((row) => ({ DeleteRequest: { Key: rowKey(row) } }));
-    const RequestItems = { [dynamodb_table_name]: requests };
-    const { UnprocessedItems } = await dynamo.batchWriteItem({ RequestItems });
-    assert.deepEqual(UnprocessedItems, {});
-  });
+function forget({ root }: Deployed, rows: Item[]): Promise<void> {
+  return forEachParallel(rows, 8, (row) => deleteRow(root, row));
 }
 
 /**
@@ -140,25 +134,13 @@ async function forget({ root }: Deployed, rows: Item[]): Promise<void> {
  * ten without an envelope, as in a dead-letter queue.
  */
 async function queueEvents(deployed: Deployed, rows: Item[]): Promise<void> {
+  const { sqs, outputs: { failure_queue_url: QueueUrl } } = deployed.root;
   const envelope = JSON.parse((await failedMessage(deployed))!);
-  const messages = rows.map((row, i) => {
+  await forEachParallel(rows.entries(), 8, async ([i, row]) => {
     const requestPayload = { Records: [recordOfRow(deployed, row)] };
     const message = i % 10 === 0 ? requestPayload : { ...envelope, requestPayload };
-    return { Id: String(i % 10), MessageBody: JSON.stringify(message) };
+    await sqs.sendMessage({ QueueUrl, MessageBody: JSON.stringify(message) });
   });
-  const QueueUrl = deployed.root.outputs.failure_queue_url;
-  await forEachParallel(batches(messages, 10), 8, async (Entries) => {
-    await deployed.root.sqs.sendMessageBatch({ QueueUrl, Entries });
-  });
-}
-
-/** Items by as many as a call takes. */
-function batches<T>(items: T[], most: number): T[][] {
-  const { length } = items;
-  return Array.from(
-    { length: Math.ceil(length / most) },
-    (_, i) => items.slice(most * i, most * (i + 1)),
-  );
 }
 
 /** What a row has in common with any other row of the same version. */
