@@ -1,7 +1,6 @@
 /** What changes a stack, or must not: edits, changes by hand, permissions, and a refused destroy. */
 
-import { endToEndTest } from "./pipeline.ts";
-import { openDeployed } from "./pipeline_context.ts";
+import { endToEndTest, openDeployed } from "./pipeline.ts";
 import { BUILT, DEPLOY, TAGS } from "./pipeline_deploy.ts";
 import { DESTROY, LEFT } from "./pipeline_destroy.ts";
 import { DEV } from "./pipeline_dev.ts";

@@ -1,7 +1,6 @@
 /** In a clone of its own: deploys killed and interrupted, and the state in a backend of the user's own. */
 
-import { endToEndTest } from "./pipeline.ts";
-import { rootClients } from "./pipeline_context.ts";
+import { endToEndTest, rootClients } from "./pipeline.ts";
 import { INTERRUPTED, lateProxy, serveMetadata } from "./pipeline_interrupted.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {

@@ -1,7 +1,6 @@
 /** Deploys, records objects of every kind and in any order, and operates on what failed. */
 
-import { endToEndTest } from "./pipeline.ts";
-import { openDeployed, setEnvironment } from "./pipeline_context.ts";
+import { endToEndTest, openDeployed, setEnvironment } from "./pipeline.ts";
 import { DEPLOY, SHELL, VERIFY } from "./pipeline_deploy.ts";
 import { ONE_ROW } from "./pipeline_one_row.ts";
 import { FAIL, OPERATE, withFailure } from "./pipeline_operate.ts";

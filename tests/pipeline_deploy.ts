@@ -18,7 +18,7 @@ import {
   type Steps,
   task,
   taskIn,
-} from "./pipeline_context.ts";
+} from "./pipeline.ts";
 import { runTask } from "./run_task.ts";
 
 /** By a type of resource: the action without which AWS does not answer its tags. */

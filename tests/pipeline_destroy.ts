@@ -15,7 +15,7 @@ import {
   standInsOf,
   type Steps,
   task,
-} from "./pipeline_context.ts";
+} from "./pipeline.ts";
 
 export const DESTROY: Steps<Deployed> = {
   // Every plan refuses it, as main.tftest.hcl shows; destroy asks before it empties the bucket.

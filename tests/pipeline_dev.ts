@@ -12,7 +12,7 @@ import { queryRows } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { launchBrowser, type Page } from "./browser.ts";
 import { copyOfCode } from "./fixtures.ts";
-import { type Deployed, type Steps } from "./pipeline_context.ts";
+import { type Deployed, type Steps } from "./pipeline.ts";
 
 /** In a variable, so that only this test fetches it. */
 const AXE = "npm:axe-core@4.14.1";

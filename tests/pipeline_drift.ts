@@ -8,7 +8,7 @@ import { zipOf } from "../tasks/build.ts";
 import { readDrift } from "../tasks/drift.ts";
 import { updateCode } from "../tasks/invoke.ts";
 import type { Status } from "../tasks/status.ts";
-import { type Deployed, optionsOf, ownTerraform, type Steps, task } from "./pipeline_context.ts";
+import { type Deployed, optionsOf, ownTerraform, type Steps, task } from "./pipeline.ts";
 import { type Ended, runTask } from "./run_task.ts";
 
 type ByHand = (root: Deployed["root"], names: Names) => Promise<unknown>[];

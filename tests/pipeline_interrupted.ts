@@ -19,7 +19,7 @@ import {
   runProgram,
   type Steps,
   taskIn,
-} from "./pipeline_context.ts";
+} from "./pipeline.ts";
 import { type Ended, interruptTask, listProcesses, runTask } from "./run_task.ts";
 
 /** How late an answer is, and how long after a line on stderr the end comes: the request is on its way. */

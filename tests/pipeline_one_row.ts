@@ -16,7 +16,7 @@ import {
   type Steps,
   task,
   waitFor,
-} from "./pipeline_context.ts";
+} from "./pipeline.ts";
 import { timeless, uploadedRows } from "./pipeline_rows.ts";
 
 const BACKFILL = { prefix: "", dryRun: false, concurrency: 1 };

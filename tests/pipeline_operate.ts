@@ -19,7 +19,7 @@ import {
   type Steps,
   task,
   waitFor,
-} from "./pipeline_context.ts";
+} from "./pipeline.ts";
 import { timeless, uploadedRows } from "./pipeline_rows.ts";
 
 /** A stack whose function gets an event that always fails, and so stays in the failure queue. */

@@ -10,7 +10,7 @@ import { replayFailures } from "../tasks/replay.ts";
 import { queryRows } from "../tasks/table.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { grantDeployer, type Policy } from "../tasks/stand_in.ts";
-import { type Deployed, invokeWith, recordOf, type Steps, upload } from "./pipeline_context.ts";
+import { type Deployed, invokeWith, recordOf, type Steps, upload } from "./pipeline.ts";
 
 /** Checked by AWS alone: who may hand a role on. The stand-in has no S3 Batch Operations either. */
 const NOT_CHECKED_BY_THE_STAND_IN = [

@@ -19,7 +19,7 @@ import {
   type Steps,
   upload,
   waitFor,
-} from "./pipeline_context.ts";
+} from "./pipeline.ts";
 import { listProcesses } from "./run_task.ts";
 
 const LATER = "2026-01-02T03:04:06.000Z";
