@@ -42,8 +42,13 @@ const BACKEND = `terraform {
 `;
 
 /** Where a state may be, too. */
-const CLOUD =
-  'terraform {\n  cloud {\n    organization = "us"\n    workspaces { name = "w" }\n  }\n}\n';
+const CLOUD = `terraform {
+  cloud {
+    organization = "us"
+    workspaces { name = "w" }
+  }
+}
+`;
 
 /** Before destroy the state loses one, and most of the other, as if interrupted in its creation. */
 const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
@@ -131,8 +136,7 @@ export const INTERRUPTED: Steps<Remote> = {
     const optIn = 1; // batch_backfill's role
     assert.equal((await findNamed(root, name!)).length, NAMED.length - optIn);
     const words = ["destroy", "--yes"];
-    const removed = /Destruction complete/;
-    const ended = await interruptTask(words, asOnAws(remote), removed, folder);
+    const ended = await interruptTask(words, asOnAws(remote), /Destruction complete/, folder);
     assert.equal(ended.code, 130, ended.stderr);
     assertImported(ended.stderr, [{ address: FORGOTTEN }, { address: INCOMPLETE }]);
     assert.match(ended.stderr, /Interrupted: deno task destroy --yes goes on/);

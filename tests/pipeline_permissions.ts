@@ -1,15 +1,14 @@
 /** Steps of the end-to-end tests: what the deployer and the function may do, all of it needed. */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { BACKFILLED } from "../function/one_row.ts";
 import { emptyBucket } from "../tasks/bucket.ts";
 import { invoke } from "../tasks/invoke.ts";
 import { readLog } from "../tasks/logs.ts";
 import { replayFailures } from "../tasks/replay.ts";
 import { queryRows } from "../tasks/table.ts";
-import { ROOT } from "../tasks/shell.ts";
 import { grantDeployer, type Policy } from "../tasks/stand_in.ts";
+import { read } from "./fixtures.ts";
 import { type Deployed, invokeWith, recordOf, type Steps, upload } from "./pipeline.ts";
 
 /** Checked by AWS alone: who may hand a role on. The stand-in has no S3 Batch Operations either. */
@@ -33,12 +32,8 @@ const ROLE_WITHOUT_CALLS = ["TellMissingFromForbidden", "WriteOwnLogs", "SendFai
 export const PERMISSIONS: Steps<Deployed> = {
   "without any one statement of its policy the deployer fails": async (deployed, t) => {
     const { iam } = deployed.root;
-    const text = await Deno.readTextFile(join(ROOT, "docs", "deployer_policy.json"));
-    const policy: Policy = JSON.parse(text);
-    const needs: Record<string, () => Promise<unknown>> = {
-      ...readsOf(deployed),
-      ...actsOf(deployed),
-    };
+    const policy: Policy = JSON.parse(await read("docs/deployer_policy.json"));
+    const needs = needsOf(deployed);
     const untried = policy.Statement.map(({ Sid }) => Sid).filter((sid) => !needs[sid]);
     assert.deepEqual(untried, NOT_CHECKED_BY_THE_STAND_IN);
     try {
@@ -93,15 +88,16 @@ export const PERMISSIONS: Steps<Deployed> = {
   },
 };
 
-/** By a statement's id: what Terraform reads by it, and by no other. */
-function readsOf({ deployer }: Deployed): Record<string, () => Promise<unknown>> {
+/** By a statement's id: what fails without it, and succeeds with it. */
+function needsOf({ deployer, root }: Deployed): Record<string, () => Promise<unknown>> {
   const { outputs, s3, dynamo, sqs, logs, iam, lambda, cloudwatch } = deployer;
-  const Bucket = outputs.s3_bucket_name;
-  const FunctionName = outputs.lambda_function_name;
+  const { s3_bucket_name: Bucket, lambda_function_name: FunctionName } = outputs;
   const arn = (service: string, name: string) =>
     `arn:aws:${service}:${outputs.aws_region}:${outputs.account_id}:${name}`;
   const group = arn("logs", `log-group:${outputs.log_group_name}`);
   const alarm = arn("cloudwatch", `alarm:${FunctionName}-errors`);
+  const prefix = "needed/a";
+  const object = { Bucket, Key: prefix, Body: "1" };
   return {
     Bucket: () => s3.getBucketVersioning({ Bucket }),
     Table: () => dynamo.describeTable({ TableName: outputs.dynamodb_table_name }),
@@ -112,28 +108,10 @@ function readsOf({ deployer }: Deployed): Record<string, () => Promise<unknown>>
     Function: () => lambda.getPolicy({ FunctionName }),
     Alarms: () => cloudwatch.listTagsForResource({ ResourceARN: alarm }),
     ListAlarms: () => cloudwatch.describeAlarms({}),
-  };
-}
-
-/** By a statement's id: what fails without it, and succeeds with it. */
-function actsOf(deployed: Deployed): Record<string, () => Promise<unknown>> {
-  const { deployer, root, bucket } = deployed;
-  const Key = "needed/a";
-  const object = { Bucket: bucket, Key, Body: "1" };
-  return {
-    ChangeInPlace: () =>
-      deployer.lambda.updateFunctionConfiguration({
-        FunctionName: deployer.outputs.lambda_function_name,
-        Timeout: 30,
-      }),
-    EmptyBucket: async () => {
-      await root.s3.putObject(object);
-      await emptyBucket(deployer.s3, bucket, { prefix: Key });
-    },
-    VerifyFiles: () => deployer.s3.putObject(object),
-    OperateRows: async () => {
-      await queryRows(deployer, "any");
-    },
+    ChangeInPlace: () => lambda.updateFunctionConfiguration({ FunctionName, Timeout: 30 }),
+    EmptyBucket: () => root.s3.putObject(object).then(() => emptyBucket(s3, Bucket, { prefix })),
+    VerifyFiles: () => s3.putObject(object),
+    OperateRows: () => queryRows(deployer, "any"),
     OperateFunction: () => invoke(deployer, { Records: [] }),
     OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
     ReadLog: () =>
