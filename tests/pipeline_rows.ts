@@ -80,11 +80,9 @@ export const ROWS: Steps<Deployed> = {
     });
     // The uploads' own events have other times.
     const rows = (await queryRows(deployed.root, key))
-      .filter(({ timestamp }) => [EVENT_TIME, LATER].includes(String(timestamp)));
-    assert.deepEqual(
-      rows.map((row) => [row.timestamp, row.sequencer, row.content_preview]),
-      EVENTS.slice(1),
-    );
+      .map((row) => [row.timestamp, row.sequencer, row.content_preview])
+      .filter(([time]) => EVENTS.some((event) => event[0] === time));
+    assert.deepEqual(rows.sort(), EVENTS.slice(1));
   },
 
   "the function killed in the middle of an event: the retry records it": async (deployed) => {
