@@ -55,6 +55,23 @@ Deno.test(
   },
 );
 
+Deno.test("a long result ends without an error where nobody reads it, as after `| head`", async () => {
+  const script = `
+    import { printLines } from "${import.meta.resolve("../tasks/terminal.ts")}";
+    async function* endless() {
+      for (;;) yield "a row";
+    }
+    await printLines(endless(), { follow: false });`;
+  const args = ["eval", "--ext=ts", script];
+  const child = new Deno.Command(Deno.execPath(), { args, stdout: "piped", stderr: "piped" })
+    .spawn();
+  const reader = child.stdout.getReader();
+  await reader.read();
+  await reader.cancel();
+  assert.equal(await new Response(child.stderr).text(), "");
+  assert.equal((await child.status).code, 0);
+});
+
 async function inDenoJson() {
   const { tasks: actual } = JSON.parse(await read("deno.json"));
   const expected = Object.fromEntries(TASK_LIST.map(([name, task]) => [name, {
