@@ -64,7 +64,7 @@ export const LONGEST_RUN_MS = 930_000;
  * exempt some services. The SDK asks the metadata service on its own, without this.
  *
  * @param ca certificates to trust (PEM); the usual ones by default
- * @throws {UserError} HTTPS_PROXY is no address of an HTTP proxy
+ * @throws {UserError} HTTPS_PROXY is not the address of an HTTP proxy
  */
 export function requestHandler(
   ca: string | undefined,
@@ -115,7 +115,7 @@ function parseProxy(text: string): URL {
   const url = URL.parse(text);
   const given = `HTTPS_PROXY is "${visible(text.replace(/\/\/.*@/, "//"))}"`;
   if (!url?.hostname || !/^https?:$/.test(url.protocol)) {
-    throw new UserError(`${given}, which is no HTTP proxy: write http://HOST:PORT`);
+    throw new UserError(`${given}, which is not an HTTP proxy: write http://HOST:PORT`);
   }
   // Node's TLS takes no address as the name that it asks for.
   if (url.protocol === "https:" && isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0) {

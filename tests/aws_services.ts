@@ -96,11 +96,13 @@ function answersOf({ objects, isRecorded = false, takes = Infinity, runMs = 0 }:
     if (searchParams.get("list-type") === "2") {
       counts.listings++;
       const { indexes, next } = page(Number(searchParams.get("continuation-token") ?? 0));
-      return { text: listing(indexes, next) };
+      const more = next === undefined ? "" : tag("NextContinuationToken", String(next));
+      return { text: list("ListBucketResult", "Contents", indexes, more) };
     }
     if (searchParams.has("versions")) {
       const { indexes, next } = page(indexOf(searchParams.get("key-marker") ?? "") + 1);
-      return { text: versions(indexes, next) };
+      const more = next === undefined ? "" : tag("NextKeyMarker", keyOf(next - 1));
+      return { text: list("ListVersionsResult", "Version", indexes, more) };
     }
     counts.others++;
     return { text: searchParams.has("uploads") ? "<ListMultipartUploadsResult/>" : "" };
@@ -109,29 +111,20 @@ function answersOf({ objects, isRecorded = false, takes = Infinity, runMs = 0 }:
   return { answer, counts: () => ({ ...counts, rows: sum(hasRow), left: sum(isThere) }) };
 }
 
-const ABOUT = "<LastModified>2026-01-02T03:04:05.000Z</LastModified>" +
-  "<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>4096</Size>" +
-  "<StorageClass>STANDARD</StorageClass>";
+const ABOUT = tag("LastModified", "2026-01-02T03:04:05.000Z") +
+  tag("ETag", "&quot;d41d8cd98f00b204e9800998ecf8427e&quot;") + tag("Size", "4096") +
+  tag("StorageClass", "STANDARD") + tag("VersionId", "v".repeat(32)) + tag("IsLatest", "true") +
+  tag("Owner", tag("ID", "a".repeat(64)));
 
-function listing(indexes: number[], next: number | undefined): string {
-  const more = next === undefined ? "" : `<NextContinuationToken>${next}</NextContinuationToken>`;
-  const entries = indexes.map((index) => `<Contents><Key>${keyOf(index)}</Key>${ABOUT}</Contents>`);
-  return `<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>${more !== ""}` +
-    `</IsTruncated>${more}${entries.join("")}</ListBucketResult>`;
+/** A page; `more` tells where the next one begins. */
+function list(name: string, entry: string, indexes: number[], more: string): string {
+  const entries = indexes.map((index) => tag(entry, tag("Key", keyOf(index)) + ABOUT)).join("");
+  const isTruncated = tag("IsTruncated", String(more !== ""));
+  return tag(name, tag("EncodingType", "url") + isTruncated + more + entries);
 }
 
-function versions(indexes: number[], next: number | undefined): string {
-  const more = next === undefined
-    ? ""
-    : `<NextKeyMarker>${
-      keyOf(next - 1)
-    }</NextKeyMarker><NextVersionIdMarker>v</NextVersionIdMarker>`;
-  const entries = indexes.map((index) =>
-    `<Version><Key>${keyOf(index)}</Key><VersionId>${"v".repeat(32)}</VersionId>` +
-    `<IsLatest>true</IsLatest>${ABOUT}<Owner><ID>${"a".repeat(64)}</ID></Owner></Version>`
-  );
-  return `<ListVersionsResult><EncodingType>url</EncodingType><IsTruncated>${more !== ""}` +
-    `</IsTruncated>${more}${entries.join("")}</ListVersionsResult>`;
+function tag(name: string, content: string): string {
+  return `<${name}>${content}</${name}>`;
 }
 
 /** A key as long as those of many buckets. Nothing in it needs an escape. */

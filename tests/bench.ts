@@ -10,7 +10,7 @@ import * as esbuild from "esbuild";
 import { unzipSync } from "fflate";
 import { backfillRows } from "../tasks/backfill.ts";
 import { emptyBucket } from "../tasks/bucket.ts";
-import { build, BUNDLE_OPTIONS, ENTRY, zipOf } from "../tasks/build.ts";
+import { build, BUNDLE_OPTIONS, zipOf } from "../tasks/build.ts";
 import { type Clients, clientsOf } from "../tasks/clients.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { OPTIONS } from "../tasks/options.ts";
@@ -33,10 +33,10 @@ const ROUNDS = 5;
 /** What is measured, what it is measured beside, and the most that it may be of that. */
 const FIGURES = {
   zip: { name: "zip, bytes", beside: "esbuild's default", most: 0.35 },
-  import: { name: "import, ms of CPU", beside: "unbundled", most: 0.5 },
-  cold: { name: "import and first event, ms of CPU", beside: "unbundled", most: 0.7 },
+  import: { name: "import, ms of CPU", beside: "esbuild's default", most: 0.7 },
+  cold: { name: "import and first event, ms of CPU", beside: "esbuild's default", most: 0.8 },
   first: { name: "first event, ms of CPU", beside: "without a warm-up", most: 0.6 },
-  event: { name: "an event after 400, ms of CPU", beside: "unbundled", most: 1.25 },
+  event: { name: "an event after 400, ms of CPU", beside: "esbuild's default", most: 1.25 },
   backfill: { name: "backfill of 100,000 objects, µs of CPU each", beside: "10,000", most: 1 },
   backfillMemory: { name: "backfill of 100,000 objects, MB", beside: "10,000", most: 2.2 },
   destroy: { name: "destroy of 1,000,000 versions, µs of CPU each", beside: "100,000", most: 1.15 },
@@ -49,43 +49,36 @@ type Pairs = Partial<Record<keyof typeof FIGURES, Pair>>;
 
 async function measureAll(): Promise<Pairs[]> {
   const { node } = await makeTools();
-  // In the project's folder, where Node finds the packages of the variant without a bundle.
   await using folder = await temporaryFolder();
   await using stub = await Stub.start();
   const env = { NODE_OPTIONS: await nodeOptions(), AWS_ENDPOINT_URL: stub.url };
-  const { bundle, unbundled, zip } = await writeVariants(folder.path);
-  const rounds: Pairs[] = [{ zip }];
+  const { zip } = await build();
+  const bundle = await writeFunction(folder.path, "bundle", unzipSync(zip));
+  const defaultZip = await zipByDefault();
+  const other = await writeFunction(folder.path, "default", unzipSync(defaultZip));
+  const rounds: Pairs[] = [{ zip: [zip.length, defaultZip.length] }];
   for (let round = 1; round <= ROUNDS; round++) {
     say(`Round ${round} of ${ROUNDS} ...`);
-    const own = await measureFunction(node, bundle, env);
-    const other = await measureFunction(node, unbundled, env);
+    const [own, beside] = [
+      await measureFunction(node, bundle, env),
+      await measureFunction(node, other, env),
+    ];
     rounds.push({
-      import: [own.import, other.import],
-      cold: [own.cold, other.cold],
+      import: [own.import, beside.import],
+      cold: [own.cold, beside.cold],
       first: [own.first, own.unwarmed],
-      event: [own.event, other.event],
+      event: [own.event, beside.event],
     });
   }
   return [...rounds, await measureTask("backfill", 10_000), await measureTask("destroy", 100_000)];
 }
 
-/** Writes the deployed bundle, and the same code that requires its packages, as functions. */
-async function writeVariants(parent: string) {
-  const { zip } = await build();
+/** The function in the bundle that esbuild makes by default. */
+async function zipByDefault(): Promise<Uint8Array> {
   const { absWorkingDir, entryPoints, platform } = BUNDLE_OPTIONS;
-  const common = { absWorkingDir, entryPoints, platform, bundle: true, write: false };
-  const byDefault = await esbuild.build(common);
-  const external = await esbuild.build({ ...common, packages: "external" });
-  await esbuild.stop();
-  const unbundled = {
-    "lambda.mjs": new TextEncoder().encode(ENTRY),
-    "bundle.cjs": external.outputFiles![0].contents,
-  };
-  return {
-    bundle: await writeFunction(parent, "bundle", unzipSync(zip)),
-    unbundled: await writeFunction(parent, "unbundled", unbundled),
-    zip: [zip.length, zipOf(byDefault.outputFiles![0].contents).length] as Pair,
-  };
+  const options = { absWorkingDir, entryPoints, platform, bundle: true, write: false } as const;
+  const { outputFiles } = await esbuild.build(options).finally(esbuild.stop);
+  return zipOf(outputFiles[0].contents);
 }
 
 /** Milliseconds of CPU: its start without a warm-up; then, in another process, a first event and one after 400. */

@@ -74,9 +74,9 @@ const CASES: [
     /^HTTPS_PROXY is "https:\/\/\S+:1", an address: .* write https:\/\/NAME:PORT, or http/,
   ]),
   [
-    "what is no HTTP proxy is refused, its password hidden",
+    "what is not an HTTP proxy is refused, its password hidden",
     { HTTPS_PROXY: "socks5://me:secret@127.0.0.1:1" },
-    /^HTTPS_PROXY is "socks5:\/\/127.0.0.1:1", which is no HTTP proxy: write http/,
+    /^HTTPS_PROXY is "socks5:\/\/127.0.0.1:1", which is not an HTTP proxy: write http/,
   ],
 ];
 
