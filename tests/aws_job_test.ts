@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { S3ControlClient } from "@aws-sdk/client-s3-control";
-import { main, TASKS } from "../tasks.ts";
+import { TASKS } from "../tasks.ts";
 import { toSentence } from "../tasks/failures.ts";
-import { type JobOptions, type JobReport, jobToText, runJob } from "../tasks/job.ts";
+import { backfillByJob, type JobOptions, type JobReport, jobToText, runJob } from "../tasks/job.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 import { fakeTime, progressOf } from "./fixtures.ts";
 
@@ -244,30 +244,27 @@ Deno.test("backfill --batch refuses another stack's job, and tells AWS's refusal
 });
 
 Deno.test("backfill says which of its options exclude each other", async () => {
-  const cases: [args: string[], sentence: RegExp][] = [
-    [["--batch", "--dry-run"], /^--dry-run and --batch exclude each other: choose one$/m],
-    [["--batch", "--local"], /^The stand-in has no S3 Batch Operations: leave --batch or --local/m],
-    ...[["job-0a-1"], ["--detach"], ["--cancel"]].map((args): [string[], RegExp] => [
-      args,
-      /^--detach, --cancel and JOB are for --batch: add it$/m,
-    ]),
-    [["--batch", "--cancel"], /^--cancel needs the id of a job: --batch JOB --cancel$/m],
-    [["--batch", "a/b\u001bcd"], /^a\/b\\u\{1b\}cd is no id of a job: 5 to 36 letters, digits/m],
-    [
-      ["--batch", "job-0a-1", "0a-2"],
-      /^"0a-2" is not an option; deno task backfill takes \[JOB\] /m,
-    ],
+  const none = {
+    prefix: "",
+    json: false,
+    dryRun: false,
+    batch: true,
+    detach: false,
+    cancel: false,
+  };
+  const foreign = /^--detach, --cancel and JOB are for --batch: add it$/;
+  const cases: [options: Partial<typeof none & { job: string }>, local: boolean, RegExp][] = [
+    [{ dryRun: true }, false, /^--dry-run and --batch exclude each other: choose one$/],
+    [{}, true, /^The stand-in has no S3 Batch Operations: leave --batch or --local out$/],
+    [{ batch: false, job: ID }, false, foreign],
+    [{ batch: false, detach: true }, false, foreign],
+    [{ batch: false, cancel: true }, false, foreign],
+    [{ cancel: true }, false, /^--cancel needs the id of a job: --batch JOB --cancel$/],
+    [{ job: "a/b\u001bcd" }, false, /^a\/b\\u\{1b\}cd is no id of a job: 5 to 36 letters, digits/],
   ];
-  TASKS.backfill.interactive = true; // without signal handlers
-  try {
-    for (const [args, sentence] of cases) {
-      let code = 0;
-      const said = await progressOf(async () => code = await main(["backfill", ...args]));
-      assert.match(said, sentence);
-      assert.equal(code, 1);
-    }
-  } finally {
-    delete TASKS.backfill.interactive;
+  for (const [options, local, message] of cases) {
+    const running = backfillByJob({ local }, { ...none, ...options });
+    await assert.rejects(running, { name: "UserError", message });
   }
 });
 

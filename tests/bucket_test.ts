@@ -56,6 +56,14 @@ Deno.test("emptyBucket() names the refusals inside a successful answer", async (
       "command again",
   });
   assert.ok(calls.some(({ name }) => name === "AbortMultipartUploadCommand")); // all else is done
+  // Where a whole batch is denied, each version shows whether it is.
+  const { stack: denying } = fakeStack({
+    ListObjectVersionsCommand: [{ Versions: Versions.slice(0, 2) }],
+    DeleteObjectsCommand: () => named("AccessDenied"),
+    DeleteObjectCommand: ({ Key }) => Key === "k0\u200b" ? named("AccessDenied") : {},
+  });
+  const message = /^S3 refused to delete 1 version from b: "k0\\u\{200b\}": AccessDenied\. Take/;
+  await assert.rejects(emptyBucket(denying.s3, "b"), { message });
 });
 
 Deno.test("emptyBucket() aborts uploads without a marker, and leaves one that ended", async () => {
