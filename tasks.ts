@@ -1,6 +1,6 @@
 /**
- * The deploy script. Each task is a row of {@link TASKS}, and its implementation is below it; the parts
- * of it are in tasks/. `deno task help` prints the rows.
+ * The deploy script. Each task is a row of {@link TASKS}, and its implementation is a function below,
+ * which calls what is in tasks/. `deno task help` prints the rows.
  */
 
 import { dev } from "./dev/dev.ts";

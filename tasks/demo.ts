@@ -34,7 +34,7 @@ const COLUMNS = 70;
 /** How long an event may take to fail three times. */
 const FAILED_WITHIN_MS = 60_000;
 
-/** Deploys, shows and destroys, on a stand-in of its own, which it stops in any case. */
+/** Deploys, shows and destroys, on a stand-in of its own, which it always stops at the end. */
 export async function demo({ verbose }: { verbose: boolean }): Promise<void> {
   const { workspace } = DEMO;
   await Deno.mkdir(LOCAL_FOLDER, { recursive: true });

@@ -20,7 +20,7 @@ export interface News {
   outcome: typeof OUTCOMES[number];
   /** When the function said so: milliseconds since 1970. */
   atMs: number;
-  /** The row's keys, as far as the line has them. */
+  /** The row's keys; a line about a failure may lack them. */
   key?: string;
   timestamp?: string;
   versionId?: string;

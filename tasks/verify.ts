@@ -325,7 +325,7 @@ export function checkRow(
   return checks;
 }
 
-/** Why a row is missing, as far as invoking the function with the same event shows. */
+/** Why a row is missing: invokes the function with the same event to see. */
 async function explainMissing(stack: Stack, uploaded: Upload): Promise<string> {
   const error = await invoke(stack, toEvent(stack, [uploaded]), { limitMs: SHORT_RUN_MS });
   if (error !== undefined) return `the function fails: ${error}`;

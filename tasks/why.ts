@@ -253,7 +253,7 @@ function patternOf(key: string): string | undefined {
 }
 
 /**
- * The key's events in the failure queue, as far as its messages come within a second: SQS cannot search.
+ * The key's events among the messages that the failure queue gives within a second: SQS cannot search.
  * A message that was looked at is hidden from others for one second.
  */
 async function failuresOf(
@@ -296,8 +296,8 @@ function readIfEvent(body: string): { keys: string[]; error?: string } {
 }
 
 /**
- * The key that is meant: the text itself where there is an object or a row of that key, else the one
- * other reading of it of which there is.
+ * The key that is meant: the text itself if there is an object or a row of that key, else the one other
+ * reading of the text for which there is.
  *
  * @throws {UserError} it can be no key, is another bucket's, or has several readings
  */
