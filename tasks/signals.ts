@@ -1,5 +1,7 @@
 /** Ctrl-C: the first one ends the work in order, a second one ends everything at once. */
 
+import * as timers from "node:timers/promises";
+
 /** The user pressed Ctrl-C, or the terminal was closed. */
 export class InterruptedError extends Error {
   override name = "InterruptedError";
@@ -50,19 +52,8 @@ export function handleSignals(): void {
 }
 
 /** Waits `ms`; throws at Ctrl-C, or when another signal is aborted. */
-export function pause(ms: number, signal: AbortSignal = interrupted): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
-  });
+export async function pause(ms: number, signal: AbortSignal = interrupted): Promise<void> {
+  await timers.setTimeout(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
 }
 
 /** How time passes; a test's own passes at once. */

@@ -84,7 +84,7 @@ const LACKS: [name: string, answers: Answers, lacks: RegExp][] = [
   ),
 ];
 
-Deno.test("findNamed() finds all that bears the stack's name, with the ids to import", async (t) => {
+Deno.test("findNamed() finds all that is named after the stack, with the ids to import", async (t) => {
   for (const [name, answers, lacks] of LACKS) {
     await t.step(name, async () => {
       const { stack, calls } = fakeStack({ ...WHOLE, ...answers });
