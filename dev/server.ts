@@ -41,23 +41,21 @@ const TRIED_PORTS = 20;
 /** S3 takes 10,000 parts; four at a time are in memory. */
 const MOST_PARTS = 9000;
 
-export interface Server {
-  /** The page's address, with the token. */
-  url: string;
-  /** Ends open requests, uploads too. */
-  close(): Promise<void>;
-}
-
 /** Replays the failure queue's events, or those of one object, and says what came of it. */
 export type Replay = (key?: string) => Promise<string>;
 
-/** Starts the server on a port, or on the next free one. @throws {UserError} none is free */
-export async function serve(board: Board, replay: Replay, port: number): Promise<Server> {
+/**
+ * Starts the server on a port, or on the next free one; returns the page's address with its token, and
+ * how to end open requests and uploads.
+ *
+ * @throws {UserError} no port is free
+ */
+export async function serve(board: Board, replay: Replay, port: number) {
   const files = await readFiles();
   const token = randomBytes(16).toString("base64url");
   const ending = new AbortController();
   const server = listen(port, ending.signal, async (request) => {
-    const response = refusalOf(request) ?? fileOf(request, files) ??
+    const response = refusalOf(request) ?? files.get(whatOf(request))?.() ??
       (hasToken(request, token)
         ? await answer(request, board, replay).catch(toFailure)
         : refuse(401, "The token is missing or wrong: open the address that dev printed"));
@@ -96,19 +94,23 @@ function listen(
   );
 }
 
-/** The page's files by their paths; its script is turned into JavaScript. */
-async function readFiles(): Promise<Map<string, { text: string; type: string }>> {
+/** What answers with the page's files; its script is turned into JavaScript. */
+async function readFiles(): Promise<Map<string, () => Response>> {
   const read = (name: string) => Deno.readTextFile(new URL(name, import.meta.url));
-  const [html, css, ts, icon] = await Promise.all(
-    ["page.html", "page.css", "page.ts", "icon.svg"].map(read),
-  );
-  const { code } = await esbuild.transform(ts, { loader: "ts", target: "es2022" });
-  return new Map([
-    ["/", { text: html, type: "text/html; charset=utf-8" }],
-    ["/page.css", { text: css, type: "text/css; charset=utf-8" }],
-    ["/page.js", { text: code, type: "text/javascript; charset=utf-8" }],
-    ["/icon.svg", { text: icon, type: "image/svg+xml" }],
-  ]);
+  const { code } = await esbuild.transform(await read("page.ts"), {
+    loader: "ts",
+    target: "es2022",
+  });
+  const files = [
+    ["/", "text/html; charset=utf-8", await read("page.html")],
+    ["/page.css", "text/css; charset=utf-8", await read("page.css")],
+    ["/page.js", "text/javascript; charset=utf-8", code],
+    ["/icon.svg", "image/svg+xml", await read("icon.svg")],
+  ];
+  return new Map(files.map(([path, type, text]) => [
+    `GET ${path}`,
+    () => new Response(text, { headers: { "content-type": type } }),
+  ]));
 }
 
 /**
@@ -120,19 +122,14 @@ function refusalOf({ headers, method }: Request): Response | undefined {
   const host = headers.get("host") ?? "";
   if (!OWN_HOST.test(host)) return refuse(421, "This server has another name");
   const origin = headers.get("origin");
-  const changes = method !== "GET" && method !== "HEAD";
-  if (origin === null ? changes : origin !== `http://${host}`) {
+  if (origin === null ? method !== "GET" : origin !== `http://${host}`) {
     return refuse(403, "Only this server's own page may ask");
   }
 }
 
-function fileOf(
-  { url, method }: Request,
-  files: Awaited<ReturnType<typeof readFiles>>,
-): Response | undefined {
-  const file = files.get(new URL(url).pathname);
-  if (file === undefined || method !== "GET") return undefined;
-  return new Response(file.text, { headers: { "content-type": file.type } });
+/** What is asked for: `GET /news`. */
+function whatOf({ method, url }: Request): string {
+  return `${method} ${new URL(url).pathname}`;
 }
 
 function hasToken(request: Request, token: string): boolean {
@@ -142,8 +139,8 @@ function hasToken(request: Request, token: string): boolean {
 }
 
 async function answer(request: Request, board: Board, replay: Replay): Promise<Response> {
-  const { pathname, searchParams } = new URL(request.url);
-  switch (`${request.method} ${pathname}`) {
+  const { searchParams } = new URL(request.url);
+  switch (whatOf(request)) {
     case "GET /news":
       return Response.json(board.since(Number(searchParams.get("last"))));
     case "POST /upload":
@@ -173,8 +170,7 @@ async function upload(request: Request, board: Board, key: string): Promise<Resp
   return new Response(board.expect({ key, versionId, etag: unquoted(ETag) }));
 }
 
-function toFailure(error: unknown): Response {
-  const { name, message } = error as Error;
+function toFailure({ name, message }: Error): Response {
   return refuse(502, `${name}: ${message}`);
 }
 

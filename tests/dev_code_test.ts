@@ -1,22 +1,20 @@
-/** What is saved while dev runs: its loop on fakes, its builder, and the code that is put back. */
+/** What is saved while dev runs: its loop on fakes, and its builder. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as esbuild from "esbuild";
 import { makeBuilder, watch } from "../dev/code.ts";
-import { startDev } from "../dev/dev.ts";
 import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
-import { build, sha256Of, ZIP_URL } from "../tasks/build.ts";
-import { ROOT, run } from "../tasks/shell.ts";
-import { readyTerraform, targetOf } from "../tasks/target.ts";
-import { pause, quiet, until } from "./dev_fixtures.ts";
-import { copyOfCode, fakeStack, progressOf } from "./fixtures.ts";
+import { build } from "../tasks/build.ts";
+import { run } from "../tasks/shell.ts";
+import { pause, until } from "./dev_fixtures.ts";
+import { copyOfCode, progressOf } from "./fixtures.ts";
 
 const CRASH = new BrokenCodeError("handler.ts:3:4: Error: boom");
 const BUSY = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
 
-/** Saves one after the other: what is different about each, what is told last, and what is true then. */
-const SAVES: Record<string, [Partial<Outside>, RegExp, Partial<Shop>?][]> = {
+/** Saves one after the other: what the loop finds, what it tells last, and what is so then. */
+const SAVES: Record<string, [Outside, RegExp, Record<string, unknown>?][]> = {
   "what does not build changes nothing, and the next save runs": [
     [
       { source: "1", build: new BrokenCodeError("handler.ts:1:2: no") },
@@ -45,14 +43,12 @@ Deno.test("the loop makes the last save run, one at a time", async (t) => {
     await t.step(name, async () => {
       const { shop, loop } = makeLoop();
       for (const [outside, told, then = {}] of saves) {
-        shop.outside = { source: "old", ...outside };
+        shop.outside = outside;
         loop.save();
         await loop.idle();
         assert.match(shop.told.at(-1)!, told);
-        assert.deepEqual({ ...shop, hasUpdated: loop.hasUpdated, ...then }, {
-          ...shop,
-          hasUpdated: loop.hasUpdated,
-        });
+        const now = { ...shop, hasUpdated: loop.hasUpdated };
+        assert.deepEqual({ ...now, ...then }, now);
       }
     });
   }
@@ -68,7 +64,7 @@ Deno.test("the loop makes the last save run, one at a time", async (t) => {
     assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s$/);
   });
   await t.step(
-    "a trial that never ends is broken off by the next save, and by the end",
+    "a trial that never ends is broken off by the next save or the end",
     async () => {
       const { shop, loop } = makeLoop();
       for (const source of ["1", "2"]) {
@@ -91,8 +87,6 @@ interface Outside {
   trial?: Error;
   hangs?: boolean;
 }
-
-type Shop = ReturnType<typeof makeLoop>["shop"] & { hasUpdated: boolean };
 
 /** A loop in a workshop of fakes, in which building and updating take their time. */
 function makeLoop() {
@@ -208,88 +202,6 @@ Deno.test("--code names account, environment and function, then asks", async () 
   assert.equal(said.split(asked).length, 3, said);
   assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
 });
-
-Deno.test("dev runs what is saved if --code says so, and ends with the deployed code", async (t) => {
-  const target = targetOf({ env: "dev-test", local: false });
-  await readyTerraform(target.workspace);
-  const folder = join(ROOT, "terraform.tfstate.d", target.workspace);
-  await using held = new AsyncDisposableStack();
-  held.defer(() => Deno.remove(folder, { recursive: true }));
-  const deployed = sha256Of(await Deno.readFile(ZIP_URL));
-  await Deno.mkdir(folder, { recursive: true });
-  await Deno.writeTextFile(join(folder, "terraform.tfstate"), stateOf(deployed));
-  const copy = held.use(await copyOfCode()).path;
-  await Deno.writeTextFile(join(copy, "handler.ts"), "console.log(1);", { append: true });
-
-  /** Opens dev on a function that runs some code, until the page's code is told as expected. */
-  const play = async (found: string, code: boolean, expected: RegExp) => {
-    let running = found;
-    let told = "";
-    const { stack, calls } = fakeStack({
-      ...quiet(),
-      GetFunctionCommand: () => ({
-        Configuration: {
-          State: "Active",
-          CodeSha256: running,
-          LastUpdateStatus: "Successful",
-          LastModified: "then",
-        },
-      }),
-      UpdateFunctionCodeCommand: ({ ZipFile }) => {
-        running = sha256Of(ZipFile as Uint8Array);
-        return {};
-      },
-    });
-    const said = await progressOf(async () => {
-      const { url, close } = await startDev(stack, target, copy, { code, port: 0 });
-      const headers = { authorization: `Bearer ${new URL(url).hash.slice(1)}` };
-      while (!expected.test(told)) {
-        await pause(50);
-        told = await (await fetch(new URL("/news?last=0", url), { headers })).text();
-      }
-      await close();
-    });
-    const updates = calls.filter(({ name }) => name.startsWith("Update")).length;
-    return { running, said, updates };
-  };
-
-  await t.step("without --code nothing changes, and the page says how to", async () => {
-    const told = /"deno task dev --code --env dev-test makes the function run what/;
-    const { updates, said } = await play(deployed, false, told);
-    assert.deepEqual([updates, said], [0, ""]);
-  });
-  const builder = await makeBuilder(copy);
-  const { sha256: saved } = await builder.build();
-  await builder.dispose();
-  for (
-    const [name, found] of Object.entries({ "was deployed": deployed, "a killed dev left": saved })
-  ) {
-    await t.step(`with --code, where the function ran what ${name}`, async () => {
-      const { running, said } = await play(found, true, /"(new|this folder's) code runs/);
-      assert.equal(running, deployed);
-      const isStray = /^Note: since then .* was not deployed, .*; deno task deploy/.test(said);
-      assert.equal(isStray, found === saved);
-      assert.match(
-        said,
-        /^The function runs the deployed code again; deno task deploy --env dev-t/m,
-      );
-    });
-  }
-});
-
-/** A state in which a function with this code is deployed. */
-function stateOf(source_code_hash: string): string {
-  const instances = [{ schema_version: 0, attributes: { source_code_hash } }];
-  const provider = 'provider["registry.terraform.io/hashicorp/aws"]';
-  const fn = {
-    mode: "managed",
-    type: "aws_lambda_function",
-    name: "metadata",
-    provider,
-    instances,
-  };
-  return JSON.stringify({ version: 4, serial: 1, lineage: "test", outputs: {}, resources: [fn] });
-}
 
 Deno.test("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
   const program = `

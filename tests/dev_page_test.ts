@@ -228,56 +228,52 @@ Deno.test("forwarding() is for machines without a screen, and those reached by S
 /** A request line, its headers, and the answer's status. HOST, PORT and TOKEN are the server's. */
 type Asked = [string, string[], number];
 
+const each = (requests: string[], headers: string[][], status: number): Asked[] =>
+  requests.flatMap((request) => headers.map((lines): Asked => [request, lines, status]));
+
 const BEARER = "Authorization: Bearer TOKEN";
 const OWN = ["Host: HOST", BEARER];
 const CHANGES = ["POST /upload?key=in/a.txt", "POST /replay"];
+const SECRETS = ["GET /news", "GET /news?token=TOKEN", "GET /deno.json", "GET /%2e%2e/deno.json"];
+const FILES = ["GET /", "GET /page.css", "GET /page.js", "GET /icon.svg"];
+const OTHER_NAMES = ["evil.example", "localhost.evil.example", "localhost.", "127.0.0.1.nip.io"];
+const OTHER_ADDRESSES = ["0.0.0.0", "127.0.0.2", "[::]", "127.1", "2130706433", "me@127.0.0.1", ""];
+const FORWARDED = ["localhost", "127.0.0.1:1", "[::1]:65535"];
 
 const ATTACKS: Record<string, Asked[]> = {
-  "a name that leads here is another name (DNS rebinding)": [
-    ...["evil.example", "localhost.evil.example", "localhost.", "127.0.0.1.nip.io", "0.0.0.0"],
-    ...["127.0.0.2", "[::]", "127.1", "2130706433", "me@127.0.0.1", ""],
-  ].flatMap((name) =>
-    ["/", "/news", "/page.js"].map((path): Asked => [
-      `GET ${path}`,
-      [`Host: ${name}:PORT`, BEARER],
-      421,
-    ])
+  "a name that leads here is another name (DNS rebinding)": each(
+    ["GET /news", ...FILES],
+    [...OTHER_NAMES, ...OTHER_ADDRESSES].map((name) => [`Host: ${name}:PORT`, BEARER]),
+    421,
   ),
-  "a forwarded port is another number, but the page's own": ["localhost", "127.0.0.1", "[::1]"]
-    .flatMap((name) =>
-      [name, `${name}:1`, `${name}:65535`].flatMap((host): Asked[] => [
-        ["GET /news", [`Host: ${host}`, BEARER], 200],
-        ["POST /replay", [`Host: ${host}`, BEARER, `Origin: http://${host}`], 200],
-        ["POST /replay", [`Host: ${host}`, BEARER, `Origin: http://${name}:2`], 403],
-        ["POST /replay", [`Host: ${host}`, BEARER, `Origin: https://${host}`], 403],
-        ["POST /replay", [`Host: ${host}`, BEARER, "Origin: http://localhost:65534"], 403],
-      ])
-    ),
+  "a forwarded port is another number, but the page's own": FORWARDED.flatMap((host) => {
+    const own = [`Host: ${host}`, BEARER];
+    const others = [`https://${host}`, "http://localhost:2", "http://localhost:65534"];
+    return [
+      ...each(["GET /news"], [own], 200),
+      ...each(["POST /replay"], [[...own, `Origin: http://${host}`]], 200),
+      ...each(["POST /replay"], others.map((origin) => [...own, `Origin: ${origin}`]), 403),
+    ];
+  }),
   "without the token, or with another one, only the page's files": [
-    ...["X: y", "Authorization: Bearer ", "Authorization: Bearer OTHER"].flatMap((
-      line,
-    ): Asked[] => [
-      ...["GET /news", "GET /news?token=TOKEN", "GET /deno.json", "GET /%2e%2e/deno.json"]
-        .map((request): Asked => [request, ["Host: HOST", line], 401]),
-      ...CHANGES.map((request): Asked => [
-        request,
-        ["Host: HOST", "Origin: http://HOST", line],
-        401,
-      ]),
-    ]),
-    ...["/", "/page.css", "/page.js", "/icon.svg"]
-      .map((path): Asked => [`GET ${path}`, ["Host: HOST"], 200]),
-  ],
+    "X: y",
+    "Authorization: Bearer ",
+    "Authorization: Bearer OTHER",
+  ].flatMap((line) => [
+    ...each(SECRETS, [["Host: HOST", line]], 401),
+    ...each(CHANGES, [["Host: HOST", "Origin: http://HOST", line]], 401),
+    ...each(FILES, [["Host: HOST", line]], 200),
+  ]),
   "another site that has the token gets nothing": [
-    ...["http://evil.example", "null", "http://localhost:PORT"].flatMap((origin) =>
-      ["GET /news", "OPTIONS /news", ...CHANGES].map((request): Asked => [
-        request,
-        [...OWN, `Origin: ${origin}`],
-        403,
-      ])
+    ...each(
+      ["GET /news", "OPTIONS /news", ...CHANGES],
+      ["http://evil.example", "null", "http://localhost:PORT"].map((
+        origin,
+      ) => [...OWN, `Origin: ${origin}`]),
+      403,
     ),
     // What changes something says where it comes from: a browser always does.
-    ...CHANGES.map((request): Asked => [request, OWN, 403]),
+    ...each(CHANGES, [OWN], 403),
   ],
 };
 

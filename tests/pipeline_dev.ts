@@ -6,12 +6,15 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
+import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { makeBuilder } from "../dev/code.ts";
 import { startDev } from "../dev/dev.ts";
 import { temporaryFolder } from "../tasks/files.ts";
+import { updateCode } from "../tasks/invoke.ts";
 import { queryRows } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { launchBrowser, type Page } from "./browser.ts";
-import { copyOfCode } from "./fixtures.ts";
+import { copyOfCode, progressOf } from "./fixtures.ts";
 import { type Deployed, type Steps } from "./pipeline.ts";
 
 /** In a variable, so that only this test fetches it. */
@@ -45,6 +48,15 @@ export const DEV: Steps<Deployed> = {
     const code = held.use(await copyOfCode()).path;
     const files = held.use(await temporaryFolder()).path;
     const { deployer, target } = deployed;
+    const sha256 = await codeOf(deployer);
+    await t.step("what a killed dev left is named, and the deployed code put back", async () => {
+      await putsBack(deployed, code);
+      assert.equal(await codeOf(deployer), sha256);
+    });
+    await t.step("without --code it says how to, and only watches", async () => {
+      await onlyWatches(await browser.newPage(), deployed, code);
+      assert.equal(await codeOf(deployer), sha256);
+    });
     const dev = await startDev(deployer, target, code, { code: true, port: 0 });
     held.defer(() => dev.close());
     await page.setViewport({ width: 1120, height: 820 });
@@ -80,11 +92,40 @@ export const DEV: Steps<Deployed> = {
         const top = "document.querySelector('#connection').getBoundingClientRect().top";
         assert.ok(await page.evaluate("scrollY") as number > 100);
         assert.ok(await page.evaluate(top) as number >= 0);
+        assert.equal(await codeOf(deployer), sha256, "the deployed code does not run again");
       },
     };
     for (const [name, step] of Object.entries(steps)) await t.step(name, step);
   },
 };
+
+async function codeOf({ lambda, outputs }: Stack): Promise<string | undefined> {
+  const command = new GetFunctionCommand({ FunctionName: outputs.lambda_function_name });
+  return (await lambda.send(command)).Configuration?.CodeSha256;
+}
+
+/** Begins where the function runs this folder's code already, so that the loop changes nothing. */
+async function putsBack({ deployer, target }: Deployed, folder: string) {
+  await Deno.writeTextFile(join(folder, "handler.ts"), "console.log(1);\n", { append: true });
+  const builder = await makeBuilder(folder);
+  await updateCode(deployer, (await builder.build()).zip);
+  await builder.dispose();
+  const said = await progressOf(async () => {
+    await (await startDev(deployer, target, folder, { code: true, port: 0 })).close();
+  });
+  assert.match(said, /^Note: since .* was not deployed, .*; deno task deploy --local --env /);
+  assert.match(said, /^The function runs the deployed code again; deno task deploy --local/m);
+}
+
+async function onlyWatches(tab: Page, { deployer, target }: Deployed, folder: string) {
+  const dev = await startDev(deployer, target, folder, { code: false, port: 0 });
+  await tab.goto(dev.url);
+  await shows(tab, "#code", /^deno task dev --code --local .* makes the function run what you/);
+  await Deno.writeTextFile(join(folder, "handler.ts"), "console.log(2);\n", { append: true });
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await tab.close();
+  await dev.close();
+}
 
 /** A page, and what it says, throws, or fetches from elsewhere. */
 async function openPage(browser: { newPage(): Promise<Page> }) {
@@ -263,7 +304,6 @@ async function refusesOthers(page: Page, url: string) {
   const authorization = `Bearer ${hash.slice(1)}`;
   const attacks = [
     `fetch("${origin}/news", { headers: { authorization: "${authorization}" } })`,
-    `fetch("${origin}/replay", { method: "POST", headers: { authorization: "${authorization}" } })`,
     `fetch("${origin}/page.js", { mode: "no-cors" })`,
     `import("${origin}/page.js")`,
   ];
