@@ -13,14 +13,6 @@ import { Board } from "./board.ts";
 import { confirmCode, lookAtCode, runSaved } from "./code.ts";
 import { serve } from "./server.ts";
 
-/** The page's server and the loop, which run until they are closed. */
-export interface Dev {
-  /** The page's address, with its token. */
-  url: string;
-  /** Ends both, and puts the deployed code back. */
-  close(): Promise<void>;
-}
-
 /** Runs the page until Ctrl-C; on AWS the function runs what is saved only if `code` asks for it. */
 export async function dev(
   stack: Stack,
@@ -98,13 +90,16 @@ const OPENERS: Partial<Record<typeof Deno.build.os, string[]>> = {
   windows: ["cmd", "/c", "start", ""],
 };
 
-/** Starts the page's server and, if `code` says so, the loop over the code of `folder`. */
+/**
+ * Starts the page's server and, if `code` says so, the loop over the code of `folder`; returns the
+ * page's address, and how to end both, which puts the deployed code back.
+ */
 export async function startDev(
   stack: Stack,
   target: Target,
   folder: string,
   { code, port }: { code: boolean; port: number },
-): Promise<Dev> {
+) {
   const { workspace, place } = target;
   const found = await lookAtCode(stack, target);
   await using held = new AsyncDisposableStack();
