@@ -61,7 +61,7 @@ export async function runSaved(
   { running, deployed, isStray }: Awaited<ReturnType<typeof lookAtCode>>,
   board: Board,
 ): Promise<AsyncDisposable> {
-  const zip = await Deno.readFile(ZIP_URL).catch(() => undefined);
+  const deployedZip = await Deno.readFile(ZIP_URL).catch(() => undefined);
   const builder = await makeBuilder(folder);
   const loop = new Loop({
     build: builder.build,
@@ -90,7 +90,7 @@ export async function runSaved(
     async [Symbol.asyncDispose]() {
       watching[Symbol.dispose]();
       await loop.end();
-      if (loop.hasUpdated || isStray) await putBack(stack, target, deployed, zip);
+      if (loop.hasUpdated || isStray) await putBack(stack, target, deployed, deployedZip);
       await builder.dispose();
     },
   };
