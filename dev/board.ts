@@ -1,4 +1,4 @@
-/** What all open pages show. They ask for what is new; AWS is asked while one of them does. */
+/** What all open pages show. A page asks for what is new; the board asks AWS only while one does. */
 
 import { letsThrough, type Upload } from "../handler.ts";
 import { type Clock, readClock } from "../tasks/clock.ts";
@@ -13,13 +13,13 @@ import { plural, say, visible } from "../tasks/terminal.ts";
 import { waitForRows } from "../tasks/verify.ts";
 import type { Card, Code, Failure, Message, Outcome, Update } from "./messages.ts";
 
-/** Rows that a page gets when it opens. */
+/** The newest rows, which a page gets when it opens. */
 const FIRST_ROWS = 50;
 
-/** Messages of a type that are kept for pages that have not got them; of other types the last one. */
+/** How many messages of a type are kept for pages that lack them; of other types, the last one. */
 const KEPT = { row: 500, outcome: 10_000 };
 
-/** A page that opens learns of the failures since so long ago. */
+/** How far back a page that opens learns of failures. */
 const LOOK_BACK_MS = 15 * 60_000;
 
 const POLL_MS = 2000;
@@ -30,13 +30,13 @@ const POLL_MS = 2000;
  */
 const IDLE_MS = 90_000;
 
-/** So long an upload's row is asked for; after that the log tells of it, if it comes. */
+/** How long the board asks for an upload's row; after that the log tells of it, if it comes. */
 const LATE_MS = 30_000;
 
-/** Failures that a page lists: the newest. */
+/** How many failures a page lists: the newest. */
 const SHOWN_FAILURES = 100;
 
-/** Lambda runs a failing event so often, then it is in the failure queue. */
+/** Lambda tries a failing event so often, then sends it to the failure queue. */
 const TRIES = 3;
 
 export class Board {
@@ -129,7 +129,7 @@ export class Board {
     return !this.#signal.aborted && performance.now() - this.#askedMs < this.times.idleMs;
   }
 
-  /** After a failure all begins again. */
+  /** Follows the news while a page asks; after an error of AWS it begins again. */
   async #poll(): Promise<void> {
     while (this.#isWatched) {
       try {

@@ -1,4 +1,4 @@
-/** The function's code while dev runs: what is saved is built and runs, at the end what was deployed. */
+/** The function's code: while dev runs it is what is saved, and at the end what was deployed. */
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ const LOOK_MS = 100;
 /** Lambda lets a function start for 10 s, and then once more. */
 const START_LIMIT_MS = 20_000;
 
-/** Errors that are told of one save. */
+/** The most errors of one save that are reported. */
 const MOST_ERRORS = 5;
 
 /** As S3 sends it when a notification is configured: the function does nothing for it. */
@@ -42,8 +42,8 @@ export async function confirmCode({ outputs }: Stack, { yes }: { yes: boolean })
 }
 
 /**
- * The SHA-256 of the code that runs and of the code that was deployed. If these differ, as another dev
- * lets them, or one that was killed leaves them, that is said.
+ * Reads the SHA-256 of the code that runs, and of the code that was deployed. Says so if they differ,
+ * as while another dev runs, or after one was killed.
  */
 export async function lookAtCode(stack: Stack, target: Target) {
   const deployed = await deployedCode(target.workspace);

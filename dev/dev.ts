@@ -44,14 +44,14 @@ function printAddress(url: string): void {
   const command = forwarding(Number(new URL(url).port), Deno.env.toObject(), Deno.build.os);
   if (command !== undefined) {
     say(
-      "To see the page, run this on your own machine, with the name by which you reach this one for " +
-        `HOST, and open the address there:\n  ${command}`,
+      "To see the page, run this on your own machine, then open the address there. HOST is the name " +
+        `by which you reach this machine:\n  ${command}`,
     );
   }
   console.log(`Page: ${url}`);
 }
 
-/** The command that makes a port of this machine one of the user's own; undefined for a screen here. */
+/** The command that forwards a port of the user's own machine to this one; none for a screen here. */
 export function forwarding(
   port: number,
   env: Record<string, string | undefined>,

@@ -1,4 +1,4 @@
-/** The loop: what is saved is built, made to run, tried once, and told. */
+/** The loop: builds what is saved, makes the function run it, tries it once, and reports. */
 
 import { interrupted } from "../tasks/signals.ts";
 import type { Code } from "./messages.ts";
@@ -31,7 +31,7 @@ export class Loop {
   /** Of the last save: aborted by the next one, or at the end. */
   #save = new AbortController();
   #working?: Promise<void>;
-  /** Whether the function's code was touched, be it in vain. */
+  /** Whether an update of the function's code was begun. */
   hasUpdated = false;
 
   /** `sha256` is of the function's code now. */
@@ -44,7 +44,7 @@ export class Loop {
     this.#working ??= this.#work();
   }
 
-  /** Settles when the last save runs, or is told not to. */
+  /** Settles when the last save runs, or has failed. */
   async idle(): Promise<void> {
     await this.#working;
   }
@@ -64,7 +64,7 @@ export class Loop {
     this.#working = undefined;
   }
 
-  /** Of what the signal ends nothing more is told: dev ends, or the next save is worked on. */
+  /** After the signal it reports no more: dev ends, or the next save is worked on. */
   async #make(signal: AbortSignal): Promise<void> {
     const startMs = performance.now();
     this.#tell("building", "building");

@@ -8,14 +8,14 @@ const SHOWN_ROWS = 200;
 const SHOWN_UPLOADS = 8;
 const PLOTTED = 30;
 
-/** A browser has six connections to a server for all its tabs: two are left for what is not uploaded. */
+/** A browser opens six connections to a server, for all its tabs: two are left for other requests. */
 const PARALLEL_UPLOADS = 4;
 
-/** What is new is asked for so often: a connection that stays open would be one of the six. */
+/** How often the page asks for news: a connection that stays open would be one of the six. */
 const ASK_MS = 300;
 const ANSWER_MS = 10_000;
 
-/** So long a row is marked as new. */
+/** How long a row counts as new. */
 const NEW_MS = 15_000;
 
 /** The token is behind the address's #, which no request carries by itself. */
@@ -34,7 +34,7 @@ let sending = 0;
 const latencies: number[] = [];
 let prefix = "";
 let isReady = false;
-/** What AWS's clock is ahead of this one. */
+/** How far AWS's clock is ahead of this one. */
 let aheadMs = 0;
 
 function find<T extends Element = HTMLElement>(selector: string, within: ParentNode = document): T {

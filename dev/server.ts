@@ -1,4 +1,4 @@
-/** The page's server: on 127.0.0.1 alone, for who has the token alone. */
+/** The page's server: only on 127.0.0.1, and only for those who have the token. */
 
 import { randomBytes, timingSafeEqual } from "node:crypto";
 import { Upload } from "@aws-sdk/lib-storage";
