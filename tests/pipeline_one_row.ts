@@ -1,12 +1,10 @@
 /** Steps of the end-to-end tests: one row a version, however events and backfills meet. */
 
 import assert from "node:assert/strict";
-import { createHash, randomBytes } from "node:crypto";
-import { PutObjectCommand } from "@aws-sdk/client-s3";
 import { BACKFILLED, ON_TIME_MS } from "../function/one_row.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { backfillRows } from "../tasks/backfill.ts";
-import { deleteRow, type Item, queryRows } from "../tasks/table.ts";
+import { deleteRow, type Item } from "../tasks/table.ts";
 import {
   type Deployed,
   invokeWithRetries,
@@ -15,7 +13,6 @@ import {
   settleAtOnce,
   type Steps,
   task,
-  waitFor,
 } from "./pipeline.ts";
 import { timeless, uploadedRows } from "./pipeline_rows.ts";
 
@@ -62,37 +59,6 @@ export const ONE_ROW: Steps<Deployed> = {
     assert.deepEqual(timeless(await uploadedRows(deployed)), timeless(before));
     const { written, unchanged, objects } = await backfill();
     assert.deepEqual([written, unchanged], [0, objects]);
-  },
-
-  "F92 a backfill records an SSE-C object, and its late event replaces that row": async (
-    deployed,
-  ) => {
-    const key = randomBytes(32);
-    const Key = "sse-c/a.txt";
-    const { VersionId } = await deployed.root.s3.send(
-      new PutObjectCommand({
-        Bucket: deployed.bucket,
-        Key,
-        Body: "text",
-        SSECustomerAlgorithm: "AES256",
-        SSECustomerKey: key.toString("base64"),
-        SSECustomerKeyMD5: createHash("md5").update(key).digest("base64"),
-      }),
-    );
-    const rows = () => queryRows(deployed.root, Key);
-    const [own] = await waitFor(60_000, async () => {
-      const found = await rows();
-      return found.length > 0 ? found : undefined;
-    });
-    await deleteRow(deployed.root, own);
-    await waitFor(30_000, async () => {
-      const { written } = await backfillRows(deployed.root, { ...BACKFILL, prefix: "sse-c/" });
-      return written === 1 || undefined;
-    });
-    const [{ event_name, version_id, file_size }] = await rows();
-    assert.deepEqual([event_name, version_id, file_size], [BACKFILLED, VersionId, 4]);
-    assert.equal(await invokeWithRetries(deployed, [recordOfRow(deployed, own)]), undefined);
-    assert.deepEqual(timeless(await rows()), timeless([own]));
     await setEnvironment(deployed, { ON_TIME_MS: String(ON_TIME_MS) });
   },
 };
