@@ -1,6 +1,6 @@
 /**
  * The bundle's entry: binds the rules of handler.ts to AWS, once a cold start. Reads the environment,
- * makes the clients, and gives each call its deadline.
+ * makes the clients, warms them up, and gives each call its deadline.
  */
 
 import process from "node:process";
