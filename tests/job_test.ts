@@ -120,6 +120,7 @@ Deno.test("F91 handleJob() changes nothing when the same task comes again, and l
     [task(), WRITTEN, ["GET", "QUERY", "PUT", "QUERY"]],
     [task(), UNCHANGED, ["GET", "QUERY"]],
     [listedTask(), UNCHANGED, ["QUERY"]],
+    [listedTask({ lastModified: "2026-01-02T03:04:05.678Z" }), UNCHANGED, ["QUERY"]],
   ] as const;
   for (const [one, results, aws] of cases) {
     calls.aws.length = 0;
@@ -168,6 +169,18 @@ Deno.test("F91 handleJob() finds its event's row among many others of the key", 
   assert.deepEqual(resultsOf(await handleJob(invocation([task()]), outside)), UNCHANGED);
   const look = "QUERY key 2026-01-02T03:04:00.000000Z to 9";
   assert.deepEqual(calls.aws, ["GET key v1", `${look} up`, `${look} down`]);
+});
+
+Deno.test("F91 handleJob() gives versions of one second a time each", async () => {
+  const { outside, calls } = fakes();
+  const versions = ["v1", "v2", "v3"];
+  const tasks = versions.map((s3VersionId) => task({ s3VersionId, taskId: s3VersionId }));
+  const answer = await handleJob(invocation(tasks), outside); // at the same time
+  assert.deepEqual(resultsOf(answer), Array(3).fill(WRITTEN[0]));
+  const rows = [...calls.table.values()];
+  const times = rows.map(({ timestamp }) => timestamp.slice(-7));
+  assert.deepEqual(times.toSorted(), ["000000Z", "000001Z", "000002Z"]);
+  assert.deepEqual(rows.map(({ version_id }) => version_id).toSorted(), versions);
 });
 
 const SSE_C = awsError("InvalidRequest", 400, "stored using a form of Server Side Encryption");

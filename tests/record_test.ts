@@ -6,6 +6,8 @@ import { rowToPut } from "../function/one_row.ts";
 import { type ObjectAnswer, readPrefix } from "../function/read.ts";
 import {
   decodeKey,
+  type Filter,
+  filterOf,
   PREFIX_BYTES,
   PREVIEW_CHARACTERS,
   recordToUpload,
@@ -60,6 +62,14 @@ Deno.test("unquoted() takes the quotes off an ETag, if it has both", () => {
     assert.equal(unquoted(etag), expected);
   }
   for (const none of ['""', "", undefined]) assert.equal(unquoted(none), undefined);
+});
+
+Deno.test("filterOf() takes the filter's texts, and leaves out empty ones", () => {
+  const [filter_prefix, filter_suffix] = ["in/", ".txt"];
+  const filter = { filter_prefix, filter_suffix };
+  assert.deepEqual(filterOf({ ...filter, other: "a" } as Filter), filter);
+  assert.deepEqual(filterOf({ filter_prefix, filter_suffix: "" }), { filter_prefix });
+  assert.deepEqual(filterOf({}), {});
 });
 
 Deno.test("F23 F24 F25 F29 F32 F34 decodeKey() decodes once, and throws for what is no key", () => {
