@@ -23,11 +23,9 @@ const UPDATE_INTERVAL_MS = 500;
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
 
 /** A run of the function that failed, by Lambda's own names; a time-out may have no type. */
-export interface RunFailure {
+interface RunFailure {
   errorType?: string;
   errorMessage?: string;
-  /** The lines of the stack. */
-  trace?: string[];
 }
 
 /** A run for a few files takes seconds, or hangs: the stand-in lets a function start for ever. */
