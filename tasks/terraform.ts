@@ -218,8 +218,11 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
       `The deployment is not complete: Terraform has no output ${missing}; deploy again`,
     );
   }
-  const all = Object.entries(values).map(([name, { value }]) => [name, value]);
-  return Object.fromEntries(all.filter(([, value]) => typeof value === "string"));
+  // Just these: deploy prints them, and an output of the user's own may be a secret.
+  const given = [...OUTPUTS, "batch_role_arn"].filter((name) =>
+    typeof values[name]?.value === "string"
+  );
+  return Object.fromEntries(given.map((name) => [name, values[name].value])) as Outputs;
 }
 
 /** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */
