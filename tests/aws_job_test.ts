@@ -1,12 +1,15 @@
-/** `backfill --batch` against a fake of S3 Control that speaks the SDK's own wire format. */
+/** `backfill --batch` against a fake of S3 Control; the SDK's types are AWS's model of its requests. */
 
 import assert from "node:assert/strict";
-import { S3ControlClient } from "@aws-sdk/client-s3-control";
+import type {
+  CreateJobCommandInput,
+  JobDescriptor,
+  S3ControlClient,
+} from "@aws-sdk/client-s3-control";
 import { TASKS } from "../tasks.ts";
-import { toSentence } from "../tasks/failures.ts";
 import { backfillByJob, type JobOptions, type JobReport, jobToText, runJob } from "../tasks/job.ts";
 import type { Outputs } from "../tasks/terraform.ts";
-import { fakeTime, progressOf } from "./fixtures.ts";
+import { fakeStack, fakeTime, progressOf } from "./fixtures.ts";
 
 const FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:app";
 
@@ -21,147 +24,145 @@ const OUTPUTS = {
   batch_role_arn: "arn:aws:iam::123456789012:role/app-batch",
 } as Outputs;
 
-/** What DescribeJob answers of a job: its status, and its counts if its objects are listed. */
-function job(status: string, counts?: [all: number, succeeded: number, failed: number], more = "") {
-  const progress = counts === undefined ? "" : "<ProgressSummary>" +
-    `<TotalNumberOfTasks>${counts[0]}</TotalNumberOfTasks>` +
-    `<NumberOfTasksSucceeded>${counts[1]}</NumberOfTasksSucceeded>` +
-    `<NumberOfTasksFailed>${counts[2]}</NumberOfTasksFailed></ProgressSummary>`;
-  return `<Status>${status}</Status>${progress}${more}` +
-    `<Operation><LambdaInvoke><FunctionArn>${FUNCTION}</FunctionArn></LambdaInvoke></Operation>`;
-}
-
-function reason(code: string, text: string): string {
-  return `<FailureReasons><member><FailureCode>${code}</FailureCode>` +
-    `<FailureReason>${text}</FailureReason></member></FailureReasons>`;
-}
-
 const ID = "job-0a-1";
-const NOT_FOUND = "";
-const CANCELLED = { requestedJobStatus: "Cancelled" };
 
-interface ControlRequest {
-  method: string;
-  path: string;
-  query: Record<string, string>;
-  hostname: string;
-  headers: Record<string, string>;
-  body: string;
+const NOT_FOUND = Object.assign(new Error(), { $metadata: { httpStatusCode: 404 } });
+
+/** What S3 tells of a job: its status, and its counts if its objects are listed. */
+function job(
+  Status: JobDescriptor["Status"],
+  counts?: [all: number, succeeded: number, failed: number],
+  FailureReasons?: JobDescriptor["FailureReasons"],
+): JobDescriptor {
+  const [TotalNumberOfTasks, NumberOfTasksSucceeded, NumberOfTasksFailed] = counts ?? [];
+  const ProgressSummary = { TotalNumberOfTasks, NumberOfTasksSucceeded, NumberOfTasksFailed };
+  const Operation = { LambdaInvoke: { FunctionArn: FUNCTION } };
+  return { Status, ProgressSummary, FailureReasons, Operation };
 }
 
-/**
- * S3 Control as the SDK reaches it. It answers with each of `jobs` in turn, then always with the last
- * one, or refuses every call by a code.
- */
-function fakeControl(jobs: string[], refusal = "") {
-  const requests: ControlRequest[] = [];
-  const left = [...jobs];
-  const answer = ({ method, path, query }: ControlRequest): [status: number, xml: string] => {
-    const refused = (status: number, code: string): [number, string] => [
-      status,
-      `<ErrorResponse><Error><Code>${code}</Code><Message>no</Message></Error></ErrorResponse>`,
-    ];
-    if (refusal !== "") return refused(403, refusal);
-    if (method === "GET") {
-      assert.equal(path, `/v20180820/jobs/${ID}`);
-      const job = left.length > 1 ? left.shift()! : left[0];
-      if (job === NOT_FOUND) return refused(404, "NoSuchJobException");
-      return [200, `<DescribeJobResult><Job>${job}</Job></DescribeJobResult>`];
-    }
-    if (path === "/v20180820/jobs") return [200, `<R><JobId>${ID}</JobId></R>`];
-    assert.deepEqual([path, query], [`/v20180820/jobs/${ID}/status`, CANCELLED]);
-    left[0] = left[0].replace("Active", "Cancelled");
-    return [200, "<R></R>"];
-  };
-  const handle = (request: ControlRequest) => {
-    requests.push(request);
-    const [statusCode, xml] = answer(request);
-    const body = new TextEncoder().encode(xml);
-    return Promise.resolve({ response: { statusCode, headers: {}, body } });
-  };
-  const client = new S3ControlClient({
-    region: "eu-central-1",
-    credentials: { accessKeyId: "test", secretAccessKey: "test" },
-    requestHandler: { handle } as never,
-  });
-  return { client, requests };
-}
+/** What a call is for. */
+const CALLS: Record<string, string> = {
+  CreateJobCommand: "make",
+  DescribeJobCommand: "look",
+  UpdateJobStatusCommand: "end",
+};
 
-/** Runs a job of the stack: its report, the lines of progress, and the requests. */
+/** Runs a job of which S3 tells each of `jobs` in turn, then always the last one. */
 async function run(
-  jobs: string[],
+  jobs: (JobDescriptor | Error)[],
   options: Partial<JobOptions> = {},
-  { outputs = {}, refusal }: { outputs?: Partial<Outputs>; refusal?: string } = {},
+  outputs: Partial<Outputs> = {},
 ) {
-  const { client, requests } = fakeControl(jobs, refusal);
+  const left = [...jobs];
+  const { stack: { sqs: control }, calls } = fakeStack({
+    CreateJobCommand: () => ({ JobId: ID }),
+    DescribeJobCommand: ({ AccountId, JobId }) => {
+      assert.deepEqual([AccountId, JobId], [OUTPUTS.account_id, ID]);
+      const job = left.length > 1 ? left.shift()! : left[0];
+      return job instanceof Error ? job : { Job: job };
+    },
+    UpdateJobStatusCommand: (input) => {
+      const RequestedJobStatus = "Cancelled";
+      assert.deepEqual(input, { AccountId: OUTPUTS.account_id, JobId: ID, RequestedJobStatus });
+      left[0] = { ...left[0], Status: RequestedJobStatus };
+      return {};
+    },
+  });
   const { time } = fakeTime();
   let report: JobReport | undefined;
   let error: unknown;
   const progress = await progressOf(async () => {
     const stack = { outputs: { ...OUTPUTS, ...outputs }, flags: " --env x" };
     const all = { ...{ prefix: "", detach: false, cancel: false, time }, ...options };
-    await runJob(client, stack, all).then((done) => report = done, (thrown) => error = thrown);
+    await runJob(control as unknown as S3ControlClient, stack, all)
+      .then((done) => report = done, (thrown) => error = thrown);
   });
-  const methods = requests.map(({ method }) => method).join(" ");
-  return { report: report!, error, progress: progress.split("\n").slice(0, -1), requests, methods };
+  return {
+    report: report!,
+    error,
+    progress: progress.split("\n").slice(0, -1),
+    calls: calls.map(({ name }) => CALLS[name]).join(" "),
+    made: calls.find(({ name }) => name === "CreateJobCommand")?.input,
+  };
 }
 
 Deno.test("backfill --batch makes a job of what the trigger lets through", async () => {
-  const { requests: [{ body, ...request }] } = await run([job("New")], {
-    prefix: "in/2026/",
-    detach: true,
-  });
-  const { method, path, hostname, headers } = request;
-  assert.deepEqual([method, path], ["POST", "/v20180820/jobs"]);
-  assert.equal(hostname, "123456789012.s3-control.eu-central-1.amazonaws.com");
-  assert.equal(headers["x-amz-account-id"], "123456789012");
-  const xml = body.replace(/<\?xml.*?\?>/, "").replace(/ xmlns="[^"]*"/, "")
-    .replace(/(<ClientRequestToken>)[\w-]{36}(<)/, "$1TOKEN$2");
-  assert.equal(xml.replaceAll("><", ">\n<"), CREATE_JOB);
+  const { made } = await run([job("New")], { prefix: "in/2026/", detach: true });
+  const expected: Omit<CreateJobCommandInput, "ClientRequestToken"> = { // the SDK makes that
+    AccountId: "123456789012",
+    ConfirmationRequired: false,
+    Description: "Backfill of app",
+    Priority: 1,
+    RoleArn: "arn:aws:iam::123456789012:role/app-batch",
+    Operation: {
+      LambdaInvoke: {
+        FunctionArn: FUNCTION,
+        InvocationSchemaVersion: "2.0",
+        UserArguments: { filter_prefix: "in/2026/", filter_suffix: ".txt" },
+      },
+    },
+    ManifestGenerator: {
+      S3JobManifestGenerator: {
+        SourceBucket: "arn:aws:s3:::app",
+        ExpectedBucketOwner: "123456789012",
+        EnableManifestOutput: false,
+        Filter: {
+          KeyNameConstraint: { MatchAnyPrefix: ["in/2026/"], MatchAnySuffix: [".txt"] },
+        },
+      },
+    },
+    Report: { Enabled: false },
+  };
+  assert.deepEqual(made, expected);
 
   // A condition on keys is there only where there is one.
-  const one = (kind: string, text: string) =>
-    `<MatchAny${kind}><member>${text}</member></MatchAny${kind}>`;
-  const cases: [prefix: string, ofFilter: string, suffix: string, constraint?: string][] = [
+  const cases: [prefix: string, ofFilter: string, suffix: string, constraint?: object][] = [
     ["", "", "", undefined],
-    ["a&b/", "", "", one("Prefix", "a&amp;b/")],
-    ["", "in/", "", one("Prefix", "in/")],
-    ["", "", ".csv", one("Suffix", ".csv")],
+    ["a/", "", "", { MatchAnyPrefix: ["a/"] }],
+    ["", "in/", "", { MatchAnyPrefix: ["in/"] }],
+    ["", "", ".csv", { MatchAnySuffix: [".csv"] }],
   ];
   for (const [prefix, filter_prefix, filter_suffix, expected] of cases) {
     const outputs = { filter_prefix, filter_suffix };
-    const { requests: [{ body }] } = await run([job("New")], { prefix, detach: true }, { outputs });
-    const constraint = body.match(/<KeyNameConstraint>(.*)<\/KeyNameConstraint>/)?.[1];
-    assert.equal(constraint, expected);
-    assert.equal(body.includes("KeyNameConstraint"), expected !== undefined);
+    const { made } = await run([job("New")], { prefix, detach: true }, outputs);
+    const { ManifestGenerator } = JSON.parse(JSON.stringify(made)) as CreateJobCommandInput;
+    const constraint = ManifestGenerator?.S3JobManifestGenerator?.Filter?.KeyNameConstraint;
+    assert.deepEqual(constraint, expected);
   }
 });
 
 Deno.test("backfill --batch waits for a job, and tells its end", async (t) => {
-  const reasons = reason("E", "no \u009b[31m");
-  const none = "Manifest generation found no keys matching the filter criteria.";
+  const reasons = [{ FailureCode: "E", FailureReason: "no \u009b[31m" }];
+  const FailureReason = "Manifest generation found no keys matching the filter criteria.";
   const complete = job("Complete", [2, 2, 0]);
   const active = job("Active", [2, 1, 0]);
   const end = "Job job-0a-1 is Complete: 2 objects, 2 done, 0 failed";
   const look = { job: ID };
-  type Case = [string, string[], Partial<JobOptions>, methods: string, text: string, ok: boolean];
+  type Case = [
+    string,
+    Parameters<typeof run>[0],
+    Partial<JobOptions>,
+    calls: string,
+    text: string,
+    ok: boolean,
+  ];
   const cases: Case[] = [
-    ["it ends", [job("Preparing"), active, complete], {}, "POST GET GET GET", end, true],
+    ["it ends", [job("Preparing"), active, complete], {}, "make look look look", end, true],
     [
       "S3 does not know it yet",
       [NOT_FOUND, NOT_FOUND, complete],
       {},
-      "POST GET GET GET",
+      "make look look look",
       end,
       true,
     ],
-    ["looked at again", [active, complete], look, "GET GET", end, true],
-    ["--cancel when it has ended", [complete], { ...look, cancel: true }, "GET GET", end, true],
+    ["looked at again", [active, complete], look, "look look", end, true],
+    ["--cancel when it has ended", [complete], { ...look, cancel: true }, "look look", end, true],
     [
       "--cancel",
       [active],
       { ...look, cancel: true },
-      "GET POST GET",
+      "look end look",
       "Job job-0a-1 is Cancelled: 2 objects, 1 done, 0 failed",
       false,
     ],
@@ -169,7 +170,7 @@ Deno.test("backfill --batch waits for a job, and tells its end", async (t) => {
       "--detach",
       [active, complete],
       { ...look, detach: true },
-      "GET",
+      "look",
       "Job job-0a-1 is Active: 2 objects, 1 done, 0 failed",
       true,
     ],
@@ -177,31 +178,31 @@ Deno.test("backfill --batch waits for a job, and tells its end", async (t) => {
       "objects fail",
       [job("Complete", [3, 1, 2])],
       {},
-      "POST GET",
+      "make look",
       "Job job-0a-1 is Complete: 3 objects, 1 done, 2 failed",
       false,
     ],
     [
       "it finds no object",
-      [job("Failed", undefined, reason("ManifestGenerationFailed", none))],
+      [job("Failed", undefined, [{ FailureCode: "ManifestGenerationFailed", FailureReason }])],
       {},
-      "POST GET",
+      "make look",
       "Job job-0a-1 found no object that the trigger's filter lets through",
       true,
     ],
-    ...["Failed", "Cancelled", "Suspended"].map((status): Case => [
+    ...(["Failed", "Cancelled", "Suspended"] as const).map((status): Case => [
       `it ends as ${status}`,
       [job(status, undefined, reasons)],
       {},
-      "POST GET",
+      "make look",
       `FAILED: E: no \\u{9b}[31m\nJob job-0a-1 is ${status}: its objects are not listed yet`,
       false,
     ]),
   ];
-  for (const [name, jobs, options, methods, text, ok] of cases) {
+  for (const [name, jobs, options, calls, text, ok] of cases) {
     await t.step(name, async () => {
       const done = await run(jobs, options);
-      assert.deepEqual([done.methods, jobToText(done.report), done.report.ok], [methods, text, ok]);
+      assert.deepEqual([done.calls, jobToText(done.report), done.report.ok], [calls, text, ok]);
     });
   }
   const { report, progress } = await run([job("New"), job("Active", [400, 100, 0]), complete]);
@@ -214,33 +215,26 @@ Deno.test("backfill --batch waits for a job, and tells its end", async (t) => {
   assert.deepEqual(report, { ok: true, job: ID, status: "Complete", ...counts, reasons: [] });
 });
 
-Deno.test("backfill --batch refuses another stack's job, and tells AWS's refusal", async () => {
+Deno.test("backfill --batch refuses a job of another stack, and a stack without the role", async () => {
   const foreign = new RegExp(
     `^${ID} is no job of this stack; deno task backfill --batch --env x makes`,
   );
   const complete = job("Complete");
-  const cases: [jobs: string[], Partial<JobOptions>, Parameters<typeof run>[2], RegExp, string][] =
-    [
-      [[NOT_FOUND, complete], { job: ID }, {}, foreign, "GET"],
-      [[complete.replace(FUNCTION, `${FUNCTION}-2`)], { job: ID }, {}, foreign, "GET"],
-      [["<Status>Complete</Status>"], { job: ID, cancel: true }, {}, foreign, "GET"],
-      [[NOT_FOUND], {}, {}, foreign, "POST GET GET GET GET GET"], // for two minutes
-      [[], { prefix: "out/" }, {}, /filter_prefix is "in\/"$/, ""],
-      [
-        [],
-        {},
-        { outputs: { batch_role_arn: undefined } },
-        /deploy it with batch_backfill = true first$/,
-        "",
-      ],
-    ];
-  for (const [jobs, options, stack, message, methods] of cases) {
-    const done = await run(jobs, options, stack);
+  const other = { LambdaInvoke: { FunctionArn: `${FUNCTION}-2` } };
+  const noRole = { batch_role_arn: undefined };
+  const cases: [Parameters<typeof run>, message: RegExp, calls: string][] = [
+    [[[NOT_FOUND, complete], { job: ID }], foreign, "look"],
+    [[[{ ...complete, Operation: other }], { job: ID }], foreign, "look"],
+    [[[{ ...complete, Operation: undefined }], { job: ID, cancel: true }], foreign, "look"],
+    [[[NOT_FOUND]], foreign, "make look look look look look"], // for two minutes
+    [[[], { prefix: "out/" }], /filter_prefix is "in\/"$/, ""],
+    [[[], {}, noRole], /deploy it with batch_backfill = true first$/, ""],
+  ];
+  for (const [args, message, calls] of cases) {
+    const done = await run(...args);
     assert.match((done.error as Error).message, message);
-    assert.equal(done.methods, methods);
+    assert.equal(done.calls, calls);
   }
-  const { error } = await run([], {}, { refusal: "AccessDenied" });
-  assert.match(toSentence(error, {})!, /^AWS refused: AccessDenied: no\nThe role .* permission/);
 });
 
 Deno.test("backfill says which of its options exclude each other", async () => {
@@ -273,48 +267,3 @@ Deno.test("after Ctrl-C backfill says what goes on", () => {
   assert.match(afterCtrlC("deno task backfill --batch"), /^the job that is named above goes on$/);
   assert.match(afterCtrlC("deno task backfill"), /^deno task backfill goes on where this ended$/);
 });
-
-/** The whole request, an element a line. */
-const CREATE_JOB = `<CreateJobRequest>
-<Operation>
-<LambdaInvoke>
-<FunctionArn>arn:aws:lambda:eu-central-1:123456789012:function:app</FunctionArn>
-<InvocationSchemaVersion>2.0</InvocationSchemaVersion>
-<UserArguments>
-<entry>
-<key>filter_prefix</key>
-<value>in/2026/</value>
-</entry>
-<entry>
-<key>filter_suffix</key>
-<value>.txt</value>
-</entry>
-</UserArguments>
-</LambdaInvoke>
-</Operation>
-<Report>
-<Enabled>false</Enabled>
-</Report>
-<Priority>1</Priority>
-<RoleArn>arn:aws:iam::123456789012:role/app-batch</RoleArn>
-<ConfirmationRequired>false</ConfirmationRequired>
-<ClientRequestToken>TOKEN</ClientRequestToken>
-<Description>Backfill of app</Description>
-<ManifestGenerator>
-<S3JobManifestGenerator>
-<SourceBucket>arn:aws:s3:::app</SourceBucket>
-<EnableManifestOutput>false</EnableManifestOutput>
-<ExpectedBucketOwner>123456789012</ExpectedBucketOwner>
-<Filter>
-<KeyNameConstraint>
-<MatchAnyPrefix>
-<member>in/2026/</member>
-</MatchAnyPrefix>
-<MatchAnySuffix>
-<member>.txt</member>
-</MatchAnySuffix>
-</KeyNameConstraint>
-</Filter>
-</S3JobManifestGenerator>
-</ManifestGenerator>
-</CreateJobRequest>`;
