@@ -17,98 +17,110 @@ export interface Holding {
   runMs?: number;
 }
 
-/** What was called, and what is left. */
-export interface Counts {
-  listings: number;
-  others: number;
-  /** Runs that Lambda took, and the most at the same time. */
-  runs: number;
-  mostRuns: number;
-  throttled: number;
-  /** Objects that have a row. */
-  rows: number;
-  /** Objects that are not deleted. */
-  left: number;
-}
-
-export type Services = TlsServer & { counts(): Counts };
-
 interface Answer {
   status?: number;
   text: string;
   error?: string;
 }
 
-export async function startServices(holding: Holding): Promise<Services> {
-  const { answer, counts } = answersOf(holding);
-  const server = await serveTls(async (request, response) => {
-    const { status = 200, text, error = "" } = await answer(request);
-    const length = text.length; // all of it is ASCII
-    response.writeHead(status, { "content-length": length, "x-amzn-errortype": error });
-    response.end(text);
-  });
-  return Object.assign(server, { counts });
-}
+export class AwsServices implements AsyncDisposable {
+  listings = 0;
+  /** Calls of another kind than those that are counted here. */
+  others = 0;
+  /** Runs that Lambda took, and the most at the same time. */
+  runs = 0;
+  mostRuns = 0;
+  throttled = 0;
+  server!: TlsServer;
+  #running = 0;
+  #holding: Holding;
+  #hasRow: Uint8Array;
+  #isThere: Uint8Array;
 
-function answersOf({ objects, isRecorded = false, takes = Infinity, runMs = 0 }: Holding) {
-  const counts = { listings: 0, others: 0, runs: 0, mostRuns: 0, throttled: 0 };
-  const hasRow = new Uint8Array(objects).fill(isRecorded ? 1 : 0);
-  const isThere = new Uint8Array(objects).fill(1);
-  let running = 0;
+  private constructor(holding: Holding) {
+    this.#holding = holding;
+    this.#hasRow = new Uint8Array(holding.objects).fill(holding.isRecorded ? 1 : 0);
+    this.#isThere = new Uint8Array(holding.objects).fill(1);
+  }
 
-  async function invoke(body: string): Promise<Answer> {
-    if (running >= takes) {
-      counts.throttled++;
-      const text = '{"message":"Rate Exceeded."}';
-      return { status: 429, text, error: "TooManyRequestsException" };
-    }
-    counts.runs++;
-    counts.mostRuns = Math.max(counts.mostRuns, ++running);
-    if (runMs > 0) await new Promise((resolve) => setTimeout(resolve, runMs));
-    const { invocationId, tasks }: Invocation = JSON.parse(body);
-    const results = tasks.map(({ taskId, s3Key }) => {
-      const index = indexOf(decodeURIComponent(s3Key));
-      const resultString = hasRow[index] ? "unchanged" : "written";
-      hasRow[index] = 1;
-      return { taskId, resultCode: "Succeeded", resultString };
+  static async start(holding: Holding): Promise<AwsServices> {
+    const services = new AwsServices(holding);
+    services.server = await serveTls(async (request, response) => {
+      const { status = 200, text, error = "" } = await services.#answer(request);
+      const length = text.length; // all of it is ASCII
+      response.writeHead(status, { "content-length": length, "x-amzn-errortype": error });
+      response.end(text);
     });
-    running--;
-    return { text: JSON.stringify({ invocationSchemaVersion: "2.0", invocationId, results }) };
+    return services;
   }
 
-  /** A page of what is there, from an index on. */
-  function page(first: number): { indexes: number[]; next?: number } {
-    const indexes: number[] = [];
-    let index = first;
-    for (; index < objects && indexes.length < PAGE_OBJECTS; index++) {
-      if (isThere[index]) indexes.push(index);
-    }
-    return { indexes, next: index < objects ? index : undefined };
+  /** Objects that have no row. */
+  get unrecorded(): number {
+    return this.#hasRow.filter((flag) => flag === 0).length;
   }
 
-  function answer({ method, path, body }: TlsRequest): Answer | Promise<Answer> {
+  /** Objects that are not deleted. */
+  get left(): number {
+    return this.#isThere.filter((flag) => flag === 1).length;
+  }
+
+  #answer({ method, path, body }: TlsRequest): Answer | Promise<Answer> {
     const { pathname, searchParams } = new URL(path, "https://any");
-    if (pathname.endsWith("/invocations")) return invoke(body);
+    if (pathname.endsWith("/invocations")) return this.#invoke(body);
     if (method === "POST") {
-      for (const [, key] of body.matchAll(/<Key>(.*?)<\/Key>/g)) isThere[indexOf(key)] = 0;
+      for (const [, key] of body.matchAll(/<Key>(.*?)<\/Key>/g)) this.#isThere[indexOf(key)] = 0;
       return { text: "<DeleteResult/>" };
     }
     if (searchParams.get("list-type") === "2") {
-      counts.listings++;
-      const { indexes, next } = page(Number(searchParams.get("continuation-token") ?? 0));
+      this.listings++;
+      const { indexes, next } = this.#page(Number(searchParams.get("continuation-token") ?? 0));
       const more = next === undefined ? "" : tag("NextContinuationToken", String(next));
       return { text: list("ListBucketResult", "Contents", indexes, more) };
     }
     if (searchParams.has("versions")) {
-      const { indexes, next } = page(indexOf(searchParams.get("key-marker") ?? "") + 1);
+      const { indexes, next } = this.#page(indexOf(searchParams.get("key-marker") ?? "") + 1);
       const more = next === undefined ? "" : tag("NextKeyMarker", keyOf(next - 1));
       return { text: list("ListVersionsResult", "Version", indexes, more) };
     }
-    counts.others++;
+    this.others++;
     return { text: searchParams.has("uploads") ? "<ListMultipartUploadsResult/>" : "" };
   }
-  const sum = (flags: Uint8Array) => flags.reduce((sum, flag) => sum + flag, 0);
-  return { answer, counts: () => ({ ...counts, rows: sum(hasRow), left: sum(isThere) }) };
+
+  async #invoke(body: string): Promise<Answer> {
+    const { takes = Infinity, runMs = 0 } = this.#holding;
+    if (this.#running >= takes) {
+      this.throttled++;
+      const text = '{"message":"Rate Exceeded."}';
+      return { status: 429, text, error: "TooManyRequestsException" };
+    }
+    this.runs++;
+    this.mostRuns = Math.max(this.mostRuns, ++this.#running);
+    if (runMs > 0) await new Promise((resolve) => setTimeout(resolve, runMs));
+    const { invocationId, tasks }: Invocation = JSON.parse(body);
+    const results = tasks.map(({ taskId, s3Key }) => {
+      const index = indexOf(decodeURIComponent(s3Key));
+      const resultString = this.#hasRow[index] ? "unchanged" : "written";
+      this.#hasRow[index] = 1;
+      return { taskId, resultCode: "Succeeded", resultString };
+    });
+    this.#running--;
+    return { text: JSON.stringify({ invocationSchemaVersion: "2.0", invocationId, results }) };
+  }
+
+  /** A page of what is there, from an index on. */
+  #page(first: number): { indexes: number[]; next?: number } {
+    const { objects } = this.#holding;
+    const indexes: number[] = [];
+    let index = first;
+    for (; index < objects && indexes.length < PAGE_OBJECTS; index++) {
+      if (this.#isThere[index]) indexes.push(index);
+    }
+    return { indexes, next: index < objects ? index : undefined };
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.server[Symbol.asyncDispose]();
+  }
 }
 
 const ABOUT = tag("LastModified", "2026-01-02T03:04:05.000Z") +

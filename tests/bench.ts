@@ -17,7 +17,7 @@ import { OPTIONS } from "../tasks/options.ts";
 import { say, toTable } from "../tasks/terminal.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 import { makeTools } from "../tasks/tools.ts";
-import { type Counts, type Holding, type Services, startServices } from "./aws_services.ts";
+import { AwsServices, type Holding } from "./aws_services.ts";
 import { nodeOptions, toEvent } from "./fixtures.ts";
 import {
   type Environment,
@@ -155,24 +155,23 @@ async function runTask(task: keyof typeof TASKS): Promise<void> {
 export async function measured(
   task: keyof typeof TASKS,
   holding: Holding,
-): Promise<{ taken: Taken; counts: Counts }> {
-  await using services: Services = await startServices(holding);
+): Promise<{ taken: Taken; services: AwsServices }> {
+  await using services = await AwsServices.start(holding);
   const { success, stdout } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--allow-all", import.meta.filename!, task],
     env: {
-      AWS_ENDPOINT_URL: services.url,
+      AWS_ENDPOINT_URL: services.server.url,
       AWS_ACCESS_KEY_ID: "test",
       AWS_SECRET_ACCESS_KEY: "test",
-      CERTIFICATE: services.ca,
+      CERTIFICATE: services.server.ca,
       NO_PROXY: "127.0.0.1",
     },
     stderr: "inherit",
   }).output();
   if (!success) throw new Error(`Cannot measure ${task}: it failed`);
-  const counts = services.counts();
-  const missed = task === "backfill" ? holding.objects - counts.rows : counts.left;
+  const missed = task === "backfill" ? services.unrecorded : services.left;
   if (missed > 0) throw new Error(`${task} left out ${missed} of ${holding.objects} objects`);
-  return { taken: JSON.parse(new TextDecoder().decode(stdout)), counts };
+  return { taken: JSON.parse(new TextDecoder().decode(stdout)), services };
 }
 
 /** Many objects beside a tenth of them. */
