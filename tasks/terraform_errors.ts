@@ -59,8 +59,6 @@ const REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
 ];
 
-const MOST_CHARACTERS = 400;
-
 /** The sentence to end with, when `terraform COMMAND` has failed in a workspace. */
 export function explainFailure(
   command: string,
@@ -113,7 +111,6 @@ function errorsOf(stderr: string): string[] {
 function summaryOf(error: string): string {
   const [summary, ...paragraphs] = error.split(/\n\s*\n/);
   const why = paragraphs.find((paragraph) => /^\S/.test(paragraph));
-  const text = [summary, why].filter((part) => part !== undefined)
+  return [summary, why].filter((part) => part !== undefined)
     .map((part) => part.replace(/\s+/g, " ").trim()).join(": ");
-  return text.length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}…` : text;
 }
