@@ -97,28 +97,16 @@ resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
   depends_on = [aws_s3_bucket_versioning.uploads]
 }
 
-data "aws_iam_policy_document" "uploads" {
-  statement {
-    sid       = "DenyPlainHttp"
-    effect    = "Deny"
-    actions   = ["s3:*"]
-    resources = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
-    principals {
-      type        = "*"
-      identifiers = ["*"]
-    }
-
-    condition {
-      test     = "Bool"
-      variable = "aws:SecureTransport"
-      values   = ["false"]
-    }
-  }
-}
-
 resource "aws_s3_bucket_policy" "uploads" {
   bucket = aws_s3_bucket.uploads.id
-  policy = data.aws_iam_policy_document.uploads.json
+  policy = jsonencode({ Version = "2012-10-17", Statement = [{
+    Sid       = "DenyPlainHttp"
+    Effect    = "Deny"
+    Principal = "*"
+    Action    = "s3:*"
+    Resource  = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
+    Condition = { Bool = { "aws:SecureTransport" = "false" } }
+  }] })
 
   # S3 refuses two changes to a bucket's access at the same time.
   depends_on = [aws_s3_bucket_public_access_block.uploads]
@@ -184,98 +172,69 @@ resource "aws_cloudwatch_log_group" "function" {
 
 # --- Role: what the function may do, and on which resources ---
 
-data "aws_iam_policy_document" "trust" {
-  statement {
-    sid     = "LetLambdaRunIt"
-    actions = ["sts:AssumeRole"]
-    principals {
-      type        = "Service"
-      identifiers = ["lambda.amazonaws.com"]
-    }
-  }
-}
-
 resource "aws_iam_role" "function" {
   name                 = local.name
   description          = "Reads uploads in ${local.name} and writes their metadata"
-  assume_role_policy   = data.aws_iam_policy_document.trust.json
   permissions_boundary = var.permissions_boundary_arn
-}
-
-data "aws_iam_policy_document" "function" {
-  statement {
-    sid       = "ReadUploads"
-    actions   = ["s3:GetObject", "s3:GetObjectVersion"]
-    resources = ["${aws_s3_bucket.uploads.arn}/*"]
-    condition {
-      test     = "StringEquals"
-      variable = "aws:ResourceAccount"
-      values   = [local.account_id]
-    }
-  }
-
-  # Without it S3 answers 403 for a missing object, just as for a forbidden one.
-  statement {
-    sid       = "TellMissingFromForbidden"
-    actions   = ["s3:ListBucket"]
-    resources = [aws_s3_bucket.uploads.arn]
-    condition {
-      test     = "StringEquals"
-      variable = "aws:ResourceAccount"
-      values   = [local.account_id]
-    }
-  }
-
-  statement {
-    # The last two are for a late event, which may find a backfill's row of its version, and for a
-    # backfill, which may find an event's.
-    sid       = "WriteRows"
-    actions   = ["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem"]
-    resources = [aws_dynamodb_table.files.arn]
-  }
-
-  statement {
-    sid       = "WriteOwnLogs"
-    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    resources = ["${aws_cloudwatch_log_group.function.arn}:*"]
-  }
-
-  statement {
-    sid       = "SendFailedEvents"
-    actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.failures.arn]
-  }
-
-  # S3 and DynamoDB decrypt with the key; sending to SQS also needs a data key.
-  dynamic "statement" {
-    for_each = var.kms_key_arn[*]
-    content {
-      sid       = "UseGivenKey"
-      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
-      resources = [statement.value]
-      condition {
-        test     = "StringEquals"
-        variable = "kms:ViaService"
-        values   = [for service in ["s3", "dynamodb", "sqs"] : "${service}.${terraform_data.stack.input.region}.${data.aws_partition.current.dns_suffix}"]
-      }
-    }
-  }
-
-  # X-Ray has no narrower resource.
-  dynamic "statement" {
-    for_each = var.tracing_mode == "Active" ? ["*"] : []
-    content {
-      sid       = "Trace"
-      actions   = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
-      resources = [statement.value]
-    }
-  }
+  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [
+    { Sid = "LetLambdaRunIt", Effect = "Allow", Action = "sts:AssumeRole", Principal = { Service = "lambda.amazonaws.com" } },
+  ] })
 }
 
 resource "aws_iam_role_policy" "function" {
-  name   = "metadata"
-  role   = aws_iam_role.function.id
-  policy = data.aws_iam_policy_document.function.json
+  name = "metadata"
+  role = aws_iam_role.function.id
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat(
+    [
+      {
+        Sid       = "ReadUploads"
+        Effect    = "Allow"
+        Action    = ["s3:GetObject", "s3:GetObjectVersion"]
+        Resource  = "${aws_s3_bucket.uploads.arn}/*"
+        Condition = { StringEquals = { "aws:ResourceAccount" = local.account_id } }
+      },
+      # Without it S3 answers 403 for a missing object, just as for a forbidden one.
+      {
+        Sid       = "TellMissingFromForbidden"
+        Effect    = "Allow"
+        Action    = "s3:ListBucket"
+        Resource  = aws_s3_bucket.uploads.arn
+        Condition = { StringEquals = { "aws:ResourceAccount" = local.account_id } }
+      },
+      # The last two are for a late event, which may find a backfill's row of its version, and for a
+      # backfill, which may find an event's.
+      {
+        Sid      = "WriteRows"
+        Effect   = "Allow"
+        Action   = ["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem"]
+        Resource = aws_dynamodb_table.files.arn
+      },
+      {
+        Sid      = "WriteOwnLogs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = "${aws_cloudwatch_log_group.function.arn}:*"
+      },
+      { Sid = "SendFailedEvents", Effect = "Allow", Action = "sqs:SendMessage", Resource = aws_sqs_queue.failures.arn },
+    ],
+    # S3 and DynamoDB decrypt with the key; sending to SQS also needs a data key.
+    [for key in var.kms_key_arn[*] : {
+      Sid      = "UseGivenKey"
+      Effect   = "Allow"
+      Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      Resource = key
+      Condition = { StringEquals = {
+        "kms:ViaService" = [for service in ["s3", "dynamodb", "sqs"] : "${service}.${terraform_data.stack.input.region}.${data.aws_partition.current.dns_suffix}"]
+      } }
+    }],
+    # X-Ray has no narrower resource.
+    [for all in var.tracing_mode == "Active" ? ["*"] : [] : {
+      Sid      = "Trace"
+      Effect   = "Allow"
+      Action   = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+      Resource = all
+    }],
+  ) })
 }
 
 # Lambda decrypts the function's environment by a grant to the role that the function was created with.

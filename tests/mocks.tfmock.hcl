@@ -1,6 +1,4 @@
-# What AWS would answer, where Terraform's random text would not do: ARNs and policies, which the
-# provider checks, and words that it would change. A policy is read only where nothing that it names
-# would be changed.
+# What AWS would answer, where Terraform's random text would not do: the provider checks ARNs.
 mock_data "aws_caller_identity" {
   defaults = { account_id = "123456789012" }
 }
@@ -9,22 +7,30 @@ mock_data "aws_partition" {
   defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
 }
 
-mock_data "aws_iam_policy_document" {
-  defaults = { json = "{}" }
-}
-
 mock_resource "aws_s3_bucket" {
   defaults = { id = "the-bucket", arn = "arn:aws:s3:::the-bucket" }
 }
 
 mock_resource "aws_s3_bucket_lifecycle_configuration" {
-  defaults = { transition_default_minimum_object_size = "all_storage_classes_128K" }
+  defaults = { rule = { filter = { prefix = "" } } }
 }
 
 mock_resource "aws_dynamodb_table" {
-  defaults = { arn = "arn:aws:dynamodb:us-east-1:123456789012:table/the-table", stream_view_type = "" }
+  defaults = { arn = "arn:aws:dynamodb:us-east-1:123456789012:table/the-table" }
+}
+
+mock_resource "aws_sqs_queue" {
+  defaults = { arn = "arn:aws:sqs:us-east-1:123456789012:the-queue" }
 }
 
 mock_resource "aws_cloudwatch_log_group" {
   defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/the-function" }
+}
+
+mock_resource "aws_iam_role" {
+  defaults = { arn = "arn:aws:iam::123456789012:role/the-role" }
+}
+
+mock_resource "aws_lambda_function" {
+  defaults = { arn = "arn:aws:lambda:us-east-1:123456789012:function:the-function" }
 }
