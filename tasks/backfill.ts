@@ -50,7 +50,7 @@ export interface BackfillOptions {
   time?: Time;
 }
 
-/** A backfill under way. */
+/** A backfill that runs. */
 interface Backfill {
   stack: Stack;
   report: BackfillReport;

@@ -28,7 +28,7 @@ interface RunFailure {
   errorMessage?: string;
 }
 
-/** A run for a few files takes seconds, or hangs: the stand-in lets a function start for ever. */
+/** A run for a few files takes seconds, or hangs: the stand-in may wait for ever for its start. */
 export const SHORT_RUN_MS = 60_000;
 
 /** How long a run is waited for. */
@@ -59,14 +59,14 @@ export interface Run {
   failure?: RunFailure;
 }
 
+/** As {@link invoke}, with the function's answer and the failure's stack. */
 export async function runFunction(
   { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
   { limitMs = LONGEST_RUN_MS, signal }: Patience = {},
 ): Promise<Run> {
-  const limit = new AbortController();
-  const timer = setTimeout(() => limit.abort(), limitMs);
-  const abortSignal = AbortSignal.any([limit.signal, ...signal ? [signal] : []]);
+  const limit = AbortSignal.timeout(limitMs);
+  const abortSignal = signal === undefined ? limit : AbortSignal.any([limit, signal]);
   const command = new InvokeCommand({
     FunctionName: outputs.lambda_function_name,
     Payload: new TextEncoder().encode(JSON.stringify(event)),
@@ -76,14 +76,12 @@ export async function runFunction(
     output = await lambda.send(command, { abortSignal });
   } catch (error) {
     const { name, message } = error as Error;
-    const isLate = limit.signal.aborted;
-    if (!isLate && !REFUSALS.includes(name)) throw error;
-    const failure = isLate
-      ? { errorMessage: `no answer within ${toDuration(limitMs)}: it may never end` }
-      : { errorType: name, errorMessage: message };
-    return { failure };
-  } finally {
-    clearTimeout(timer);
+    if (limit.aborted) {
+      const errorMessage = `no answer within ${toDuration(limitMs)}: it may never end`;
+      return { failure: { errorMessage } };
+    }
+    if (REFUSALS.includes(name)) return { failure: { errorType: name, errorMessage: message } };
+    throw error;
   }
   const payload = new TextDecoder().decode(output.Payload);
   if (output.FunctionError === undefined) {

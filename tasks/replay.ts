@@ -69,7 +69,7 @@ export interface ReplayReport {
   events?: (Omit<FailedEvent, "event"> & { messageId: string; failedAt: string })[];
 }
 
-/** A replay under way. */
+/** A replay that runs. */
 interface Replay {
   stack: Stack;
   /** Whether an event is wanted, by its objects' keys; by default each is. */

@@ -156,10 +156,10 @@ Deno.test(
     });
     assert.deepEqual(report, { ...NOTHING, objects: 1, written: 1 });
     assert.deepEqual(sent.map(({ tasks: [{ s3VersionId }] }) => s3VersionId), [null, "v2"]);
-    const gone = await backfill(["in/b.txt"], () => "Succeeded ignored: SSE-C", {
+    const deleted = await backfill(["in/b.txt"], () => "Succeeded ignored: SSE-C", {
       others: { ListObjectVersionsCommand: () => ({ Versions, EncodingType: "url" }) },
     });
-    assert.deepEqual(gone.report, { ...NOTHING, objects: 1, ignored: { "SSE-C": 1 } });
+    assert.deepEqual(deleted.report, { ...NOTHING, objects: 1, ignored: { "SSE-C": 1 } });
   },
 );
 
