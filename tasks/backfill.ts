@@ -121,10 +121,10 @@ async function* listObjects(backfill: Backfill, prefix: string): AsyncGenerator<
       });
       if (tasks.length < INVOCATION_OBJECTS) continue;
       if (interrupted.aborted || report.failures.length >= FAILURE_LIMIT) return;
+      backfill.lastKey = Key;
       yield tasks;
       tasks = [];
     }
-    backfill.lastKey = Contents.at(-1)?.Key ?? backfill.lastKey;
   }
   if (tasks.length > 0 && !interrupted.aborted) yield tasks;
 }
