@@ -18,11 +18,13 @@ import { clip, say, sayEvery, toDuration, toTable } from "../tasks/terminal.ts";
 import { type Mutant, mutate } from "./mutants.ts";
 
 /** The function's own tests. */
-const TESTS = ["charset_test", "job_test", "one_row_properties", "one_row_test", "parallel_test"]
-  .concat("preview_test", "properties", "record_test").map((name) => `./tests/${name}.ts`)
-  .concat("./handler_test.ts");
+const TESTS = [
+  ...["handler_test.ts", "tests/charset_test.ts", "tests/job_test.ts", "tests/one_row_test.ts"],
+  ...["tests/one_row_properties.ts", "tests/parallel_test.ts", "tests/preview_test.ts"],
+  ...["tests/properties.ts", "tests/record_test.ts"],
+];
 
-/** What starts a process, which has no mutants. */
+/** A test that starts a process, which has no mutants. */
 const LEFT_OUT = /in the runtime's Node/;
 
 /** What only a real process can test: tests/function_test.ts and tests/faults_test.ts do. */
@@ -35,7 +37,7 @@ const MOST_CALLS = 20;
 const MOST_TIMES = 10;
 const MORE_MS = 5000;
 
-/** What the tests do without a mutant may take so long. */
+/** So long a test may take without a mutant. */
 const FIRST_RUN_MS = 600_000;
 
 interface Outcome {
@@ -65,7 +67,7 @@ async function writeBundle(outfile: string, files: string[]): Promise<Mutant[]> 
     sources.set(join(ROOT, file), made.code);
     mutants.push(...made.mutants);
   }
-  const contents = TESTS.map((file) => `import "${file}";`).join("\n");
+  const contents = TESTS.map((file) => `import "./${file}";`).join("\n");
   await esbuild.build({
     stdin: { contents, resolveDir: ROOT },
     bundle: true,
@@ -172,7 +174,7 @@ interface Test {
   reached: Set<number>;
 }
 
-/** The mutant that is active in this worker; the calls that asked for it, and who was asked for. */
+/** In a worker: the mutant that is active, how often the bundle has asked, and for which mutants. */
 let active = -1;
 let calls = 0;
 let mostCalls = Infinity;
