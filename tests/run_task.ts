@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
+import { ROOT } from "../tasks/shell.ts";
 import { read } from "./fixtures.ts";
 
 export interface Ended {
@@ -12,9 +12,6 @@ export interface Ended {
   stdout: string;
   stderr: string;
 }
-
-/** The project's folder. */
-const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /**
  * Runs a task by its name and arguments in just this environment. `folder` is the clone's. `onStderr`
