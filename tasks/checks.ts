@@ -36,7 +36,7 @@ export async function checkAll(): Promise<void> {
   await readyTerraform(TEST_WORKSPACES);
   // Terraform and its provider start a hundred times, and spend 30 % of that on collecting garbage.
   Deno.env.set("GOGC", "off");
-  Deno.env.set("GOMEMLIMIT", "400MiB");
+  Deno.env.set("GOMEMLIMIT", "320MiB");
   try {
     // The tools now, as two tests would make them at once.
     await together([makeTools(), checkForm()]);

@@ -145,10 +145,6 @@ async function queueEvents(deployed: Deployed, rows: Item[]): Promise<void> {
 
 /** What a row has in common with any other row of the same version. */
 function identities(rows: Item[]) {
-  return rows.map(({ file_key, version_id, etag, file_size }) => [
-    file_key,
-    version_id,
-    etag,
-    file_size,
-  ]);
+  const names = ["file_key", "version_id", "etag", "file_size"];
+  return rows.map((row) => names.map((name) => row[name]));
 }
