@@ -167,8 +167,11 @@ export const DRIFT: Steps<Deployed> = {
 
 /** Removes most of what {@link CHANGES} changed; status_test.ts shows how status names it. */
 async function removeMore(root: Deployed["root"]): Promise<void> {
-  const { cloudwatch, iam, lambda, logs, s3 } = root;
+  const { cloudwatch, iam, lambda, logs, s3, sqs } = root;
   const { Bucket, FunctionName, RoleName, logGroupName } = namesOf(root);
+  // As it was: the provider waits half a minute after any change of a queue.
+  const Attributes = { MessageRetentionPeriod: String(14 * 24 * 3600) };
+  await sqs.setQueueAttributes({ QueueUrl: root.outputs.failure_queue_url, Attributes });
   await Promise.all([
     cloudwatch.deleteAlarms({ AlarmNames: [`${FunctionName}-errors`] }),
     logs.deleteLogGroup({ logGroupName }),
