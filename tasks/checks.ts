@@ -34,11 +34,12 @@ const TEST_WORKSPACES = "local-deno-task-test";
 export async function checkAll(): Promise<void> {
   await requirePrograms({ standIn: true });
   await readyTerraform(TEST_WORKSPACES);
+  await outputs(TEST_WORKSPACES); // initialises anew what is out of date, as two tests would at once
   // Terraform and its provider start a hundred times, and spend 30 % of that on collecting garbage.
   Deno.env.set("GOGC", "off");
   Deno.env.set("GOMEMLIMIT", "320MiB");
   try {
-    // The tools now, as two tests would make them at once.
+    // The tools, too.
     await together([makeTools(), checkForm()]);
     await together([
       ...Object.entries(END_TO_END).map(([label, file]) => runTests([file], { label })),
@@ -73,7 +74,6 @@ function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
 
 async function testTerraform(): Promise<void> {
   const defaults = `-var-file=${await writeDefaults()}`;
-  await outputs(TEST_WORKSPACES); // the first call: it initialises anew what is out of date
   const own = (await folderFor(TEST_WORKSPACES))!;
   const env = { TF_WORKSPACE: "default", ...own.env };
   const terraform = (...args: string[]) =>
