@@ -171,6 +171,18 @@ Deno.test("F91 handleJob() finds its event's row among many others of the key", 
   assert.deepEqual(calls.aws, ["GET key v1", `${look} up`, `${look} down`]);
 });
 
+Deno.test("F97 handleJob() deletes its row if it finds the event's own beside it", async () => {
+  const { outside, calls } = fakes(VERSIONED);
+  await handleJob(invocation([task()]), outside);
+  const [row] = calls.table.values();
+  const own = { ...row, timestamp: "2026-01-02T03:04:05.678Z", event_name: "ObjectCreated:Put" };
+  calls.table.set(JSON.stringify(["key", own.timestamp]), own); // its event was killed after the put
+  for (const one of [task(), listedTask()]) {
+    assert.deepEqual(resultsOf(await handleJob(invocation([one]), outside)), UNCHANGED);
+    assert.deepEqual([...calls.table.values()], [own]);
+  }
+});
+
 Deno.test("F91 handleJob() gives versions of one second a time each", async () => {
   const { outside, calls } = fakes();
   const versions = ["v1", "v2", "v3"];
