@@ -346,25 +346,21 @@ function totalSize({ ContentRange, ContentLength }: ObjectAnswer): number | unde
   return toSize(total === undefined ? ContentLength : Number(total));
 }
 
-/** The texts of the trigger's filter, by the names of the variables and outputs. */
-export const FILTERS = ["filter_prefix", "filter_suffix"] as const;
+/** The lists of the trigger's filter, by the names of the variables and outputs. */
+export const FILTERS = ["filter_prefixes", "filter_suffixes"] as const;
 
-/** A text that is empty or absent lets every key through. */
-export type Filter = Partial<Record<typeof FILTERS[number], string>>;
+/** A list that is empty or absent lets every key through. */
+export type Filter = Partial<Record<typeof FILTERS[number], string[]>>;
 
-/** What a stack's outputs have of it, without empty texts. */
-export function filterOf(outputs: Filter): Filter {
-  return Object.fromEntries(
-    FILTERS.map((name) => [name, outputs[name]]).filter(([, text]) => text),
-  );
-}
-
-/** Whether the trigger lets a key through. */
+/** Whether the trigger lets a key through: it begins with a prefix and ends with a suffix. */
 export function letsThrough(
-  { filter_prefix = "", filter_suffix = "" }: Filter,
+  { filter_prefixes = [], filter_suffixes = [] }: Filter,
   key: string,
 ): boolean {
-  return key.startsWith(filter_prefix) && key.endsWith(filter_suffix);
+  const passes = (texts: string[], fits: (text: string) => boolean) =>
+    texts.length === 0 || texts.some(fits);
+  return passes(filter_prefixes, (text) => key.startsWith(text)) &&
+    passes(filter_suffixes, (text) => key.endsWith(text));
 }
 
 /** An ETag without the quotes that S3's answers put around it; undefined for none. */

@@ -329,17 +329,37 @@ resource "aws_lambda_permission" "uploads" {
   lifecycle { replace_triggered_by = [terraform_data.function_role] } # it goes with the function
 }
 
+locals {
+  # Each prefix with each suffix, for example incoming/*.csv. S3 compares with the form-encoded key, in
+  # which a slash stays as it is.
+  filters = [
+    for pair in setproduct(coalescelist(var.filter_prefixes, [""]), coalescelist(var.filter_suffixes, [""])) :
+    join("*", [for text in pair : replace(urlencode(text), "%2F", "/")])
+  ]
+
+  # The entries of the bucket's notification. S3's console allows an id 255 characters.
+  notifications = [for filter in local.filters : {
+    id            = filter == "*" ? "object-created" : "object-created:${length(filter) <= 240 ? filter : sha256(filter)}"
+    events        = ["s3:ObjectCreated:*"]
+    filter_prefix = split("*", filter)[0]
+    filter_suffix = split("*", filter)[1]
+  }]
+}
+
 resource "aws_s3_bucket_notification" "uploads" {
   bucket = aws_s3_bucket.uploads.id
 
-  lambda_function {
-    id                  = "object-created"
-    lambda_function_arn = aws_lambda_function.metadata.arn
-    events              = ["s3:ObjectCreated:*"]
+  dynamic "lambda_function" {
+    for_each = local.notifications
+    iterator = entry
 
-    # S3 compares with the form-encoded key, in which a slash stays as it is.
-    filter_prefix = var.filter_prefix == "" ? null : replace(urlencode(var.filter_prefix), "%2F", "/")
-    filter_suffix = var.filter_suffix == "" ? null : replace(urlencode(var.filter_suffix), "%2F", "/")
+    content {
+      id                  = entry.value.id
+      lambda_function_arn = aws_lambda_function.metadata.arn
+      events              = entry.value.events
+      filter_prefix       = entry.value.filter_prefix
+      filter_suffix       = entry.value.filter_suffix
+    }
   }
 
   # So that an upload right after creation may invoke the function, and has a queue to fail to.
@@ -432,6 +452,12 @@ resource "terraform_data" "stack" {
     precondition {
       condition     = length(local.name_prefix) <= (var.batch_backfill ? 48 : 53)
       error_message = "The names would begin with \"${local.name_prefix}\", which may be at most ${var.batch_backfill ? "48 characters with batch_backfill" : "53 characters"}; it has ${length(local.name_prefix)}. Choose a shorter project_name or environment."
+    }
+
+    # https://docs.aws.amazon.com/general/latest/gr/s3.html
+    precondition {
+      condition     = length(local.notifications) <= 100
+      error_message = "filter_prefixes and filter_suffixes make ${length(local.notifications)} pairs, and S3 takes 100 entries in a bucket's notification at most: leave some out."
     }
 
     postcondition {

@@ -43,14 +43,14 @@ output "lambda_function_arn" {
   value       = aws_lambda_function.metadata.arn
 }
 
-output "filter_prefix" {
-  description = "Beginning of the keys that are recorded"
-  value       = var.filter_prefix
+output "filter_prefixes" {
+  description = "Beginnings of the keys that are recorded; empty for all"
+  value       = var.filter_prefixes
 }
 
-output "filter_suffix" {
-  description = "End of the keys that are recorded"
-  value       = var.filter_suffix
+output "filter_suffixes" {
+  description = "Ends of the keys that are recorded; empty for all"
+  value       = var.filter_suffixes
 }
 
 output "environment" {

@@ -107,18 +107,62 @@ variable "warm_up" {
   nullable    = false
 }
 
-variable "filter_prefix" {
-  description = "Only keys that begin with this plain text trigger the function, for example incoming/"
-  type        = string
-  default     = ""
+variable "filter_prefixes" {
+  description = "Only keys that begin with one of these plain texts trigger the function, for example [\"incoming/\"]; [] for all"
+  type        = list(string)
+  default     = []
   nullable    = false
+
+  validation {
+    condition     = !contains(var.filter_prefixes, "")
+    error_message = "filter_prefixes must hold no empty text: [] lets every key through."
+  }
+
+  validation {
+    condition     = alltrue([for i, a in var.filter_prefixes : alltrue([for j, b in var.filter_prefixes : i == j || !startswith(b, a)])])
+    error_message = "filter_prefixes must not overlap: ${join(", ", flatten([for i, a in var.filter_prefixes : [for j, b in var.filter_prefixes : "\"${b}\" begins with \"${a}\"" if i != j && startswith(b, a)]]))}. S3 refuses it: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\" Leave out the longer one: the other lets its keys through."
+  }
+}
+
+variable "filter_suffixes" {
+  description = "Only keys that end with one of these plain texts trigger the function, for example [\".csv\"]; [] for all"
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = !contains(var.filter_suffixes, "")
+    error_message = "filter_suffixes must hold no empty text: [] lets every key through."
+  }
+
+  validation {
+    condition     = alltrue([for i, a in var.filter_suffixes : alltrue([for j, b in var.filter_suffixes : i == j || !endswith(b, a)])])
+    error_message = "filter_suffixes must not overlap: ${join(", ", flatten([for i, a in var.filter_suffixes : [for j, b in var.filter_suffixes : "\"${b}\" ends with \"${a}\"" if i != j && endswith(b, a)]]))}. S3 refuses it: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\" Leave out the longer one: the other lets its keys through."
+  }
+}
+
+# The old name of a list would otherwise let every key through: of a variable that is not declared
+# Terraform says nothing, or warns at most.
+variable "filter_prefix" {
+  description = "Replaced by filter_prefixes; must be null"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.filter_prefix == null
+    error_message = "filter_prefix is a list now: set filter_prefixes = ${jsonencode(compact([var.filter_prefix]))} instead."
+  }
 }
 
 variable "filter_suffix" {
-  description = "Only keys that end with this plain text trigger the function, for example .csv"
+  description = "Replaced by filter_suffixes; must be null"
   type        = string
-  default     = ""
-  nullable    = false
+  default     = null
+
+  validation {
+    condition     = var.filter_suffix == null
+    error_message = "filter_suffix is a list now: set filter_suffixes = ${jsonencode(compact([var.filter_suffix]))} instead."
+  }
 }
 
 variable "log_retention_days" {

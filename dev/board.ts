@@ -4,6 +4,7 @@ import { letsThrough, type Upload } from "../handler.ts";
 import { type Clock, readClock } from "../tasks/clock.ts";
 import { denoTask } from "../tasks/commands.ts";
 import { followNews, newestRows, type News } from "../tasks/feed.ts";
+import { describeKeys } from "../tasks/filters.ts";
 import { bucketNotifies, countFailures } from "../tasks/invoke.ts";
 import { interrupted, pause, TIME } from "../tasks/signals.ts";
 import { readAlarms, readFunction } from "../tasks/status.ts";
@@ -61,10 +62,11 @@ export class Board {
     place: string,
     readonly times = { pollMs: POLL_MS, idleMs: IDLE_MS, lateMs: LATE_MS },
   ) {
-    const { filter_prefix: prefix, filter_suffix: suffix } = this.stack.outputs;
+    const { filter_prefixes: [prefix = ""], filter_suffixes: [suffix = ""] } = this.stack.outputs;
+    const recorded = describeKeys(this.stack.outputs);
     const note = prefix + suffix === ""
       ? ""
-      : `Keys get the prefix "${prefix}"; those like ${prefix}…${suffix} are recorded.`;
+      : `Keys get the prefix "${prefix}"; the bucket records ${recorded}.`;
     this.#tell({ type: "place", place, prefix, note });
   }
 
@@ -83,13 +85,12 @@ export class Board {
 
   /** Waits for the row of an upload that has just ended; returns the upload's id. */
   expect(object: Pick<Upload, "key" | "versionId" | "etag">): string {
-    const { filter_prefix, filter_suffix } = this.stack.outputs;
     const id = idOf(object);
     if (letsThrough(this.stack.outputs, object.key)) {
       this.#uploads.set(id, { endedMs: performance.now(), hasFailed: false });
       void this.#waitForRow(object, id);
     } else {
-      const note = `no row: the bucket records only keys like ${filter_prefix}…${filter_suffix}`;
+      const note = `no row: the bucket records only ${describeKeys(this.stack.outputs)}`;
       this.#tellOutcome({ id, result: "failed", note });
     }
     return id;

@@ -36,9 +36,17 @@ export interface Invocation {
   tasks: Task[];
 }
 
-/** The trigger's filter, and whether to look only. S3 takes nothing but texts. */
-export interface JobArguments extends Filter {
+/** The trigger's filter in JSON, and whether to look only. S3 takes nothing but texts. */
+export interface JobArguments {
+  filter?: string;
   dryRun?: "true";
+}
+
+/** The arguments of a job for the keys that a filter lets through. */
+export function toArguments(
+  { filter_prefixes, filter_suffixes }: Filter,
+): Pick<JobArguments, "filter"> {
+  return { filter: JSON.stringify({ filter_prefixes, filter_suffixes } satisfies Filter) };
 }
 
 export interface Task {
@@ -74,6 +82,12 @@ export interface TaskResult {
   resultString: string;
 }
 
+/** What a job's arguments say. */
+interface Wanted {
+  filter: Filter;
+  dryRun: boolean;
+}
+
 /** What became of an object. */
 interface Outcome {
   outcome: "written" | "unchanged" | "missing" | "young" | "ignored";
@@ -105,10 +119,11 @@ export async function handleJob(
   if (typeof invocationId !== "string" || !Array.isArray(tasks) || !tasks.every(hasId)) {
     throw new InvalidEventError("Cannot answer a job's tasks: the invocation or a task has no id");
   }
-  const given = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
+  const given: JobArguments = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
+  const wanted = { filter: JSON.parse(given.filter ?? "{}"), dryRun: given.dryRun === "true" };
   const results: TaskResult[] = [];
   await forEachParallel(tasks, PARALLEL_TASKS, async (task) => {
-    results.push(await tryTask(task, given, outside));
+    results.push(await tryTask(task, wanted, outside));
   });
   // Our own results name what is missing; this is about tasks without a result, and there are none.
   const treatMissingKeysAs = "TemporaryFailure";
@@ -120,12 +135,12 @@ function hasId(task: unknown): task is Task {
 }
 
 /** Does one task. A log line is for what changes or needs somebody: else a run would fill the log. */
-async function tryTask(task: Task, given: JobArguments, outside: Outside): Promise<TaskResult> {
+async function tryTask(task: Task, wanted: Wanted, outside: Outside): Promise<TaskResult> {
   const { taskId } = task;
   const startMs = outside.now();
   const record = toRecord(task);
   try {
-    const { outcome, why, line } = await recordObject(task, record, given, outside);
+    const { outcome, why, line } = await recordObject(task, record, wanted, outside);
     if (outcome === "written" || outcome === "ignored") {
       const duration_ms = outside.now() - startMs;
       log(outside, { level: "INFO", outcome, ...namesOf(record), ...line, duration_ms });
@@ -160,7 +175,7 @@ function toRecord({ s3Key, s3VersionId, s3Bucket, s3BucketArn, listed }: Task) {
 async function recordObject(
   { s3VersionId, listed }: Task,
   record: unknown,
-  { dryRun, ...filter }: JobArguments,
+  { filter, dryRun }: Wanted,
   outside: Outside,
 ): Promise<Outcome> {
   const upload = recordToUpload(record, outside.bucket)!;
@@ -193,7 +208,7 @@ async function recordObject(
     ...toRow({ ...upload, versionId, timestamp }, answer, bytes, toIso(outside.now())),
     last_modified: timestamp,
   };
-  const put = await putBackfillRow(row, { seen, dryRun: dryRun === "true" }, outside);
+  const put = await putBackfillRow(row, { seen, dryRun }, outside);
   if (typeof put === "string") return { outcome: put };
   return { outcome: "written", line: { ...toLogFields(put), object: fact } };
 }

@@ -5,14 +5,21 @@
  */
 
 import { paginateListObjectsV2 } from "@aws-sdk/client-s3";
-import type { Invocation, JobAnswer, Task as JobTask, TaskResult } from "../function/job.ts";
+import {
+  type Invocation,
+  type JobAnswer,
+  type Task as JobTask,
+  type TaskResult,
+  toArguments,
+} from "../function/job.ts";
 import { forEachParallel } from "../function/parallel.ts";
-import { decodeKey, filterOf, letsThrough } from "../handler.ts";
+import { decodeKey, letsThrough } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
+import { narrowest } from "./filters.ts";
 import { runFunction, toReason } from "./invoke.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
-import { clip, plural, sayEvery, UserError, visible } from "./terminal.ts";
+import { clip, plural, sayEvery, visible } from "./terminal.ts";
 
 /** Objects of one invocation: few enough to end long before the function's time limit. */
 const INVOCATION_OBJECTS = 125;
@@ -69,13 +76,13 @@ export async function backfillRows(
   stack: Stack,
   { prefix: wanted, dryRun, concurrency, time = TIME }: BackfillOptions,
 ): Promise<BackfillReport> {
-  const prefix = narrowest(wanted, stack.outputs.filter_prefix);
+  const prefixes = narrowest(wanted, stack.outputs.filter_prefixes);
   const report = emptyReport(dryRun);
   const backfill: Backfill = { stack, report, time, lastKey: "" };
   using _progress = sayEvery(2000, () => progressLine(backfill));
   try {
     await forEachParallel(
-      listObjects(backfill, prefix),
+      listTasks(backfill, prefixes),
       concurrency,
       (tasks) => recordAll(backfill, tasks),
     );
@@ -101,15 +108,10 @@ export function emptyReport(dryRun: boolean): BackfillReport {
 }
 
 /** The current objects as a job's tasks, as many at once as one invocation has. */
-async function* listObjects(backfill: Backfill, prefix: string): AsyncGenerator<JobTask[]> {
-  const { stack: { s3, outputs }, report } = backfill;
-  const pages = paginateListObjectsV2({ client: s3 }, {
-    Bucket: outputs.s3_bucket_name,
-    Prefix: prefix,
-    EncodingType: "url", // XML can't carry every character of a key
-  });
+async function* listTasks(backfill: Backfill, prefixes: string[]): AsyncGenerator<JobTask[]> {
+  const { stack: { outputs }, report } = backfill;
   let tasks: JobTask[] = [];
-  for await (const { Contents = [] } of pages) {
+  for await (const { Contents = [] } of listObjects(backfill.stack, prefixes)) {
     for (const { Key = "", LastModified, ETag, Size } of Contents) {
       if (!letsThrough(outputs, decodeKey(Key))) continue;
       tasks.push({
@@ -127,6 +129,17 @@ async function* listObjects(backfill: Backfill, prefix: string): AsyncGenerator<
     }
   }
   if (tasks.length > 0 && !interrupted.aborted) yield tasks;
+}
+
+/** Pages of the objects with one of some prefixes, or of all. */
+async function* listObjects({ s3, outputs }: Stack, prefixes: string[]) {
+  for (const Prefix of prefixes.length > 0 ? prefixes : [""]) {
+    yield* paginateListObjectsV2({ client: s3 }, {
+      Bucket: outputs.s3_bucket_name,
+      Prefix,
+      EncodingType: "url", // XML can't carry every character of a key
+    });
+  }
 }
 
 /** Has the function record some objects, and a few times more those that may succeed later. */
@@ -177,7 +190,7 @@ async function invokeOnce(
   dryRun: boolean,
 ): Promise<Map<string, Result>> {
   const userArguments = {
-    ...filterOf(stack.outputs),
+    ...toArguments(stack.outputs),
     ...(dryRun && { dryRun: "true" as const }),
   };
   const invocation: Invocation = {
@@ -238,15 +251,6 @@ export function backfillToText(report: BackfillReport): string {
     lines.push(`Stopped after ${failures.length} failures: fix their cause, then run it again`);
   }
   return lines.join("\n");
-}
-
-/** The narrower of two prefixes, of which one must begin with the other. */
-export function narrowest(wanted: string, filter: string): string {
-  if (wanted.startsWith(filter)) return wanted;
-  if (filter.startsWith(wanted)) return filter;
-  throw new UserError(
-    `No object below "${visible(wanted)}" is recorded: the stack's filter_prefix is "${filter}"`,
-  );
 }
 
 function progressLine({ report, lastKey }: Backfill): string {

@@ -7,10 +7,9 @@ import {
   S3ControlClient,
   UpdateJobStatusCommand,
 } from "@aws-sdk/client-s3-control";
-import type { JobArguments } from "../function/job.ts";
-import { filterOf } from "../handler.ts";
-import { narrowest } from "./backfill.ts";
+import { toArguments } from "../function/job.ts";
 import { denoTask } from "./commands.ts";
+import { narrowest } from "./filters.ts";
 import { TIME, type Time } from "./signals.ts";
 import { configOf } from "./clients.ts";
 import { type Stack, type Where, withStack } from "./target.ts";
@@ -128,17 +127,23 @@ async function createJob(
   { outputs }: StackOfJob,
   wanted: string,
 ): Promise<string> {
-  const { account_id, batch_role_arn, filter_prefix, filter_suffix } = outputs;
+  const { account_id, batch_role_arn, filter_prefixes, filter_suffixes } = outputs;
   if (batch_role_arn === undefined) {
     throw new UserError(
       "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true " +
         "first",
     );
   }
-  const prefix = narrowest(wanted, filter_prefix);
-  // S3 refuses an empty text among the conditions.
-  const oneOf = (text: string) => text === "" ? undefined : [text];
-  const KeyNameConstraint = { MatchAnyPrefix: oneOf(prefix), MatchAnySuffix: oneOf(filter_suffix) };
+  const prefixes = narrowest(wanted, filter_prefixes);
+  if (prefixes.length > 1) {
+    const each = prefixes.map((prefix) => `--prefix "${prefix}"`).join(" and ");
+    throw new UserError(
+      `A job of S3 Batch Operations takes one prefix: make one for each, with ${each}`,
+    );
+  }
+  // S3 takes one text in each list: of several suffixes the function leaves out what does not match.
+  const only = (texts: string[]) => texts.length === 1 ? texts : undefined;
+  const [MatchAnyPrefix, MatchAnySuffix] = [only(prefixes), only(filter_suffixes)];
   const { JobId } = await control.send(
     new CreateJobCommand({
       AccountId: account_id,
@@ -151,10 +156,7 @@ async function createJob(
           FunctionArn: outputs.lambda_function_arn,
           InvocationSchemaVersion: "2.0", // the first one has no arguments
           // The function checks them too: AWS does not say whether both of a manifest's must hold.
-          UserArguments: {
-            ...filterOf(outputs),
-            ...(prefix !== "" && { filter_prefix: prefix }),
-          } satisfies JobArguments,
+          UserArguments: toArguments({ filter_prefixes: prefixes, filter_suffixes }),
         },
       },
       ManifestGenerator: {
@@ -162,7 +164,9 @@ async function createJob(
           SourceBucket: outputs.s3_bucket_arn,
           ExpectedBucketOwner: account_id,
           EnableManifestOutput: false, // nobody reads it
-          Filter: prefix + filter_suffix === "" ? undefined : { KeyNameConstraint },
+          Filter: MatchAnyPrefix || MatchAnySuffix
+            ? { KeyNameConstraint: { MatchAnyPrefix, MatchAnySuffix } }
+            : undefined,
         },
       },
       Report: { Enabled: false }, // the function's log names each failure

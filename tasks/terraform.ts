@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { FILTERS } from "../handler.ts";
+import { type Filter, FILTERS } from "../handler.ts";
 import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
@@ -32,14 +32,15 @@ const OUTPUTS = [
   "log_group_name",
   "lambda_function_name",
   "lambda_function_arn",
-  ...FILTERS,
   "environment",
   "account_id",
   "aws_region",
 ] as const;
 
 /** Values of outputs.tf; `batch_role_arn` only with batch_backfill. */
-export type Outputs = Record<typeof OUTPUTS[number], string> & { batch_role_arn?: string };
+export type Outputs = Record<typeof OUTPUTS[number], string> & Required<Filter> & {
+  batch_role_arn?: string;
+};
 
 /** A resource of a state, with the attributes that its provider keeps. */
 export interface Resource {
@@ -211,7 +212,8 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
   const { stdout } = await terraform(workspace, ["output", "-json"], { quiet: true });
   const values = parse<Record<string, { value: unknown }>>(stdout, "terraform output");
   if (Object.keys(values).length === 0) return undefined;
-  const missing = OUTPUTS.find((name) => typeof values[name]?.value !== "string");
+  const isThere = (name: string) => values[name]?.value != null;
+  const missing = [...OUTPUTS, ...FILTERS].find((name) => !isThere(name));
   if (missing !== undefined) {
     if (isEmpty(await pullState(workspace))) return undefined;
     throw new UserError(
@@ -219,9 +221,7 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
     );
   }
   // Just these: deploy prints them, and an output of the user's own may be a secret.
-  const given = [...OUTPUTS, "batch_role_arn"].filter((name) =>
-    typeof values[name]?.value === "string"
-  );
+  const given = [...OUTPUTS, ...FILTERS, "batch_role_arn"].filter(isThere);
   return Object.fromEntries(given.map((name) => [name, values[name].value])) as Outputs;
 }
 
@@ -291,7 +291,7 @@ interface PlanJson {
   }[];
   /** What was changed outside Terraform. */
   resource_drift?: { address: string; change: ChangeJson }[];
-  planned_values?: { outputs?: Record<string, { value?: string }> };
+  planned_values?: { outputs?: Record<string, { value?: unknown }> };
 }
 
 interface ChangeJson {

@@ -7,6 +7,7 @@ import type { ObjectAnswer } from "../function/read.ts";
 import { ATTRIBUTES, letsThrough, toRow, unquoted, type Upload, versionOf } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { denoTask } from "./commands.ts";
+import { describeKeys } from "./filters.ts";
 import {
   bucketNotifies,
   countFailures,
@@ -85,13 +86,12 @@ export async function verifyStack(
   { samples, leftOut }: Found,
   options: Pick<Target, "rowDeadlineMs" | "firstRowDeadlineMs"> & { keep: boolean },
 ): Promise<Report> {
-  const { s3_bucket_name, filter_prefix, filter_suffix } = stack.outputs;
-  const own = `${filter_prefix}verify-${crypto.randomUUID()}/`;
-  const folder = options.keep ? filter_prefix : own;
-  const keys = samples.map(({ file }) =>
-    options.keep ? keptKey(stack, file) : own + file + filter_suffix
-  );
-  const probe = `${own}probe${filter_suffix}`;
+  const { s3_bucket_name, filter_prefixes: [prefix = ""], filter_suffixes: [suffix = ""] } =
+    stack.outputs;
+  const own = `${prefix}verify-${crypto.randomUUID()}/`;
+  const folder = options.keep ? prefix : own;
+  const keys = samples.map(({ file }) => options.keep ? keptKey(stack, file) : own + file + suffix);
+  const probe = `${own}probe${suffix}`;
   const before = await countFailed(stack);
   if (!await bucketNotifies(stack)) { // no row would come, however long one waits
     const silent = `the bucket ${s3_bucket_name} has no notification that calls the function`;
@@ -144,10 +144,11 @@ function toReport(
 }
 
 function keptKey({ outputs }: Stack, file: string): string {
-  const key = outputs.filter_prefix + file;
+  const [prefix = ""] = outputs.filter_prefixes;
+  const key = prefix + file;
   if (letsThrough(outputs, key)) return key;
-  const rule = `it records keys that end with "${outputs.filter_suffix}"`;
-  throw new UserError(`The trigger would ignore "${visible(file)}": ${rule}`);
+  const rule = `it records ${describeKeys(outputs)}`;
+  throw new UserError(`The trigger would ignore "${visible(key)}": ${rule}`);
 }
 
 /**

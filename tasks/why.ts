@@ -124,7 +124,7 @@ function whatToDo(facts: Facts, target: Pick<Stack, "flags">): string {
     return "There is no such object and no row of it: check the key's letters, case and spaces.";
   }
   if (!facts.matches) {
-    return "The trigger ignores this key: see filter_prefix and filter_suffix in variables.tf.";
+    return "The trigger ignores this key: see filter_prefixes and filter_suffixes in variables.tf.";
   }
   if (facts.lastError) {
     return `The function failed: ${facts.lastError}. Lambda tries again within minutes.`;

@@ -19,8 +19,8 @@ const OUTPUTS = {
   s3_bucket_name: "app",
   s3_bucket_arn: "arn:aws:s3:::app",
   lambda_function_arn: FUNCTION,
-  filter_prefix: "in/",
-  filter_suffix: ".txt",
+  filter_prefixes: ["in/"],
+  filter_suffixes: [".txt"],
   batch_role_arn: "arn:aws:iam::123456789012:role/app-batch",
 } as Outputs;
 
@@ -98,7 +98,7 @@ Deno.test("backfill --batch makes a job of what the trigger lets through", async
       LambdaInvoke: {
         FunctionArn: FUNCTION,
         InvocationSchemaVersion: "2.0",
-        UserArguments: { filter_prefix: "in/2026/", filter_suffix: ".txt" },
+        UserArguments: { filter: '{"filter_prefixes":["in/2026/"],"filter_suffixes":[".txt"]}' },
       },
     },
     ManifestGenerator: {
@@ -116,14 +116,16 @@ Deno.test("backfill --batch makes a job of what the trigger lets through", async
   assert.deepEqual(made, expected);
 
   // A condition on keys is there only where there is one.
-  const cases: [prefix: string, ofFilter: string, suffix: string, constraint?: object][] = [
-    ["", "", "", undefined],
-    ["a/", "", "", { MatchAnyPrefix: ["a/"] }],
-    ["", "in/", "", { MatchAnyPrefix: ["in/"] }],
-    ["", "", ".csv", { MatchAnySuffix: [".csv"] }],
+  const cases: [prefix: string, ofFilter: string[], suffixes: string[], constraint?: object][] = [
+    ["", [], [], undefined],
+    ["a/", [], [], { MatchAnyPrefix: ["a/"] }],
+    ["", ["in/"], [], { MatchAnyPrefix: ["in/"] }],
+    ["", [], [".csv"], { MatchAnySuffix: [".csv"] }],
+    ["", [], [".csv", ".txt"], undefined], // S3 takes one, so the function decides
+    ["in/a", ["in/", "out/"], [".csv", ".txt"], { MatchAnyPrefix: ["in/a"] }],
   ];
-  for (const [prefix, filter_prefix, filter_suffix, expected] of cases) {
-    const outputs = { filter_prefix, filter_suffix };
+  for (const [prefix, filter_prefixes, filter_suffixes, expected] of cases) {
+    const outputs = { filter_prefixes, filter_suffixes };
     const { made } = await run([job("New")], { prefix, detach: true }, outputs);
     const { ManifestGenerator } = JSON.parse(JSON.stringify(made)) as CreateJobCommandInput;
     const constraint = ManifestGenerator?.S3JobManifestGenerator?.Filter?.KeyNameConstraint;
@@ -227,7 +229,8 @@ Deno.test("backfill --batch refuses a job of another stack, and a stack without 
     [[[{ ...complete, Operation: other }], { job: ID }], foreign, "look"],
     [[[{ ...complete, Operation: undefined }], { job: ID, cancel: true }], foreign, "look"],
     [[[NOT_FOUND]], foreign, "make look look look look look"], // for two minutes
-    [[[], { prefix: "out/" }], /filter_prefix is "in\/"$/, ""],
+    [[[], { prefix: "out/" }], /it records keys that begin with "in\/"$/, ""],
+    [[[], {}, { filter_prefixes: ["a/", "b/"] }], /--prefix "a\/" and --prefix "b\/"$/, ""],
     [[[], {}, noRole], /deploy it with batch_backfill = true first$/, ""],
   ];
   for (const [args, message, calls] of cases) {

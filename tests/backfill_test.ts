@@ -60,7 +60,10 @@ Deno.test(
     const listed = { lastModified: LAST_MODIFIED.toISOString(), etag: '"t"', size: 7 };
     assert.deepEqual(invocation, {
       invocationSchemaVersion: "2.0",
-      job: { id: "backfill", userArguments: { filter_prefix: "in/", filter_suffix: ".txt" } },
+      job: {
+        id: "backfill",
+        userArguments: { filter: '{"filter_prefixes":["in/"],"filter_suffixes":[".txt"]}' },
+      },
       tasks: [
         { taskId: "0", s3Key: Keys[0], ...common, listed },
         { taskId: "1", s3Key: Keys[1], ...common, listed },
@@ -166,7 +169,7 @@ Deno.test(
 Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
     name: "UserError",
-    message: /^No object below "out\/" is recorded: the stack's filter_prefix is "in\/"$/,
+    message: /^No object below "out\/" is recorded: it records keys that begin with "in\/"$/,
   });
 });
 

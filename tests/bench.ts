@@ -132,8 +132,8 @@ const OUTPUTS = {
   s3_bucket_name: "uploads",
   dynamodb_table_name: "files",
   lambda_function_name: "function",
-  filter_prefix: "",
-  filter_suffix: "",
+  filter_prefixes: [] as string[],
+  filter_suffixes: [] as string[],
   aws_region: "us-east-1",
 } as Outputs;
 

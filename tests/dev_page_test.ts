@@ -45,7 +45,10 @@ const SCENES: Record<string, Scene> = {
   },
   "an upload that the bucket's filter leaves out has no row": {
     uploads: ["out.txt"],
-    told: ["out.txt 1 failed no row: the bucket records only keys like in/….txt", "failures"],
+    told: [
+      'out.txt 1 failed no row: the bucket records only keys that begin with "in/" and end with ".txt"',
+      "failures",
+    ],
   },
   "a failure stays with its tries until the row is there": {
     uploads: ["in/a.txt"],

@@ -87,8 +87,8 @@ const OUTPUTS = {
   failure_queue_url: "https://queue",
   log_group_name: "log",
   lambda_function_name: "fn",
-  filter_prefix: "in/",
-  filter_suffix: ".txt",
+  filter_prefixes: ["in/"],
+  filter_suffixes: [".txt"],
   aws_region: "eu-central-1",
 };
 

@@ -1,7 +1,13 @@
 /** What the function answers to tasks: of a job of S3 Batch Operations, or of `backfill`. */
 
 import assert from "node:assert/strict";
-import { handleJob, isInvocation, type JobAnswer, type Listed } from "../function/job.ts";
+import {
+  handleJob,
+  isInvocation,
+  type JobAnswer,
+  type Listed,
+  toArguments,
+} from "../function/job.ts";
 import { ON_TIME_MS, rowToPut } from "../function/one_row.ts";
 import { handleEvent } from "../handler.ts";
 import { awsError, event, fakes as fakesAt, namesOfCalls, object, record } from "./outside.ts";
@@ -331,9 +337,9 @@ Deno.test("handleJob() ignores what the trigger's filter leaves out", async () =
   const ignored = ["Succeeded: ignored: the trigger's filter leaves it out"];
   const cases: [userArguments: unknown, results: string[]][] = [
     [null, WRITTEN],
-    [{ filter_prefix: "ke", filter_suffix: "ey" }, WRITTEN],
-    [{ filter_prefix: "ey" }, ignored],
-    [{ filter_prefix: "k", filter_suffix: "k" }, ignored],
+    [toArguments({ filter_prefixes: ["ke", "a"], filter_suffixes: ["b", "ey"] }), WRITTEN],
+    [toArguments({ filter_prefixes: ["ey"] }), ignored],
+    [toArguments({ filter_prefixes: ["k"], filter_suffixes: ["k"] }), ignored],
   ];
   for (const [userArguments, expected] of cases) {
     const { results, aws } = await handled(task(), {}, userArguments);

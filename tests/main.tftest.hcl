@@ -115,8 +115,8 @@ run "old_versions_expire_and_current_objects_never_do" {
 
 run "only_this_bucket_of_this_account_invokes_the_function" {
   variables {
-    filter_prefix = "dt=2024-01-01/ä b+"
-    filter_suffix = ".c&v"
+    filter_prefixes = ["dt=2024-01-01/ä b+", join("", [for i in range(300) : "p"])]
+    filter_suffixes = [".c&v", ".*"]
   }
 
   assert {
@@ -127,15 +127,54 @@ run "only_this_bucket_of_this_account_invokes_the_function" {
   }
 
   assert {
-    condition = jsonencode(aws_s3_bucket_notification.uploads.lambda_function) == jsonencode([{
-      events              = ["s3:ObjectCreated:*"]
-      filter_prefix       = "dt%3D2024-01-01/%C3%A4+b%2B"
-      filter_suffix       = ".c%26v"
-      id                  = "object-created"
-      lambda_function_arn = aws_lambda_function.metadata.arn
-    }])
-    error_message = "The bucket does not notify the function of created objects, or the filters are not form-encoded, but for the slash."
+    condition = [for entry in aws_s3_bucket_notification.uploads.lambda_function : [entry.events, entry.lambda_function_arn, entry.filter_prefix, entry.filter_suffix, length(entry.id) < 100 ? entry.id : ""]] == [
+      for pair in [
+        ["dt%3D2024-01-01/%C3%A4+b%2B", ".c%26v", "object-created:dt%3D2024-01-01/%C3%A4+b%2B*.c%26v"],
+        ["dt%3D2024-01-01/%C3%A4+b%2B", ".%2A", "object-created:dt%3D2024-01-01/%C3%A4+b%2B*.%2A"],
+        [var.filter_prefixes[1], ".c%26v", "object-created:${sha256("${var.filter_prefixes[1]}*.c%26v")}"],
+        [var.filter_prefixes[1], ".%2A", "object-created:${sha256("${var.filter_prefixes[1]}*.%2A")}"],
+      ] : [toset(["s3:ObjectCreated:*"]), aws_lambda_function.metadata.arn, pair[0], pair[1], pair[2]]
+    ]
+    error_message = "The bucket does not notify the function of created objects by each pair, or the filters are not form-encoded, but for the slash."
   }
+}
+
+# One entry, whose name says no pair: a stack without filters keeps the entry that it has.
+run "without_filters_every_created_object_is_recorded" {
+  assert {
+    condition     = [for entry in aws_s3_bucket_notification.uploads.lambda_function : [entry.id, entry.filter_prefix, entry.filter_suffix]] == [["object-created", "", ""]]
+    error_message = "Without filters not every object is recorded, or the entry's name changes."
+  }
+}
+
+run "filters_that_overlap_are_refused" {
+  command = plan
+  variables {
+    filter_prefixes = ["in/", "in/a/"]
+    filter_suffixes = [".gz", ".gz"]
+  }
+  expect_failures = [var.filter_prefixes, var.filter_suffixes]
+}
+
+run "empty_filters_and_their_old_names_are_refused" {
+  command = plan
+  variables {
+    filter_prefixes = [""]
+    filter_suffixes = [""]
+    filter_prefix   = "in/"
+    filter_suffix   = ".csv"
+  }
+  expect_failures = [var.filter_prefixes, var.filter_suffixes, var.filter_prefix, var.filter_suffix]
+}
+
+# 11 prefixes with 10 suffixes, of which S3 takes 100 entries.
+run "more_pairs_than_s3_takes_are_refused" {
+  command = plan
+  variables {
+    filter_prefixes = [for i in range(11) : "p${i}/"]
+    filter_suffixes = [for i in range(10) : ".s${i}"]
+  }
+  expect_failures = [terraform_data.stack]
 }
 
 run "only_lambda_takes_the_role_which_allows_just_this" {
@@ -317,7 +356,7 @@ run "a_role_made_again_takes_the_function_and_its_settings_with_it" {
 # same variables have other names, too.
 run "a_lost_identity_replaces_no_data" {
   plan_options { replace = [terraform_data.stack] }
-  variables { filter_prefix = "incoming/" }
+  variables { filter_prefixes = ["incoming/"] }
 
   assert {
     condition     = terraform_data.stack.input.name != aws_s3_bucket.uploads.bucket

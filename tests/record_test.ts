@@ -7,7 +7,7 @@ import { type ObjectAnswer, readPrefix } from "../function/read.ts";
 import {
   decodeKey,
   type Filter,
-  filterOf,
+  letsThrough,
   PREFIX_BYTES,
   PREVIEW_CHARACTERS,
   recordToUpload,
@@ -64,12 +64,19 @@ Deno.test("unquoted() takes the quotes off an ETag, if it has both", () => {
   for (const none of ['""', "", undefined]) assert.equal(unquoted(none), undefined);
 });
 
-Deno.test("filterOf() takes the filter's texts, and leaves out empty ones", () => {
-  const [filter_prefix, filter_suffix] = ["in/", ".txt"];
-  const filter = { filter_prefix, filter_suffix };
-  assert.deepEqual(filterOf({ ...filter, other: "a" } as Filter), filter);
-  assert.deepEqual(filterOf({ filter_prefix, filter_suffix: "" }), { filter_prefix });
-  assert.deepEqual(filterOf({}), {});
+Deno.test("letsThrough() wants any of the prefixes, and any of the suffixes", () => {
+  const filter = { filter_prefixes: ["in/", "new/"], filter_suffixes: [".csv", ".txt"] };
+  const keys = ["in/a.csv", "new/a.txt", "in/a", "a.csv", "in/.csv"];
+  const cases: [Filter, string[]][] = [
+    [{}, keys],
+    [{ filter_prefixes: [], filter_suffixes: [] }, keys],
+    [{ filter_prefixes: filter.filter_prefixes }, ["in/a.csv", "new/a.txt", "in/a", "in/.csv"]],
+    [{ filter_suffixes: filter.filter_suffixes }, ["in/a.csv", "new/a.txt", "a.csv", "in/.csv"]],
+    [filter, ["in/a.csv", "new/a.txt", "in/.csv"]],
+  ];
+  for (const [filter, expected] of cases) {
+    assert.deepEqual(keys.filter((key) => letsThrough(filter, key)), expected);
+  }
 });
 
 Deno.test("F23 F24 F25 F29 F32 F34 decodeKey() decodes once, and throws for what is no key", () => {
