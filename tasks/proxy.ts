@@ -7,8 +7,11 @@ import { HttpsProxyAgent } from "hpagent";
 import { getProxyForUrl } from "proxy-from-env";
 import { UserError, visible } from "./terminal.ts";
 
-/** Never asked through a proxy: the instance metadata service, and this machine. */
-const NEAR = ["169.254.169.254", "[fd00:ec2::254]", "localhost", "127.0.0.1", "[::1]"];
+/** Never asked through a proxy: who gives an instance, a container or a pod its role, and this machine. */
+const NEAR = [
+  ...["169.254.169.254", "[fd00:ec2::254]", "169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"],
+  ...["localhost", "127.0.0.1", "[::1]"],
+];
 
 /** The variables of {@link proxyVariables}; each is also read in lower case. */
 export const PROXY_VARIABLES = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];

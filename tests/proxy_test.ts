@@ -11,7 +11,8 @@ import { replaceEnvironment } from "./fixtures.ts";
 import { serveTls } from "./tls.ts";
 
 const CREDENTIALS = { accessKeyId: "a", secretAccessKey: "b" };
-const NEAR = "169.254.169.254,[fd00:ec2::254],localhost,127.0.0.1,[::1]";
+const NEAR = "169.254.169.254,[fd00:ec2::254],169.254.170.2,169.254.170.23,[fd00:ec2::23]," +
+  "localhost,127.0.0.1,[::1]";
 
 Deno.test("proxyVariables() gives every program the same proxy, in both spellings", () => {
   const cases: [Record<string, string>, Record<string, string>][] = [

@@ -26,7 +26,7 @@ export async function runTask(
   } = {},
 ): Promise<Ended> {
   const { tasks } = JSON.parse(await read("deno.json"));
-  const [, ...words] = tasks[name].command.split(" ");
+  const [, ...words] = tasks[name].command.replaceAll('"', "").split(" ");
   const child = new Deno.Command(Deno.execPath(), {
     args: [...words, ...args],
     cwd: folder,

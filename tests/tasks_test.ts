@@ -7,7 +7,9 @@ import { run, RunError } from "../tasks/shell.ts";
 import { FindingError, UserError } from "../tasks/terminal.ts";
 import { progressOf, read } from "./fixtures.ts";
 
-const PERMISSIONS = "--allow-read --allow-write=. --allow-net --allow-env --allow-sys --allow-run";
+/** The SDK writes a refreshed SSO token where the aws CLI keeps it: else Deno would ask for permission. */
+const PERMISSIONS = '--allow-read "--allow-write=.,$HOME/.aws/sso/cache" ' +
+  "--allow-net --allow-env --allow-sys --allow-run";
 
 const TASK_LIST = Object.entries(TASKS);
 
