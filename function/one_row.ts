@@ -21,7 +21,7 @@ export const BACKFILLED = "ObjectCreated:Backfill";
 export const ON_TIME_MS = 5 * 60_000;
 
 /** How far an event's time may be before LastModified: the clocks of S3's own machines differ. */
-const CLOCK_MARGIN_MS = 5000;
+export const CLOCK_MARGIN_MS = 5000;
 
 /** Rows of a key that one query reads. */
 const PAGE_ROWS = 200;

@@ -7,16 +7,13 @@ import {
   paginateQuery,
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
-import { isSameVersion } from "../function/one_row.ts";
+import { CLOCK_MARGIN_MS, isSameVersion } from "../function/one_row.ts";
 import { type Upload, versionOf } from "../handler.ts";
 import type { Clients } from "./clients.ts";
 import type { Stack } from "./target.ts";
 
 /** A row of the table: strings and numbers only, as {@link toItem} makes them. */
 export type Item = Record<string, string | number>;
-
-/** `eventTime` should never be before LastModified; the clocks of S3's own machines may differ. */
-const CLOCK_MARGIN_MS = 60_000;
 
 /** The least timestamp that a row can have: DynamoDB takes no empty key. */
 const FIRST_TIME = "\u0000";
