@@ -8,7 +8,7 @@ import { readStatus, statusToText } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import { quiet } from "./dev_fixtures.ts";
-import { type Answers, fakeStack, fakeTime, NOTIFIES } from "./fixtures.ts";
+import { type Answers, fakeStack, fakeTime, NO_FAILURES, NOTIFIES, queue } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
 const BUCKET = "aws_s3_bucket.uploads";
@@ -17,21 +17,15 @@ const QUEUE = "aws_sqs_queue.failures";
 const FULL: Answers = {
   ScanCommand: () => ({ Count: 2 }),
   ListObjectVersionsCommand: () => ({ Versions: [{ Key: "a", VersionId: "1" }] }),
-  GetQueueAttributesCommand: () => messages(3, 1),
+  GetQueueAttributesCommand: () => queue(3, 1),
 };
 const EMPTY: Answers = {
   ScanCommand: () => ({ Count: 0 }),
-  GetQueueAttributesCommand: () => messages(0, 0),
+  ...NO_FAILURES,
 };
 const REFUSING: Answers = Object.fromEntries(
   Object.keys(FULL).map((command) => [command, () => new Error("no")]),
 );
-
-function messages(visible: number, inFlight: number) {
-  const ApproximateNumberOfMessages = String(visible);
-  const ApproximateNumberOfMessagesNotVisible = String(inFlight);
-  return { Attributes: { ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible } };
-}
 
 /** The contents that a plan loses of the table, the bucket and the queue. */
 const CASES: [name: string, actions: string[], answers: Answers, expected: string[]][] = [

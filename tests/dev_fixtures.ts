@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Item } from "../tasks/table.ts";
-import { type Answers, EVENT_TIME as TIME } from "./fixtures.ts";
+import { type Answers, EVENT_TIME as TIME, NO_FAILURES } from "./fixtures.ts";
 
 export function row(file_key: string): Item {
   return { file_key, timestamp: TIME, version_id: "1", processed_at: TIME };
@@ -16,19 +16,10 @@ export function logLine(outcome: string, file_key: string, timestamp: number) {
   return { timestamp, message: JSON.stringify(line) };
 }
 
-export function queue(count: number) {
-  return {
-    Attributes: {
-      ApproximateNumberOfMessages: String(count),
-      ApproximateNumberOfMessagesNotVisible: "0",
-    },
-  };
-}
-
 /** What a stack answers in which nothing happens. */
 export function quiet(): Answers {
   return {
-    GetQueueAttributesCommand: () => queue(0),
+    ...NO_FAILURES,
     GetFunctionCommand: () => ({ Configuration: { State: "Active", Runtime: "nodejs22.x" } }),
     DescribeAlarmsCommand: () => ({ MetricAlarms: [] }),
     GetBucketNotificationConfigurationCommand: () => ({}),

@@ -8,8 +8,8 @@ import { forwarding, replay } from "../dev/dev.ts";
 import type { Message } from "../dev/messages.ts";
 import { serve } from "../dev/server.ts";
 import type { Stack } from "../tasks/target.ts";
-import { logLine, pause, queue, quiet, row, until } from "./dev_fixtures.ts";
-import { fakeStack, progressOf, toAttributes } from "./fixtures.ts";
+import { logLine, pause, quiet, row, until } from "./dev_fixtures.ts";
+import { fakeStack, progressOf, queue, toAttributes } from "./fixtures.ts";
 
 /** What happens, and what a page is told of rows, failures and uploads. */
 interface Scene {

@@ -99,12 +99,14 @@ export const NOTIFIES: Answers = {
   }),
 };
 
-/** The answer of a failure queue that is empty. */
-export const NO_FAILURES: Answers = {
-  GetQueueAttributesCommand: () => ({
-    Attributes: { ApproximateNumberOfMessages: "0", ApproximateNumberOfMessagesNotVisible: "0" },
-  }),
-};
+/** The answer of a failure queue that holds so many events. */
+export function queue(visible: number, inFlight = 0) {
+  const ApproximateNumberOfMessages = String(visible);
+  const ApproximateNumberOfMessagesNotVisible = String(inFlight);
+  return { Attributes: { ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible } };
+}
+
+export const NO_FAILURES: Answers = { GetQueueAttributesCommand: () => queue(0) };
 
 /** A stack in environment x whose clients are one fake, and its calls. S3 has the local time. */
 export function fakeStack(answers: Answers) {

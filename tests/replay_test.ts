@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readMessage, replayFailures, replayToText } from "../tasks/replay.ts";
-import { type Answers, fakeStack } from "./fixtures.ts";
+import { type Answers, fakeStack, queue as queueOf } from "./fixtures.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -199,12 +199,7 @@ function fakeQueue(bodies: Record<string, string>) {
   const answers: Answers = {
     GetQueueAttributesCommand: () => {
       const visible = [...visibleAt.values()].filter((at) => at <= queue.nowSeconds).length;
-      return {
-        Attributes: {
-          ApproximateNumberOfMessages: String(visible),
-          ApproximateNumberOfMessagesNotVisible: String(visibleAt.size - visible),
-        },
-      };
+      return queueOf(visible, visibleAt.size - visible);
     },
     ReceiveMessageCommand: ({ MaxNumberOfMessages, VisibilityTimeout }) => {
       const ids = [...visibleAt].filter(([, at]) => at <= queue.nowSeconds).map(([id]) => id)

@@ -8,6 +8,7 @@ import {
   NO_FAILURES,
   NOTIFIES,
   progressOf,
+  queue,
   toAttributes,
 } from "./fixtures.ts";
 
@@ -137,12 +138,7 @@ Deno.test("explain() looks a second at most at a key with 120,000 rows and messa
       NextKeyMarker: "in/a.txt",
     }],
     FilterLogEventsCommand: () => later({ events: [], nextToken: "more" }),
-    GetQueueAttributesCommand: () => ({
-      Attributes: {
-        ApproximateNumberOfMessages: "120000",
-        ApproximateNumberOfMessagesNotVisible: "7",
-      },
-    }),
+    GetQueueAttributesCommand: () => queue(120_000, 7),
     ReceiveMessageCommand: () => {
       const Messages = Array.from({ length: 10 }, () => ({ MessageId: String(received++) }));
       return later({ Messages });
