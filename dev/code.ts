@@ -1,7 +1,8 @@
 /** The function's code: while dev runs it is what is saved, and at the end what was deployed. */
 
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
 import { BUNDLE_OPTIONS, sha256Of, ZIP_URL, zipOf } from "../tasks/build.ts";
 import { denoTask } from "../tasks/commands.ts";
@@ -77,6 +78,7 @@ export async function runSaved(
           reason,
       );
     },
+    check: (signal) => typeErrors(folder, signal),
     tell: (code, sha256) => {
       board.setCode(code, sha256);
       if (code.state !== "building") {
@@ -144,6 +146,26 @@ function toText(errors: esbuild.Message[]): string {
     location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text
   );
   return ["It does not build, so nothing was changed.", ...lines.slice(0, MOST_ERRORS)].join("\n");
+}
+
+/** What `deno check` says of the function's code until the signal, each error with its place. */
+export async function typeErrors(folder: string, signal: AbortSignal): Promise<string[]> {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["check", "--quiet", "function/lambda.ts"],
+    cwd: folder,
+    env: { NO_COLOR: "1" },
+    signal,
+  }).output();
+  if (success) return [];
+  const text = new TextDecoder().decode(stderr);
+  // The place is some lines below the sentence.
+  const found = text.matchAll(/^(TS\d+) \[ERROR\](: .*)(?:\n.+)*?\n +at (file:.*?)(:\d+:\d+)$/gm);
+  const errors = Array.from(
+    found,
+    ([, code, sentence, url, place]) =>
+      `${relative(folder, fileURLToPath(url))}${place}: ${code}${sentence}`,
+  );
+  return errors.length > 0 ? errors.slice(0, MOST_ERRORS) : [text.trim()]; // it checked nothing
 }
 
 /**

@@ -22,11 +22,13 @@ export interface Workshop {
   update(code: BuiltCode): Promise<void>;
   /** Runs the function once, until the signal. @throws {BrokenCodeError} it fails */
   tryOut(signal: AbortSignal): Promise<void>;
+  /** Finds type errors, which keep no code from running, until the signal. */
+  check(signal: AbortSignal): Promise<string[]>;
   /** `sha256` is of the function's code now. */
   tell(code: Code, sha256: string): void;
 }
 
-/** One save is worked on at a time; the next one breaks off its trial. */
+/** One save is worked on at a time; the next one breaks off its trial and its type check. */
 export class Loop {
   /** Of the last save: aborted by the next one, or at the end. */
   #save = new AbortController();
@@ -44,12 +46,12 @@ export class Loop {
     this.#working ??= this.#work();
   }
 
-  /** Settles when the last save runs, or has failed. */
+  /** Settles when the last save runs and is checked, or has failed. */
   async idle(): Promise<void> {
     await this.#working;
   }
 
-  /** Settles when nothing is under way; a trial is broken off. */
+  /** Settles when nothing is under way; a trial or check is broken off. */
   async end(): Promise<void> {
     this.#save.abort();
     await this.#working;
@@ -79,7 +81,11 @@ export class Loop {
       this.sha256 = built.sha256;
       await this.workshop.tryOut(signal);
       const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
-      this.#tell("running", isOther ? `new code runs, ${seconds} s` : "this folder's code runs");
+      const runs = isOther ? `new code runs, ${seconds} s` : "this folder's code runs";
+      this.#tell("running", runs);
+      const errors = await this.workshop.check(signal).catch((error) => [String(error)]);
+      if (errors.length === 0 || signal.aborted) return;
+      this.#tell("warning", [`${runs}; deno check says:`, ...errors].join("\n"));
     } catch (error) {
       if (signal.aborted) return;
       const { name, message } = error as Error;

@@ -20,7 +20,7 @@ export interface Card {
 
 /** What became of the last save. */
 export interface Code {
-  state: "unsaved" | "building" | "running" | "broken";
+  state: "unsaved" | "building" | "running" | "warning" | "broken";
   text: string;
 }
 

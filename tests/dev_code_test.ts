@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as esbuild from "esbuild";
-import { makeBuilder, watch } from "../dev/code.ts";
+import { makeBuilder, typeErrors, watch } from "../dev/code.ts";
 import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
 import { build } from "../tasks/build.ts";
+import { temporaryFolder } from "../tasks/files.ts";
 import { run } from "../tasks/shell.ts";
 import { pause, until } from "./dev_fixtures.ts";
 import { copyOfCode, progressOf } from "./fixtures.ts";
@@ -27,6 +28,10 @@ const SAVES: Record<string, [Outside, RegExp, Record<string, unknown>?][]> = {
   "code that fails at its start is told, and again after a save without a change": [
     [{ source: "1", trial: CRASH }, /^broken handler\.ts:3:4: Error: boom$/, { running: "1" }],
     [{ source: "1", trial: CRASH }, /^broken handler\.ts:3:4: Error: boom$/, { updates: 1 }],
+  ],
+  "type errors are a warning, which a save without them takes back": [
+    [{ source: "1", typeErrors: ["a.ts:1:2: no"] }, /^warning new code runs.*:\na.ts:1:2: no$/],
+    [{ source: "2" }, /^running new code runs/],
   ],
   "a refused update is told, and the next save tries it again": [
     [
@@ -64,17 +69,18 @@ Deno.test("the loop makes the last save run, one at a time", async (t) => {
     assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s$/);
   });
   await t.step(
-    "a trial that never ends is broken off by the next save or the end",
+    "a check or trial that never ends is broken off by the next save or the end",
     async () => {
       const { shop, loop } = makeLoop();
-      for (const source of ["1", "2"]) {
-        shop.outside = { source, hangs: true };
+      for (const [source, hangs] of [["1", "check"], ["2", "trial"], ["3", "check"]] as const) {
+        shop.outside = { source, hangs };
         loop.save();
         await until(() => shop.running === source && shop.isHanging);
+        assert.equal(shop.told.at(-1)!.startsWith("running"), hangs === "check");
         shop.isHanging = false;
       }
       await loop.end();
-      assert.ok(!shop.told.some((text) => text.startsWith("broken")), shop.told.join("; "));
+      assert.ok(!/broken|warning/.test(shop.told.join()), shop.told.join("; "));
     },
   );
 });
@@ -85,7 +91,8 @@ interface Outside {
   build?: Error;
   update?: Error;
   trial?: Error;
-  hangs?: boolean;
+  typeErrors?: string[];
+  hangs?: "trial" | "check";
 }
 
 /** A loop in a workshop of fakes, in which building and updating take their time. */
@@ -106,6 +113,10 @@ function makeLoop() {
     atOnce--;
     if (error) throw error;
   };
+  const hang = async (signal: AbortSignal) => {
+    shop.isHanging = true;
+    await new Promise((_, reject) => signal.addEventListener("abort", reject));
+  };
   const workshop: Workshop = {
     async build() {
       const sha256 = shop.outside.source;
@@ -118,11 +129,12 @@ function makeLoop() {
       shop.running = sha256;
     },
     async tryOut(signal) {
-      if (shop.outside.hangs) {
-        shop.isHanging = true;
-        await new Promise((_, reject) => signal.addEventListener("abort", reject));
-      }
+      if (shop.outside.hangs === "trial") await hang(signal);
       if (shop.outside.trial) throw shop.outside.trial;
+    },
+    async check(signal) {
+      if (shop.outside.hangs === "check") await hang(signal);
+      return shop.outside.typeErrors ?? [];
     },
     tell: ({ state, text }) => void shop.told.push(`${state} ${text}`),
   };
@@ -147,6 +159,22 @@ Deno.test("a folder's code is built, with the places of its errors", async (t) =
   });
   await builder.dispose();
   await esbuild.stop();
+});
+
+Deno.test("deno check's errors have their places in front", async () => {
+  await using folder = await temporaryFolder();
+  const write = (file: string, text: string) => Deno.writeTextFile(join(folder.path, file), text);
+  await Deno.mkdir(join(folder.path, "function"));
+  await write("deno.json", "{}");
+  await write("function/lambda.ts", "\nconst a: string = 1;");
+  const check = () => typeErrors(folder.path, new AbortController().signal);
+  assert.deepEqual(await check(), [
+    "function/lambda.ts:2:7: TS2322: Type 'number' is not assignable to type 'string'.",
+  ]);
+  await write("function/lambda.ts", "const a: string = '1';");
+  assert.deepEqual(await check(), []);
+  await write("deno.json", "no");
+  assert.match((await check()).join(), /deno\.json/);
 });
 
 Deno.test("each save is seen once, however the editor writes", async () => {
