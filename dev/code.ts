@@ -1,12 +1,13 @@
 /** The function's code: while dev runs it is what is saved, and at the end what was deployed. */
 
 import { readdir } from "node:fs/promises";
+import { SourceMap } from "node:module";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
 import { BUNDLE_OPTIONS, sha256Of, ZIP_URL, zipOf } from "../tasks/build.ts";
 import { denoTask } from "../tasks/commands.ts";
-import { invoke, strayCode, updateCode } from "../tasks/invoke.ts";
+import { type RunFailure, runFunction, strayCode, toReason, updateCode } from "../tasks/invoke.ts";
 import { pause } from "../tasks/signals.ts";
 import { readFunction } from "../tasks/status.ts";
 import { lockWorkspace, type Stack, type Target } from "../tasks/target.ts";
@@ -71,11 +72,11 @@ export async function runSaved(
       await updateCode(stack, zip);
     },
     tryOut: async (signal) => {
-      const reason = await invoke(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
-      if (reason === undefined) return;
+      const { failure } = await runFunction(stack, TEST_EVENT, { limitMs: START_LIMIT_MS, signal });
+      if (failure === undefined) return;
       throw new BrokenCodeError(
         "The new code fails as soon as it starts, and so will every upload until you fix it.\n" +
-          reason,
+          builder.placeOf(failure) + toReason(failure),
       );
     },
     check: (signal) => typeErrors(folder, signal),
@@ -126,14 +127,32 @@ async function putBack(
 
 /** The bundle of a folder, built again at each call and faster each time. */
 export async function makeBuilder(folder: string) {
-  const context = await esbuild.context({ ...BUNDLE_OPTIONS, absWorkingDir: folder });
+  const context = await esbuild.context({
+    ...BUNDLE_OPTIONS,
+    absWorkingDir: folder,
+    sourcemap: "external", // the bundle's bytes stay those of a deploy
+  });
+  let map: esbuild.OutputFile;
   return {
     async build(): Promise<BuiltCode> {
       const { outputFiles } = await context.rebuild().catch((error) => {
         throw "errors" in error ? new BrokenCodeError(toText(error.errors)) : error;
       });
-      const zip = zipOf(outputFiles![0].contents);
+      const [sourceMap, bundle] = outputFiles!;
+      map = sourceMap;
+      const zip = zipOf(bundle.contents);
       return { zip, sha256: sha256Of(zip) };
+    },
+    /** Where a run of the last build failed, if its stack names a place outside packages. */
+    placeOf({ trace = [] }: RunFailure): string {
+      const origins = new SourceMap(JSON.parse(map.text));
+      for (const [, line, column] of trace.join("\n").matchAll(/bundle\.cjs:(\d+):(\d+)/g)) {
+        const entry = origins.findEntry(Number(line) - 1, Number(column) - 1);
+        if (!("originalSource" in entry) || entry.originalSource.includes("node_modules")) continue;
+        const file = entry.originalSource.replace("../", "");
+        return `${file}:${entry.originalLine + 1}:${entry.originalColumn + 1}: `;
+      }
+      return "";
     },
     dispose: () => context.dispose(),
   };

@@ -23,9 +23,11 @@ const UPDATE_INTERVAL_MS = 500;
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
 
 /** A run of the function that failed, by Lambda's own names; a time-out may have no type. */
-interface RunFailure {
+export interface RunFailure {
   errorType?: string;
   errorMessage?: string;
+  /** The lines of the stack. */
+  trace?: string[];
 }
 
 /** A run for a few files takes seconds, or hangs: the stand-in may wait for ever for its start. */

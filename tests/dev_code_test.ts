@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as esbuild from "esbuild";
+import { unzipSync } from "fflate";
 import { makeBuilder, typeErrors, watch } from "../dev/code.ts";
 import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
 import { build } from "../tasks/build.ts";
@@ -156,6 +157,16 @@ Deno.test("a folder's code is built, with the places of its errors", async (t) =
       name: "BrokenCodeError",
       message: 'It does not build, so nothing was changed.\nhandler.ts:1:8: Unexpected "PREFIX"',
     });
+  });
+  await t.step("a failure at its start names file, line and column of the source", async () => {
+    const failing = 'import { S3Client } from "@aws-sdk/client-s3";\n' +
+      "new S3Client({ extensions: [{}] } as never); // a package throws\n";
+    await Deno.writeTextFile(handler, failing + source);
+    const bundle = join(copy.path, "bundle.cjs");
+    await Deno.writeFile(bundle, unzipSync((await builder.build()).zip)["bundle.cjs"]);
+    const { stack } = await import(bundle).catch((error) => error);
+    assert.equal(builder.placeOf({ trace: stack.split("\n") }), "handler.ts:2:1: ");
+    assert.equal(builder.placeOf({}), "");
   });
   await builder.dispose();
   await esbuild.stop();
