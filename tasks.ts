@@ -7,7 +7,7 @@ import { dev } from "./dev/dev.ts";
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { writeZip } from "./tasks/build.ts";
 import { checkAll } from "./tasks/checks.ts";
-import { readClock } from "./tasks/clock.ts";
+import { readClock } from "./tasks/clients.ts";
 import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { demo } from "./tasks/demo.ts";
 import { deploy, plan } from "./tasks/deploy.ts";

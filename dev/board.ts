@@ -1,9 +1,9 @@
 /** What all open pages show. A page asks for what is new; the board asks AWS only while one does. */
 
 import { letsThrough, type Upload } from "../handler.ts";
-import { type Clock, readClock } from "../tasks/clock.ts";
+import { type Clock, readClock } from "../tasks/clients.ts";
 import { denoTask } from "../tasks/commands.ts";
-import { followNews, newestRows, type News } from "../tasks/feed.ts";
+import { followNews, newestRows, type News } from "../tasks/logs.ts";
 import { describeKeys } from "../tasks/filters.ts";
 import { bucketNotifies, countFailures } from "../tasks/invoke.ts";
 import { interrupted, pause, TIME } from "../tasks/signals.ts";

@@ -2,8 +2,8 @@
 
 import { paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
-import type { Clock } from "./clock.ts";
-import { followNews, rowsWritten } from "./feed.ts";
+import type { Clock } from "./clients.ts";
+import { followNews, rowsWritten } from "./logs.ts";
 import { type Item, rowsOfKey, toItem } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {

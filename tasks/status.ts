@@ -3,10 +3,10 @@
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
-import { readClock } from "./clock.ts";
+import { readClock } from "./clients.ts";
 import { denoTask } from "./commands.ts";
 import { driftToProblems, findDeleted } from "./drift.ts";
-import { newestRows } from "./feed.ts";
+import { newestRows } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
 import { toRowTable } from "./rows.ts";
 import type { Item } from "./table.ts";

@@ -4,7 +4,7 @@ import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures } from "./invoke.ts";
-import type { Clock } from "./clock.ts";
+import type { Clock } from "./clients.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { logToText, parseLine, type Search, searchBack } from "./logs.ts";
 import { readMessage } from "./replay.ts";

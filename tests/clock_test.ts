@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { S3Client } from "@aws-sdk/client-s3";
-import { readClock } from "../tasks/clock.ts";
+import { readClock } from "../tasks/clients.ts";
 import type { Stack } from "../tasks/target.ts";
 
 Deno.test("readClock() shows the time of S3's answer, also of a refusal", async () => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { ATTRIBUTES } from "../handler.ts";
-import { followNews, newestRows } from "../tasks/feed.ts";
+import { followNews, newestRows } from "../tasks/logs.ts";
 import { followRows, readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
 import { type Item, rowsOfVersion } from "../tasks/table.ts";
 import { visible } from "../tasks/terminal.ts";
