@@ -15,7 +15,7 @@ import { destroy } from "./tasks/destroy.ts";
 import { readDrift } from "./tasks/drift.ts";
 import { toSentence } from "./tasks/failures.ts";
 import { backfillByJob } from "./tasks/job.ts";
-import { runAtTerminal, shellCommand } from "./tasks/local_shell.ts";
+import { runAtTerminal, shellCommand } from "./tasks/stand_in.ts";
 import { readLog, toLogLines } from "./tasks/logs.ts";
 import { helpOf, parseArguments, suggestion, type Syntax, type Values } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";

@@ -3,10 +3,10 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type Filter, FILTERS } from "../handler.ts";
+import { explainFailure } from "./failures.ts";
 import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
-import { explainFailure } from "./terraform_errors.ts";
 import { folderFor, type OwnFolder, variableSources } from "./workspace.ts";
 
 /** The address of the stack's identity, which is in the state alone. */

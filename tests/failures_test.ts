@@ -1,9 +1,8 @@
 /** The sentence with which a failed task ends: of an error, and of what Terraform wrote. */
 
 import assert from "node:assert/strict";
-import { toSentence } from "../tasks/failures.ts";
+import { explainFailure, toSentence } from "../tasks/failures.ts";
 import { UserError } from "../tasks/terminal.ts";
-import { explainFailure } from "../tasks/terraform_errors.ts";
 
 const PROXY = { HTTPS_PROXY: "http://someone:secret@proxy.corp:3128" };
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { removeIfThere, temporaryFolder } from "../tasks/files.ts";
-import { runAtTerminal, shellCommand } from "../tasks/local_shell.ts";
+import { runAtTerminal, shellCommand } from "../tasks/stand_in.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
