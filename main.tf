@@ -36,13 +36,25 @@ locals {
   # Every name comes from this one, which the state keeps: see Identity, below.
   name = terraform_data.stack.input.name
 
+  # The stack's own bucket, or the one that existing_bucket names. The ARN is known even while a deleted
+  # bucket is created again.
+  bucket     = coalesce(var.existing_bucket, one(aws_s3_bucket.uploads[*].bucket))
+  bucket_arn = "arn:${data.aws_partition.current.partition}:s3:::${local.bucket}"
+
   account_id = data.aws_caller_identity.current.account_id
   zip_path   = "${path.module}/build/lambda.zip"
 }
 
-# --- Bucket: private, encrypted, versioned, TLS only ---
+# --- Bucket: private, encrypted, versioned, TLS only; or an existing one, which stays as it is ---
+
+# Lets a plan fail where there is no such bucket.
+data "aws_s3_bucket" "existing" {
+  count  = var.existing_bucket == null ? 0 : 1
+  bucket = var.existing_bucket
+}
 
 resource "aws_s3_bucket" "uploads" {
+  count         = var.existing_bucket == null ? 1 : 0
   bucket        = local.name
   force_destroy = var.force_destroy
 
@@ -51,7 +63,9 @@ resource "aws_s3_bucket" "uploads" {
 }
 
 resource "aws_s3_bucket_public_access_block" "uploads" {
-  bucket                  = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket                  = aws_s3_bucket.uploads[0].id
   block_public_acls       = true
   block_public_policy     = true
   ignore_public_acls      = true
@@ -59,12 +73,16 @@ resource "aws_s3_bucket_public_access_block" "uploads" {
 }
 
 resource "aws_s3_bucket_ownership_controls" "uploads" {
-  bucket = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket = aws_s3_bucket.uploads[0].id
   rule { object_ownership = "BucketOwnerEnforced" }
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
-  bucket = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket = aws_s3_bucket.uploads[0].id
 
   rule {
     bucket_key_enabled = var.kms_key_arn != null
@@ -77,13 +95,17 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
 
 # With versions the function reads the bytes that its event is about, however late it runs.
 resource "aws_s3_bucket_versioning" "uploads" {
-  bucket = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket = aws_s3_bucket.uploads[0].id
   versioning_configuration { status = "Enabled" }
 }
 
 # Limits what old versions and unfinished multipart uploads cost; a current object never expires.
 resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
-  bucket = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket = aws_s3_bucket.uploads[0].id
 
   rule {
     id     = "expire-leftovers"
@@ -98,13 +120,15 @@ resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
 }
 
 resource "aws_s3_bucket_policy" "uploads" {
-  bucket = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket = aws_s3_bucket.uploads[0].id
   policy = jsonencode({ Version = "2012-10-17", Statement = [{
     Sid       = "DenyPlainHttp"
     Effect    = "Deny"
     Principal = "*"
     Action    = "s3:*"
-    Resource  = [aws_s3_bucket.uploads.arn, "${aws_s3_bucket.uploads.arn}/*"]
+    Resource  = [local.bucket_arn, "${local.bucket_arn}/*"]
     Condition = { Bool = { "aws:SecureTransport" = "false" } }
   }] })
 
@@ -113,11 +137,11 @@ resource "aws_s3_bucket_policy" "uploads" {
 }
 
 resource "aws_s3_bucket_logging" "uploads" {
-  count = var.access_log_bucket == null ? 0 : 1
+  count = var.access_log_bucket == null ? 0 : length(aws_s3_bucket.uploads)
 
-  bucket        = aws_s3_bucket.uploads.id
+  bucket        = aws_s3_bucket.uploads[0].id
   target_bucket = var.access_log_bucket
-  target_prefix = "${aws_s3_bucket.uploads.bucket}/"
+  target_prefix = "${local.bucket}/"
 }
 
 # --- Table: a row for each created object, found by key and ordered by time ---
@@ -190,7 +214,7 @@ resource "aws_iam_role_policy" "function" {
         Sid       = "ReadUploads"
         Effect    = "Allow"
         Action    = ["s3:GetObject", "s3:GetObjectVersion"]
-        Resource  = "${aws_s3_bucket.uploads.arn}/*"
+        Resource  = "${local.bucket_arn}/*"
         Condition = { StringEquals = { "aws:ResourceAccount" = local.account_id } }
       },
       # Without it S3 answers 403 for a missing object, just as for a forbidden one.
@@ -198,7 +222,7 @@ resource "aws_iam_role_policy" "function" {
         Sid       = "TellMissingFromForbidden"
         Effect    = "Allow"
         Action    = "s3:ListBucket"
-        Resource  = aws_s3_bucket.uploads.arn
+        Resource  = local.bucket_arn
         Condition = { StringEquals = { "aws:ResourceAccount" = local.account_id } }
       },
       # The last two are for a late event, which may find a backfill's row of its version, and for a
@@ -226,6 +250,13 @@ resource "aws_iam_role_policy" "function" {
       Condition = { StringEquals = {
         "kms:ViaService" = [for service in ["s3", "dynamodb", "sqs"] : "${service}.${terraform_data.stack.input.region}.${data.aws_partition.current.dns_suffix}"]
       } }
+    }],
+    [for key in var.existing_bucket_kms_key_arn[*] : {
+      Sid       = "DecryptUploads"
+      Effect    = "Allow"
+      Action    = "kms:Decrypt"
+      Resource  = key
+      Condition = { StringEquals = { "kms:ViaService" = "s3.${terraform_data.stack.input.region}.${data.aws_partition.current.dns_suffix}" } }
     }],
     # X-Ray has no narrower resource.
     [for all in var.tracing_mode == "Active" ? ["*"] : [] : {
@@ -264,10 +295,12 @@ resource "aws_lambda_function" "metadata" {
 
   environment {
     variables = {
-      BUCKET_NAME   = aws_s3_bucket.uploads.bucket
-      TABLE_NAME    = aws_dynamodb_table.files.name
-      STACK_CREATED = terraform_data.stack.input.created
-      WARM_UP       = var.warm_up ? "on" : "off"
+      BUCKET_NAME = local.bucket
+      TABLE_NAME  = aws_dynamodb_table.files.name
+      WARM_UP     = var.warm_up ? "on" : "off"
+
+      # Empty for an existing bucket: its versions were enabled before, if at all.
+      STACK_CREATED = var.existing_bucket == null ? terraform_data.stack.input.created : ""
 
       # A young generation of 6 MB, as a larger one would only fill with garbage. Lambda sets no limit of
       # the heap where NODE_OPTIONS has one, so its own stands here too: 90 % of the memory.
@@ -319,9 +352,7 @@ resource "aws_lambda_permission" "uploads" {
   function_name = aws_lambda_function.metadata.function_name
   principal     = "s3.amazonaws.com"
 
-  # Not the attribute arn, which is unknown while a deleted bucket is created again: the permission would
-  # be replaced.
-  source_arn = "arn:${data.aws_partition.current.partition}:s3:::${aws_s3_bucket.uploads.bucket}"
+  source_arn = local.bucket_arn
 
   # A bucket's ARN names no account: without this the next owner of a deleted bucket's name could call.
   source_account = local.account_id
@@ -346,8 +377,11 @@ locals {
   }]
 }
 
+# Not for an existing bucket: it would take the place of all the triggers that the bucket has.
 resource "aws_s3_bucket_notification" "uploads" {
-  bucket = aws_s3_bucket.uploads.id
+  count = length(aws_s3_bucket.uploads)
+
+  bucket = aws_s3_bucket.uploads[0].id
 
   dynamic "lambda_function" {
     for_each = local.notifications
@@ -422,7 +456,7 @@ resource "aws_iam_role_policy" "batch" {
   name  = "batch"
   role  = aws_iam_role.batch[0].id
   policy = jsonencode({ Version = "2012-10-17", Statement = [
-    { Sid = "ListUploads", Effect = "Allow", Action = "s3:PutInventoryConfiguration", Resource = aws_s3_bucket.uploads.arn },
+    { Sid = "ListUploads", Effect = "Allow", Action = "s3:PutInventoryConfiguration", Resource = local.bucket_arn },
     { Sid = "InvokeFunction", Effect = "Allow", Action = "lambda:InvokeFunction", Resource = aws_lambda_function.metadata.arn },
   ] })
 }
@@ -438,6 +472,7 @@ resource "terraform_data" "stack" {
     prefix  = local.name_prefix
     name    = "${local.name_prefix}${substr(sha256(uuid()), 0, 10)}"
     created = timestamp()
+    bucket  = var.existing_bucket
   }
 
   lifecycle {
@@ -468,6 +503,12 @@ resource "terraform_data" "stack" {
     postcondition {
       condition     = self.input.prefix == local.name_prefix
       error_message = "This state holds the stack \"${trimsuffix(self.input.prefix, "-")}\", not \"${trimsuffix(local.name_prefix, "-")}\". Set project_name and environment back, or give the other stack a state of its own, with --env NAME."
+    }
+
+    # A state of an earlier main.tf has no such field, and a bucket of its own.
+    postcondition {
+      condition     = try(self.input.bucket, null) == var.existing_bucket
+      error_message = "This state's stack records ${try(coalesce(self.input.bucket), "a bucket of its own")}, not ${coalesce(var.existing_bucket, "a bucket of its own")}: rows would be mixed, or objects lost. Set existing_bucket to ${jsonencode(try(self.input.bucket, null))} again, or deploy another environment, with --env NAME."
     }
 
     postcondition {

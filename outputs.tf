@@ -1,11 +1,11 @@
 output "s3_bucket_name" {
-  description = "Bucket to upload to"
-  value       = aws_s3_bucket.uploads.id
+  description = "Bucket to upload to: the stack's own, or existing_bucket"
+  value       = local.bucket
 }
 
 output "s3_bucket_arn" {
   description = "ARN of the bucket"
-  value       = aws_s3_bucket.uploads.arn
+  value       = local.bucket_arn
 }
 
 output "dynamodb_table_name" {

@@ -107,6 +107,33 @@ variable "warm_up" {
   nullable    = false
 }
 
+variable "existing_bucket" {
+  description = "Name of an existing bucket in this account and region, which stays as it is (docs/OPERATE.md); noncurrent_days, force_destroy and access_log_bucket then do nothing. null for a bucket of the stack's own"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.existing_bucket == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.existing_bucket))
+    error_message = "existing_bucket must be the name of a bucket, not its ARN or URL."
+  }
+}
+
+variable "existing_bucket_kms_key_arn" {
+  description = "ARN of the KMS key that encrypts existing_bucket, by which the function may decrypt objects; null for none"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.existing_bucket_kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.existing_bucket_kms_key_arn))
+    error_message = "existing_bucket_kms_key_arn must be the ARN of a key (arn:aws:kms:REGION:ACCOUNT:key/ID), not an alias or an ID."
+  }
+
+  validation {
+    condition     = var.existing_bucket_kms_key_arn == null || var.existing_bucket != null
+    error_message = "existing_bucket_kms_key_arn is for existing_bucket: set both, or kms_key_arn for a bucket of the stack's own."
+  }
+}
+
 variable "filter_prefixes" {
   description = "Only keys that begin with one of these plain texts trigger the function, for example [\"incoming/\"]; [] for all"
   type        = list(string)

@@ -55,7 +55,7 @@ async function destroyAll(
   const clients = clientsOf(target, state.region);
   await sayWhatIsLost(target, clients, state);
   if (!yes) await confirm("Destroy all of it, for good?");
-  const bucket = find(state, "aws_s3_bucket.uploads");
+  const bucket = find(state, "aws_s3_bucket.uploads[0]");
   if (bucket) await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
   const removed = { name: state.name!, region: state.region };
   await keepForProof(workspace, removed);
@@ -89,7 +89,7 @@ export async function sayWhatIsLost(
   { s3, dynamo }: Pick<Clients, "s3" | "dynamo">,
   state: terraform.State,
 ): Promise<void> {
-  const bucket = find(state, "aws_s3_bucket.uploads");
+  const bucket = find(state, "aws_s3_bucket.uploads[0]");
   const table = find(state, "aws_dynamodb_table.files");
   const objects = bucket ? await countVersions(s3, String(bucket.id), COUNT_LIMIT) : 0;
   const rows = table ? await countRows({ dynamo }, String(table.id), COUNT_LIMIT) : 0;
@@ -113,7 +113,7 @@ export async function sayWhatIsLost(
 }
 
 function find({ resources }: terraform.State, wanted: string): Record<string, unknown> | undefined {
-  return resources.find(({ address }) => address === wanted)?.attributes;
+  return resources.find(({ address }) => terraform.isSame(address, wanted))?.attributes;
 }
 
 async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {

@@ -60,7 +60,7 @@ export function findDeleted(
   const { name } = error as Error;
   if (name === "NoSuchBucket") {
     const bucket = outputs.s3_bucket_name;
-    return found("aws_s3_bucket.uploads", "bucket", bucket, "empty; the rows stay");
+    return found("aws_s3_bucket.uploads[0]", "bucket", bucket, "empty; the rows stay");
   }
   // SQS has the second name in its older protocol.
   if (/^QueueDoesNotExist$|NonExistentQueue$/.test(name)) {

@@ -44,7 +44,7 @@ export interface Found {
  * The others are settings of these: they go with them, and AWS takes the same setting twice.
  */
 export const NAMED: Named[] = [
-  { address: "aws_s3_bucket.uploads", name: "NAME", holdsData: true, find: findBucket },
+  { address: "aws_s3_bucket.uploads[0]", name: "NAME", holdsData: true, find: findBucket },
   { address: "aws_dynamodb_table.files", name: "NAME", holdsData: true, find: findTable },
   { address: "aws_sqs_queue.failures", name: "NAME-failures", holdsData: true, find: findQueue },
   { address: "aws_cloudwatch_log_group.function", name: "/aws/lambda/NAME", find: findLogGroup },
@@ -100,7 +100,9 @@ export function nameOf({ name }: Named, stackName: string): string {
 /** Of what was found in AWS, what the state lacks, or has no more of than its name. */
 export function lackingIn({ resources }: Pick<terraform.State, "resources">, found: Found[]) {
   const whole = resources.filter((resource) => !isIncomplete(resource));
-  return found.filter(({ address }) => !whole.some((resource) => resource.address === address));
+  return found.filter(({ address }) =>
+    !whole.some((resource) => terraform.isSame(resource.address, address))
+  );
 }
 
 /** Terraform did not see the end of its creation. Its empty attributes would make an import fail. */
@@ -148,7 +150,9 @@ export async function completeState(target: OpenTarget): Promise<void> {
   const state = await terraform.pullState(workspace);
   if (terraform.isEmpty(state)) return await terraform.nameStack(workspace);
   for (const resource of (await importLeftovers(target, state)).resources) {
-    const { holdsData } = NAMED.find(({ address }) => address === resource.address) ?? {};
+    const { holdsData } = NAMED.find(({ address }) =>
+      terraform.isSame(address, resource.address)
+    ) ?? {};
     if (resource.tainted && holdsData && !isIncomplete(resource)) {
       await terraform.untaint(workspace, resource.address);
     }

@@ -85,7 +85,7 @@ async function readParts(stack: Stack, deployedSha256: string, wrong: Map<string
   if (notifies === false) {
     const silent = `the bucket ${s3_bucket_name} does not call the function`;
     const mend = `${denoTask(stack, "deploy")} puts it right`;
-    wrong.set("aws_s3_bucket_notification.uploads", `${silent}; ${mend}`);
+    wrong.set("aws_s3_bucket_notification.uploads[0]", `${silent}; ${mend}`);
   }
   const { TableStatus = "ACTIVE" } = table?.Table ?? {};
   if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key

@@ -238,6 +238,12 @@ export async function deployedCode(workspace: string, { always = false } = {}): 
   return String(fn?.attributes.source_code_hash ?? "");
 }
 
+/** Whether two addresses are one resource's: by an earlier main.tf some had no `[0]`. */
+export function isSame(...addresses: [string, string]): boolean {
+  const [one, other] = addresses.map((address) => address.replace(/\[0\]$/, ""));
+  return one === other;
+}
+
 /** Whether a state knows of no stack, not even of a name. */
 export function isEmpty({ name, resources }: State): boolean {
   return name === undefined && resources.length === 0;

@@ -11,7 +11,7 @@ import { quiet } from "./dev_fixtures.ts";
 import { type Answers, fakeStack, fakeTime, NO_FAILURES, NOTIFIES, queue } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
-const BUCKET = "aws_s3_bucket.uploads";
+const BUCKET = "aws_s3_bucket.uploads[0]";
 const QUEUE = "aws_sqs_queue.failures";
 
 const FULL: Answers = {

@@ -6,7 +6,7 @@ mock_provider "aws" { source = "./tests" }
 
 run "each_opt_in_has_its_effect" {
   assert {
-    condition = jsonencode(one(aws_s3_bucket_server_side_encryption_configuration.uploads.rule)) == jsonencode({
+    condition = jsonencode(one(aws_s3_bucket_server_side_encryption_configuration.uploads[0].rule)) == jsonencode({
       apply_server_side_encryption_by_default = [{ kms_master_key_id = var.kms_key_arn, sse_algorithm = "aws:kms" }]
       bucket_key_enabled                      = true
     })
@@ -34,7 +34,7 @@ run "each_opt_in_has_its_effect" {
       aws_lambda_function.metadata.reserved_concurrent_executions == var.reserved_concurrency,
       one(aws_dynamodb_table.files.point_in_time_recovery).enabled == var.point_in_time_recovery,
       aws_dynamodb_table.files.deletion_protection_enabled == var.deletion_protection,
-      aws_s3_bucket.uploads.force_destroy == var.force_destroy,
+      aws_s3_bucket.uploads[0].force_destroy == var.force_destroy,
       aws_cloudwatch_log_group.function.retention_in_days == var.log_retention_days,
       aws_iam_role.function.permissions_boundary == var.permissions_boundary_arn,
     ])

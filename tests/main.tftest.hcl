@@ -36,7 +36,7 @@ run "a_name_too_long_for_batch_backfill_is_refused" {
 run "every_name_comes_from_the_stacks_own" {
   assert {
     condition = [
-      aws_s3_bucket.uploads.bucket, aws_dynamodb_table.files.name, aws_sqs_queue.failures.name,
+      aws_s3_bucket.uploads[0].bucket, aws_dynamodb_table.files.name, aws_sqs_queue.failures.name,
       aws_cloudwatch_log_group.function.name, aws_iam_role.function.name, aws_lambda_function.metadata.function_name,
     ] == [for name in ["NAME", "NAME", "NAME-failures", "/aws/lambda/NAME", "NAME", "NAME"] : replace(name, "NAME", terraform_data.stack.input.name)]
     error_message = "Two stacks would share a resource."
@@ -55,36 +55,36 @@ run "every_name_comes_from_the_stacks_own" {
 
 run "the_public_neither_reads_nor_writes_the_bucket" {
   assert {
-    condition     = alltrue([for name in ["block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets"] : aws_s3_bucket_public_access_block.uploads[name]])
+    condition     = alltrue([for name in ["block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets"] : aws_s3_bucket_public_access_block.uploads[0][name]])
     error_message = "A setting of the public access block is off."
   }
 
   assert {
-    condition     = one(aws_s3_bucket_ownership_controls.uploads.rule).object_ownership == "BucketOwnerEnforced"
+    condition     = one(aws_s3_bucket_ownership_controls.uploads[0].rule).object_ownership == "BucketOwnerEnforced"
     error_message = "ACLs count."
   }
 
   assert {
-    condition = jsonencode(jsondecode(aws_s3_bucket_policy.uploads.policy).Statement) == jsonencode([{
+    condition = jsonencode(jsondecode(aws_s3_bucket_policy.uploads[0].policy).Statement) == jsonencode([{
       Action    = "s3:*"
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
       Effect    = "Deny"
       Principal = "*"
-      Resource  = ["arn:aws:s3:::the-bucket", "arn:aws:s3:::the-bucket/*"]
+      Resource  = ["arn:aws:s3:::${local.name}", "arn:aws:s3:::${local.name}/*"]
       Sid       = "DenyPlainHttp"
     }])
     error_message = "The bucket's policy does not deny plain HTTP, or says anything else, which may open the bucket or lock its owner out."
   }
 
   assert {
-    condition     = alltrue([for setting in [aws_s3_bucket_public_access_block.uploads, aws_s3_bucket_ownership_controls.uploads, aws_s3_bucket_policy.uploads] : setting.bucket == "the-bucket"])
+    condition     = alltrue([for setting in [aws_s3_bucket_public_access_block.uploads[0], aws_s3_bucket_ownership_controls.uploads[0], aws_s3_bucket_policy.uploads[0]] : setting.bucket == "the-bucket"])
     error_message = "A setting is another bucket's."
   }
 }
 
 run "what_is_stored_is_encrypted" {
   assert {
-    condition     = one(one(aws_s3_bucket_server_side_encryption_configuration.uploads.rule).apply_server_side_encryption_by_default).sse_algorithm == "AES256"
+    condition     = one(one(aws_s3_bucket_server_side_encryption_configuration.uploads[0].rule).apply_server_side_encryption_by_default).sse_algorithm == "AES256"
     error_message = "The bucket does not encrypt with SSE-S3."
   }
 
@@ -96,12 +96,12 @@ run "what_is_stored_is_encrypted" {
 
 run "old_versions_expire_and_current_objects_never_do" {
   assert {
-    condition     = one(aws_s3_bucket_versioning.uploads.versioning_configuration).status == "Enabled"
+    condition     = one(aws_s3_bucket_versioning.uploads[0].versioning_configuration).status == "Enabled"
     error_message = "The bucket has no versions."
   }
 
   assert {
-    condition = jsonencode([for rule in aws_s3_bucket_lifecycle_configuration.uploads.rule : [rule.status, rule.filter, rule.noncurrent_version_expiration, rule.expiration, rule.transition, rule.abort_incomplete_multipart_upload]]) == jsonencode([[
+    condition = jsonencode([for rule in aws_s3_bucket_lifecycle_configuration.uploads[0].rule : [rule.status, rule.filter, rule.noncurrent_version_expiration, rule.expiration, rule.transition, rule.abort_incomplete_multipart_upload]]) == jsonencode([[
       "Enabled",
       [{ and = [], object_size_greater_than = 0, object_size_less_than = 0, prefix = "", tag = [] }],
       [{ newer_noncurrent_versions = 0, noncurrent_days = 30 }],
@@ -127,7 +127,7 @@ run "only_this_bucket_of_this_account_invokes_the_function" {
   }
 
   assert {
-    condition = [for entry in aws_s3_bucket_notification.uploads.lambda_function : [entry.events, entry.lambda_function_arn, entry.filter_prefix, entry.filter_suffix, length(entry.id) < 100 ? entry.id : ""]] == [
+    condition = [for entry in aws_s3_bucket_notification.uploads[0].lambda_function : [entry.events, entry.lambda_function_arn, entry.filter_prefix, entry.filter_suffix, length(entry.id) < 100 ? entry.id : ""]] == [
       for pair in [
         ["dt%3D2024-01-01/%C3%A4+b%2B", ".c%26v", "object-created:dt%3D2024-01-01/%C3%A4+b%2B*.c%26v"],
         ["dt%3D2024-01-01/%C3%A4+b%2B", ".%2A", "object-created:dt%3D2024-01-01/%C3%A4+b%2B*.%2A"],
@@ -142,7 +142,7 @@ run "only_this_bucket_of_this_account_invokes_the_function" {
 # One entry, whose name says no pair: a stack without filters keeps the entry that it has.
 run "without_filters_every_created_object_is_recorded" {
   assert {
-    condition     = [for entry in aws_s3_bucket_notification.uploads.lambda_function : [entry.id, entry.filter_prefix, entry.filter_suffix]] == [["object-created", "", ""]]
+    condition     = [for entry in aws_s3_bucket_notification.uploads[0].lambda_function : [entry.id, entry.filter_prefix, entry.filter_suffix]] == [["object-created", "", ""]]
     error_message = "Without filters not every object is recorded, or the entry's name changes."
   }
 }
@@ -190,8 +190,8 @@ run "only_lambda_takes_the_role_which_allows_just_this" {
 
   assert {
     condition = [for allowed in jsondecode(aws_iam_role_policy.function.policy).Statement : "${allowed.Effect} ${jsonencode(allowed.Action)} on ${allowed.Resource} if ${jsonencode(try(allowed.Condition, true))}"] == [
-      "Allow [\"s3:GetObject\",\"s3:GetObjectVersion\"] on arn:aws:s3:::the-bucket/* if {\"StringEquals\":{\"aws:ResourceAccount\":\"123456789012\"}}",
-      "Allow \"s3:ListBucket\" on arn:aws:s3:::the-bucket if {\"StringEquals\":{\"aws:ResourceAccount\":\"123456789012\"}}",
+      "Allow [\"s3:GetObject\",\"s3:GetObjectVersion\"] on arn:aws:s3:::${local.name}/* if {\"StringEquals\":{\"aws:ResourceAccount\":\"123456789012\"}}",
+      "Allow \"s3:ListBucket\" on arn:aws:s3:::${local.name} if {\"StringEquals\":{\"aws:ResourceAccount\":\"123456789012\"}}",
       "Allow [\"dynamodb:PutItem\",\"dynamodb:Query\",\"dynamodb:DeleteItem\"] on arn:aws:dynamodb:us-east-1:123456789012:table/the-table if true",
       "Allow [\"logs:CreateLogStream\",\"logs:PutLogEvents\"] on arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/the-function:* if true",
       "Allow \"sqs:SendMessage\" on arn:aws:sqs:us-east-1:123456789012:the-queue if true",
@@ -260,7 +260,7 @@ run "each_opt_in_is_off" {
     condition = alltrue([
       !aws_dynamodb_table.files.deletion_protection_enabled,
       !one(aws_dynamodb_table.files.point_in_time_recovery).enabled,
-      aws_s3_bucket.uploads.force_destroy,
+      aws_s3_bucket.uploads[0].force_destroy,
       aws_cloudwatch_log_group.function.retention_in_days == 14,
       aws_lambda_function.metadata.reserved_concurrent_executions == -1,
       one(aws_lambda_function.metadata.tracing_config).mode == "PassThrough",
@@ -294,7 +294,7 @@ run "a_batch_job_may_list_the_bucket_and_invoke_the_function" {
 
   assert {
     condition = jsonencode(jsondecode(aws_iam_role_policy.batch[0].policy).Statement) == jsonencode([
-      { Sid = "ListUploads", Effect = "Allow", Action = "s3:PutInventoryConfiguration", Resource = "arn:aws:s3:::the-bucket" },
+      { Sid = "ListUploads", Effect = "Allow", Action = "s3:PutInventoryConfiguration", Resource = "arn:aws:s3:::${local.name}" },
       { Sid = "InvokeFunction", Effect = "Allow", Action = "lambda:InvokeFunction", Resource = "arn:aws:lambda:us-east-1:123456789012:function:the-function" },
     ])
     error_message = "The job's role may do something else: it reads and writes no upload."
@@ -319,10 +319,10 @@ run "another_region_is_refused" {
 }
 
 run "a_bucket_made_again_takes_no_other_resource_with_it" {
-  plan_options { replace = [aws_s3_bucket.uploads] }
+  plan_options { replace = [aws_s3_bucket.uploads[0]] }
 
   assert {
-    condition     = alltrue([for name in [aws_s3_bucket.uploads.bucket, aws_dynamodb_table.files.name, trimsuffix(aws_sqs_queue.failures.name, "-failures"), trimprefix(aws_cloudwatch_log_group.function.name, "/aws/lambda/"), aws_iam_role.function.name, aws_lambda_function.metadata.function_name] : name == run.every_name_comes_from_the_stacks_own.lambda_function_name])
+    condition     = alltrue([for name in [aws_s3_bucket.uploads[0].bucket, aws_dynamodb_table.files.name, trimsuffix(aws_sqs_queue.failures.name, "-failures"), trimprefix(aws_cloudwatch_log_group.function.name, "/aws/lambda/"), aws_iam_role.function.name, aws_lambda_function.metadata.function_name] : name == run.every_name_comes_from_the_stacks_own.lambda_function_name])
     error_message = "A bucket that was deleted by hand changes another resource's name."
   }
 }
@@ -359,12 +359,12 @@ run "a_lost_identity_replaces_no_data" {
   variables { filter_prefixes = ["incoming/"] }
 
   assert {
-    condition     = terraform_data.stack.input.name != aws_s3_bucket.uploads.bucket
+    condition     = terraform_data.stack.input.name != aws_s3_bucket.uploads[0].bucket
     error_message = "Two stacks with the same variables have the same names."
   }
 
   assert {
-    condition = [aws_s3_bucket.uploads.bucket, aws_dynamodb_table.files.name, aws_sqs_queue.failures.name] == [
+    condition = [aws_s3_bucket.uploads[0].bucket, aws_dynamodb_table.files.name, aws_sqs_queue.failures.name] == [
       for suffix in ["", "", "-failures"] : "${run.every_name_comes_from_the_stacks_own.lambda_function_name}${suffix}"
     ]
     error_message = "The bucket, the table or the failure queue is replaced."

@@ -11,7 +11,7 @@ import { fakeStack, largeLog, NO_FAILURES, NOTIFIES, progressOf } from "./fixtur
 
 const BEFORE: Record<string, Record<string, string>> = {
   "aws_dynamodb_table.files": { id: "files", name: "files" },
-  "aws_s3_bucket.uploads": { id: "uploads" },
+  "aws_s3_bucket.uploads[0]": { id: "uploads" },
 };
 
 /** Counts stop at 10,000. A page has 1,000 objects, or 1,100 rows of 900 bytes. */

@@ -23,10 +23,10 @@ const KEPT = { file_key: { S: "identity/kept" }, timestamp: { S: "2026-01-02T03:
 
 /** By a resource and what of it changes: how somebody changes it. */
 const CHANGES: [part: string, change: ByHand][] = [
-  ["aws_s3_bucket_versioning.uploads (versioning_configuration)", ({ s3 }, { Bucket }) => [
+  ["aws_s3_bucket_versioning.uploads[0] (versioning_configuration)", ({ s3 }, { Bucket }) => [
     s3.putBucketVersioning({ Bucket, VersioningConfiguration: { Status: "Suspended" } }),
   ]],
-  ["aws_s3_bucket_notification.uploads (lambda_function)", ({ s3, outputs }, { Bucket }) => [
+  ["aws_s3_bucket_notification.uploads[0] (lambda_function)", ({ s3, outputs }, { Bucket }) => [
     s3.putBucketNotificationConfiguration({
       Bucket,
       NotificationConfiguration: {
@@ -38,7 +38,7 @@ const CHANGES: [part: string, change: ByHand][] = [
       },
     }),
   ]],
-  ["aws_s3_bucket_policy.uploads (policy)", ({ s3, outputs }, { Bucket }) => {
+  ["aws_s3_bucket_policy.uploads[0] (policy)", ({ s3, outputs }, { Bucket }) => {
     const owner = { AWS: outputs.account_id };
     const Policy = policyOf("s3:DeleteBucket", outputs.s3_bucket_arn, owner);
     return [s3.putBucketPolicy({ Bucket, Policy })];
@@ -107,7 +107,7 @@ const REMOVALS: [part: string, remove: ByHand][] = [
   ["aws_lambda_permission.uploads", ({ lambda }, { FunctionName }) => [
     lambda.removePermission({ FunctionName, StatementId: "AllowUploadsBucket" }),
   ]],
-  ["aws_s3_bucket_public_access_block.uploads", ({ s3 }, { Bucket }) => [
+  ["aws_s3_bucket_public_access_block.uploads[0]", ({ s3 }, { Bucket }) => [
     s3.deletePublicAccessBlock({ Bucket }),
   ]],
 ];

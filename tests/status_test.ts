@@ -54,11 +54,11 @@ Deno.test("readStatus() names what is not as main.tf has it, and each part once"
   });
   const plan = JSON.stringify({
     resource_changes: [
-      change("aws_s3_bucket.uploads", ["no-op"], { id: "a" }, { id: "a" }),
+      change("aws_s3_bucket.uploads[0]", ["no-op"], { id: "a" }, { id: "a" }),
       change("aws_iam_role_policy.function", ["create"], undefined, { name: "metadata" }),
       change("aws_sqs_queue.failures", ["create"]),
       change("terraform_data.function_role", ["create"]), // in the state alone
-      change("aws_s3_bucket_notification.uploads", ["create"]),
+      change("aws_s3_bucket_notification.uploads[0]", ["create"]),
       change("aws_dynamodb_table.files", ["update"], { hash_key: "a" }, { hash_key: "b" }),
       // Its `last_modified` is not known before the apply; its code is looked at by itself.
       change(
