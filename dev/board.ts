@@ -1,4 +1,4 @@
-/** What all open pages show. A page asks for what is new; the board asks AWS only while one does. */
+/** What all open pages show. Pages ask for what is new; the board asks AWS only while one does. */
 
 import { letsThrough, type Upload } from "../handler.ts";
 import { type Clock, readClock } from "../tasks/clients.ts";

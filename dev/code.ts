@@ -37,15 +37,15 @@ export async function confirmCode({ outputs }: Stack, { yes }: { yes: boolean })
   const { account_id, aws_region, environment, lambda_function_name } = outputs;
   say(
     `Account ${account_id}, region ${aws_region}, environment ${environment}: the function ` +
-      `${lambda_function_name} will run what is saved in this folder, at once and after each save. ` +
-      "Every upload to its bucket runs that, by whomever, until this ends",
+      `${lambda_function_name} will run what is saved in this folder, at once and after each ` +
+      "save. Every upload to its bucket runs that, by whomever, until this ends",
   );
   if (!yes) await confirm("Run what is saved?");
 }
 
 /**
- * Reads the SHA-256 of the code that runs, and of the code that was deployed. Says so if they differ,
- * as while another dev runs, or after one was killed.
+ * Reads the SHA-256 of the code that runs, and of the code that was deployed. Says so if they
+ * differ, as while another dev runs, or after one was killed.
  */
 export async function lookAtCode(stack: Stack, target: Target) {
   const deployed = await deployedCode(target.workspace);
@@ -158,7 +158,7 @@ export async function makeBuilder(folder: string) {
   };
 }
 
-/** esbuild's errors, each with its place; those without one are of the plugin, and follow from these. */
+/** esbuild's errors with their places. Those without one, the plugin's, follow from the others. */
 function toText(errors: esbuild.Message[]): string {
   const placed = errors.filter(({ location }) => location !== null);
   const lines = (placed.length > 0 ? placed : errors).map(({ text, location }) =>
@@ -188,8 +188,8 @@ export async function typeErrors(folder: string, signal: AbortSignal): Promise<s
 }
 
 /**
- * Calls `save` after each save of the function's code, until disposed. It looks at times and sizes: a
- * folder that a host, a network drive or WSL shares sends no events, and Linux watches only so many.
+ * Calls `save` after each save of the function's code, until disposed. It looks at times and sizes:
+ * a folder shared by a host, a network drive or WSL sends no events, and Linux watches only some.
  */
 export function watch(folder: string, save: () => void): Disposable {
   const ending = new AbortController();

@@ -13,7 +13,7 @@ import { Board } from "./board.ts";
 import { confirmCode, lookAtCode, runSaved } from "./code.ts";
 import { serve } from "./server.ts";
 
-/** Runs the page until Ctrl-C; on AWS the function runs what is saved only if `code` asks for it. */
+/** Runs the page until Ctrl-C; on AWS the function runs what is saved only if `code` is true. */
 export async function dev(
   stack: Stack,
   target: Target,
@@ -39,19 +39,19 @@ export async function dev(
   }
 }
 
-/** Prints the page's address; where this machine has no screen, first how to reach it from another. */
+/** Prints the page's address; on a machine without a screen, first how to reach it from another. */
 function printAddress(url: string): void {
   const command = forwarding(Number(new URL(url).port), Deno.env.toObject(), Deno.build.os);
   if (command !== undefined) {
     say(
-      "To see the page, run this on your own machine, then open the address there. HOST is the name " +
-        `by which you reach this machine:\n  ${command}`,
+      "To see the page, run this on your own machine, then open the address there. HOST is the " +
+        `name by which you reach this machine:\n  ${command}`,
     );
   }
   console.log(`Page: ${url}`);
 }
 
-/** The command that forwards a port of the user's own machine to this one; none for a screen here. */
+/** The command that forwards a port of the user's own machine here; none if there is a screen. */
 export function forwarding(
   port: number,
   env: Record<string, string | undefined>,

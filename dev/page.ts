@@ -8,7 +8,7 @@ const SHOWN_ROWS = 200;
 const SHOWN_UPLOADS = 8;
 const PLOTTED = 30;
 
-/** A browser opens six connections to a server, for all its tabs: two are left for other requests. */
+/** A browser opens six connections to a server for all its tabs: two are left for the rest. */
 const PARALLEL_UPLOADS = 4;
 
 /** How often the page asks for news: a connection that stays open would be one of the six. */
@@ -25,7 +25,7 @@ const headers = { authorization: `Bearer ${location.hash.slice(1)}` };
 type Chosen = { file: File; path: string };
 
 const rows = new Map<string, { row: Item; line: HTMLElement; text: string }>();
-/** The lines of this page's uploads, and what became of any page's, by their ids: either may be first. */
+/** The lines of this page's uploads, and any page's outcomes, by their ids: either may be first. */
 const uploads = new Map<string, HTMLElement>();
 const outcomes = new Map<string, Outcome>();
 const waiting: Chosen[] = [];
@@ -251,7 +251,7 @@ function takeOutcome(outcome: Outcome): void {
   showOutcome(outcome.id);
 }
 
-/** Shows what became of an upload of this page; of the lines that are done only the last few stay. */
+/** Shows what became of an upload of this page; of the lines that are done, the last few stay. */
 function showOutcome(id: string): void {
   const line = uploads.get(id);
   const outcome = outcomes.get(id);
@@ -275,7 +275,7 @@ function plot(): void {
   find("#latency svg").setAttribute("aria-label", `Milliseconds: ${last.join(", ")}`);
 }
 
-/** The files of what was dropped, those in folders too, with their paths; names what can't be read. */
+/** The files of what was dropped, in folders too, with their paths; names what can't be read. */
 async function filesOf(entry: FileSystemEntry): Promise<Chosen[]> {
   const path = entry.fullPath.slice(1);
   const files: Chosen[] = [];

@@ -9,8 +9,8 @@ import { say, UserError } from "../tasks/terminal.ts";
 import type { Board } from "./board.ts";
 
 /**
- * Nothing comes from elsewhere, nothing is inline, and text never becomes markup. No page of another
- * site may frame this one or read its files.
+ * Nothing comes from elsewhere, nothing is inline, and text never becomes markup. No page of
+ * another site may frame this one or read its files.
  */
 const HEADERS = {
   "content-security-policy": [
@@ -45,8 +45,8 @@ const MOST_PARTS = 9000;
 export type Replay = (key?: string) => Promise<string>;
 
 /**
- * Starts the server on a port, or on the next free one; returns the page's address with its token, and
- * how to end open requests and uploads.
+ * Starts the server on a port, or on the next free one; returns the page's address with its token,
+ * and how to end open requests and uploads.
  *
  * @throws {UserError} no port is free
  */
@@ -152,7 +152,7 @@ async function answer(request: Request, board: Board, replay: Replay): Promise<R
   }
 }
 
-/** Hands a request's body on to S3, as fast as S3 takes it; a body that breaks off leaves nothing. */
+/** Hands a request's body on as fast as S3 takes it; a body that breaks off leaves nothing. */
 async function upload(request: Request, board: Board, key: string): Promise<Response> {
   const { s3, outputs } = board.stack;
   const length = Number(request.headers.get("content-length") ?? 0);

@@ -1,4 +1,4 @@
-/** Dev's board on a fake stack, and its server, attacked over HTTP as other sites and users would. */
+/** Dev's board on a fake stack; its server, attacked over HTTP as other sites and users would. */
 
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -46,7 +46,8 @@ const SCENES: Record<string, Scene> = {
   "an upload that the bucket's filter leaves out has no row": {
     uploads: ["out.txt"],
     told: [
-      'out.txt 1 failed no row: the bucket records only keys that begin with "in/" and end with ".txt"',
+      "out.txt 1 failed no row: the bucket records only keys that begin with " +
+      '"in/" and end with ".txt"',
       "failures",
     ],
   },
@@ -307,11 +308,11 @@ Deno.test("the server answers nobody but its own page", async (t) => {
   assert.equal(calls.some(({ name }) => /Put|Upload|Receive/.test(name)), false);
 });
 
-/** What every answer forbids the browser: nothing is inline or from elsewhere, and nobody may frame it. */
+/** What every answer forbids: nothing is inline or from elsewhere, and nobody may frame it. */
 const FORBIDS = {
   "content-security-policy":
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
     "require-trusted-types-for 'script'; trusted-types 'none'",
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-resource-policy": "same-origin",

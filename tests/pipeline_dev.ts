@@ -1,6 +1,6 @@
 /**
- * Steps of the end-to-end tests: dev's page in a real browser, and what only a browser or a deployed
- * function can show of it. A screenshot as README shows it is taken.
+ * Steps of the end-to-end tests: dev's page in a real browser, and what only a browser or a
+ * deployed function can show of it. A screenshot as README shows it is taken.
  */
 
 import assert from "node:assert/strict";
