@@ -24,6 +24,7 @@ import {
   requireTime,
   type Source,
 } from "./function/read.ts";
+import { decodeUserMetadata } from "./function/user_metadata.ts";
 
 /** Characters (code points) of a preview at most. */
 export const PREVIEW_CHARACTERS = 500;
@@ -101,7 +102,8 @@ async function tryRecord(record: unknown, outside: Outside): Promise<string | un
     const outcome = await putEventRow(row, outside);
 
     const duration_ms = outside.now() - startMs;
-    log(outside, { level: "INFO", outcome, ...toLogFields(row), object: fact, duration_ms });
+    const seen = { object: fact, missing_metadata: answer?.MissingMeta, duration_ms };
+    log(outside, { level: "INFO", outcome, ...toLogFields(row), ...seen });
     return undefined;
   } catch (error) {
     const failure = describe(error);
@@ -112,7 +114,7 @@ async function tryRecord(record: unknown, outside: Outside): Promise<string | un
 }
 
 /** One line of the log: what happened to a record, in the row's own names, never any content. */
-export type LogLine = Partial<Omit<Row, "content_preview">> & {
+export type LogLine = Partial<Omit<Row, "content_preview" | "user_metadata">> & {
   /** When the line was written, which Lambda reads. The row's `timestamp` is `event_time`. */
   timestamp: string;
   event_time?: string;
@@ -121,6 +123,8 @@ export type LogLine = Partial<Omit<Row, "content_preview">> & {
   /** The key as the record spells it, where it can't be decoded. */
   encoded_key?: string;
   object?: ObjectFact;
+  /** Pairs of user metadata that S3 has and can't put into a header. */
+  missing_metadata?: number;
   duration_ms?: number;
   error?: string;
   message?: string;
@@ -133,7 +137,8 @@ export function log(outside: Outside, line: Omit<LogLine, "timestamp">): void {
 
 /** What the log says of a row. */
 export function toLogFields(row: Omit<Row, "processed_at">) {
-  const { content_preview: _, timestamp: event_time, ...fields } = row;
+  const { content_preview: _p, user_metadata: _m, storage_class: _c, ...told } = row;
+  const { timestamp: event_time, ...fields } = told;
   return { event_time, ...fields };
 }
 
@@ -277,6 +282,8 @@ export interface Row {
   etag?: string;
   version_id?: string;
   sequencer?: string;
+  storage_class?: string;
+  user_metadata?: Record<string, string>;
   content_preview?: string;
 }
 
@@ -293,6 +300,8 @@ export const ATTRIBUTES: readonly (keyof Row)[] = [
   "etag",
   "version_id",
   "sequencer",
+  "storage_class",
+  "user_metadata",
   "content_preview",
 ];
 
@@ -316,6 +325,9 @@ export function toRow(
     last_modified: Number.isNaN(modifiedMs) ? undefined : new Date(modifiedMs).toISOString(),
     etag: unquoted(answer?.ETag) ?? upload.etag,
     processed_at: processedAt,
+    // S3 leaves out STANDARD. Only an answer about the object itself has Metadata: a listing has none.
+    storage_class: answer?.StorageClass ?? (answer?.Metadata && "STANDARD"),
+    user_metadata: decodeUserMetadata(answer?.Metadata),
     content_preview: firstCharacters(PREVIEW_CHARACTERS, content),
   };
   return withoutUndefined(row);

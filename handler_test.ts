@@ -14,8 +14,10 @@ import {
 } from "./tests/outside.ts";
 
 Deno.test("F1 F10 handleEvent() writes the row of a created object, every attribute of it", async () => {
+  const Metadata = { a: "=?UTF-8?Q?=C3=A9?=" };
+  const given = { StorageClass: "GLACIER_IR", Metadata, MissingMeta: 1 } as const;
   const { rows, aws, log } = await handleRecords(record({ key: "a+b.txt", size: 5 }), {
-    objects: { "a b.txt": object("Hello") },
+    objects: { "a b.txt": { ...object("Hello"), ...given } },
   });
   const row = {
     file_key: "a b.txt",
@@ -30,12 +32,17 @@ Deno.test("F1 F10 handleEvent() writes the row of a created object, every attrib
     version_id: "v1",
     sequencer: "0055AED6DCD90281E5",
   };
-  assert.deepEqual(rows, [{ ...row, content_preview: "Hello" }]);
+  const untold = {
+    content_preview: "Hello",
+    storage_class: "GLACIER_IR",
+    user_metadata: { a: "é" },
+  };
+  assert.deepEqual(rows, [{ ...row, ...untold }]);
   assert.deepEqual(Object.keys(rows[0]).toSorted(), ATTRIBUTES.toSorted());
   assert.deepEqual(aws, ["GET a b.txt v1", "PUT a b.txt"]);
   const { timestamp: event_time, ...fields } = row;
   const timestamp = "2026-01-02T03:04:07.500Z"; // the line's own: Lambda takes it for its time
-  const line = { ...fields, event_time, object: undefined, duration_ms: 300 };
+  const line = { ...fields, event_time, object: undefined, missing_metadata: 1, duration_ms: 300 };
   assert.deepEqual(log, [{ timestamp, level: "INFO", outcome: "written", ...line }]);
 });
 

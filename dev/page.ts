@@ -157,7 +157,10 @@ function showAges(): void {
 function openRow(row: Item): void {
   show("#row-title", String(row.file_key));
   find("#row dl").replaceChildren(
-    ...Object.entries(row).map(([dt, dd]) => make("part", { dt, dd: String(dd) })),
+    ...Object.entries<unknown>(row).map(([dt, value]) => {
+      const dd = typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
+      return make("part", { dt, dd });
+    }),
   );
   find<HTMLDialogElement>("#row").showModal();
 }

@@ -63,7 +63,7 @@ export interface Identity {
   last_modified?: string;
 }
 
-/** A whole row: strings and numbers. */
+/** A whole row: strings, numbers and a map of strings. */
 type Row = Identity & { sequencer?: string };
 
 /**
@@ -73,7 +73,7 @@ type Row = Identity & { sequencer?: string };
 export function rowToPut(row: Row): Put {
   const Item: Put["Item"] = {};
   for (const [name, value] of Object.entries(row)) {
-    Item[name] = typeof value === "number" ? { N: String(value) } : { S: value };
+    Item[name] = toAttribute(value);
   }
   if (row.sequencer === undefined) {
     return { Item, ConditionExpression: "attribute_not_exists(file_key)" };
@@ -83,6 +83,12 @@ export function rowToPut(row: Row): Put {
     ConditionExpression: "attribute_not_exists(file_key) OR sequencer < :sequencer",
     ExpressionAttributeValues: { ":sequencer": { S: row.sequencer } },
   };
+}
+
+function toAttribute(value: string | number | Record<string, string>): AttributeValue {
+  if (typeof value === "number") return { N: String(value) };
+  if (typeof value === "string") return { S: value };
+  return { M: Object.fromEntries(Object.entries(value).map(([name, S]) => [name, { S }])) };
 }
 
 /** Puts an event's row. If the event is late, a backfill may have been there: its row is deleted. */

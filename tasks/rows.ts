@@ -4,7 +4,7 @@ import { paginateScan } from "@aws-sdk/client-dynamodb";
 import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clients.ts";
 import { followNews, rowsWritten } from "./logs.ts";
-import { type Item, rowsOfKey, toItem } from "./table.ts";
+import { type Item, rowsOfKey, toItem, toText } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
   clip,
@@ -163,12 +163,12 @@ export async function* toCsvLines(
   rows: AsyncIterable<Item>,
   { atTerminal }: { atTerminal: boolean },
 ): AsyncGenerator<string> {
-  const toLine = (values: readonly (string | number | undefined)[]) => {
+  const toLine = (values: readonly string[]) => {
     const line = values.map(toCsvCell).join(",");
     return atTerminal ? visible(line) : line + "\r";
   };
   yield (atTerminal ? "" : "\ufeff") + toLine(ATTRIBUTES);
-  for await (const row of rows) yield toLine(ATTRIBUTES.map((name) => row[name]));
+  for await (const row of rows) yield toLine(ATTRIBUTES.map((name) => toText(row[name])));
 }
 
 /**

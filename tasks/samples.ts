@@ -16,6 +16,8 @@ export interface Sample {
   type?: string;
   /** Absent where the row must have none. */
   preview?: string;
+  /** What its row must have as user metadata. */
+  metadata?: Record<string, string>;
   open(): Uint8Array | ReturnType<typeof createReadStream>;
 }
 
@@ -24,8 +26,11 @@ const LONG_TEXT = "Grüße, 世界! 👩‍👩‍👧 𝒳 ".repeat(200);
 
 /** A file of each kind: its previews are written down here, not computed by the function's code. */
 export const SAMPLES: Sample[] = [
-  text("plain.txt", "text/plain", "A line.\nAnother line.\n"),
-  text(`odd + 100% & "quoted" 'name' äö 日本 😀.txt`, "text/plain; charset=utf-8", "odd name"),
+  { ...text("plain.txt", "text/plain", "A line.\nAnother line.\n"), metadata: { note: "a  b" } },
+  {
+    ...text(`odd + 100% & "quoted" 'name' äö 日本 😀.txt`, "text/plain; charset=utf-8", "odd name"),
+    metadata: { title: "Привет, 日本 😀 سلام" },
+  },
   text("object.json", "application/json", '{"answer": 42}'),
   text("table-without-type.csv", undefined, "id,name\n1,Zoë\n"),
   binary("binary.bin", "application/octet-stream", 4096),
@@ -33,6 +38,15 @@ export const SAMPLES: Sample[] = [
   text("long.txt", "text/plain; charset=utf-8", LONG_TEXT),
   binary("large.bin", "application/zip", 8 * MEGABYTE),
 ];
+
+/** User metadata as S3 takes it: what is not US-ASCII as words of RFC 2047. */
+export function toHeaders(metadata: Record<string, string> = {}): Record<string, string> {
+  const encode = (value: string) =>
+    /^[ -~]*$/.test(value) ? value : `=?UTF-8?B?${new TextEncoder().encode(value).toBase64()}?=`;
+  return Object.fromEntries(
+    Object.entries(metadata).map(([name, value]) => [name, encode(value)]),
+  );
+}
 
 /** What verify finds under the paths that it is given. */
 export interface Found {

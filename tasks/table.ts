@@ -12,8 +12,10 @@ import { type Upload, versionOf } from "../handler.ts";
 import type { Clients } from "./clients.ts";
 import type { Stack } from "./target.ts";
 
-/** A row of the table: strings and numbers only, as {@link toItem} makes them. */
-export type Item = Record<string, string | number>;
+/** A row of the table: strings, numbers and the user metadata, as {@link toItem} makes them. */
+export type Item = Record<string, string | number> & {
+  user_metadata?: Record<string, string>;
+};
 
 /** The least timestamp that a row can have: DynamoDB takes no empty key. */
 const FIRST_TIME = "\u0000";
@@ -25,13 +27,23 @@ const PAGE_ROWS = 100;
 export const BATCH_KEYS = 100;
 
 /**
- * A row as DynamoDB has it. The function writes strings and whole numbers; what others wrote stays exact:
- * a number that JavaScript cannot hold as its digits, and another type as DynamoDB's own JSON.
+ * A row as DynamoDB has it. The function writes strings, whole numbers and a map of strings; what others
+ * wrote stays exact: a number that JavaScript cannot hold as its digits, and another type as DynamoDB's
+ * own JSON.
  */
 export function toItem(attributes: Record<string, AttributeValue>): Item {
-  return Object.fromEntries(
-    Object.entries(attributes).map(([name, value]) => [name, toValue(value)]),
+  const { user_metadata, ...others } = attributes;
+  const isMap = Object.values(user_metadata?.M ?? {}).some(({ S }) => S !== undefined);
+  const row: Item = Object.fromEntries(
+    Object.entries(isMap ? others : attributes).map(([name, value]) => [name, toValue(value)]),
   );
+  const pairs = Object.entries(user_metadata?.M ?? {}).map(([name, { S = "" }]) => [name, S]);
+  return isMap ? { ...row, user_metadata: Object.fromEntries(pairs) } : row;
+}
+
+/** An attribute's value as one text. */
+export function toText(value: Item[string] | Item["user_metadata"] = ""): string {
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 function toValue(value: AttributeValue): string | number {

@@ -16,9 +16,9 @@ import {
   SHORT_RUN_MS,
   toEvent,
 } from "./invoke.ts";
-import type { Found, Sample } from "./samples.ts";
+import { type Found, type Sample, toHeaders } from "./samples.ts";
 import { interrupted, pause, TIME, type Time } from "./signals.ts";
-import { deleteRow, type Item, queryRows, rowsOfVersion } from "./table.ts";
+import { deleteRow, type Item, queryRows, rowsOfVersion, toText } from "./table.ts";
 import type { Stack, Target } from "./target.ts";
 import {
   clip,
@@ -244,7 +244,8 @@ async function upload(
   Key: string,
 ): Promise<{ uploaded: Upload; head: ObjectAnswer }> {
   const Bucket = outputs.s3_bucket_name;
-  const params = { Bucket, Key, Body: sample.open(), ContentType: sample.type };
+  const object = { ContentType: sample.type, Metadata: toHeaders(sample.metadata) };
+  const params = { Bucket, Key, Body: sample.open(), ...object };
   const upload = new S3Upload({ client: s3, partSize: PART_BYTES, params });
   let sent = 0;
   upload.on("httpUploadProgress", ({ loaded = 0 }) => sent = loaded);
@@ -294,11 +295,12 @@ export async function waitForRows(
 
 /**
  * Compares a row with what S3 answers: what could be wrong, and whether it is right. Which attributes a
- * row has, and which of S3's words each repeats, handler.ts alone says; the preview is the sample's own.
+ * row has, and which of S3's words each repeats, handler.ts alone says; preview and user metadata are the
+ * sample's own.
  */
 export function checkRow(
   row: Item,
-  sample: Pick<Sample, "size" | "preview">,
+  sample: Pick<Sample, "size" | "preview" | "metadata">,
   uploaded: Upload,
   head: ObjectAnswer,
 ): Map<string, boolean> {
@@ -306,6 +308,7 @@ export function checkRow(
   const expected: Record<string, unknown> = {
     ...toRow(uploaded, head, undefined, uploaded.timestamp),
     content_preview: sample.preview,
+    user_metadata: sample.metadata,
   };
   const checks = new Map([[`S3 has ${uploaded.size} bytes of it`, uploaded.size === sample.size]]);
   for (const name of new Set([...ATTRIBUTES, ...Object.keys(row)])) {
@@ -319,7 +322,7 @@ export function checkRow(
     } else if (name === "sequencer") {
       checks.set(`${name} is ${show(value)}`, /^[0-9A-F]+$/i.test(String(value)));
     } else {
-      const isSame = value === expected[name];
+      const isSame = JSON.stringify(value) === JSON.stringify(expected[name]);
       checks.set(`${name} is ${show(value)}, not ${show(expected[name])}`, isSame);
     }
   }
@@ -414,5 +417,5 @@ export function reportToText({ ok, files, latencyMs, failureQueue, problems }: R
 /** A row for people, whole: a line for each attribute. */
 export function rowToText(row: Item): string {
   const names = Object.keys(row).sort();
-  return toTable(names.map((name) => [`  ${name}`, visibleName(String(row[name]))])).join("\n");
+  return toTable(names.map((name) => [`  ${name}`, visibleName(toText(row[name]))])).join("\n");
 }

@@ -84,6 +84,10 @@ Deno.test("the cost of a million uploads is right", async () => {
     await says(`${what} | ${of} | $${price} a ${per} | $${cost} |`);
   }
   await says(`| $${total.toFixed(2)} |`);
+  const large = itemBytes({ ...records[1].row, user_metadata: { note: "a".repeat(2044) } });
+  await says(
+    `makes that a row of ${large.toLocaleString("en")} bytes, ${Math.ceil(large / 1024)} units`,
+  );
   await says(`A million uploads cost about $${total.toFixed(2)}`, "README.md");
 });
 
@@ -127,6 +131,8 @@ function itemBytes(row: Row): number {
   return Object.entries(row).reduce((sum, [name, value]) => {
     const size = typeof value === "string"
       ? byteLength(value)
+      : typeof value === "object"
+      ? Object.entries(value).reduce((sum, pair) => sum + byteLength(pair.join("")) + 1, 3)
       : Math.ceil(String(value).replace(/0+$/, "").length / 2) + 1;
     return sum + byteLength(name) + size;
   }, 0);

@@ -87,6 +87,7 @@ Deno.test("F90 handleJob() makes a task of either schema a backfill's row", asyn
         content_type: "text/plain",
         last_modified: LAST_MODIFIED,
         etag: "e1",
+        storage_class: "STANDARD",
         content_preview: "Hello",
       });
       assert.equal(rowToPut(row).ConditionExpression, "attribute_not_exists(file_key)");

@@ -53,6 +53,7 @@ export function object(content: string): ObjectAnswer & { bytes: Uint8Array } {
     ContentType: "text/plain",
     ETag: '"e1"',
     LastModified: new Date("2026-01-02T03:04:05Z"),
+    Metadata: {}, // as the SDK makes it of every answer
   };
 }
 
@@ -155,7 +156,9 @@ const REFUSED = ["ConditionalCheckFailedException", 400] as const;
 
 /** Puts a row as DynamoDB does. @throws {Error} the condition fails */
 export function putInto(table: FakeTable, put: Put): Row {
-  const values = Object.entries(put.Item).map(([name, { N, S }]) => [name, S ?? Number(N)]);
+  const toValue = ({ N, S, M }: Put["Item"][string]): unknown =>
+    M ? Object.fromEntries(Object.entries(M).map(([name, { S }]) => [name, S])) : S ?? Number(N);
+  const values = Object.entries(put.Item).map(([name, value]) => [name, toValue(value)]);
   const row: Row = Object.fromEntries(values);
   const id = JSON.stringify([row.file_key, row.timestamp]);
   if (!holds(put, table.get(id))) throw awsError(...REFUSED);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { ATTRIBUTES } from "../handler.ts";
 import { followNews, newestRows } from "../tasks/logs.ts";
 import { followRows, readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
-import { type Item, rowsOfVersion } from "../tasks/table.ts";
+import { type Item, rowsOfVersion, toItem } from "../tasks/table.ts";
 import { visible } from "../tasks/terminal.ts";
 import { logLine, row as newsRow } from "./dev_fixtures.ts";
 import { EVENT_TIME, fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
@@ -159,11 +159,13 @@ Deno.test("toCsvCell() makes no formula of a spreadsheet's cell", () => {
 });
 
 Deno.test("toCsvLines() has every attribute, and steers no terminal", async () => {
-  const item: Item = { file_key: "a", file_size: 7, content_preview: "\u001b[31m\r\n" };
+  const text = { file_key: "a", file_size: 7, content_preview: "\u001b[31m\r\n" };
+  const item = toItem({ ...toAttributes(text), user_metadata: { M: { a: { S: "é" } } } });
   const lines = (atTerminal: boolean) =>
     Array.fromAsync(toCsvLines(toStream([item]), { atTerminal }));
   const head = ATTRIBUTES.map((name) => `"${name}"`).join(",");
-  const row = ATTRIBUTES.map((name) => `"${item[name] ?? ""}"`).join(",");
+  const texts: Record<string, unknown> = { ...text, user_metadata: '{""a"":""é""}' };
+  const row = ATTRIBUTES.map((name) => `"${texts[name] ?? ""}"`).join(",");
   assert.deepEqual(await lines(false), [`\ufeff${head}\r`, `${row}\r`]);
   assert.deepEqual(await lines(true), [head, visible(row)]);
 });
