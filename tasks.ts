@@ -173,7 +173,9 @@ async function deployTask(options: Values): Promise<void> {
   await buildTask();
   await using target = await openTarget(options, { standIn: "start", exclusive: true });
   const outputs = await deploy(target, { yes: options.yes, show: "whole" });
-  for (const [name, value] of Object.entries(outputs)) console.log(`${name} = ${value}`);
+  for (const [name, value] of Object.entries(outputs)) {
+    console.log(`${name} = ${typeof value === "string" ? value : JSON.stringify(value)}`);
+  }
 }
 
 async function verifyTask(options: Values, files: string[]): Promise<void> {

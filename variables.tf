@@ -141,13 +141,8 @@ variable "filter_prefixes" {
   nullable    = false
 
   validation {
-    condition     = !contains(var.filter_prefixes, "")
-    error_message = "filter_prefixes must hold no empty text: [] lets every key through."
-  }
-
-  validation {
-    condition     = alltrue([for i, a in var.filter_prefixes : alltrue([for j, b in var.filter_prefixes : i == j || !startswith(b, a)])])
-    error_message = "filter_prefixes must not overlap: ${join(", ", flatten([for i, a in var.filter_prefixes : [for j, b in var.filter_prefixes : "\"${b}\" begins with \"${a}\"" if i != j && startswith(b, a)]]))}. S3 refuses it: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\" Leave out the longer one: the other lets its keys through."
+    condition     = alltrue([for i, a in var.filter_prefixes : a != "" && alltrue([for j, b in var.filter_prefixes : i == j || !startswith(b, a)])])
+    error_message = "filter_prefixes must hold no empty text ([] lets every key through), and none that begins with another${join("", flatten([for i, a in var.filter_prefixes : [for j, b in var.filter_prefixes : ": \"${b}\" begins with \"${a}\"" if i != j && startswith(b, a)]]))}. S3 refuses such: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\""
   }
 }
 
@@ -158,21 +153,15 @@ variable "filter_suffixes" {
   nullable    = false
 
   validation {
-    condition     = !contains(var.filter_suffixes, "")
-    error_message = "filter_suffixes must hold no empty text: [] lets every key through."
-  }
-
-  validation {
-    condition     = alltrue([for i, a in var.filter_suffixes : alltrue([for j, b in var.filter_suffixes : i == j || !endswith(b, a)])])
-    error_message = "filter_suffixes must not overlap: ${join(", ", flatten([for i, a in var.filter_suffixes : [for j, b in var.filter_suffixes : "\"${b}\" ends with \"${a}\"" if i != j && endswith(b, a)]]))}. S3 refuses it: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\" Leave out the longer one: the other lets its keys through."
+    condition     = alltrue([for i, a in var.filter_suffixes : a != "" && alltrue([for j, b in var.filter_suffixes : i == j || !endswith(b, a)])])
+    error_message = "filter_suffixes must hold no empty text ([] lets every key through), and none that ends with another${join("", flatten([for i, a in var.filter_suffixes : [for j, b in var.filter_suffixes : ": \"${b}\" ends with \"${a}\"" if i != j && endswith(b, a)]]))}. S3 refuses such: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\""
   }
 }
 
 # The old name of a list would otherwise let every key through: of a variable that is not declared
 # Terraform says nothing, or warns at most.
 variable "filter_prefix" {
-  description = "Replaced by filter_prefixes; must be null"
-  type        = string
+  description = "The old name of filter_prefixes, which is refused"
   default     = null
 
   validation {
@@ -182,8 +171,7 @@ variable "filter_prefix" {
 }
 
 variable "filter_suffix" {
-  description = "Replaced by filter_suffixes; must be null"
-  type        = string
+  description = "The old name of filter_suffixes, which is refused"
   default     = null
 
   validation {

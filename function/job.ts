@@ -6,7 +6,6 @@
  */
 
 import {
-  type Filter,
   isObject,
   letsThrough,
   log,
@@ -42,13 +41,6 @@ export interface JobArguments {
   dryRun?: "true";
 }
 
-/** The arguments of a job for the keys that a filter lets through. */
-export function toArguments(
-  { filter_prefixes, filter_suffixes }: Filter,
-): Pick<JobArguments, "filter"> {
-  return { filter: JSON.stringify({ filter_prefixes, filter_suffixes } satisfies Filter) };
-}
-
 export interface Task {
   taskId: string;
   /** Form-encoded. */
@@ -82,12 +74,6 @@ export interface TaskResult {
   resultString: string;
 }
 
-/** What a job's arguments say. */
-interface Wanted {
-  filter: Filter;
-  dryRun: boolean;
-}
-
 /** What became of an object. */
 interface Outcome {
   outcome: "written" | "unchanged" | "missing" | "young" | "ignored";
@@ -119,11 +105,10 @@ export async function handleJob(
   if (typeof invocationId !== "string" || !Array.isArray(tasks) || !tasks.every(hasId)) {
     throw new InvalidEventError("Cannot answer a job's tasks: the invocation or a task has no id");
   }
-  const given: JobArguments = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
-  const wanted = { filter: JSON.parse(given.filter ?? "{}"), dryRun: given.dryRun === "true" };
+  const given = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
   const results: TaskResult[] = [];
   await forEachParallel(tasks, PARALLEL_TASKS, async (task) => {
-    results.push(await tryTask(task, wanted, outside));
+    results.push(await tryTask(task, given, outside));
   });
   // Our own results name what is missing; this is about tasks without a result, and there are none.
   const treatMissingKeysAs = "TemporaryFailure";
@@ -135,12 +120,12 @@ function hasId(task: unknown): task is Task {
 }
 
 /** Does one task. A log line is for what changes or needs somebody: else a run would fill the log. */
-async function tryTask(task: Task, wanted: Wanted, outside: Outside): Promise<TaskResult> {
+async function tryTask(task: Task, given: JobArguments, outside: Outside): Promise<TaskResult> {
   const { taskId } = task;
   const startMs = outside.now();
   const record = toRecord(task);
   try {
-    const { outcome, why, line } = await recordObject(task, record, wanted, outside);
+    const { outcome, why, line } = await recordObject(task, record, given, outside);
     if (outcome === "written" || outcome === "ignored") {
       const duration_ms = outside.now() - startMs;
       log(outside, { level: "INFO", outcome, ...namesOf(record), ...line, duration_ms });
@@ -175,11 +160,13 @@ function toRecord({ s3Key, s3VersionId, s3Bucket, s3BucketArn, listed }: Task) {
 async function recordObject(
   { s3VersionId, listed }: Task,
   record: unknown,
-  { filter, dryRun }: Wanted,
+  { filter = "{}", dryRun }: JobArguments,
   outside: Outside,
 ): Promise<Outcome> {
   const upload = recordToUpload(record, outside.bucket)!;
-  if (!letsThrough(filter, upload.key)) return ignored("the trigger's filter leaves it out");
+  if (!letsThrough(JSON.parse(filter), upload.key)) {
+    return ignored("the trigger's filter leaves it out");
+  }
   requireTime(upload, outside);
 
   let seen: Identity[] | undefined;
@@ -208,7 +195,7 @@ async function recordObject(
     ...toRow({ ...upload, versionId, timestamp }, answer, bytes, toIso(outside.now())),
     last_modified: timestamp,
   };
-  const put = await putBackfillRow(row, { seen, dryRun }, outside);
+  const put = await putBackfillRow(row, { seen, dryRun: dryRun === "true" }, outside);
   if (typeof put === "string") return { outcome: put };
   return { outcome: "written", line: { ...toLogFields(put), object: fact } };
 }

@@ -5,17 +5,11 @@
  */
 
 import { paginateListObjectsV2 } from "@aws-sdk/client-s3";
-import {
-  type Invocation,
-  type JobAnswer,
-  type Task as JobTask,
-  type TaskResult,
-  toArguments,
-} from "../function/job.ts";
+import type { Invocation, JobAnswer, Task as JobTask, TaskResult } from "../function/job.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { decodeKey, letsThrough } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
-import { narrowest } from "./filters.ts";
+import { narrowest, toArguments } from "./filters.ts";
 import { runFunction, toReason } from "./invoke.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";

@@ -1,5 +1,6 @@
 /** What the trigger's filter means to a task: where to look, and how to say it. */
 
+import type { JobArguments } from "../function/job.ts";
 import type { Filter } from "../handler.ts";
 import { UserError, visible } from "./terminal.ts";
 
@@ -13,13 +14,13 @@ export function narrowest(wanted: string, prefixes: string[]): string[] {
   if (prefixes.some((prefix) => wanted.startsWith(prefix))) return [wanted];
   const below = prefixes.filter((prefix) => prefix.startsWith(wanted));
   if (below.length > 0) return below;
-  throw new UserError(
-    `No object below "${visible(wanted)}" is recorded: it records ${
-      describeKeys({
-        filter_prefixes: prefixes,
-      })
-    }`,
-  );
+  const recorded = describeKeys({ filter_prefixes: prefixes });
+  throw new UserError(`No object below "${visible(wanted)}" is recorded, but ${recorded}`);
+}
+
+/** The arguments of a job for the keys that a filter lets through. */
+export function toArguments({ filter_prefixes, filter_suffixes }: Filter) {
+  return { filter: JSON.stringify({ filter_prefixes, filter_suffixes }) } satisfies JobArguments;
 }
 
 /** For example `keys that begin with "in/" or "new/" and end with ".csv"`. */

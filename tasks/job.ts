@@ -7,9 +7,8 @@ import {
   S3ControlClient,
   UpdateJobStatusCommand,
 } from "@aws-sdk/client-s3-control";
-import { toArguments } from "../function/job.ts";
 import { denoTask } from "./commands.ts";
-import { narrowest } from "./filters.ts";
+import { narrowest, toArguments } from "./filters.ts";
 import { TIME, type Time } from "./signals.ts";
 import { configOf } from "./clients.ts";
 import { type Stack, type Where, withStack } from "./target.ts";

@@ -169,7 +169,7 @@ Deno.test(
 Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
     name: "UserError",
-    message: /^No object below "out\/" is recorded: it records keys that begin with "in\/"$/,
+    message: /^No object below "out\/" is recorded, but keys that begin with "in\/"$/,
   });
 });
 

@@ -1,15 +1,10 @@
 /** What the function answers to tasks: of a job of S3 Batch Operations, or of `backfill`. */
 
 import assert from "node:assert/strict";
-import {
-  handleJob,
-  isInvocation,
-  type JobAnswer,
-  type Listed,
-  toArguments,
-} from "../function/job.ts";
+import { handleJob, isInvocation, type JobAnswer, type Listed } from "../function/job.ts";
 import { ON_TIME_MS, rowToPut } from "../function/one_row.ts";
 import { handleEvent } from "../handler.ts";
+import { toArguments } from "../tasks/filters.ts";
 import { awsError, event, fakes as fakesAt, namesOfCalls, object, record } from "./outside.ts";
 
 const LAST_MODIFIED = "2026-01-02T03:04:05.000Z"; // of object()
