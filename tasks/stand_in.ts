@@ -5,6 +5,7 @@
  */
 
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { Agent, get } from "node:https";
 import { basename, delimiter, dirname, join } from "node:path";
@@ -132,7 +133,12 @@ async function start(
     return running;
   } catch (error) {
     // It may not have taken its lock yet, but it is this process's child, whose id nobody else has.
-    if (child.exitCode === null) signalGroup(running.pid, "SIGTERM");
+    if (child.exitCode === null) {
+      child.ref();
+      const hasEnded = once(child, "exit", { signal: AbortSignal.timeout(5000) });
+      signalGroup(running.pid, "SIGTERM");
+      await hasEnded.catch(() => {}); // what outlasts that is killed below
+    }
     await end(places, running);
     await removeIfThere(places.running);
     throw error;
