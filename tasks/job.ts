@@ -20,14 +20,8 @@ const POLL_MS = 30_000;
 /** S3 may not find a new job for so long: AmazonS3/latest/userguide/troubleshooting-batch-ops.html */
 const APPEARS_MS = 120_000;
 
-/** By S3's service model: JobId. */
-const JOB_ID = /^[a-zA-Z0-9_-]{5,36}$/;
-
 /** A job leaves none of these by itself; a suspended one waits for somebody to confirm it. */
 const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
-
-/** By these words of S3 a failed job is one that had nothing to do. */
-const NO_OBJECT = /no keys matching the filter criteria/;
 
 /** How far a job is. */
 export interface JobReport {
@@ -68,11 +62,6 @@ export async function backfillByJob(
   if (options.cancel && options.job === undefined) {
     throw new UserError("--cancel needs the id of a job: --batch JOB --cancel");
   }
-  if (options.job !== undefined && !JOB_ID.test(options.job)) {
-    throw new UserError(
-      `${visible(options.job)} is no id of a job: 5 to 36 letters, digits, - and _`,
-    );
-  }
   if (where.local) {
     throw new UserError("The stand-in has no S3 Batch Operations: leave --batch or --local out");
   }
@@ -107,15 +96,26 @@ export async function runJob(
     const again = denoTask(stack, "backfill", "--batch", id);
     say(`Job ${id} runs on AWS by itself: ${again} looks at it again`);
   }
-  if (cancel) await cancelJob(control, stack, id);
   const appearsUntilMs = time.nowMs() + APPEARS_MS;
+  let isToEnd = cancel;
   while (true) {
     const found = await findJob(control, stack, id);
     // S3 knows a new job a little later.
     const isAwaited = job === undefined && time.nowMs() < appearsUntilMs;
-    if (found === undefined && !isAwaited) throw notOfStack(stack, id);
+    if (found === undefined && !isAwaited) {
+      const make = denoTask(stack, "backfill", "--batch");
+      throw new UserError(
+        `${visible(id)} is no job of this stack; ${make} makes one, and says its id`,
+      );
+    }
     const report = toReport(found ?? {}, id);
-    if (detach || ENDED.includes(report.status)) return report;
+    const hasEnded = ENDED.includes(report.status);
+    if (isToEnd && (!hasEnded || report.status === "Suspended")) {
+      await cancelJob(control, stack, id);
+      isToEnd = false;
+      continue;
+    }
+    if (detach || hasEnded) return report;
     say(jobToText(report));
     await time.pause(POLL_MS);
   }
@@ -174,38 +174,28 @@ async function createJob(
   return JobId!;
 }
 
-async function cancelJob(control: S3ControlClient, stack: StackOfJob, id: string): Promise<void> {
-  const found = await findJob(control, stack, id);
-  if (found === undefined) throw notOfStack(stack, id);
-  // A suspended job has not ended: it waits for somebody, and can be cancelled.
-  if (found.Status !== "Suspended" && ENDED.includes(found.Status ?? "")) return;
-  const { account_id: AccountId } = stack.outputs;
+async function cancelJob(
+  control: S3ControlClient,
+  { outputs: { account_id: AccountId } }: StackOfJob,
+  JobId: string,
+): Promise<void> {
   const RequestedJobStatus = "Cancelled";
-  await control.send(new UpdateJobStatusCommand({ AccountId, JobId: id, RequestedJobStatus }));
+  await control.send(new UpdateJobStatusCommand({ AccountId, JobId, RequestedJobStatus }));
 }
 
-/** A job of this stack's function; undefined if there is none of this id. */
+/** The job of an id; undefined if this stack's function has none. */
 async function findJob(
   control: S3ControlClient,
-  stack: StackOfJob,
-  id: string,
+  { outputs: { account_id: AccountId, lambda_function_arn } }: StackOfJob,
+  JobId: string,
 ): Promise<JobDescriptor | undefined> {
-  try {
-    const { account_id: AccountId, lambda_function_arn } = stack.outputs;
-    const { Job = {} } = await control.send(new DescribeJobCommand({ AccountId, JobId: id }));
-    if (Job.Operation?.LambdaInvoke?.FunctionArn === lambda_function_arn) return Job;
-  } catch (error) {
+  const look = new DescribeJobCommand({ AccountId, JobId });
+  const { Job } = await control.send(look).catch((error) => {
     // NoSuchJobException by S3's documentation, NotFoundException by its service model.
-    const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
-    if ($metadata?.httpStatusCode === 404) return undefined;
-    throw error;
-  }
-  throw notOfStack(stack, id);
-}
-
-function notOfStack(stack: StackOfJob, id: string): UserError {
-  const make = denoTask(stack, "backfill", "--batch");
-  return new UserError(`${id} is no job of this stack; ${make} makes one, and says its id`);
+    if (error.$metadata?.httpStatusCode !== 404) throw error;
+    return { Job: undefined };
+  });
+  return Job?.Operation?.LambdaInvoke?.FunctionArn === lambda_function_arn ? Job : undefined;
 }
 
 function toReport(job: JobDescriptor, id: string): JobReport {
@@ -215,29 +205,25 @@ function toReport(job: JobDescriptor, id: string): JobReport {
   const reasons = FailureReasons.map(({ FailureCode, FailureReason }) =>
     [FailureCode, FailureReason].filter((text) => text !== undefined).join(": ")
   );
-  const hasNone = Status === "Failed" && reasons.some((reason) => NO_OBJECT.test(reason));
   return {
-    ok: hasNone || NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
+    ok: NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
     job: id,
     status: Status,
-    objects: hasNone ? 0 : TotalNumberOfTasks,
+    objects: TotalNumberOfTasks,
     succeeded: NumberOfTasksSucceeded,
     failed: NumberOfTasksFailed,
-    reasons: hasNone ? [] : reasons,
+    reasons,
   };
 }
 
 /** A report for people: why the job failed, and its counts. */
 export function jobToText(report: JobReport): string {
-  const { ok, job, status, objects, succeeded, failed, reasons } = report;
+  const { job, status, objects, succeeded, failed, reasons } = report;
   const counts = objects === undefined
     ? "its objects are not listed yet"
     : `${plural(objects, "object")}, ${succeeded} done, ${failed} failed`;
-  const isEmpty = ok && status === "Failed";
   return [
     ...reasons.map((reason) => `FAILED: ${visible(reason)}`),
-    isEmpty
-      ? `Job ${job} found no object that the trigger's filter lets through`
-      : `Job ${job} is ${visible(status)}: ${counts}`,
+    `Job ${job} is ${visible(status)}: ${counts}`,
   ].join("\n");
 }
