@@ -98,22 +98,16 @@ function readTrusted(): string | undefined {
  */
 export async function checkCredentials({ local }: Pick<Side, "local">): Promise<void> {
   if (local) return;
-  const otherwise = "or try it without AWS with --local";
   try {
     await new S3Client({ region: "us-east-1" }).config.credentials();
   } catch (error) {
-    if (/^true$/i.test(Deno.env.get("AWS_EC2_METADATA_DISABLED") ?? "")) {
-      throw new UserError(
-        "No AWS credentials found: AWS_EC2_METADATA_DISABLED switches the instance's role off; " +
-          `unset it, ${otherwise}`,
-      );
-    }
     // https://repost.aws/knowledge-center/ec2-linux-metadata-retrieval
     throw new UserError(
       `No AWS credentials found (${visible((error as Error).message)}): run this on an EC2 ` +
-        `instance with a role, ${otherwise}\nOn an instance with a role the metadata service may ` +
-        "be off, or too many hops away from a container: aws ec2 modify-instance-metadata-options " +
-        "--http-endpoint enabled --http-put-response-hop-limit 2 --instance-id ID",
+        "instance with a role, or try it without AWS with --local\nOn an instance with a role " +
+        "AWS_EC2_METADATA_DISABLED may be set, or the metadata service be off, or too many hops away " +
+        "from a container: aws ec2 modify-instance-metadata-options --http-endpoint enabled " +
+        "--http-put-response-hop-limit 2 --instance-id ID",
     );
   }
 }

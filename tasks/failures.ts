@@ -158,18 +158,6 @@ const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
     "no AWS credentials were found; run it on an EC2 instance with a role",
   ],
   [
-    /invalid AWS Region/i,
-    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, if AWS has opened it lately, move to a newer provider as docs/OPERATE.md says of Node 24",
-  ],
-  [
-    /expected (lambda_)?runtime to be one of/,
-    "the aws provider here does not know this lambda_runtime; docs/OPERATE.md says under Node 24 how to get a newer provider",
-  ],
-  [
-    /is required by the backend|Missing region value/,
-    "the backend's settings are not all in its block; run terraform init -backend-config=FILE, and then this again",
-  ],
-  [
     /state migration|-migrate-state/,
     "the state is not where backend.tf wants it; terraform init -migrate-state moves it there",
   ],
@@ -184,12 +172,8 @@ const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   ...AWS_REMEDIES,
   ...SYSTEM_REMEDIES,
   [
-    /Proxy Authentication Required/i,
-    "the proxy asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
-  ],
-  [
-    /proxyconnect/,
-    "the proxy of HTTPS_PROXY can't be reached; check it and the network",
+    /Proxy Authentication Required|proxyconnect/i,
+    "the proxy can't be reached, or asks who you are; check HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
   ],
   [
     /x509:|certificate signed by unknown authority/,

@@ -89,17 +89,17 @@ export async function runFunction(
   if (output.FunctionError === undefined) {
     return { answer: payload === "" ? undefined : JSON.parse(payload) };
   }
-  return { failure: toFailure(payload) };
+  return { failure: parseObject(payload) ?? { errorMessage: payload } };
 }
 
-function toFailure(payload: string): RunFailure {
+/** The fields of a text that is a JSON object. */
+export function parseObject(text: string): Record<string, unknown> | undefined {
   try {
-    const failure = JSON.parse(payload);
-    if (isObject(failure)) return failure;
+    const value: unknown = JSON.parse(text);
+    return isObject(value) && !Array.isArray(value) ? value : undefined;
   } catch {
-    // It is no JSON.
+    return undefined;
   }
-  return { errorMessage: payload };
 }
 
 /**

@@ -8,9 +8,8 @@ import {
   type FilterLogEventsCommandInput,
   type FilterLogEventsCommandOutput,
 } from "@aws-sdk/client-cloudwatch-logs";
-import { isObject } from "../handler.ts";
 import type { Clock } from "./clients.ts";
-import { toReason } from "./invoke.ts";
+import { parseObject, toReason } from "./invoke.ts";
 import { interrupted, pause } from "./signals.ts";
 import { BATCH_KEYS, getRows, type Item, rowKey } from "./table.ts";
 import type { Stack } from "./target.ts";
@@ -168,7 +167,7 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
   const time = new Date(timestamp).toISOString();
   const line = (level: string, text: string) =>
     `${time}  ${level.padEnd(5)}  ${visible(text.replace(/[\r\n]+$/, ""))}`.trimEnd();
-  const { level, outcome, type, record, ...fields } = parseLine(message) ?? {};
+  const { level, outcome, type, record, ...fields } = parseObject(message) ?? {};
 
   if (typeof outcome === "string") {
     const { duration_ms, file_key, event_name, object, error, message: note } = fields;
@@ -208,27 +207,17 @@ function isWanted(
   { key, failed }: { key?: string; failed: boolean },
 ): boolean {
   if (failed && !/^\S+ {2}ERROR /.test(logToText(event) ?? "")) return false;
-  const { file_key, encoded_key } = parseLine(event.message) ?? {};
+  const { file_key, encoded_key } = parseObject(event.message) ?? {};
   return key === undefined || String(file_key ?? encoded_key ?? "").includes(key);
 }
 
 /** A line as one JSON object in one line: its own, or one that wraps it. */
 export function logToJson({ timestamp, message }: LogEvent): string {
-  if (parseLine(message) === undefined) {
+  if (parseObject(message) === undefined) {
     return toJson({ timestamp: new Date(timestamp).toISOString(), message });
   }
   // Its own text, not what JSON.parse() made of it: numbers stay exact. Line breaks are between tokens.
   return escapeJson(message.trim().replace(/[\t\r\n]+/g, " "));
-}
-
-/** The fields of a line that is a JSON object. */
-export function parseLine(message: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(message);
-    return isObject(value) && !Array.isArray(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 const OUTCOMES = ["written", "unchanged", "failed"] as const;
@@ -333,7 +322,7 @@ export async function newestRows(
 
 /** A line of the log as news. */
 function toNews({ timestamp: atMs, message }: LogEvent): News[] {
-  const line = parseLine(message) ?? {};
+  const line = parseObject(message) ?? {};
   const outcome = OUTCOMES.find((outcome) => outcome === line.outcome);
   if (outcome === undefined) return [];
   const text = (name: string) => typeof line[name] === "string" ? line[name] : undefined;

@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-sqs";
 import { forEachParallel } from "../function/parallel.ts";
 import { decodeKey, isObject } from "../handler.ts";
-import { countFailures, invoke, type QueueCounts, toReason } from "./invoke.ts";
+import { countFailures, invoke, parseObject, type QueueCounts, toReason } from "./invoke.ts";
 import { interrupted } from "./signals.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -32,12 +32,6 @@ const HIDDEN_SECONDS = 300;
 
 /** One empty receipt may be chance; so many in a row mean that no message is visible. */
 const EMPTY_RECEIPTS = 2;
-
-/**
- * Messages that are held at the same time: SQS lets 120,000 be in flight, those of others included.
- * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
- */
-const HELD_MESSAGES = 100_000;
 
 /** Keys of an event that a line names. */
 const NAMED_KEYS = 3;
@@ -128,28 +122,36 @@ export async function replayFailures(
  * as many old messages came in a row as are held.
  */
 async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGenerator<Message> {
-  const QueueUrl = stack.outputs.failure_queue_url;
   let tried = 0;
   let empty = 0;
   let old = 0;
-  while (tried < max && empty < EMPTY_RECEIPTS && old <= held.size && held.size < HELD_MESSAGES) {
+  while (tried < max && empty < EMPTY_RECEIPTS && old <= held.size) {
     if (interrupted.aborted) return;
-    const { Messages = [] } = await stack.sqs.send(
-      new ReceiveMessageCommand({
-        QueueUrl,
-        MaxNumberOfMessages: Math.min(RECEIVED_MESSAGES, max - tried),
-        WaitTimeSeconds: 1, // a wait asks all of SQS's servers
-        VisibilityTimeout: HIDDEN_SECONDS,
-        MessageSystemAttributeNames: ["SentTimestamp"],
-      }),
-    );
-    const untried = Messages.filter(({ MessageId }) => !held.has(MessageId!));
-    for (const { MessageId, ReceiptHandle } of Messages) held.set(MessageId!, ReceiptHandle!);
-    empty = Messages.length === 0 ? empty + 1 : 0;
-    old = untried.length === 0 ? old + Messages.length : 0;
+    const messages = await receive(stack, { most: max - tried, hiddenSeconds: HIDDEN_SECONDS });
+    const untried = messages.filter(({ MessageId }) => !held.has(MessageId!));
+    for (const { MessageId, ReceiptHandle } of messages) held.set(MessageId!, ReceiptHandle!);
+    empty = messages.length === 0 ? empty + 1 : 0;
+    old = untried.length === 0 ? old + messages.length : 0;
     tried += untried.length;
     yield* untried;
   }
+}
+
+/** Receives messages, and hides them from others for some seconds. */
+export async function receive(
+  { sqs, outputs }: Stack,
+  { most = RECEIVED_MESSAGES, hiddenSeconds }: { most?: number; hiddenSeconds: number },
+): Promise<Message[]> {
+  const { Messages = [] } = await sqs.send(
+    new ReceiveMessageCommand({
+      QueueUrl: outputs.failure_queue_url,
+      MaxNumberOfMessages: Math.min(RECEIVED_MESSAGES, most),
+      WaitTimeSeconds: 1, // a wait asks all of SQS's servers
+      VisibilityTimeout: hiddenSeconds,
+      MessageSystemAttributeNames: ["SentTimestamp"],
+    }),
+  );
+  return Messages;
 }
 
 /** Runs a message's event, or in a dry run only reads it. What is not deleted is given back. */
@@ -201,7 +203,7 @@ async function giveBack({ stack: { sqs, outputs }, held }: Replay): Promise<void
  * @throws {TypeError} the message holds no event
  */
 export function readMessage(body: string): FailedEvent {
-  const message = parse(body);
+  const message = parseObject(body) ?? {};
   const { requestPayload: event = message, requestContext, responsePayload } = message;
   if (!isEvent(event)) throw new TypeError("the message holds no S3 event");
   const keys = keysOf(event);
@@ -217,16 +219,6 @@ export function readMessage(body: string): FailedEvent {
       ? condition
       : undefined,
   };
-}
-
-/** The object of a JSON text; of any other text one without fields. */
-function parse(text: string): Record<string, unknown> {
-  try {
-    const value = JSON.parse(text);
-    return isObject(value) ? value : {};
-  } catch {
-    return {};
-  }
 }
 
 function isEvent(value: unknown): value is S3Event {

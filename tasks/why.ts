@@ -1,13 +1,12 @@
 /** Why: finds the key that is meant, shows all that is known of it, and says what to do. */
 
-import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
-import { bucketNotifies, countFailures } from "./invoke.ts";
+import { bucketNotifies, countFailures, parseObject } from "./invoke.ts";
 import type { Clock } from "./clients.ts";
 import { canCopy, denoTask } from "./commands.ts";
-import { logToText, parseLine, type Search, searchBack } from "./logs.ts";
-import { readMessage } from "./replay.ts";
+import { logToText, type Search, searchBack } from "./logs.ts";
+import { readMessage, receive } from "./replay.ts";
 import { type Item, rowsOfKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -231,7 +230,7 @@ async function linesAbout(
   let searchedMs = search.now();
   for await (const span of searchBack(stack, { ...search, pattern: patternOf(key) })) {
     for (const event of span.lines.reverse()) {
-      const fields = parseLine(event.message);
+      const fields = parseObject(event.message);
       if (fields?.file_key !== key) continue;
       log.push(logToText(event) ?? "");
       last ??= fields;
@@ -260,23 +259,14 @@ async function failuresOf(
   stack: Stack,
   key: string,
 ): Promise<Pick<Facts, "failures" | "messages">> {
-  const QueueUrl = stack.outputs.failure_queue_url;
   const endMs = performance.now() + MOST_MS;
   const { visible, inFlight } = await countFailures(stack);
   const failures: Facts["failures"] = [];
   const lookedAt = new Set<string>();
   do {
-    const { Messages = [] } = await stack.sqs.send(
-      new ReceiveMessageCommand({
-        QueueUrl,
-        MaxNumberOfMessages: 10,
-        WaitTimeSeconds: 1, // a wait asks all of SQS's servers
-        VisibilityTimeout: 1,
-        MessageSystemAttributeNames: ["SentTimestamp"],
-      }),
-    );
-    if (Messages.length === 0) break;
-    for (const { MessageId = "", Body = "", Attributes = {} } of Messages) {
+    const messages = await receive(stack, { hiddenSeconds: 1 });
+    if (messages.length === 0) break;
+    for (const { MessageId = "", Body = "", Attributes = {} } of messages) {
       if (lookedAt.has(MessageId)) continue;
       lookedAt.add(MessageId);
       const { keys, error } = readIfEvent(Body);

@@ -191,12 +191,6 @@ const WRITTEN: [name: string, stderr: string, sentence: string | RegExp][] = [
 /** What Terraform writes, and what to do about it. */
 const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["Can't ask approval for state migration when", /^the state is not where backend.tf wants it; /],
-  ['"bucket" is required by the\nbackend.', /; run terraform init -backend-config=FILE, and then/],
-  [
-    "expected runtime to be one\nof",
-    /^the aws provider here does not know this lambda_runtime; docs\/O/,
-  ],
-  ["invalid AWS Region: eu-nowhere-9", /correct aws_region .* docs\/OPERATE\.md says of Node 24$/],
   ["Configuration for import target does not\nexist", /set batch_backfill = true, run it again/],
   ["Unable to validate the following destination\nconfigurations", /^S3 could not see .* again$/],
   [
@@ -207,7 +201,7 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["AccessDenied: User is not authorized to\nperform: s3:X", /^the role of this machine lacks a p/],
   ["write tfplan: no space left on device", /^the disk is full; make room, then run it again$/],
   ["open terraform.tfstate: permission denied", /^that is another user's; .* sudo chown -R /],
-  ["x: proxyconnect tcp: dial tcp: connection refused", /proxy of HTTPS_PROXY/],
+  ["x: proxyconnect tcp: dial tcp: connection refused", /^the proxy can't be reached, /],
   ["x: Proxy Authentication Required", /NAME:PASSWORD@HOST:PORT$/],
   ["x: tls: failed: x509: certificate signed by", /AWS_CA_BUNDLE$/],
   ["Failed to query available provider packages: no such host", /^it got no aws provider; is the/],
