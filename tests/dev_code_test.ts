@@ -241,19 +241,3 @@ Deno.test("--code names account, environment and function, then asks", async () 
   assert.equal(said.split(asked).length, 3, said);
   assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
 });
-
-Deno.test("what puts the deployed code back runs after Ctrl-C, and nothing else", async () => {
-  const program = `
-    import { run } from "./tasks/shell.ts";
-    import { handleSignals, interrupted } from "./tasks/signals.ts";
-    handleSignals();
-    const aborted = new Promise((resolve) => interrupted.addEventListener("abort", resolve));
-    Deno.kill(Deno.pid, "SIGINT");
-    await aborted;
-    const version = (options) =>
-      run(Deno.execPath(), ["--version"], { quiet: true, ...options }).then(() => "ran", String);
-    console.log(await version({}), await version({ always: true }));
-    Deno.exit(0);`;
-  const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
-  assert.equal(stdout, "InterruptedError: Interrupted ran\n");
-});

@@ -166,17 +166,33 @@ async function runWith(words: string[], env: Record<string, string>) {
   return { code, stderr, last: stderr.trimEnd().split("\n").at(-1)! };
 }
 
-Deno.test("Ctrl-C ends what a program leaves behind, too", async () => {
+Deno.test("Ctrl-C ends calls that wait and what programs leave behind, but no tidying up", async () => {
   // A background job of sh ignores SIGINT, and holds the output open.
   const program = `
+    import { endAtCtrlC } from "./tasks/clients.ts";
     import { run } from "./tasks/shell.ts";
-    import { handleSignals } from "./tasks/signals.ts";
+    import { handleSignals, interrupted } from "./tasks/signals.ts";
     handleSignals();
-    await run("sh", ["-c", "sleep 300 & echo job $!; wait"]).catch((error) => console.error(error.name));`;
+    const hangs = (signal) => new Promise((resolve, reject) => {
+      signal?.addEventListener("abort", () => reject(signal.reason));
+      setTimeout(resolve, 8000, "waited 8 s");
+    });
+    const client = { send: (_, { abortSignal } = {}) => hangs(abortSignal) };
+    endAtCtrlC(client);
+    const ended = (work) => work.then((done) => done.stdout ? "ran" : done, ({ name }) => name);
+    const before = [
+      run("sh", ["-c", "sleep 300 & echo job $!; wait"]),
+      client.send({}, { abortSignal: new AbortController().signal }),
+    ];
+    await new Promise((resolve) => interrupted.addEventListener("abort", resolve));
+    const version = (options) => run(Deno.execPath(), ["--version"], { quiet: true, ...options });
+    const after = [client.send({}), version({}), version({ always: true })];
+    console.log((await Promise.all([...before, ...after].map(ended))).join(", "));
+    Deno.exit(0);`;
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["eval", program],
+    args: ["eval", "--no-check", program],
     cwd: ROOT,
-    stdout: "null",
+    stdout: "piped",
     stderr: "piped",
   }).spawn();
   let stderr = "";
@@ -187,7 +203,9 @@ Deno.test("Ctrl-C ends what a program leaves behind, too", async () => {
     job = Number(/^job (\d+)$/m.exec(stderr)?.[1] ?? 0);
     if (job > 0) child.kill("SIGINT");
   }
-  assert.match(stderr, /InterruptedError/);
+  const stdout = await new Response(child.stdout).text();
+  const expected = "InterruptedError, InterruptedError, waited 8 s, InterruptedError, ran\n";
+  assert.equal(stdout, expected, stderr);
   await child.status;
   const left = (await listProcesses()).filter(({ pid, isZombie }) => pid === job && !isZombie);
   assert.deepEqual(left, []);

@@ -6,7 +6,6 @@ import { ListBucketsCommand, S3Client } from "@aws-sdk/client-s3";
 import { clientsOf } from "../tasks/clients.ts";
 import { toSentence } from "../tasks/failures.ts";
 import { proxyVariables, requestHandler } from "../tasks/proxy.ts";
-import { run } from "../tasks/shell.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 import { serveTls } from "./tls.ts";
 
@@ -162,30 +161,6 @@ Deno.test("a run of the function is waited for, however long it takes", async ()
   });
   lambda.destroy();
 });
-
-Deno.test(
-  "a call that waits ends soon after Ctrl-C, and one that begins then does not",
-  async () => {
-    const program = `
-    import { endAtCtrlC } from "./tasks/clients.ts";
-    import { handleSignals, interrupted } from "./tasks/signals.ts";
-    handleSignals();
-    const hangs = (signal) => new Promise((resolve, reject) => {
-      signal?.addEventListener("abort", () => reject(signal.reason));
-      setTimeout(resolve, 8000, "waited 8 s");
-    });
-    const client = { send: (_, { abortSignal } = {}) => hangs(abortSignal) };
-    endAtCtrlC(client);
-    const before = client.send({}, { abortSignal: new AbortController().signal });
-    Deno.kill(Deno.pid, "SIGINT");
-    await new Promise((resolve) => interrupted.addEventListener("abort", resolve));
-    const after = client.send({});
-    console.log(await before.catch(({ name }) => name), await after);
-    Deno.exit(0);`;
-    const { stdout } = await run(Deno.execPath(), ["eval", "--no-check", program], { quiet: true });
-    assert.equal(stdout, "InterruptedError waited 8 s\n");
-  },
-);
 
 /** A CONNECT proxy, through which every host is one port of this machine. */
 async function startProxy(targetPort: number) {
