@@ -1,7 +1,8 @@
 /** In a clone of its own: deploys killed and interrupted, and the state in a backend of the user's own. */
 
 import { endToEndTest, rootClients } from "./pipeline.ts";
-import { INTERRUPTED, lateProxy, serveMetadata } from "./pipeline_interrupted.ts";
+import { INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
+import { serveMetadata } from "./tls.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {
   const root = rootClients(await enter());

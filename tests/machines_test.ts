@@ -195,6 +195,7 @@ Deno.test("Ctrl-C ends calls that wait and what programs leave behind, but no ti
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  const startMs = performance.now();
   let stderr = "";
   let job = 0;
   for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
@@ -207,6 +208,7 @@ Deno.test("Ctrl-C ends calls that wait and what programs leave behind, but no ti
   const expected = "InterruptedError, InterruptedError, waited 8 s, InterruptedError, ran\n";
   assert.equal(stdout, expected, stderr);
   await child.status;
+  assert.ok(performance.now() - startMs < 60_000, "it waited for the job's own end");
   const left = (await listProcesses()).filter(({ pid, isZombie }) => pid === job && !isZombie);
   assert.deepEqual(left, []);
 });

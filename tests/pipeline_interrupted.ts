@@ -211,23 +211,6 @@ function asOnAws({ shell, late, metadata }: Remote): Record<string, string> {
   };
 }
 
-/** The metadata service of an EC2 instance whose role has these credentials. */
-export function serveMetadata([AccessKeyId, SecretAccessKey, Token]: string[]) {
-  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
-  const server = Deno.serve(options, ({ url, method }) => {
-    if (method === "PUT") {
-      return new Response("token", {
-        headers: { "x-aws-ec2-metadata-token-ttl-seconds": "21600" },
-      });
-    }
-    if (url.endsWith("/security-credentials/")) return new Response("role");
-    const Expiration = "2099-01-01T00:00:00Z";
-    return Response.json({ Code: "Success", AccessKeyId, SecretAccessKey, Token, Expiration });
-  });
-  const url = `http://127.0.0.1:${server.addr.port}`;
-  return { url, [Symbol.asyncDispose]: () => server.shutdown() };
-}
-
 interface LateProxy extends Disposable {
   port: number;
   delayMs: number;

@@ -1,4 +1,4 @@
-/** Servers behind TLS on this machine, for AWS's own clients. */
+/** Servers on this machine for AWS's own clients: any behind TLS, and the metadata service. */
 
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import { createServer } from "node:https";
@@ -67,4 +67,21 @@ async function makeCertificate(): Promise<string> {
   const rest = ["-subj", "/CN=test", "-addext", names, "-keyout", "/dev/stdout"];
   const { stdout } = await run("openssl", [...args.split(" "), ...rest], { quiet: true });
   return stdout;
+}
+
+/** The metadata service of an EC2 instance whose role has these credentials. */
+export function serveMetadata([AccessKeyId, SecretAccessKey, Token]: string[]) {
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  const server = Deno.serve(options, ({ url, method }) => {
+    if (method === "PUT") {
+      return new Response("token", {
+        headers: { "x-aws-ec2-metadata-token-ttl-seconds": "21600" },
+      });
+    }
+    if (url.endsWith("/security-credentials/")) return new Response("role");
+    const Expiration = "2099-01-01T00:00:00Z";
+    return Response.json({ Code: "Success", AccessKeyId, SecretAccessKey, Token, Expiration });
+  });
+  const url = `http://127.0.0.1:${server.addr.port}`;
+  return { url, [Symbol.asyncDispose]: () => server.shutdown() };
 }
