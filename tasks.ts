@@ -12,7 +12,6 @@ import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { demo } from "./tasks/demo.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
 import { destroy } from "./tasks/destroy.ts";
-import { readDrift } from "./tasks/drift.ts";
 import { toSentence } from "./tasks/failures.ts";
 import { backfillByJob } from "./tasks/job.ts";
 import { runAtTerminal, shellCommand } from "./tasks/stand_in.ts";
@@ -22,7 +21,7 @@ import { replayFailures, replayToText } from "./tasks/replay.ts";
 import { followRows, readRows, toRowLines } from "./tasks/rows.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
-import { readStatus, statusToText } from "./tasks/status.ts";
+import { readDrift, readStatus, statusToText } from "./tasks/status.ts";
 import { NothingDeployedError, openTarget, targetOf, withStack } from "./tasks/target.ts";
 import {
   FindingError,

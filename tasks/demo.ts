@@ -2,7 +2,6 @@
 
 import { openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { styleText } from "node:util";
 import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
 import { DeleteObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { writeZip } from "./build.ts";
@@ -26,7 +25,7 @@ const POLICY_NAME = "metadata";
 const WRITE_STATEMENT = "WriteRows";
 
 /** Where the output of Terraform and the others goes. */
-export const DEMO_LOG = join(LOCAL_FOLDER, "demo.log");
+const DEMO_LOG = join(LOCAL_FOLDER, "demo.log");
 
 /** Columns of a step's line before its time. */
 const COLUMNS = 70;
@@ -99,7 +98,7 @@ export function showFiles({ line }: Pick<Screen, "line">, { files }: Report): vo
     size(file),
     clip(String(file.row!.content_type ?? ""), 16),
     `${file.rowAfterMs} ms`,
-    color("dim", clip(String(file.row!.content_preview ?? "-"), 14)),
+    clip(String(file.row!.content_preview ?? "-"), 14),
   ]);
   const head = ["  file", "bytes", "type", "row after", "preview"];
   line(toTable([head, ...rows], [1, 3]).join("\n"));
@@ -141,16 +140,13 @@ async function withoutPermission({ iam, outputs }: Stack): Promise<AsyncDisposab
   return { [Symbol.asyncDispose]: async () => void await put(whole) };
 }
 
-/** What the demo prints; on a terminal a step's time runs while it works. */
-export interface Screen extends Disposable {
-  /** Does a step: what `work` returns ends its line. */
-  step<T>(name: string, work: () => Promise<T>, ending?: (result: T) => string): Promise<T>;
-  /** Prints a line of its own. */
-  line(text: string): void;
-}
+type Screen = ReturnType<typeof openScreen>;
 
-/** Opens the screen. The steps' own progress goes to a file, or is shown if there is none. */
-export function openScreen(logFile: string | undefined): Screen {
+/**
+ * What the demo prints; on a terminal a step's time runs while it works. The steps' own progress goes to a
+ * file, or is shown if there is none.
+ */
+export function openScreen(logFile: string | undefined) {
   const live = logFile !== undefined && Deno.stdout.isTerminal();
   const file = logFile === undefined ? undefined : openSync(logFile, "w", 0o600);
   const log = file === undefined
@@ -158,6 +154,7 @@ export function openScreen(logFile: string | undefined): Screen {
     : redirectProgress((bytes) => void writeSync(file, bytes));
   const write = (text: string) => Deno.stdout.writeSync(new TextEncoder().encode(text));
 
+  /** Does a step: what `work` returns ends its line. */
   async function step<T>(
     name: string,
     work: () => Promise<T>,
@@ -170,10 +167,10 @@ export function openScreen(logFile: string | undefined): Screen {
     try {
       const result = await work();
       const text = [name, ending(result)].filter((part) => part !== "").join(": ");
-      write((live ? "\r" : "") + toLine(color("green", "✓"), text, seconds()) + "\n");
+      write((live ? "\r" : "") + toLine("✓", text, seconds()) + "\n");
       return result;
     } catch (error) {
-      write((live ? "\r" : "") + toLine(color("red", "✗"), name, seconds()) + "\n");
+      write((live ? "\r" : "") + toLine("✗", name, seconds()) + "\n");
       throw error;
     } finally {
       clearInterval(timer);
@@ -181,18 +178,11 @@ export function openScreen(logFile: string | undefined): Screen {
   }
   return {
     step,
-    line: (text) => void write(text + "\n"),
+    line: (text: string) => void write(text + "\n"),
     [Symbol.dispose]: () => log?.[Symbol.dispose](),
   };
 }
 
 function toLine(mark: string, text: string, time: string): string {
   return `${mark} ${text.padEnd(COLUMNS - 2)}${time}`;
-}
-
-/** Colours a text where a terminal shows it, and NO_COLOR does not forbid it. */
-function color(name: "green" | "red" | "dim", text: string): string {
-  return Deno.stdout.isTerminal() && !Deno.noColor
-    ? styleText(name, text, { validateStream: false })
-    : text;
 }

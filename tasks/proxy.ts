@@ -13,9 +13,6 @@ const NEAR = [
   ...["localhost", "127.0.0.1", "[::1]"],
 ];
 
-/** The variables of {@link proxyVariables}; each is also read in lower case. */
-export const PROXY_VARIABLES = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
-
 type Environment = Record<string, string | undefined>;
 
 /**

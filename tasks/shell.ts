@@ -33,10 +33,6 @@ export interface RunOptions {
   always?: boolean;
 }
 
-export interface Ran {
-  stdout: string;
-}
-
 /** A program failed: its exit code and what it wrote to standard error. */
 export class RunError extends UserError {
   override name = "RunError";
@@ -46,12 +42,16 @@ export class RunError extends UserError {
 }
 
 /**
- * Runs a program in the project's folder, without standard input.
+ * Runs a program in the project's folder, without standard input, and returns its standard output.
  *
  * @throws {UserError} the program does not start
  * @throws {RunError} it failed
  */
-export async function run(command: string, args: string[], options: RunOptions = {}): Promise<Ran> {
+export async function run(
+  command: string,
+  args: string[],
+  options: RunOptions = {},
+): Promise<string> {
   if (!options.always) interrupted.throwIfAborted();
   const name = command.split(/[\\/]/).at(-1)!;
   if (!options.quiet) say(`$ ${[name, ...args].map(shellWord).join(" ")}`);
@@ -84,7 +84,7 @@ export async function run(command: string, args: string[], options: RunOptions =
       const why = explainExit(name, status.code, quiet ? stderr : undefined);
       throw new RunError(`${call} failed with exit code ${status.code}${why}`, status.code, stderr);
     }
-    return { stdout };
+    return stdout;
   } finally {
     children.delete(child);
   }

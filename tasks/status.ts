@@ -1,18 +1,18 @@
-/** Status: what is deployed, on one screen, and whether it needs attention. */
+/** Status: what is deployed, on one screen, what was changed by hand, and whether it needs attention. */
 
 import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
+import { writeZip, ZIP_URL } from "./build.ts";
 import { readClock } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import { driftToProblems, findDeleted } from "./drift.ts";
-import { newestRows } from "./logs.ts";
 import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
+import { newestRows } from "./logs.ts";
 import { toRowTable } from "./rows.ts";
 import type { Item } from "./table.ts";
-import type { Stack } from "./target.ts";
-import { clip, plural, toDuration, toTable, visible } from "./terminal.ts";
-import type { Change } from "./terraform.ts";
+import { findDeleted, type Stack, type Target } from "./target.ts";
+import { clip, plural, toDuration, toTable, visible, withProgress } from "./terminal.ts";
+import * as terraform from "./terraform.ts";
 
 /** Rows that are shown. */
 const NEWEST = 10;
@@ -50,7 +50,7 @@ export interface Status {
 export async function readStatus(
   stack: Stack,
   deployedSha256: string,
-  drift?: Change[],
+  drift?: terraform.Change[],
 ): Promise<Status> {
   const now = await readClock(stack);
   const wrong = new Map<string, string>();
@@ -197,4 +197,42 @@ export async function readAlarms({ cloudwatch, outputs }: Stack): Promise<Status
     since: StateUpdatedTimestamp?.toISOString() ?? "",
     reason: StateReason,
   }));
+}
+
+/** Compares every resource with AWS. It changes nothing, and waits for no other Terraform. */
+export async function readDrift({ workspace }: Target): Promise<terraform.Change[]> {
+  await Deno.stat(ZIP_URL).catch(writeZip); // without it main.tf refuses to plan
+  const planning = terraform.plan(workspace, { quiet: true });
+  await using file = await withProgress("terraform plan", planning);
+  return driftIn((await terraform.readPlan(workspace, file)).changes);
+}
+
+/** The changes of what is in AWS, which are no mere consequence of others. */
+export function driftIn(changes: terraform.Change[]): terraform.Change[] {
+  return changes.map(({ attributes, ...change }) => {
+    // Of code that is saved here and not deployed.
+    const isExpected = (name: string) =>
+      change.type === "aws_lambda_function" && name === "source_code_hash";
+    return { ...change, attributes: attributes.filter((name) => !isExpected(name)) };
+  }).filter(({ type, actions, attributes }) =>
+    type !== "terraform_data" && (actions[0] !== "update" || attributes.length > 0)
+  );
+}
+
+/** A sentence for all that is not there, and one for each resource that was changed. */
+function driftToProblems(
+  changes: terraform.Change[],
+  target: Pick<Target, "flags">,
+): string[] {
+  const deploy = denoTask(target, "deploy");
+  const isMissing = ({ actions }: terraform.Change) => actions.join() === "create";
+  const missing = changes.filter(isMissing).map(({ address }) => address);
+  const changed = changes.filter((change) => !isMissing(change));
+  return [
+    ...(missing.length === 0 ? [] : [`not there: ${missing.join(", ")}; ${deploy} makes it`]),
+    ...changed.map(({ address, attributes }) => {
+      const names = attributes.length === 0 ? "" : ` (${attributes.join(", ")})`;
+      return `${address} is not as main.tf has it${names}; ${deploy} puts it right`;
+    }),
+  ];
 }

@@ -2,9 +2,11 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { CloudWatchLogsServiceException } from "@aws-sdk/client-cloudwatch-logs";
+import { DynamoDBServiceException } from "@aws-sdk/client-dynamodb";
+import { LambdaServiceException } from "@aws-sdk/client-lambda";
 import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import { findDeleted } from "./drift.ts";
 import { ROOT } from "./shell.ts";
 import { pause } from "./signals.ts";
 import { changesForTerraform } from "./environment.ts";
@@ -165,6 +167,44 @@ export async function withStack(
   } catch (error) {
     const deleted = findDeleted(error, stack);
     throw deleted === undefined ? error : new UserError(deleted.sentence);
+  }
+}
+
+/** The part whose absence is behind an error, and a sentence about it; undefined for other errors. */
+export function findDeleted(
+  error: unknown,
+  { outputs, flags }: Pick<Stack, "outputs" | "flags">,
+): { address: string; sentence: string } | undefined {
+  const found = (address: string, part: string, name: string, madeAgain: string) => ({
+    address,
+    sentence: `The ${part} ${visible(name)} does not exist any more: ` +
+      `${denoTask({ flags }, "deploy")} makes it again, ${madeAgain}`,
+  });
+  const { name } = error as Error;
+  if (name === "NoSuchBucket") {
+    const bucket = outputs.s3_bucket_name;
+    return found("aws_s3_bucket.uploads[0]", "bucket", bucket, "empty; the rows stay");
+  }
+  // SQS has the second name in its older protocol.
+  if (/^QueueDoesNotExist$|NonExistentQueue$/.test(name)) {
+    const queue = outputs.failure_queue_url.split("/").at(-1)!;
+    const madeAgain = "empty, and backfill records the objects of its events";
+    return found("aws_sqs_queue.failures", "failure queue", queue, madeAgain);
+  }
+  if (name !== "ResourceNotFoundException") return undefined;
+  if (error instanceof DynamoDBServiceException) {
+    const madeAgain = "empty, and backfill records what is in the bucket";
+    return found("aws_dynamodb_table.files", "table", outputs.dynamodb_table_name, madeAgain);
+  }
+  if (error instanceof LambdaServiceException) {
+    const madeAgain = "and backfill records what was uploaded meanwhile";
+    const { lambda_function_name } = outputs;
+    return found("aws_lambda_function.metadata", "function", lambda_function_name, madeAgain);
+  }
+  if (error instanceof CloudWatchLogsServiceException) {
+    const { log_group_name } = outputs;
+    const madeAgain = "empty; the rows stay";
+    return found("aws_cloudwatch_log_group.function", "log group", log_group_name, madeAgain);
   }
 }
 

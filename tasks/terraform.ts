@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import { type Filter, FILTERS } from "../handler.ts";
 import { explainFailure } from "./failures.ts";
 import { namesIn, temporaryFolder } from "./files.ts";
-import { CANNOT_RUN, type Ran, ROOT, run, RunError, type RunOptions } from "./shell.ts";
+import { CANNOT_RUN, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 import { folderFor, type OwnFolder, variableSources } from "./workspace.ts";
 
@@ -209,7 +209,7 @@ export async function untaint(workspace: string, address: string): Promise<void>
  * @throws {UserError} one is missing, as after an apply that was interrupted
  */
 export async function outputs(workspace: string): Promise<Outputs | undefined> {
-  const { stdout } = await terraform(workspace, ["output", "-json"], { quiet: true });
+  const stdout = await terraform(workspace, ["output", "-json"], { quiet: true });
   const values = parse<Record<string, { value: unknown }>>(stdout, "terraform output");
   if (Object.keys(values).length === 0) return undefined;
   const isThere = (name: string) => values[name]?.value != null;
@@ -228,7 +228,7 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
 /** The workspace's state; empty where nothing is deployed. `always`: even after Ctrl-C. */
 export async function pullState(workspace: string, { always = false } = {}): Promise<State> {
   const options: RunOptions = { quiet: true, always };
-  return parseState((await terraform(workspace, ["state", "pull"], options)).stdout);
+  return parseState(await terraform(workspace, ["state", "pull"], options));
 }
 
 /** The SHA-256 of the code that Terraform deployed last, in base64. `always`: even after Ctrl-C. */
@@ -309,8 +309,7 @@ interface ChangeJson {
 
 /** What a plan file holds. */
 export async function readPlan(workspace: string, { path }: PlanFile): Promise<Plan> {
-  const { stdout } = await terraform(workspace, ["show", "-json", path], { quiet: true });
-  return parsePlan(stdout);
+  return parsePlan(await terraform(workspace, ["show", "-json", path], { quiet: true }));
 }
 
 /** The plan in the JSON of `terraform show`: https://developer.hashicorp.com/terraform/internals/json-format#plan-representation */
@@ -354,7 +353,7 @@ async function terraform(
   workspace: string,
   args: string[],
   options: RunOptions = {},
-): Promise<Ran> {
+): Promise<string> {
   const own = await folderFor(workspace);
   const [command, ...rest] = args;
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];

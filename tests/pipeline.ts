@@ -201,7 +201,7 @@ export async function ownTerraform(
 ): Promise<string> {
   const { args, env } = (await folderFor(workspace))!;
   const options = { env: { TF_WORKSPACE: workspace, ...env }, quiet: true };
-  return (await run("terraform", [...args, ...words], options)).stdout;
+  return await run("terraform", [...args, ...words], options);
 }
 
 /** Runs a program in a folder, with just this environment. */

@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { zipOf } from "../tasks/build.ts";
-import { readDrift } from "../tasks/drift.ts";
+import { readDrift } from "../tasks/status.ts";
 import { updateCode } from "../tasks/invoke.ts";
 import type { Status } from "../tasks/status.ts";
 import { type Deployed, optionsOf, ownTerraform, type Steps, task } from "./pipeline.ts";

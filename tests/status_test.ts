@@ -4,8 +4,7 @@ import assert from "node:assert/strict";
 import { ResourceNotFoundException as NoLog } from "@aws-sdk/client-cloudwatch-logs";
 import { ResourceNotFoundException as NoTable } from "@aws-sdk/client-dynamodb";
 import { ResourceNotFoundException as NoFunction } from "@aws-sdk/client-lambda";
-import { driftIn } from "../tasks/drift.ts";
-import { readStatus, statusToText } from "../tasks/status.ts";
+import { driftIn, readStatus, statusToText } from "../tasks/status.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import {
   type Answers,

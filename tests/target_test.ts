@@ -7,8 +7,7 @@ import * as lambda from "@aws-sdk/client-lambda";
 import * as s3 from "@aws-sdk/client-s3";
 import * as sqs from "@aws-sdk/client-sqs";
 import { checkCredentials } from "../tasks/clients.ts";
-import { findDeleted } from "../tasks/drift.ts";
-import { targetOf } from "../tasks/target.ts";
+import { findDeleted, targetOf } from "../tasks/target.ts";
 import { fakeStack, replaceEnvironment } from "./fixtures.ts";
 
 Deno.test("targetOf() refuses what cannot be an environment's name", () => {
