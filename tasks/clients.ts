@@ -7,7 +7,8 @@ import { IAMClient } from "@aws-sdk/client-iam";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { HeadBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
-import { STSClient } from "@aws-sdk/client-sts";
+import { STSClient, type STSClientConfig } from "@aws-sdk/client-sts";
+import { toSentence } from "./failures.ts";
 import { requestHandler } from "./proxy.ts";
 import { interrupted, overdue } from "./signals.ts";
 import type { Stack } from "./target.ts";
@@ -33,7 +34,19 @@ export interface Clients {
 /** What every client of a region needs to know. */
 export function configOf({ local, ca }: Side, region: string) {
   const trusted = local ? ca : readTrusted();
-  return { region, requestHandler: requestHandler(trusted, Deno.env.toObject()) };
+  const handler = requestHandler(trusted, Deno.env.toObject());
+  return { region, requestHandler: handler, credentialDefaultProvider: sourcesBy(handler) };
+}
+
+type Sources = NonNullable<STSClientConfig["credentialDefaultProvider"]>;
+
+/** The SDK's own sources of credentials. By themselves they would ask SSO without the proxy. */
+function sourcesBy(requestHandler: unknown): Sources {
+  const { credentialDefaultProvider } = new STSClient().config as {
+    credentialDefaultProvider?: Sources;
+  };
+  return (settings) =>
+    credentialDefaultProvider!({ ...settings, clientConfig: { requestHandler } });
 }
 
 /**
@@ -92,23 +105,18 @@ function readTrusted(): string | undefined {
 }
 
 /**
- * Asks the SDK's own sources for credentials, without a call to AWS; the stand-in has its own.
+ * Asks the SDK's own sources for credentials, without a call to the stack; the stand-in has its own.
  *
- * @throws {UserError} there are none
+ * @throws {UserError} there are none, or none any more
  */
 export async function checkCredentials({ local }: Pick<Side, "local">): Promise<void> {
   if (local) return;
+  const environment = Deno.env.toObject();
   try {
-    await new S3Client({ region: "us-east-1" }).config.credentials();
+    const region = environment.AWS_REGION || "us-east-1"; // where STS is asked
+    await new S3Client(configOf({ local }, region)).config.credentials();
   } catch (error) {
-    // https://repost.aws/knowledge-center/ec2-linux-metadata-retrieval
-    throw new UserError(
-      `No AWS credentials found (${visible((error as Error).message)}): run this on an EC2 ` +
-        "instance with a role, or try it without AWS with --local\nOn an instance with a role " +
-        "AWS_EC2_METADATA_DISABLED may be set, or the metadata service be off, or too many hops away " +
-        "from a container: aws ec2 modify-instance-metadata-options --http-endpoint enabled " +
-        "--http-put-response-hop-limit 2 --instance-id ID",
-    );
+    throw new UserError(toSentence(error, environment) ?? visible(String(error)));
   }
 }
 

@@ -33,9 +33,32 @@ const AWS_REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
   [
     /not authorized to perform|AccessDenied|UnauthorizedOperation/,
-    "the role of this machine lacks a permission, which is named above; add it, then run it again",
+    "the role that this runs as lacks a permission, which is named above; add it, then run it again",
   ],
 ];
+
+/** The ways to credentials, for where none are found. */
+const SIGN_IN = "run it on an EC2 instance with a role, or by an SSO profile (AWS_PROFILE), " +
+  "a container's role or a pipeline's: docs/SECURITY.md, \"Signing in\"";
+
+/** What to do where signing in failed, in the words of the SDK, of STS and of Terraform's provider. */
+function signInRemedy(text: string, { AWS_PROFILE }: Environment): string | undefined {
+  const profile = shellWord(AWS_PROFILE || "default");
+  return remedyOf(text, [
+    [
+      /To refresh this SSO|SSO session has expired|cached SSO token(?!.*send failed)|Session token not found/,
+      `the SSO session has expired, or there is none; aws sso login --profile ${profile}, then again`,
+    ],
+    [ // a session that such a token gave expires in other words
+      /Token expired: current date/,
+      "the pipeline's token has expired; have a new one written to AWS_WEB_IDENTITY_TOKEN_FILE",
+    ],
+    [
+      /InvalidIdentityToken|perform:? sts:AssumeRoleWithWebIdentity/,
+      "the role of AWS_ROLE_ARN does not let this pipeline in; docs/SECURITY.md has what does",
+    ],
+  ]);
+}
 
 /** What to do about what the system refuses, in its own words: every program repeats them. */
 export const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
@@ -61,7 +84,26 @@ export function remedyOf(text: string, remedies: [RegExp, string][]): string | u
 export function toSentence(error: unknown, environment: Environment): string | undefined {
   if (error instanceof UserError) return error.message;
   if (!(error instanceof Error)) return undefined;
-  return networkSentence(error, environment) ?? refusalSentence(error) ?? systemSentence(error);
+  return signInSentence(error, environment) ?? networkSentence(error, environment) ??
+    refusalSentence(error) ?? systemSentence(error);
+}
+
+/** Nobody is signed in, or not any more: a session may end while a task runs. */
+function signInSentence({ name, message }: Error, environment: Environment): string | undefined {
+  const remedy = signInRemedy(`${name} ${message}`, environment);
+  if (remedy !== undefined) return `Not signed in to AWS: ${remedy}`;
+  if (name !== "CredentialsProviderError") return undefined;
+
+  const otherwise = "or try it without AWS with --local";
+  const none = "No AWS credentials found";
+  const names = Object.keys(environment).join(" ");
+  const [given] = /\bAWS_(PROFILE|CONTAINER_CREDENTIALS_\w+_URI)\b/.exec(names) ?? [];
+  if (given) return `${none} by ${given} (${visible(message)}): correct or unset it, ${otherwise}`;
+  // https://repost.aws/knowledge-center/ec2-linux-metadata-retrieval
+  return `${none} (${visible(message)}): ${SIGN_IN}; ${otherwise}\nOn an instance with a role ` +
+    "AWS_EC2_METADATA_DISABLED may be set, or the metadata service be off, or too many hops away " +
+    "from a container: aws ec2 modify-instance-metadata-options --http-endpoint enabled " +
+    "--http-put-response-hop-limit 2 --instance-id ID";
 }
 
 /** The system did not let a file be opened, written or run. */
@@ -154,8 +196,9 @@ function* chainOf(
 /** What to do about a failure, by what Terraform writes. */
 const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
-    /No valid credential sources|failed to refresh cached credentials|no EC2 IMDS role found/,
-    "no AWS credentials were found; run it on an EC2 instance with a role",
+    // Not where SSO or STS could not be reached: then the network is what to mend.
+    /^(?!.*error (SSO|STS)\b.*send failed).*(No valid credential|refresh cached cred|no EC2 IMDS role)/,
+    `no AWS credentials were found; ${SIGN_IN}`,
   ],
   [
     /state migration|-migrate-state/,
@@ -195,12 +238,13 @@ export function explainFailure(
   code: number,
   stderr: string,
   workspace = "default",
+  environment: Environment = {},
 ): string {
   const errors = errorsOf(stderr);
   // Terraform wraps its messages anywhere.
   const text = errors.join("\n").replace(/\s+/g, " ");
   const remedy = lockRemedy(text, workspace) ?? stateRemedy(text, workspace) ??
-    remedyOf(text, TERRAFORM_REMEDIES);
+    signInRemedy(text, environment) ?? remedyOf(text, TERRAFORM_REMEDIES);
   if (remedy !== undefined) return `terraform ${command} failed: ${remedy}`;
   if (errors.length === 0) return `terraform ${command} failed with exit code ${code}, see above`;
   const more = errors.length === 1 ? "" : ` (and ${errors.length - 1} more above)`;

@@ -72,7 +72,7 @@ const REFUSED: [Error, RegExp][] = [
   ],
   [
     refusal("AccessDeniedException", "x is not authorized to perform y"),
-    /\nThe role of this machine lacks a permission, which is named above; /,
+    /\nThe role that this runs as lacks a permission, which is named above; /,
   ],
   [refusal("Unknown", "UnknownError"), /^AWS refused: HTTP 403, without a reason$/],
   [
@@ -195,10 +195,15 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["Unable to validate the following destination\nconfigurations", /^S3 could not see .* again$/],
   [
     "No valid credential sources found",
-    /^no AWS credentials were found; run it on an EC2 instance/,
+    /^no AWS credentials were found; run it on an EC2 instance with a role, or by an SSO profile/,
   ],
+  ["refresh cached SSO token failed", /^the SSO session .*; aws sso login --profile 'my team', /],
+  ["the SSO session has expired or\nis invalid", /^the SSO session has expired, or there is none;/],
+  ["cached SSO token failed, error SSO OIDC: request send failed, no such host", /^AWS can't be/],
+  ["api error ExpiredTokenException: Token expired: current\ndate/time", /^the pipeline's token/],
+  ["AccessDenied: Not authorized to\nperform sts:AssumeRoleWithWebIdentity", /^the role of AWS_R/],
   ["x: ExpiredToken: y", /^AWS does not accept the credentials/],
-  ["AccessDenied: User is not authorized to\nperform: s3:X", /^the role of this machine lacks a p/],
+  ["AccessDenied: User is not authorized to\nperform: s3:X", /^the role that this runs as lacks/],
   ["write tfplan: no space left on device", /^the disk is full; make room, then run it again$/],
   ["open terraform.tfstate: permission denied", /^that is another user's; .* sudo chown -R /],
   ["x: proxyconnect tcp: dial tcp: connection refused", /^the proxy can't be reached, /],
@@ -218,7 +223,8 @@ Deno.test("explainFailure() ends with what is wrong and what to do", () => {
     assert.equal(actual.includes("\n"), false, name);
   }
   for (const [stderr, remedy] of REMEDIES) {
-    const actual = explainFailure("plan", 1, `Error: creating X: ${stderr}\n\n  with y,\n`, "a");
+    const shell = { AWS_PROFILE: "my team" };
+    const actual = explainFailure("plan", 1, `Error: X: ${stderr}\n\n  with y,\n`, "a", shell);
     assert.ok(actual.startsWith(`${start}: `), stderr);
     assert.match(actual.slice(start.length + 2), remedy, stderr);
   }

@@ -6,9 +6,8 @@ import * as dynamo from "@aws-sdk/client-dynamodb";
 import * as lambda from "@aws-sdk/client-lambda";
 import * as s3 from "@aws-sdk/client-s3";
 import * as sqs from "@aws-sdk/client-sqs";
-import { checkCredentials } from "../tasks/clients.ts";
 import { findDeleted, targetOf } from "../tasks/target.ts";
-import { fakeStack, replaceEnvironment } from "./fixtures.ts";
+import { fakeStack } from "./fixtures.ts";
 
 Deno.test("targetOf() refuses what cannot be an environment's name", () => {
   const refused = /^--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "/;
@@ -42,20 +41,6 @@ Deno.test("targetOf() names the workspace, the place and the flags", () => {
   for (const [where, workspace, place, flags] of cases) {
     const target = targetOf(where);
     assert.deepEqual([target.workspace, target.place, target.flags], [workspace, place, flags]);
-  }
-});
-
-Deno.test("without credentials one sentence says what to do", async () => {
-  const message =
-    /^No AWS credentials found \(.*\): run this on an EC2 instance with a role, or try .* --local\n.*AWS_EC2_METADATA_DISABLED .* --http-endpoint enabled --http-put-response-hop-limit 2 --instance-id ID$/;
-  const environments: Record<string, string>[] = [
-    { AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://127.0.0.1:1" },
-    { AWS_EC2_METADATA_DISABLED: "true" },
-  ];
-  for (const environment of environments) {
-    using _environment = replaceEnvironment({ HOME: "/nowhere", ...environment });
-    await checkCredentials({ local: true });
-    await assert.rejects(checkCredentials({ local: false }), { name: "UserError", message });
   }
 });
 
