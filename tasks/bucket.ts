@@ -29,8 +29,8 @@ const PARALLEL_CALLS = 8;
 const NAMED_REFUSALS = 5;
 
 /**
- * S3 says so where the same call works later. It takes 3,500 deletions a second below a prefix. What
- * is too much it names by its version inside a successful answer, which the SDK does not try again.
+ * Errors after which the same call may work later. S3 takes 3,500 deletions a second below a prefix; it
+ * names those that are too many inside a successful answer, so the SDK does not try them again.
  * https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
  */
 const BUSY = [

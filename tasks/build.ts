@@ -33,7 +33,7 @@ export const TRIMS: Trim[] = [
     /credential-provider-node\/dist-es\/index\.js$/,
     () => `export { fromEnv as defaultProvider } from "@aws-sdk/credential-provider-env";`,
   ],
-  // So are the settings, as Lambda has no configuration file, and the region.
+  // The settings and the region are there too: Lambda has no configuration file.
   [
     /shared-ini-file-loader\/loadSharedConfigFiles\.js$/,
     () => `

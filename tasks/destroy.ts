@@ -156,8 +156,8 @@ function unprovenFile(workspace: string): string {
 }
 
 /**
- * Asks AWS for all that has the stack's name, and returns the proof as a sentence. What has no name of
- * its own is a setting of what has, and AWS deletes it with that.
+ * Asks AWS for all that has the stack's name, and returns the proof as a sentence. What has no name
+ * of its own is a setting of something that has one: AWS deletes both together.
  *
  * @throws {UserError} something is left, and AWS has shown it for two minutes
  */

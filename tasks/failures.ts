@@ -142,7 +142,11 @@ function networkSentence(error: Error, environment: Environment): string | undef
   const proxy = proxyName(environment);
   for (const { code = "", message, name, host } of chainOf(error)) {
     const [, status] = /^Bad response: (\d+)$/.exec(message) ?? []; // hpagent's words
-    if (status !== undefined) return proxyRefusal(proxy ?? "in HTTPS_PROXY", status);
+    if (status !== undefined) {
+      return `The proxy ${visible(proxy ?? "in HTTPS_PROXY")} refused with status ${status}; ` +
+        "to 407 give it a name and a password, HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT; else ask " +
+        "those who run it to let this machine through to *.amazonaws.com";
+    }
 
     const place = host === undefined ? "AWS" : visible(host);
     if (CERTIFICATE.test(code) || (code === "" && /certificate/i.test(message))) {
@@ -161,16 +165,6 @@ function networkSentence(error: Error, environment: Environment): string | undef
     return `Cannot reach ${place}: ${state} (${code || name}); check the network and the region` +
       (proxy === undefined ? ", and set HTTPS_PROXY if a proxy is the way out" : ", and NO_PROXY");
   }
-}
-
-/** A sentence for a proxy's answer to CONNECT. */
-function proxyRefusal(proxy: string, status: string): string {
-  const remedy = status === "407"
-    ? "it asks for a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
-    : status === "403"
-    ? "it does not let this machine through to AWS: have *.amazonaws.com allowed"
-    : "ask those who run it, then run this again";
-  return `The proxy ${visible(proxy)} refused with status ${status}; ${remedy}`;
 }
 
 /** An error, the errors it gathers and the ones that caused it, with what Node tells of each. */

@@ -241,7 +241,7 @@ export interface News {
   versionId?: string;
   /** Why it failed. */
   error?: string;
-  /** The row that was written, if it is still there, and among those that are read. */
+  /** The row that was written; absent if it was deleted, or is not among those read. */
   row?: Item;
 }
 

@@ -16,7 +16,7 @@ const NEAR = [
 type Environment = Record<string, string | undefined>;
 
 /**
- * The proxy variables as every program reads them alike: in both spellings, with a scheme, and with
+ * The proxy variables in a form that every program reads alike: in both spellings, with a scheme, and with
  * {@link NEAR} exempt. Where the spellings differ, the upper-case one counts, as for Terraform.
  * Without a proxy there are none.
  */

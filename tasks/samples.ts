@@ -82,7 +82,7 @@ export async function readSamples(paths: string[]): Promise<Found> {
 
 /** Adds a file, or all files in a folder; a folder's name begins those of its files. */
 async function find(path: string, name: string, found: Found, isLink = false): Promise<void> {
-  const leaveOut = (why: string) => found.leftOut.push(`"${name}" was left out: ${why}`);
+  const leaveOut = (why: string) => found.leftOut.push(`"${visible(name)}" was left out: ${why}`);
   try {
     const { isFile, isDirectory } = await Deno.stat(path);
     if (isFile) found.samples.push(await toSample(path, name));
@@ -94,18 +94,11 @@ async function find(path: string, name: string, found: Found, isLink = false): P
       }
     }
   } catch (error) {
-    leaveOut(whyUnreadable(error as Error, name));
+    const { code, message } = error as Error & { code?: string };
+    const isAboutFile = code !== undefined || error instanceof Deno.errors.NotCapable;
+    if (!isAboutFile) throw error;
+    leaveOut(visible(message));
   }
-}
-
-/** @throws the error, where it is not about the file */
-function whyUnreadable(error: Error & { code?: string }, name: string): string {
-  // Deno puts U+FFFD in place of bytes that are not UTF-8, and does not find that name again.
-  if (error.code === "ENOENT" && name.includes("\ufffd")) return "its name is not UTF-8";
-  if (["ENOENT", "ELOOP"].includes(error.code!)) return "it was deleted, or is a link to nothing";
-  if (["EACCES", "EPERM"].includes(error.code!)) return "it may not be read";
-  if (error.code === undefined && !(error instanceof Deno.errors.NotCapable)) throw error;
-  return error.message;
 }
 
 async function toSample(path: string, name: string): Promise<Sample> {

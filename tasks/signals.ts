@@ -17,7 +17,7 @@ const GRACE_MS = 5000;
 
 const overtime = new AbortController();
 
-/** Aborted some seconds after {@link interrupted}: what began before it and still waits ends then. */
+/** Aborted some seconds after {@link interrupted}: it ends calls that began before and still wait. */
 export const overdue: AbortSignal = overtime.signal;
 
 /** Programs that run now; each gets one SIGINT at the first Ctrl-C. */

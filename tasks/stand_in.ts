@@ -69,8 +69,8 @@ export interface StandIn {
 }
 
 /**
- * Enters a workspace's stand-in. Where none runs, one is started, or there is none to be entered: then
- * "clear" removes what one that has ended left here, and "find" changes nothing.
+ * Enters a workspace's stand-in. If none runs, "start" starts one, "find" changes nothing, and "clear"
+ * removes what an ended one has left here.
  *
  * @throws {UserError} Python or openssl is missing, or the stand-in does not start, or does not answer
  */

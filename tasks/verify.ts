@@ -294,9 +294,8 @@ export async function waitForRows(
 }
 
 /**
- * Compares a row with what S3 answers: what could be wrong, and whether it is right. Which attributes a
- * row has, and which of S3's words each repeats, handler.ts alone says; preview and user metadata are the
- * sample's own.
+ * Compares a row with what S3 answers: what could be wrong, and whether it is right. handler.ts alone
+ * says which attributes a row has and which of them S3 gives; the preview is the sample's own.
  */
 export function checkRow(
   row: Item,

@@ -287,7 +287,7 @@ function readIfEvent(body: string): { keys: string[]; error?: string } {
 
 /**
  * The key that is meant: the text itself if there is an object or a row of that key, else the one other
- * reading of the text for which there is.
+ * reading of the text that has one.
  *
  * @throws {UserError} it can be no key, is another bucket's, or has several readings
  */

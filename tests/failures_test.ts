@@ -53,12 +53,10 @@ const THROUGH_PROXY: [Error, RegExp][] = [
     sdkError({ code: "ECONNREFUSED", address: "proxy.corp", port: 3128 }),
     /^Cannot reach AWS through the proxy proxy.corp:3128: nothing listens there/,
   ],
-  ...["407; it asks for a name and", "403; it does not let", "502; ask those who run it"].map(
-    (refusal): [Error, RegExp] => [
-      sdkError({}, `Bad response: ${refusal.slice(0, 3)}`),
-      new RegExp(`^The proxy proxy.corp:3128 refused with status ${refusal}`),
-    ],
-  ),
+  [
+    sdkError({}, "Bad response: 407"),
+    /^The proxy proxy.corp:3128 refused with status 407; to 407 give it a name and a password, /,
+  ],
 ];
 
 const REFUSED: [Error, RegExp][] = [
