@@ -109,6 +109,9 @@ Deno.test("emptyBucket() finds nothing in a deleted bucket, and stops at a signa
 
 const BUSY = ["SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"];
 
+/** Before they are 20 s each. */
+const PAUSES = [1000, 2000, 4000, 8000, 16_000];
+
 Deno.test("emptyBucket() tries again what S3 was too busy for, after longer pauses", async () => {
   const { time, pauses } = fakeTime();
   const held = new Set("abcdefghijkl");
@@ -133,21 +136,14 @@ Deno.test("emptyBucket() tries again what S3 was too busy for, after longer paus
     },
   };
   assert.deepEqual(await emptyBucket(s3, "b", { time: pausing }), { versions: 12, uploads: 0 });
-  assert.deepEqual([tries, pauses], [12, [
-    1000,
-    2000,
-    4000,
-    8000,
-    16_000,
-    ...Array(6).fill(20_000),
-  ]]);
+  assert.deepEqual([tries, pauses], [12, [...PAUSES, ...Array(6).fill(20_000)]]);
 });
 
 Deno.test("emptyBucket() gives up on a busy S3, and tells it from protection", async () => {
   const left = (Code: string) => ({ Errors: [{ Key: "a", VersionId: "1", Code }] });
   const busy = (why: string) =>
     `S3 is too busy to empty b (${why}): wait some minutes, then run the same command again`;
-  const longest = [1000, 2000, 4000, 8000, 16_000, ...Array(4).fill(20_000)];
+  const longest = [...PAUSES, ...Array(4).fill(20_000)];
   const cases: [answer: (tries: number) => object, message: string, pauses: number[]][] = [
     [() => left("SlowDown"), busy("SlowDown"), longest],
     [

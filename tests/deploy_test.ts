@@ -4,11 +4,9 @@ import assert from "node:assert/strict";
 import { sha256Of } from "../tasks/build.ts";
 import { confirmPlan, lossesOf, repairCode } from "../tasks/deploy.ts";
 import { invoke, runFunction, updateCode } from "../tasks/invoke.ts";
-import { readStatus, statusToText } from "../tasks/status.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
-import { quiet } from "./dev_fixtures.ts";
-import { type Answers, fakeStack, fakeTime, NO_FAILURES, NOTIFIES, queue } from "./fixtures.ts";
+import { type Answers, fakeStack, fakeTime, NO_FAILURES, queue } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
 const BUCKET = "aws_s3_bucket.uploads[0]";
@@ -120,24 +118,6 @@ Deno.test("deploy sends the zip if the function runs other code, and only then",
     const expected = isSent ? [{ FunctionName: "fn", ZipFile: ZIP }] : [];
     assert.deepEqual(updates.map(({ input }) => input), expected);
   }
-});
-
-Deno.test("status says since when the function runs code that was not deployed", async () => {
-  const LastModified = "2026-01-02T03:04:05.000+0000";
-  const { stack } = fakeStack({
-    ...quiet(),
-    ...NOTIFIES,
-    GetFunctionCommand: () => ({
-      Configuration: { State: "Active", CodeSha256: "saved", LastModified },
-    }),
-  });
-  const status = await readStatus(stack, "deployed", []);
-  assert.deepEqual(status.problems, [
-    `since ${LastModified} the function runs code that was not deployed, as dev lets it ` +
-    "while it runs, and leaves it when it is killed; deno task deploy --env x puts it right",
-  ]);
-  assert.match(statusToText(status), /^code +saved, not as deployed$/m);
-  assert.deepEqual((await readStatus(stack, "saved", [])).problems, []);
 });
 
 Deno.test("a plan knows since when the function runs code that was not deployed", () => {

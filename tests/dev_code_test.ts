@@ -9,8 +9,7 @@ import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
 import { build } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { run } from "../tasks/shell.ts";
-import { pause, until } from "./dev_fixtures.ts";
-import { copyOfCode, progressOf } from "./fixtures.ts";
+import { copyOfCode, pause, progressOf, until } from "./fixtures.ts";
 
 const CRASH = new BrokenCodeError("handler.ts:3:4: Error: boom");
 const BUSY = Object.assign(new Error("busy"), { name: "ResourceConflictException" });

@@ -7,9 +7,42 @@ import { Board } from "../dev/board.ts";
 import { forwarding, replay } from "../dev/dev.ts";
 import type { Message } from "../dev/messages.ts";
 import { serve } from "../dev/server.ts";
+import type { Item } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
-import { logLine, pause, quiet, row, until } from "./dev_fixtures.ts";
-import { fakeStack, progressOf, queue, toAttributes } from "./fixtures.ts";
+import {
+  type Answers,
+  EVENT_TIME,
+  fakeStack,
+  NO_FAILURES,
+  pause,
+  progressOf,
+  queue,
+  toAttributes,
+  until,
+} from "./fixtures.ts";
+
+function row(file_key: string): Item {
+  return { file_key, timestamp: EVENT_TIME, version_id: "1", processed_at: EVENT_TIME };
+}
+
+function logLine(outcome: string, file_key: string, timestamp: number) {
+  const error = outcome === "failed" ? "no" : undefined;
+  const time = new Date(timestamp).toISOString();
+  const known = { file_key, event_time: EVENT_TIME, version_id: "1", error };
+  const line = { timestamp: time, level: "INFO", outcome, ...known };
+  return { timestamp, message: JSON.stringify(line) };
+}
+
+/** What a stack answers in which nothing happens. */
+function quiet(): Answers {
+  return {
+    ...NO_FAILURES,
+    GetFunctionCommand: () => ({ Configuration: { State: "Active", Runtime: "nodejs22.x" } }),
+    DescribeAlarmsCommand: () => ({ MetricAlarms: [] }),
+    GetBucketNotificationConfigurationCommand: () => ({}),
+    FilterLogEventsCommand: () => ({ events: [] }),
+  };
+}
 
 /** What happens, and what a page is told of rows, failures and uploads. */
 interface Scene {

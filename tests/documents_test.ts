@@ -5,9 +5,8 @@ import { dirname, join } from "node:path";
 import { ATTRIBUTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { TESTS_WITH_PACKAGES } from "../tasks/checks.ts";
 import { namesIn } from "../tasks/files.ts";
+import { ROOT } from "../tasks/shell.ts";
 import { read } from "./fixtures.ts";
-
-const ROOT = join(import.meta.dirname!, "..");
 
 Deno.test("every fault of FAULTS.md is named by a test, and no other", async () => {
   const table = (await read("docs/FAULTS.md")).split("\n")
@@ -92,16 +91,9 @@ async function filesOfTests(): Promise<Set<string>> {
   return files;
 }
 
-/**
- * The faults with which names of tests begin, as "F1 F2 what happens": the first argument of a
- * test or step, a key the field or constant `name` of a table of them, or the first cell of a row.
- */
+/** The faults with which names of tests begin, as "F1 F2 what happens", in a table too. */
 function faultsNamed(source: string): string[] {
-  const asArgument = /(?:Test|\.test|step)\(\s*["`]((?:F\d+[a-z]? )+)/g;
-  const asKey = /^ +"((?:F\d+[a-z]? )+)[^"]*":/gm;
-  const asName = /\bname(?::| =) ["`]((?:F\d+[a-z]? )+)/g;
-  const asFirstCell = /\[\s*["`]((?:F\d+[a-z]? )+)/g;
-  return [asArgument, asKey, asName, asFirstCell].flatMap((pattern) =>
-    [...source.matchAll(pattern)].flatMap(([, ids]) => ids.trim().split(" "))
+  return [...source.matchAll(/["`]((?:F\d+[a-z]? )+)/g)].flatMap(([, ids]) =>
+    ids.trim().split(" ")
   );
 }

@@ -1,5 +1,6 @@
 /** What the tests share: S3 events, and fakes of the AWS clients, of the time and of the log. */
 
+import assert from "node:assert/strict";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { S3Client } from "@aws-sdk/client-s3";
 import { temporaryFolder } from "../tasks/files.ts";
@@ -203,6 +204,18 @@ export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = 
     },
   };
   return { log, answers };
+}
+
+export async function until(condition: () => boolean): Promise<void> {
+  const endMs = performance.now() + 10_000;
+  while (!condition()) {
+    assert.ok(performance.now() < endMs, `not within 10 s: ${condition}`);
+    await pause(5);
+  }
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Does some work, and returns what it prints as progress. */

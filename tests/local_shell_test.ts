@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { removeIfThere, temporaryFolder } from "../tasks/files.ts";
 import { runAtTerminal, shellCommand } from "../tasks/stand_in.ts";
+import { ROOT } from "../tasks/shell.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 
-const ROOT = join(import.meta.dirname!, "..");
 const WORKSPACE = "local-deno-task-test-shell";
 
 Deno.test(

@@ -23,15 +23,3 @@ Deno.test("the tests' lock file has the same packages, and more", async () => {
   }
   assert.ok(Object.keys(ofTests.npm).length > Object.keys(own.npm).length);
 });
-
-Deno.test("no test that a plain deno test runs names a package of its own", async () => {
-  const folder = new URL(".", import.meta.url);
-  const names = (await Array.fromAsync(Deno.readDir(folder), ({ name }) => `tests/${name}`))
-    .filter((name) => name.endsWith("_test.ts"));
-  const naming = [];
-  for (const name of ["handler_test.ts", ...names]) {
-    if (/(?:from|import\()\s*"npm[:]/.test(await read(name))) naming.push(name);
-  }
-  assert.ok(names.length > 20);
-  assert.deepEqual(naming, []);
-});

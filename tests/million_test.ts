@@ -7,6 +7,7 @@ import { sayWhatIsLost } from "../tasks/destroy.ts";
 import { readStatus } from "../tasks/status.ts";
 import type { OpenTarget, Stack } from "../tasks/target.ts";
 import { verifyStack } from "../tasks/verify.ts";
+import { measured } from "./bench.ts";
 import { fakeStack, largeLog, NO_FAILURES, NOTIFIES, progressOf } from "./fixtures.ts";
 
 const BEFORE: Record<string, Record<string, string>> = {
@@ -72,4 +73,17 @@ Deno.test("a task makes no more calls, however large the bucket, table and log",
       assert.ok(calls.length > 0 && calls.length <= most, `${calls.length} calls`);
     });
   }
+});
+
+Deno.test("a backfill lists a bucket once, and sends 125 objects at once", async () => {
+  const { services } = await measured("backfill", { objects: 2500, isRecorded: true });
+  const { listings, others, runs } = services;
+  assert.deepEqual({ listings, others, runs }, { listings: 3, others: 0, runs: 20 });
+});
+
+Deno.test("a backfill sends as much at once as Lambda takes, over TLS", async () => {
+  const { services } = await measured("backfill", { objects: 10_000, takes: 9, runMs: 400 });
+  const { runs, mostRuns, throttled } = services;
+  assert.deepEqual([runs, mostRuns], [80, 9]); // it begins with 8
+  assert.ok(throttled > 0 && throttled < runs / 2, `${throttled} of ${runs} throttled`);
 });

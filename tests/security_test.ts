@@ -1,6 +1,7 @@
 /** Compares docs/SECURITY.md, its opt-ins, and the deployer's policy. */
 
 import assert from "node:assert/strict";
+import { read } from "./fixtures.ts";
 
 /** Ids of checkov, trivy and AWS Security Hub. */
 const ID =
@@ -52,10 +53,6 @@ Deno.test("the deployer's policy allows named actions on the project's resources
     assert.ok(document.includes(`\`${Sid}\``), `SECURITY.md does not explain ${Sid}`);
   }
 });
-
-function read(path: string): Promise<string> {
-  return Deno.readTextFile(new URL(`../${path}`, import.meta.url));
-}
 
 /** The text under a heading of the second level. */
 function section(markdown: string, heading: string): string {

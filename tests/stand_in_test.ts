@@ -3,14 +3,14 @@ import { join } from "node:path";
 import * as sdk from "@aws-sdk/client-s3";
 import { emptyBucket, listVersions } from "../tasks/bucket.ts";
 import { namesIn, temporaryFolder } from "../tasks/files.ts";
+import { LOCAL_FOLDER } from "../tasks/shell.ts";
 import { enterStandIn, rootOf, stopStandIn, stopStandIns } from "../tasks/stand_in.ts";
 import { makeTools } from "../tasks/tools.ts";
 
-const LOCAL = join(import.meta.dirname!, "..", ".local");
 const WORKSPACE = "local-deno-task-test-end";
 
 Deno.test("a stand-in is known by its lock, without ps and kill", async (t) => {
-  const folder = join(LOCAL, WORKSPACE);
+  const folder = join(LOCAL_FOLDER, WORKSPACE);
   const prepare = async (pid: number) => {
     await Deno.mkdir(folder, { recursive: true });
     await Deno.writeTextFile(join(folder, "running.json"), JSON.stringify({ pid, port: 1 }));

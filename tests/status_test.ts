@@ -106,6 +106,23 @@ Deno.test("readStatus() asks for alarms in ALARM", async () => {
   assert.deepEqual(problems, ["the alarm fn-ALARM is in ALARM"]);
 });
 
+Deno.test("status says since when the function runs code that was not deployed", async () => {
+  const LastModified = "2026-01-02T03:04:05.000+0000";
+  const { stack } = fakeStack({
+    ...SOUND,
+    GetFunctionCommand: () => ({
+      Configuration: { State: "Active", CodeSha256: "saved", LastModified },
+    }),
+  });
+  const status = await readStatus(stack, "deployed", []);
+  assert.deepEqual(status.problems, [
+    `since ${LastModified} the function runs code that was not deployed, as dev lets it ` +
+    "while it runs, and leaves it when it is killed; deno task deploy --env x puts it right",
+  ]);
+  assert.match(statusToText(status), /^code +saved, not as deployed$/m);
+  assert.deepEqual((await readStatus(stack, "saved", [])).problems, []);
+});
+
 Deno.test("statusToText() is content with a sound stack, on one screen", async () => {
   const { stack } = fakeStack(SOUND);
   const status = await readStatus(stack, "hash", []);
