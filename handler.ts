@@ -13,17 +13,19 @@ import {
   quote,
   RecordsFailedError,
 } from "./function/errors.ts";
-import { putEventRow, type Table } from "./function/one_row.ts";
+import { putEventRow, putRow, type Table } from "./function/one_row.ts";
 import { forEachParallel } from "./function/parallel.ts";
 import { textOf } from "./function/preview.ts";
 import {
   type ObjectAnswer,
   type ObjectFact,
   type Reader,
+  type ReadObject,
   readObject,
   requireTime,
   type Source,
 } from "./function/read.ts";
+import { isRecorded, isRemoval, toRemoval } from "./function/removals.ts";
 import { decodeUserMetadata } from "./function/user_metadata.ts";
 
 /** Characters (code points) of a preview at most. */
@@ -48,11 +50,13 @@ const NAMED_FAILURES = 20;
 export interface Outside extends Reader, Table {
   /** The function's own bucket; undefined where it is not known. */
   bucket?: string;
+  /** Whether removals have rows too; else their events are ignored. */
+  recordsRemovals?: boolean;
   log(line: LogLine): void;
 }
 
 /**
- * Writes a row for each object created. To Lambda, returning means done, so any failure is thrown
+ * Writes a row for each object created, or removed. To Lambda, returning means done, so any failure is thrown
  * after every record was tried: Lambda runs the event again (twice) and then puts it into the
  * failure queue. Running again is safe: a row is keyed by what the event says and never goes back.
  *
@@ -89,7 +93,7 @@ async function tryRecord(record: unknown, outside: Outside): Promise<string | un
   const startMs = outside.now();
   let known: Partial<LogLine> = namesOf(record);
   try {
-    const upload = recordToUpload(record, outside.bucket);
+    const upload = recordToUpload(record, outside.bucket, outside.recordsRemovals);
     if (upload === undefined) {
       log(outside, { level: "WARN", outcome: "ignored", event_name: known.event_name });
       return undefined;
@@ -97,9 +101,11 @@ async function tryRecord(record: unknown, outside: Outside): Promise<string | un
     known = toLogFields(uploadToAttributes(upload));
     requireTime(upload, outside);
 
-    const { answer, bytes, fact } = await readObject(upload, outside);
+    const isRemoved = isRemoval(upload.eventName);
+    const read: ReadObject = isRemoved ? {} : await readObject(upload, outside);
+    const { answer, bytes, fact } = read;
     const row = toRow(upload, answer, bytes, new Date(outside.now()).toISOString());
-    const outcome = await putEventRow(row, outside);
+    const outcome = await (isRemoved ? putRow : putEventRow)(row, outside);
 
     const duration_ms = outside.now() - startMs;
     const seen = { object: fact, missing_metadata: answer?.MissingMeta, duration_ms };
@@ -142,7 +148,7 @@ export function toLogFields(row: Omit<Row, "processed_at">) {
   return { event_time, ...fields };
 }
 
-/** One created object, as its event record tells it. `timestamp` is ISO 8601 UTC. */
+/** One created or removed object, as its event record tells it. `timestamp` is ISO 8601 UTC. */
 export interface Upload extends Source {
   timestamp: string;
   eventName: string;
@@ -150,14 +156,18 @@ export interface Upload extends Source {
 }
 
 /**
- * Reads a record of a created object; undefined for another kind of event. `ownBucket` is the one
- * bucket that events may be about: a row's key does not tell buckets apart.
+ * Reads a record of a created object, or of a removed one; undefined for another kind of event.
+ * `ownBucket` is the one bucket that events may be about: a row's key does not tell buckets apart.
  *
  * Fields: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
  *
  * @throws {InvalidEventError} it lacks what a row needs, and names what could be read of it
  */
-export function recordToUpload(record: unknown, ownBucket?: string): Upload | undefined {
+export function recordToUpload(
+  record: unknown,
+  ownBucket?: string,
+  recordsRemovals = false,
+): Upload | undefined {
   const names = namesOf(record);
   const { bucket_name, event_name, version_id, file_key } = names;
   const refuse = (why: string) =>
@@ -170,7 +180,9 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
     throw refuse(`its eventVersion ${quote(record.eventVersion)} is not 2.x`);
   }
   if (event_name === undefined) throw refuse("it has no eventName");
-  if (!event_name.startsWith("ObjectCreated:")) return undefined;
+  const { size, eTag, versionId, sequencer } = objectOf(record);
+  const isRemoved = recordsRemovals && isRecorded(event_name, versionId);
+  if (!event_name.startsWith("ObjectCreated:") && !isRemoved) return undefined;
 
   if (bucket_name === undefined) throw refuse("it names no bucket");
   if (bucket_name !== (ownBucket ?? bucket_name)) {
@@ -179,7 +191,6 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
   if (file_key === undefined) {
     throw refuse(`its key is not form-encoded UTF-8 of 1 to ${MAX_KEY_BYTES} bytes`);
   }
-  const { size, eTag, versionId, sequencer } = objectOf(record);
   if (version_id === undefined && ![undefined, null, "", "null"].includes(versionId as string)) {
     throw refuse(`its versionId is no text of at most ${MAX_TEXT_LENGTH} characters`);
   }
@@ -189,7 +200,7 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
       `its eventTime ${quote(record.eventTime)} is no ISO 8601 time since 1970 with a zone`,
     );
   }
-  return {
+  const upload = {
     bucket: bucket_name,
     key: file_key,
     timestamp,
@@ -199,6 +210,7 @@ export function recordToUpload(record: unknown, ownBucket?: string): Upload | un
     versionId: version_id,
     sequencer: text(sequencer),
   };
+  return isRemoved ? toRemoval(upload) : upload;
 }
 
 /** Reads whatever a record names, even where the rest of it is invalid. */

@@ -295,9 +295,10 @@ resource "aws_lambda_function" "metadata" {
 
   environment {
     variables = {
-      BUCKET_NAME = local.bucket
-      TABLE_NAME  = aws_dynamodb_table.files.name
-      WARM_UP     = var.warm_up ? "on" : "off"
+      BUCKET_NAME     = local.bucket
+      TABLE_NAME      = aws_dynamodb_table.files.name
+      WARM_UP         = var.warm_up ? "on" : "off"
+      RECORD_REMOVALS = var.record_removals ? "on" : "off"
 
       # Empty for an existing bucket: its versions were enabled before, if at all.
       STACK_CREATED = var.existing_bucket == null ? terraform_data.stack.input.created : ""
@@ -371,7 +372,7 @@ locals {
   # The entries of the bucket's notification. S3's console allows an id 255 characters.
   notifications = [for filter in local.filters : {
     id            = filter == "*" ? "object-created" : "object-created:${length(filter) <= 240 ? filter : sha256(filter)}"
-    events        = ["s3:ObjectCreated:*"]
+    events        = concat(["s3:ObjectCreated:*"], var.record_removals ? ["s3:ObjectRemoved:*", "s3:LifecycleExpiration:DeleteMarkerCreated"] : [])
     filter_prefix = split("*", filter)[0]
     filter_suffix = split("*", filter)[1]
   }]

@@ -107,6 +107,13 @@ variable "warm_up" {
   nullable    = false
 }
 
+variable "record_removals" {
+  description = "Whether a deletion, also one by the bucket's lifecycle, is one more row of its key (docs/OPERATE.md)"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "existing_bucket" {
   description = "Name of an existing bucket in this account and region, which stays as it is (docs/OPERATE.md); noncurrent_days, force_destroy and access_log_bucket then do nothing. null for a bucket of the stack's own"
   type        = string

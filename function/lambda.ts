@@ -26,6 +26,7 @@ const RESERVE_MS = 2000;
 const TableName = process.env.TABLE_NAME;
 if (!TableName) throw new Error("Cannot start: the environment variable TABLE_NAME is not set");
 const bucket = process.env.BUCKET_NAME || undefined;
+const recordsRemovals = process.env.RECORD_REMOVALS === "on";
 const stackCreatedMs = time("STACK_CREATED");
 
 /** Limit of one attempt: until its answer begins, and of any silence after that. */
@@ -81,6 +82,7 @@ export function handler(
 
   const outside: Outside = {
     bucket,
+    recordsRemovals,
     stackCreatedMs,
     onTimeMs,
     getObject: (source) =>

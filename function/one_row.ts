@@ -13,6 +13,7 @@ import type {
   QueryCommandOutput,
 } from "@aws-sdk/client-dynamodb";
 import { cannot } from "./errors.ts";
+import { isRemoval } from "./removals.ts";
 
 /** The `event_name` of a row that a backfill made. */
 export const BACKFILLED = "ObjectCreated:Backfill";
@@ -133,7 +134,7 @@ export async function putBackfillRow<R extends Row & { last_modified: string }>(
   const createdMs = Date.parse(row.last_modified);
   let rows = seen ?? await findRows(row, createdMs, table);
   for (let tries = 0; tries < MOST_TRIES; tries++) {
-    const own = rows.filter((found) => isSameVersion(found, row));
+    const own = rowsOfObject(rows, row);
     if (own.length > 0) {
       if (!dryRun) await keepOne(own, table);
       return "unchanged";
@@ -143,7 +144,7 @@ export async function putBackfillRow<R extends Row & { last_modified: string }>(
     const isPut = await putRow(put, table) === "written";
     rows = await findRows(row, createdMs, table);
     if (!isPut) continue; // another version has taken that time meanwhile, or this one its row
-    const kept = await keepOne(rows.filter((found) => isSameVersion(found, row)), table);
+    const kept = await keepOne(rowsOfObject(rows, row), table);
     return kept === undefined || kept.timestamp === put.timestamp ? put : "unchanged";
   }
   throw cannot("write the row of", objectOf(row), "others took every time that was free");
@@ -176,6 +177,11 @@ async function keepOne(own: Identity[], table: Table): Promise<Identity | undefi
   return kept;
 }
 
+/** Those of a version's object: a removal's row, which names its version too, stays beside it. */
+function rowsOfObject(rows: Identity[], version: Version): Identity[] {
+  return rows.filter((row) => !isRemoval(row.event_name) && isSameVersion(row, version));
+}
+
 function isBackfilled({ event_name }: Identity): boolean {
   return event_name === BACKFILLED;
 }
@@ -206,8 +212,8 @@ function backfillTime(createdMs: number, microseconds = 0): string {
   return `${second}.${String(microseconds).padStart(6, "0")}Z`;
 }
 
-/** Puts a row. A refused condition is success: it is there, maybe by this call's own first try. */
-async function putRow(row: Row, table: Table): Promise<"written" | "unchanged"> {
+/** Puts a row, and looks for no other. A refused condition is success: it is there, maybe by this call's own first try. */
+export async function putRow(row: Row, table: Table): Promise<"written" | "unchanged"> {
   try {
     await table.putItem(rowToPut(row));
     return "written";

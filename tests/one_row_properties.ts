@@ -1,6 +1,6 @@
 /**
  * Whatever the order of events, tasks and kills, a version has exactly one row: its event's, if that
- * was ever handled. This is a model of S3 and the table, in which runs of the function meet. Each call
+ * was ever handled. A removal has one too, by one call, and the rows tell whether the key is deleted. This is a model of S3 and the table, in which runs of the function meet. Each call
  * of a run has its effect at one moment, and time passes only in the model.
  */
 
@@ -10,6 +10,7 @@ import fc from "npm:fast-check@4.10.2";
 import { handleJob, type Listed, type Task } from "../function/job.ts";
 import { BACKFILLED, ON_TIME_MS } from "../function/one_row.ts";
 import type { Source } from "../function/read.ts";
+import { isDeleted, isRemoval } from "../function/removals.ts";
 import { handleEvent, type Outside } from "../handler.ts";
 import {
   awsError,
@@ -50,8 +51,11 @@ const around = (ms: number) => [-2000, -20, 0, 1, 5, 20, 2000].map((near) => ms 
 
 /** A run of the function. */
 const RUN = fc.record({
-  /** A task of `backfill` is about what is current when it begins; a job names a version. */
-  kind: fc.constantFrom("event", "event", "backfill", "job"),
+  /**
+   * A task of `backfill` is about what is current when it begins; a job names a version. A removal is
+   * the event of the deletion; where none is, an upload's.
+   */
+  kind: fc.constantFrom("event", "event", "backfill", "job", "removal", "removal"),
   /** The upload from whose end its beginning is counted. */
   of: fc.nat(3),
   afterMs: fc.constantFrom(
@@ -134,7 +138,8 @@ async function play(scenario: Scenario): Promise<string[]> {
     next.go();
     await new Promise<void>((resolve) => void setImmediate(resolve));
   }
-  return stored.flatMap((upload) => breachesOf(world, upload, runs.flat()));
+  const breaches = stored.flatMap((upload) => breachesOf(world, upload, runs.flat()));
+  return [...breaches, ...falseRowsOf(world, runs.flat())];
 }
 
 function store({ versions, uploads }: Scenario): Stored[] {
@@ -149,14 +154,17 @@ function store({ versions, uploads }: Scenario): Stored[] {
 }
 
 /** Plans a run, and the one after it if it is killed. */
-function begin(world: World, given: ModelRun): Run[] {
+function begin(world: World, { kind, ...others }: ModelRun): Run[] {
+  const isRemoved = kind === "removal" && world.deletedMs < Infinity;
+  const given = { ...others, kind: kind === "removal" && !isRemoved ? "event" : kind };
   const stored = world.stored[given.of % world.stored.length];
   const first: Run = { ...given, stored, calls: [], times: {}, done: false };
   const again: Run = { ...first, calls: [], times: {}, cut: undefined };
-  const atMs = stored.endMs + given.afterMs;
+  const atMs = (isRemoved ? world.deletedMs : stored.endMs) + given.afterMs;
   const start = async (run: Run) => {
     run.listed = first.listed ??= currentOf(world);
     if (run.kind === "event") await handleEvent(eventOf(run), outsideOf(world, run));
+    else if (isRemoved) await handleEvent(removalOf(world, run), outsideOf(world, run));
     else if (run.kind === "job" || run.listed !== undefined) {
       const invocation = { invocationSchemaVersion: "2.0", invocationId: "i", job: { id: "j" } };
       const { results: [{ resultCode }] } = await handleJob(
@@ -180,6 +188,14 @@ function currentOf({ nowMs, deletedMs, stored }: World): Stored | undefined {
 function eventOf({ stored: { etag, versionId, endMs, index } }: Run) {
   const object = { size: 1, eTag: etag, versionId, sequencer: `0${index}` };
   return event(record(object, { eventTime: new Date(endMs).toISOString() }));
+}
+
+/** With versions a marker's event, or the deletion of each version by its id. */
+function removalOf({ deletedMs, scenario: { deleted, versions } }: World, { stored }: Run) {
+  const isMarker = versions && !deleted!.forGood;
+  const eventName = `ObjectRemoved:Delete${isMarker ? "MarkerCreated" : ""}`;
+  const object = { versionId: isMarker ? "marker" : stored.versionId, sequencer: "1" };
+  return event(record(object, { eventName, eventTime: new Date(deletedMs).toISOString() }));
 }
 
 function taskOf({ kind, stored, listed }: Run): Task {
@@ -210,6 +226,7 @@ function outsideOf(world: World, run: Run): Outside {
   };
   return {
     bucket: "uploads",
+    recordsRemovals: true,
     onTimeMs: ON_TIME_MS,
     getObject: (source) => call("GET", () => get(world, source)),
     headObject: () => Promise.reject(new Error("no object is empty")),
@@ -245,6 +262,28 @@ function get(world: World, { versionId, etag }: Source) {
   };
 }
 
+/** How the rows of removals are broken, and what all rows tell of the key. */
+function falseRowsOf({ table, scenario, stored, deletedMs }: World, runs: Run[]): string[] {
+  const removals = runs.filter(({ kind, done }) => kind === "removal" && done);
+  const breaches = removals.flatMap(({ calls }) =>
+    calls.join() === "PUT" ? [] : [`a removal made the calls ${calls.join()}`]
+  );
+  const rows = [...table.values()];
+  const isOne = !scenario.versions || !scenario.deleted?.forGood; // a deletion of all versions
+  const ids = new Set(removals.map(({ stored }) => isOne ? "" : stored.versionId));
+  if (rows.filter(({ event_name }) => isRemoval(event_name)).length < ids.size) {
+    breaches.push("a removal has no row");
+  }
+  const isKnown = (id = "") => isOne ? ids.size > 0 : ids.has(id);
+  const left = rows.filter((row) => !isRemoval(row.event_name) && !isKnown(row.version_id));
+  // A clock that is ahead may set LastModified after the deletion.
+  const isAhead = stored.some(({ modified }) => modified.getTime() >= deletedMs);
+  if (!isAhead && rows.length > 0 && isDeleted(rows) !== (left.length === 0)) {
+    breaches.push("the rows do not tell whether the key is deleted");
+  }
+  return breaches;
+}
+
 /** How the rule is broken for an upload, but for what FAULTS.md excepts. */
 function breachesOf(world: World, upload: Stored, runs: Run[]): string[] {
   const { index, endMs } = upload;
@@ -260,7 +299,8 @@ function breachesOf(world: World, upload: Stored, runs: Run[]): string[] {
   );
   const breaches: string[] = [];
   const isExcepted = runs.some(({ kind, cut, times }) =>
-    kind !== "event" && cut !== undefined && times.PUT + AGAIN_MS >= world.deletedMs
+    kind !== "event" && kind !== "removal" && cut !== undefined &&
+    times.PUT + AGAIN_MS >= world.deletedMs
   );
   if (all > 1 && !isExcepted) breaches.push(`a version has ${all} rows`);
   if (isHandled && ofEvent.length === 0) breaches.push("a version lacks the row of its event");

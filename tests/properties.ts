@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import { toJsonLine } from "../function/errors.ts";
 import type { ObjectAnswer } from "../function/read.ts";
+import { isDeleted } from "../function/removals.ts";
 import {
   decodeKey,
   handleEvent,
@@ -45,11 +46,12 @@ Deno.test("handleEvent() throws nothing but its own errors, for any payload", as
   }));
 });
 
-Deno.test("F4 F5 F6 F7 handleEvent() leaves the same table for any order and number of deliveries", async () => {
+Deno.test("F4 F5 F6 F7 F113 F114 handleEvent() leaves the same table for any order and number of deliveries", async () => {
   const upload = fc.record({
     key: fc.constantFrom("a", "b"),
     eventTime: fc.constantFrom("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.001Z"),
     sequencer: fc.stringMatching(/^[0-9A-F]{4,18}$/),
+    isRemoved: fc.boolean(),
   });
   const selector = (one: { sequencer: string }) => one.sequencer;
   const uploads = fc.uniqueArray(upload, { minLength: 1, maxLength: 8, selector });
@@ -63,8 +65,11 @@ Deno.test("F4 F5 F6 F7 handleEvent() leaves the same table for any order and num
   );
   await fc.assert(fc.asyncProperty(deliveries, async ([uploads, order]) => {
     const { outside, calls } = fakes();
-    for (const { key, eventTime, sequencer } of order) {
-      await handleEvent(event(record({ key, sequencer }, { eventTime })), outside);
+    outside.recordsRemovals = true;
+    for (const { key, eventTime, sequencer, isRemoved } of order) {
+      const eventName = `Object${isRemoved ? "Removed:DeleteMarkerCreated" : "Created:Put"}`;
+      const fields = { key, sequencer, versionId: sequencer };
+      await handleEvent(event(record(fields, { eventTime, eventName })), outside);
     }
     const expected = new Map<string, string>();
     for (const { key, eventTime, sequencer } of uploads) {
@@ -76,6 +81,14 @@ Deno.test("F4 F5 F6 F7 handleEvent() leaves the same table for any order and num
       [`${row.file_key} ${row.timestamp}`, row.sequencer!] as const
     );
     assert.deepEqual(new Map(actual), expected);
+
+    const orderOf = ({ eventTime, sequencer }: typeof uploads[number]) => eventTime + sequencer;
+    for (const key of ["a", "b"]) {
+      const events = uploads.filter((each) => each.key === key);
+      const last = events.reduce((a, b) => orderOf(a) > orderOf(b) ? a : b, events[0]);
+      const rows = [...calls.table.values()].filter(({ file_key }) => file_key === key);
+      assert.equal(isDeleted(rows), last?.isRemoved ?? false);
+    }
   }));
 });
 
