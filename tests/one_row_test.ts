@@ -118,6 +118,13 @@ Deno.test("F97 handleEvent() deletes the backfill's row of its version, and no o
   });
 });
 
+Deno.test("F118 putBackfillRow() puts its row beside the removal of its version, which stays", async () => {
+  const removal = { ...BACKFILLED, event_name: "ObjectRemoved:Delete", timestamp: at("678000001") };
+  const { outside, times } = fakesWith([{ ...removal, etag: undefined, last_modified: undefined }]);
+  for (const _again of [1, 2]) await putBackfillRow(BACKFILLED, { dryRun: false }, outside);
+  assert.deepEqual(times(), [BACKFILLED.timestamp, removal.timestamp]);
+});
+
 Deno.test("F98 putBackfillRow() leaves the first of a version's rows, and in a dry run all", async () => {
   const all = [at("000000"), at("000001"), at("000002")];
   const rows = all.map((timestamp) => ({ ...BACKFILLED, timestamp })).reverse();
