@@ -1,5 +1,6 @@
 /** What all open pages show. Pages ask for what is new; the board asks AWS only while one does. */
 
+import { isDeleted } from "../function/removals.ts";
 import { letsThrough, type Upload } from "../handler.ts";
 import { type Clock, readClock } from "../tasks/clients.ts";
 import { denoTask } from "../tasks/commands.ts";
@@ -8,7 +9,7 @@ import { describeKeys } from "../tasks/filters.ts";
 import { bucketNotifies, countFailures } from "../tasks/invoke.ts";
 import { interrupted, pause, TIME } from "../tasks/signals.ts";
 import { readAlarms, readFunction } from "../tasks/status.ts";
-import { type Item, rowsOfVersion } from "../tasks/table.ts";
+import { type Item, removalOf, rowsOfVersion } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { plural, say, visible } from "../tasks/terminal.ts";
 import { waitForRows } from "../tasks/verify.ts";
@@ -18,7 +19,7 @@ import type { Card, Code, Failure, Message, Outcome, Update } from "./messages.t
 const FIRST_ROWS = 50;
 
 /** How many messages of a type are kept for pages that lack them; of other types, the last one. */
-const KEPT = { row: 500, outcome: 10_000 };
+const KEPT = { row: 500, key: 500, outcome: 10_000 };
 
 /** How far back a page that opens learns of failures. */
 const LOOK_BACK_MS = 15 * 60_000;
@@ -224,7 +225,8 @@ export class Board {
   /** Shows a row, and ends the upload that waits for it. */
   #show(row: Item): void {
     const id = `${row.file_key} ${row.timestamp}`;
-    this.#tell({ type: "row", row }, id);
+    this.#tell({ type: "row", row, removal: removalOf(row) }, id);
+    this.#tellDeleted(String(row.file_key));
     const uploadId = idOf({ key: String(row.file_key), versionId: row.version_id });
     const upload = this.#uploads.get(uploadId);
     if (!upload) return;
@@ -237,6 +239,14 @@ export class Board {
         ? { note: "row, after it had failed" }
         : { note: `row after ${ms} ms`, ms },
     });
+  }
+
+  #tellDeleted(key: string): void {
+    const rows = [...this.#messages.get("row")!.values()]
+      .map(({ message }) => (message as { row: Item }).row)
+      .filter(({ file_key }) => file_key === key);
+    if (!rows.some(removalOf)) return;
+    this.#tell({ type: "key", key, isDeleted: isDeleted(rows) }, key);
   }
 
   /** Looks at what is deployed. */

@@ -38,7 +38,10 @@ export interface Outcome {
 export type Message =
   /** Where this is, what an upload's key begins with, and a word about it. */
   | { type: "place"; place: string; prefix: string; note: string }
-  | { type: "row"; row: Item }
+  /** What is said in place of a type, if it is the row of a removal. */
+  | { type: "row"; row: Item; removal?: string }
+  /** Of a key that has such a row, whether it is deleted by the rows that are shown. */
+  | { type: "key"; key: string; isDeleted: boolean }
   | { type: "outcome"; outcome: Outcome }
   /** The newest; `note` says what there is beside them. */
   | { type: "failures"; failures: Failure[]; note: string }

@@ -28,6 +28,8 @@ const rows = new Map<string, { row: Item; line: HTMLElement; text: string }>();
 /** The lines of this page's uploads, and any page's outcomes, by their ids: either may be first. */
 const uploads = new Map<string, HTMLElement>();
 const outcomes = new Map<string, Outcome>();
+/** Keys that are deleted, by their rows. */
+const deletedKeys = new Set<string>();
 const waiting: Chosen[] = [];
 /** Uploads that have not ended. */
 let sending = 0;
@@ -91,7 +93,10 @@ function take(message: Message): void {
       show("#place", message.place);
       return show("#prefix", message.note);
     case "row":
-      return showRow(message.row);
+      return showRow(message.row, message.removal);
+    case "key":
+      deletedKeys[message.isDeleted ? "add" : "delete"](message.key);
+      return;
     case "outcome":
       return takeOutcome(message.outcome);
     case "failures":
@@ -113,14 +118,14 @@ function toCard({ name, text, note, isBad }: Card): HTMLElement {
   return make("part", { dt: name, dd: text, ".note": note }, isBad ? "box bad" : "box");
 }
 
-function showRow(row: Item): void {
+function showRow(row: Item, removal?: string): void {
   const id = `${row.file_key} ${row.timestamp}`;
   forget(id); // the newest is last here, and first in the table
   const { file_key, file_size, content_type = "", content_preview = "" } = row;
   const line = make("row", {
     ".key": String(file_key),
     ".size": file_size?.toLocaleString("en") ?? "",
-    ".type": String(content_type),
+    ".type": removal ?? String(content_type),
     ".preview": String(content_preview).slice(0, 120),
   });
   find("button", line).addEventListener("click", () => openRow(row));
@@ -137,7 +142,10 @@ function forget(id: string): void {
 
 function filterRows(): void {
   const wanted = find<HTMLInputElement>("#filter").value.trim().toLowerCase();
-  for (const { line, text } of rows.values()) line.hidden = !text.includes(wanted);
+  for (const { row, line, text } of rows.values()) {
+    line.hidden = !text.includes(wanted);
+    line.classList.toggle("deleted", deletedKeys.has(String(row.file_key)));
+  }
   const isEmpty = document.querySelector("#rows tbody tr:not([hidden])") === null;
   find("#rows").hidden = isEmpty;
   find("#empty").hidden = !isEmpty;

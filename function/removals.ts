@@ -40,7 +40,8 @@ export function toRemoval<T extends { timestamp: string; eventName: string; vers
  * Whether a key is deleted, by its rows in any order. The newest row decides. One that deletes a version
  * cancels out with all rows of that version; without versions, with all rows before it.
  */
-export function isDeleted(rows: Row[]): boolean {
+export function isDeleted(given: readonly object[]): boolean {
+  const rows: readonly Row[] = given;
   const timeOf = ({ timestamp }: Row) => String(timestamp);
   const deletions = rows.filter(({ event_name }) => /:Delete$/.test(String(event_name)));
   const versions = new Set(deletions.map(({ version_id }) => version_id));

@@ -1,7 +1,7 @@
 /** Destroy: says what will be lost, asks, empties the bucket, removes everything, and proves it. */
 
 import { join } from "node:path";
-import type { S3Client } from "@aws-sdk/client-s3";
+import { PutBucketNotificationConfigurationCommand, type S3Client } from "@aws-sdk/client-s3";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
 import { amount, COUNT_LIMIT } from "./deploy.ts";
@@ -56,7 +56,10 @@ async function destroyAll(
   await sayWhatIsLost(target, clients, state);
   if (!yes) await confirm("Destroy all of it, for good?");
   const bucket = find(state, "aws_s3_bucket.uploads[0]");
-  if (bucket) await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
+  if (bucket) {
+    await silence(clients, String(bucket.id), state);
+    await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
+  }
   const removed = { name: state.name!, region: state.region };
   await keepForProof(workspace, removed);
   await using file = await terraform.plan(workspace, { destroy: true });
@@ -112,8 +115,25 @@ export async function sayWhatIsLost(
   );
 }
 
-function find({ resources }: terraform.State, wanted: string): Record<string, unknown> | undefined {
+function find(
+  { resources }: Pick<terraform.State, "resources">,
+  wanted: string,
+): Record<string, unknown> | undefined {
   return resources.find(({ address }) => terraform.isSame(address, wanted))?.attributes;
+}
+
+/** Takes out a notification of removals: else each deletion would run the function that goes too. */
+export async function silence(
+  { s3 }: Pick<Clients, "s3">,
+  Bucket: string,
+  state: Pick<terraform.State, "resources">,
+): Promise<void> {
+  const notification = find(state, "aws_s3_bucket_notification.uploads[0]");
+  if (!JSON.stringify(notification ?? {}).includes("s3:ObjectRemoved:")) return;
+  const NotificationConfiguration = {};
+  await s3.send(
+    new PutBucketNotificationConfigurationCommand({ Bucket, NotificationConfiguration }),
+  );
 }
 
 async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {

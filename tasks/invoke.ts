@@ -6,7 +6,10 @@ import {
   UpdateFunctionCodeCommand,
   waitUntilFunctionUpdatedV2,
 } from "@aws-sdk/client-lambda";
-import { GetBucketNotificationConfigurationCommand } from "@aws-sdk/client-s3";
+import {
+  GetBucketNotificationConfigurationCommand,
+  type LambdaFunctionConfiguration,
+} from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import { isObject, type Upload } from "../handler.ts";
 import { LONGEST_RUN_MS } from "./proxy.ts";
@@ -165,14 +168,21 @@ export function encodeKey(key: string): string {
   return new URLSearchParams({ key }).toString().slice("key=".length).replaceAll("%2F", "/");
 }
 
-/** Whether the bucket calls the function. */
-export async function bucketNotifies({ s3, outputs }: Stack): Promise<boolean> {
+/** The entries of the bucket's notification that call the function. */
+export async function notificationsOf(
+  { s3, outputs }: Stack,
+): Promise<LambdaFunctionConfiguration[]> {
   const { LambdaFunctionConfigurations = [] } = await s3.send(
     new GetBucketNotificationConfigurationCommand({ Bucket: outputs.s3_bucket_name }),
   );
-  return LambdaFunctionConfigurations.some(({ LambdaFunctionArn }) =>
+  return LambdaFunctionConfigurations.filter(({ LambdaFunctionArn }) =>
     LambdaFunctionArn?.endsWith(`:${outputs.lambda_function_name}`)
   );
+}
+
+/** Whether the bucket calls the function. */
+export async function bucketNotifies(stack: Stack): Promise<boolean> {
+  return (await notificationsOf(stack)).length > 0;
 }
 
 /** Approximate message counts of the failure queue: visible, and received but not deleted yet. */

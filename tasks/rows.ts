@@ -1,10 +1,11 @@
 /** Rows: prints rows of the table, for people, as JSON lines for programs, or as CSV for spreadsheets. */
 
 import { paginateScan } from "@aws-sdk/client-dynamodb";
+import { isDeleted } from "../function/removals.ts";
 import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clients.ts";
 import { followNews, rowsWritten } from "./logs.ts";
-import { type Item, rowsOfKey, toItem, toText } from "./table.ts";
+import { type Item, removalOf, rowsOfKey, toItem, toText } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
   clip,
@@ -72,11 +73,17 @@ export async function* followRows(
   }
 }
 
-/** Without a time a page has no more rows than are wanted. */
+/** Without a time a page has no more rows than are wanted. Says at the end if the key is deleted. */
 async function* newestOfKey(stack: Stack, key: string, { sinceMs = 0, limit }: Wanted) {
   const pageSize = sinceMs === 0 && limit < Infinity ? limit : undefined;
-  for await (const row of rowsOfKey(stack, key, { pageSize })) {
-    if (writtenMs(row) >= sinceMs) yield row;
+  const seen: Item[] = [];
+  try {
+    for await (const row of rowsOfKey(stack, key, { pageSize })) {
+      seen.push(row);
+      if (writtenMs(row) >= sinceMs) yield row;
+    }
+  } finally {
+    if (isDeleted(seen)) say(`By these rows ${visibleName(key)} is deleted`);
   }
 }
 
@@ -225,7 +232,7 @@ function toCells(row: Item, nowMs: number): string[] {
   return [
     clip(visibleName(String(row.file_key)), keyWidth),
     visible(String(row.file_size ?? "")),
-    clip(String(row.content_type ?? ""), typeWidth),
+    removalOf(row) ?? clip(String(row.content_type ?? ""), typeWidth),
     Number.isNaN(ageMs) ? "" : toDuration(ageMs),
     clip(String(row.content_preview ?? ""), previewWidth),
   ];

@@ -8,6 +8,7 @@ import {
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
 import { CLOCK_MARGIN_MS, isSameVersion } from "../function/one_row.ts";
+import { isRemoval } from "../function/removals.ts";
 import { type Upload, versionOf } from "../handler.ts";
 import type { Clients } from "./clients.ts";
 import type { Stack } from "./target.ts";
@@ -81,12 +82,20 @@ export function queryRows(stack: Stack, key: string): Promise<Item[]> {
   return Array.fromAsync(rowsOfKey(stack, key));
 }
 
-/** The rows of one version, newest first. `object.timestamp` is its LastModified or its event's time. */
+/** What the row of a removal says in place of a type; undefined for the row of an object. */
+export function removalOf({ event_name, version_id }: Item): string | undefined {
+  if (!isRemoval(event_name)) return undefined;
+  const isOfVersion = version_id !== undefined && String(event_name).endsWith(":Delete");
+  return isOfVersion ? "version deleted" : "deleted";
+}
+
+/** The rows of one version's object, newest first. `object.timestamp` is its LastModified or its event's time. */
 export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
   const from = new Date(Date.parse(object.timestamp) - CLOCK_MARGIN_MS).toISOString();
   const version = { version_id: versionOf(object.versionId), etag: object.etag };
   const rows = await Array.fromAsync(rowsOfKey(stack, object.key, { from, pageSize: PAGE_ROWS }));
   return rows.filter((row) =>
+    !isRemoval(row.event_name) &&
     isSameVersion({ ...row, version_id: versionOf(row.version_id) }, version)
   );
 }

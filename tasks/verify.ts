@@ -4,15 +4,16 @@ import { HeadObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
 import { Upload as S3Upload } from "@aws-sdk/lib-storage";
 import { forEachParallel } from "../function/parallel.ts";
 import type { ObjectAnswer } from "../function/read.ts";
+import { isRemoval } from "../function/removals.ts";
 import { ATTRIBUTES, letsThrough, toRow, unquoted, type Upload, versionOf } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
 import { denoTask } from "./commands.ts";
 import { describeKeys } from "./filters.ts";
 import {
-  bucketNotifies,
   countFailures,
   encodeKey,
   invoke,
+  notificationsOf,
   SHORT_RUN_MS,
   toEvent,
 } from "./invoke.ts";
@@ -71,6 +72,9 @@ const REPEATED_EVENTS = 100;
 /** Columns of a file's name in the report: a problem names it whole. */
 const NAME_COLUMNS = 60;
 
+/** How often the rows of what verify itself removed are looked for. */
+const REMOVALS_MS = 1000;
+
 /** Keys that are cleaned up at the same time. */
 const PARALLEL_KEYS = 8;
 
@@ -93,7 +97,8 @@ export async function verifyStack(
   const keys = samples.map(({ file }) => options.keep ? keptKey(stack, file) : own + file + suffix);
   const probe = `${own}probe${suffix}`;
   const before = await countFailed(stack);
-  if (!await bucketNotifies(stack)) { // no row would come, however long one waits
+  const notifications = await notificationsOf(stack);
+  if (notifications.length === 0) { // no row would come, however long one waits
     const silent = `the bucket ${s3_bucket_name} has no notification that calls the function`;
     const mend = `${denoTask(stack, "deploy")} puts it right`;
     return toReport(stack, [], before, before, [`${silent}, so nothing was uploaded; ${mend}`]);
@@ -114,7 +119,9 @@ export async function verifyStack(
     const problems = [...leftOut, ...await checkRepeat(stack, files)];
     return toReport(stack, files, before, await countFailed(stack), problems);
   } finally {
-    await removeTraces(stack, own, options.keep ? [probe] : [probe, ...keys]);
+    const tellRemovals = JSON.stringify(notifications).includes("s3:ObjectRemoved:");
+    const removalsMs = tellRemovals ? options.rowDeadlineMs : 0;
+    await removeTraces(stack, own, options.keep ? [probe] : [probe, ...keys], { removalsMs });
   }
 }
 
@@ -387,13 +394,34 @@ function latencyOf(files: FileReport[]): Report["latencyMs"] {
   return { p50: sorted[Math.ceil(sorted.length / 2) - 1], max: sorted.at(-1)! };
 }
 
-/** Removes the folder's objects and all rows of its keys, also those that a function did not decode. */
-async function removeTraces(stack: Stack, folder: string, keys: string[]): Promise<void> {
-  await emptyBucket(stack.s3, stack.outputs.s3_bucket_name, { prefix: folder });
-  const spellings = keys.flatMap((key) => [...new Set([key, encodeKey(key)])]);
-  await forEachParallel(spellings, PARALLEL_KEYS, async (key) => {
-    for (const row of await queryRows(stack, key)) await deleteRow(stack, row);
+/**
+ * Removes the folder's objects and all rows of its keys, also those that a function did not decode. Where
+ * removals are recorded that makes more rows: they are waited for, and deleted too.
+ */
+export async function removeTraces(
+  stack: Stack,
+  folder: string,
+  keys: string[],
+  { removalsMs, time = TIME }: { removalsMs: number; time?: Time },
+): Promise<void> {
+  const { versions } = await emptyBucket(stack.s3, stack.outputs.s3_bucket_name, {
+    prefix: folder,
   });
+  const spellings = keys.flatMap((key) => [...new Set([key, encodeKey(key)])]);
+  const endMs = time.nowMs() + removalsMs;
+  for (let left = versions;;) {
+    await forEachParallel(spellings, PARALLEL_KEYS, async (key) => {
+      for (const row of await queryRows(stack, key)) {
+        if (isRemoval(row.event_name)) left--;
+        await deleteRow(stack, row);
+      }
+    });
+    if (removalsMs === 0 || left <= 0) return;
+    if (interrupted.aborted || time.nowMs() >= endMs) {
+      return say(`${plural(left, "removal")} below ${folder} had no row yet: one may still come`);
+    }
+    await time.pause(REMOVALS_MS).catch(() => {}); // Ctrl-C
+  }
 }
 
 /** A report for people: a line a file, then the latencies, then what is wrong. */

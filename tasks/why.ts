@@ -1,5 +1,6 @@
 /** Why: finds the key that is meant, shows all that is known of it, and says what to do. */
 
+import { isDeleted } from "../function/removals.ts";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures, parseObject } from "./invoke.ts";
@@ -7,7 +8,7 @@ import type { Clock } from "./clients.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { logToText, type Search, searchBack } from "./logs.ts";
 import { readMessage, receive } from "./replay.ts";
-import { type Item, rowsOfKey } from "./table.ts";
+import { type Item, removalOf, rowsOfKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
   clip,
@@ -101,11 +102,12 @@ export function conclude(facts: Facts, target: Pick<Stack, "flags">) {
 }
 
 function ifWell({ versions: [newest], rows, failures }: Facts): string | undefined {
+  const rowsStay = isDeleted(rows) ? "Its rows say so." : "Its rows stay.";
   if (failures.length === 0 && newest === undefined && rows.length > 0) {
-    return "The object was deleted, with all its versions. Its rows stay.";
+    return `The object was deleted, with all its versions. ${rowsStay}`;
   }
   if (failures.length === 0 && newest !== undefined && newest.size === undefined) {
-    return "The object was deleted; a delete marker is its newest version. Its rows stay.";
+    return `The object was deleted; a delete marker is its newest version. ${rowsStay}`;
   }
   if (newest && rows.some(({ version_id }) => versionOf(version_id) === newest.versionId)) {
     return "The newest version has its row.";
@@ -172,7 +174,7 @@ export function whyToText(why: Why): string {
       visible(String(row.timestamp)),
       visible(String(row.version_id ?? "null")),
       visible(String(row.event_name ?? "")),
-      clip(String(row.content_preview ?? "no preview"), 24),
+      removalOf(row) ?? clip(String(row.content_preview ?? "no preview"), 24),
     ]),
     { hasMore: why.moreRows, columns: terminalColumns() },
   );

@@ -1,13 +1,25 @@
 /** The proof of a destroy, where AWS still shows what was deleted. */
 
 import assert from "node:assert/strict";
-import { findUnproven, keepForProof, prove } from "../tasks/destroy.ts";
+import { findUnproven, keepForProof, prove, silence } from "../tasks/destroy.ts";
 import { removeIfThere } from "../tasks/files.ts";
 import { LOCAL_FOLDER } from "../tasks/shell.ts";
 import { fakeStack, fakeTime, progressOf } from "./fixtures.ts";
 
 const WORKSPACE = "local-deno-task-test-proof";
 const REMOVED = { name: "app-1", region: "eu-west-1" };
+
+Deno.test("destroy takes out a notification of removals before it deletes objects", async () => {
+  const address = "aws_s3_bucket_notification.uploads[0]";
+  for (const events of [["s3:ObjectCreated:*"], ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]]) {
+    const { stack, calls } = fakeStack({});
+    const attributes = { lambda_function: [{ events }] };
+    await silence(stack, "uploads", { resources: [{ address, attributes } as never] });
+    const put = ["PutBucketNotificationConfigurationCommand", { NotificationConfiguration: {} }];
+    const made = calls.map(({ name, input: { Bucket: _, ...rest } }) => [name, rest]);
+    assert.deepEqual(made, events.length > 1 ? [put] : []);
+  }
+});
 
 Deno.test("the proof of a destroy asks for two minutes, and can be had later", async () => {
   const cases: [shownFor: number, seconds: number[]][] = [

@@ -52,6 +52,8 @@ interface Scene {
   /** Lines of the function's log, look by look. */
   log?: ReturnType<typeof logLine>[][];
   queued?: number;
+  /** What its rows have more. */
+  more?: Item;
   told: string[];
 }
 
@@ -61,6 +63,11 @@ const MANY = Array.from({ length: 101 }, (_, index) => `in/${index}`);
 const failed = (afterMs: number) => logLine("failed", "in/a.txt", NOW_MS + afterMs);
 
 const SCENES: Record<string, Scene> = {
+  "F117 a removal is told, and that its key is deleted": {
+    log: [[logLine("written", "in/a.txt", WRITTEN_MS)]],
+    more: { event_name: "ObjectRemoved:DeleteMarkerCreated" },
+    told: ["row in/a.txt deleted", "key in/a.txt true", "failures"],
+  },
   "each upload's row is asked for": {
     uploads: ["in/a.txt", "in/b.txt"],
     asks: 6,
@@ -121,7 +128,7 @@ const SCENES: Record<string, Scene> = {
 
 Deno.test("the board tells what became of uploads", async (t) => {
   for (const [name, scene] of Object.entries(SCENES)) {
-    const { uploads = [], asks = Infinity, log = [], queued = 0, told } = scene;
+    const { uploads = [], asks = Infinity, log = [], queued = 0, more, told } = scene;
     await t.step(name, async () => {
       let asked = 0;
       const { stack } = fakeStack({
@@ -130,7 +137,9 @@ Deno.test("the board tells what became of uploads", async (t) => {
         FilterLogEventsCommand: ({ filterPattern }) => ({
           events: String(filterPattern).includes("||") ? log.shift() ?? [] : [],
         }),
-        BatchGetItemCommand: () => ({ Responses: { files: [toAttributes(row("in/a.txt"))] } }),
+        BatchGetItemCommand: () => ({
+          Responses: { files: [toAttributes({ ...row("in/a.txt"), ...more })] },
+        }),
         GetQueueAttributesCommand: () => queue(queued),
         QueryCommand: ({ ExpressionAttributeValues: values }) => {
           const { S: key } = (values as { ":key": { S: string } })[":key"];
@@ -164,7 +173,9 @@ function toText(message: Message): string {
       return ms === "" ? text : text.replace(`after ${ms} ms ${ms}`, "after MS ms MS");
     }
     case "row":
-      return `row ${message.row.file_key}`;
+      return ["row", message.row.file_key, message.removal ?? ""].join(" ").trim();
+    case "key":
+      return `key ${message.key} ${message.isDeleted}`;
     default:
       return "";
   }

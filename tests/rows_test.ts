@@ -20,6 +20,31 @@ Deno.test("readRows() of a key reads the newest first, no more than it prints", 
   assert.equal(calls[0].input.ScanIndexForward, false);
 });
 
+Deno.test("F117 rows of a key say which are removals, and whether it is deleted", async () => {
+  const marker = { event_name: "ObjectRemoved:DeleteMarkerCreated", version_id: "m" };
+  const gone = { ...marker, event_name: "ObjectRemoved:Delete" };
+  const format = { json: false, csv: false, follow: false };
+  const cases: [attributes: object[], cells: RegExp, said: string][] = [
+    [[{}], /^a +60 min/m, ""],
+    [[marker, {}], /^a +deleted +59 min\na +60 min/m, "By these rows a is deleted\n"],
+    [[gone, marker, {}], /^a +version deleted +58 min\na +deleted +59 min\na +60 min/m, ""],
+  ];
+  for (const [attributes, cells, said] of cases) {
+    const Items = attributes.map((more, index) => ({
+      ...row("a", attributes.length - index),
+      ...toAttributes(more as Item),
+    }));
+    const { stack } = fakeStack({ QueryCommand: [{ Items }] });
+    const lines: string[] = [];
+    const print = async () => {
+      const rows = readRows(stack, { ...EVERYTHING, key: "a" });
+      for await (const text of toRowLines(rows, format, () => Date.parse(at(61)))) lines.push(text);
+    };
+    assert.equal(await progressOf(print), said);
+    assert.match(lines.join("\n"), cells);
+  }
+});
+
 Deno.test("readRows() since a time goes by the log, and leaves out what is deleted", async () => {
   const asked: string[][] = [];
   const { stack } = fakeStack({

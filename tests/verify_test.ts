@@ -7,7 +7,13 @@ import { temporaryFolder } from "../tasks/files.ts";
 import { readSamples } from "../tasks/samples.ts";
 import { run } from "../tasks/shell.ts";
 import type { Item } from "../tasks/table.ts";
-import { checkRow, probeTrigger, reportToText, verifyStack } from "../tasks/verify.ts";
+import {
+  checkRow,
+  probeTrigger,
+  removeTraces,
+  reportToText,
+  verifyStack,
+} from "../tasks/verify.ts";
 import {
   type Answers,
   fakeStack,
@@ -165,6 +171,34 @@ Deno.test("verify uploads no file where no row would come", async (t) => {
       else assert.deepEqual((await verified).problems, [outcome]);
       assert.equal(calls.filter(({ name }) => name === "PutObjectCommand").length, probes);
     });
+  }
+});
+
+Deno.test("verify waits for the rows of what it removes itself, and deletes them", async () => {
+  const Versions = ["1", "2"].map((VersionId) => ({ Key: "v/a", VersionId }));
+  const removal = { file_key: "v/a", timestamp: "t", event_name: "ObjectRemoved:Delete" };
+  const rows = (count: number) => ({ Items: Array(count).fill(toAttributes(removal)) });
+  const cases: [
+    removalsMs: number,
+    answers: object[],
+    looks: number,
+    deleted: number,
+    said: string,
+  ][] = [
+    [0, [rows(0)], 1, 0, ""],
+    [9000, [rows(0), rows(1), rows(0), rows(1)], 4, 2, ""],
+    [2000, [rows(1)], 3, 1, "1 removal below v/ had no row yet: one may still come\n"],
+  ];
+  for (const [removalsMs, answers, looks, deleted, said] of cases) {
+    const { stack, calls } = fakeStack({
+      ListObjectVersionsCommand: [{ Versions }],
+      QueryCommand: answers,
+    });
+    const { time } = fakeTime();
+    const remove = () => removeTraces(stack, "v/", ["v/a"], { removalsMs, time });
+    assert.equal(await progressOf(remove), said);
+    assert.equal(calls.filter(({ name }) => name === "DeleteItemCommand").length, deleted);
+    assert.equal(calls.filter(({ name }) => name === "QueryCommand").length, looks);
   }
 });
 

@@ -26,6 +26,7 @@ const FACTS: Facts = {
   messages: { lookedAt: 0, inQueue: 0 },
 };
 const ROW = { version_id: "v2", timestamp: "t", event_name: "ObjectCreated:Put" };
+const REMOVAL = { version_id: "v2", timestamp: "u", event_name: "ObjectRemoved:Delete" };
 const FAILURE = { failedAt: "2026-01-02T03:04:05.000Z", error: "E: denied" };
 
 const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegExp][] = [
@@ -34,6 +35,12 @@ const CASES: [name: string, facts: Partial<Facts>, ok: boolean, conclusion: RegE
   ["nothing at all", { versions: [] }, false, /^There is no such object and no row of it/],
   ["deleted for good", { versions: [], rows: [ROW] }, true, /deleted, with all its versions/],
   ["a delete marker", { versions: [{ versionId: "v3" }] }, true, /a delete marker is its newest/],
+  [
+    "its rows know that",
+    { versions: [], rows: [REMOVAL, ROW] },
+    true,
+    /versions\. Its rows say so/,
+  ],
   [
     "failed three times",
     { failures: [FAILURE] },
