@@ -84,6 +84,7 @@ Deno.test("the cost of a million uploads is right", async () => {
     await says(`${what} | ${of} | $${price} a ${per} | $${cost} |`);
   }
   await says(`| $${total.toFixed(2)} |`);
+  await says(`a million deletions cost at most $${(total - 0.40).toFixed(2)}, as they make no GET`);
   const large = itemBytes({ ...records[1].row, user_metadata: { note: "a".repeat(2044) } });
   await says(
     `makes that a row of ${large.toLocaleString("en")} bytes, ${Math.ceil(large / 1024)} units`,

@@ -201,17 +201,24 @@ run "neither_the_functions_environment_nor_the_provider_holds_a_secret" {
   variables {
     lambda_memory_mb = 129
     warm_up          = false
+    record_removals  = true
   }
 
   assert {
     condition = jsonencode(one(aws_lambda_function.metadata.environment).variables) == jsonencode({
-      BUCKET_NAME   = local.name
-      TABLE_NAME    = local.name
-      STACK_CREATED = terraform_data.stack.input.created
-      WARM_UP       = "off"
-      NODE_OPTIONS  = "--max-semi-space-size=2 --max-old-space-size=116"
+      BUCKET_NAME     = local.name
+      TABLE_NAME      = local.name
+      STACK_CREATED   = terraform_data.stack.input.created
+      WARM_UP         = "off"
+      RECORD_REMOVALS = "on"
+      NODE_OPTIONS    = "--max-semi-space-size=2 --max-old-space-size=116"
     })
-    error_message = "The environment is not two names, a time, a switch, and a heap of 90 % of the memory."
+    error_message = "The environment is not two names, a time, two switches, and a heap of 90 % of the memory."
+  }
+
+  assert {
+    condition     = local.notifications[0].events == ["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:DeleteMarkerCreated"]
+    error_message = "With record_removals the bucket does not tell of removals, or tells of each old version that expires."
   }
 
   assert {
@@ -253,10 +260,11 @@ run "each_opt_in_is_off" {
       !aws_dynamodb_table.files.deletion_protection_enabled,
       !one(aws_dynamodb_table.files.point_in_time_recovery).enabled,
       aws_s3_bucket.uploads[0].force_destroy,
+      one(aws_lambda_function.metadata.environment).variables["RECORD_REMOVALS"] == "off",
       aws_cloudwatch_log_group.function.retention_in_days == 14,
       aws_lambda_function.metadata.reserved_concurrent_executions == -1,
       one(aws_lambda_function.metadata.tracing_config).mode == "PassThrough",
-      jsonencode([for entry in local.notifications : [entry.id, entry.filter_prefix, entry.filter_suffix]]) == jsonencode([["object-created", "", ""]]),
+      jsonencode([for entry in local.notifications : [entry.id, entry.events, entry.filter_prefix, entry.filter_suffix]]) == jsonencode([["object-created", ["s3:ObjectCreated:*"], "", ""]]),
       length(aws_iam_role.batch) == 0,
       output.batch_role_arn == null,
     ])
