@@ -51,7 +51,7 @@ export interface Facts {
   /** Delete markers too, which have no size. */
   versions: { versionId?: string; lastModified?: string; size?: number }[];
   rows: Item[];
-  /** Whether there are more of them, which were not looked at. */
+  /** Whether there may be more of them, which were not looked at. */
   moreVersions: boolean;
   moreRows: boolean;
   /** The function's log lines about it, as for people. */
@@ -91,7 +91,10 @@ export async function explain(
     failuresOf(stack, key),
   ]);
   const matches = letsThrough(stack.outputs, key);
-  const facts: Facts = { key, matches, notifies, ...versions, ...rows, ...log, ...failures };
+  const moreVersions = versions.length >= PAGE_OBJECTS;
+  const moreRows = rows.length >= MOST_ROWS;
+  const found = { versions, moreVersions, rows, moreRows, ...log, ...failures };
+  const facts: Facts = { key, matches, notifies, ...found };
   return { ...facts, ...conclude(facts, stack) };
 }
 
@@ -192,34 +195,27 @@ export function whyToText(why: Why): string {
   return [...lines, "", visible(conclusion)].join("\n");
 }
 
-async function versionsOf(
-  { s3, outputs }: Stack,
-  key: string,
-): Promise<Pick<Facts, "versions" | "moreVersions">> {
+async function versionsOf({ s3, outputs }: Stack, key: string): Promise<Facts["versions"]> {
   for await (const page of listVersions(s3, outputs.s3_bucket_name, key)) {
-    const own = page.filter(({ Key }) => Key === key);
     // Versions of a key come together, in the order of time, its delete markers apart.
-    const versions = own.toSorted((a, b) => Number(b.LastModified) - Number(a.LastModified))
+    return page.filter(({ Key }) => Key === key)
+      .sort((a, b) => Number(b.LastModified) - Number(a.LastModified))
       .map(({ VersionId, LastModified, Size }) => ({
         versionId: versionOf(VersionId),
         lastModified: LastModified?.toISOString(),
         size: Size,
       }));
-    return { versions, moreVersions: own.length >= PAGE_OBJECTS };
   }
-  return { versions: [], moreVersions: false };
+  return [];
 }
 
-async function newestRowsOf(
-  stack: Stack,
-  key: string,
-): Promise<Pick<Facts, "rows" | "moreRows">> {
+async function newestRowsOf(stack: Stack, key: string): Promise<Item[]> {
   const rows: Item[] = [];
-  for await (const row of rowsOfKey(stack, key, { pageSize: MOST_ROWS + 1 })) {
-    if (rows.length === MOST_ROWS) return { rows, moreRows: true };
+  for await (const row of rowsOfKey(stack, key, { pageSize: MOST_ROWS })) {
     rows.push(row);
+    if (rows.length === MOST_ROWS) break;
   }
-  return { rows, moreRows: false };
+  return rows;
 }
 
 async function linesAbout(
