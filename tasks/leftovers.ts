@@ -82,19 +82,13 @@ const TABLE_SECONDS = 300;
 
 /** Finds, of the named resources, those that exist in AWS. */
 export async function findNamed(clients: Clients, stackName: string): Promise<Found[]> {
-  const found = await Promise.all(NAMED.map(async (resource) => {
-    const { address, find } = resource;
-    const id = await find(clients, nameOf(resource, stackName)).catch((error) => {
+  const found = await Promise.all(NAMED.map(async ({ address, name, find }) => {
+    const id = await find(clients, name.replace("NAME", stackName)).catch((error) => {
       if (!MISSING.includes(error.name)) throw error;
     });
     return id === undefined ? [] : [{ address, id }];
   }));
   return found.flat();
-}
-
-/** The name that a resource has in a stack. */
-export function nameOf({ name }: Named, stackName: string): string {
-  return name.replace("NAME", stackName);
 }
 
 /** Of what was found in AWS, what the state lacks, or has no more of than its name. */
