@@ -73,7 +73,7 @@ export async function backfillRows(
   const prefixes = narrowest(wanted, stack.outputs.filter_prefixes);
   const report = emptyReport(dryRun);
   const backfill: Backfill = { stack, report, time, lastKey: "" };
-  using _progress = sayEvery(2000, () => progressLine(backfill));
+  using _progress = sayEvery(() => progressLine(backfill));
   try {
     await forEachParallel(
       listTasks(backfill, prefixes),

@@ -138,10 +138,7 @@ export async function silence(
 
 async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {
   let deleted = 0;
-  using _progress = sayEvery(
-    2000,
-    () => `Emptying ${bucket}: ${plural(deleted, "version")} deleted ...`,
-  );
+  using _progress = sayEvery(() => `Emptying ${bucket}: ${plural(deleted, "version")} deleted ...`);
   const { versions, uploads } = await emptyBucket(s3, bucket, {
     signal: interrupted,
     progress: (count) => deleted = count,

@@ -95,7 +95,7 @@ export async function replayFailures(
   const replay: Replay = { stack, only, report, held: new Map() };
   const total = Math.min(max, (await countFailures(stack)).visible);
   try {
-    using _progress = sayEvery(2000, () => {
+    using _progress = sayEvery(() => {
       const { replayed, failed } = report;
       return dryRun
         ? `Looking into the failure queue: ${replayed + failed} of about ${total} ...`

@@ -36,9 +36,6 @@ const SORTED_ROWS = 1000;
 /** How far back the log is searched for the newest rows of a larger table. */
 const LOOK_BACK_DAYS = 30;
 
-/** How often a search of the log says how far back it is. */
-const SAY_SEARCHED_MS = 5000;
-
 /** The rows that are wanted, the newest first; where they are in another order, it says so before. */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;
@@ -93,7 +90,7 @@ async function* newestSince(
   { prefix, ...search }: Wanted & { sinceMs: number },
 ): AsyncGenerator<Item> {
   let searchedMs = search.now();
-  using _progress = sayEvery(SAY_SEARCHED_MS, () => {
+  using _progress = sayEvery(() => {
     return `Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`;
   });
   for await (const { rows, sinceMs } of rowsWritten(stack, search, prefix)) {

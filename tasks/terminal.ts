@@ -36,14 +36,13 @@ export function redirectProgress(write: (bytes: Uint8Array) => void): Disposable
 export async function withProgress<T>(line: string, work: Promise<T>): Promise<T> {
   const startMs = performance.now();
   say(`${line} ...`);
-  using _progress = sayEvery(10_000, () => {
-    return `${line} ... ${Math.round((performance.now() - startMs) / 1000)} s`;
-  });
+  const seconds = () => Math.round((performance.now() - startMs) / 1000);
+  using _progress = sayEvery(() => `${line} ... ${seconds()} s`, 10_000);
   return await work;
 }
 
-/** Says every `ms` how far work is, until disposed. */
-export function sayEvery(ms: number, toLine: () => string): Disposable {
+/** Says how far work is, every two seconds by default, until it is disposed. */
+export function sayEvery(toLine: () => string, ms = 2000): Disposable {
   const timer = setInterval(() => say(toLine()), ms);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }

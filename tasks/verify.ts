@@ -256,7 +256,7 @@ async function upload(
   const upload = new S3Upload({ client: s3, partSize: PART_BYTES, params });
   let sent = 0;
   upload.on("httpUploadProgress", ({ loaded = 0 }) => sent = loaded);
-  using _progress = sayEvery(2000, () => {
+  using _progress = sayEvery(() => {
     const percent = Math.floor(sent / Math.max(1, sample.size) * 100);
     return `Uploading ${visible(sample.file)}: ${percent} %`;
   });

@@ -95,13 +95,13 @@ async function writeBundle(outfile: string, files: string[]): Promise<Mutant[]> 
 async function tryAll(bundle: string, mutants: Mutant[]): Promise<Outcome[]> {
   const [outcomes, left] = [[] as Outcome[], mutants.values()];
   let startMs = performance.now();
-  using _progress = sayEvery(5000, () => {
+  using _progress = sayEvery(() => {
     if (outcomes.length === 0) return "Running the tests without a mutant";
     const survive = outcomes.filter(({ isKilled }) => !isKilled).length;
     const eachMs = (performance.now() - startMs) / outcomes.length;
     const leftTime = toDuration(eachMs * (mutants.length - outcomes.length));
     return `${outcomes.length} of ${mutants.length}, of which ${survive} survive; ${leftTime} left`;
-  });
+  }, 5000);
   await Promise.all(Array.from({ length: WORKERS }, async () => {
     let { worker, deadlineMs } = await startWorker(bundle);
     if (outcomes.length === 0) startMs = performance.now();
