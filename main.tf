@@ -10,7 +10,7 @@ terraform {
   }
 }
 
-# Credentials come from the EC2 instance's role. The region is the one that the state keeps, so even a
+# Credentials come from a role (docs/SECURITY.md). The region is the one that the state keeps, so even a
 # destroy with another aws_region finds the stack.
 provider "aws" {
   region = terraform_data.stack.input.region

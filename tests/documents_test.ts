@@ -5,7 +5,9 @@ import { dirname, join } from "node:path";
 import { ATTRIBUTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { TESTS_WITH_PACKAGES } from "../tasks/checks.ts";
 import { namesIn } from "../tasks/files.ts";
+import { parseArguments } from "../tasks/options.ts";
 import { ROOT } from "../tasks/shell.ts";
+import { TASKS } from "../tasks.ts";
 import { read } from "./fixtures.ts";
 
 Deno.test("every fault of FAULTS.md is named by a test, and no other", async () => {
@@ -72,6 +74,16 @@ Deno.test("README.md tells each attribute of a row, and the preview's length", a
   const named = [...head.matchAll(/^\| (`.*?`) +\|/gm)].flatMap(([, names]) => names.split(", "));
   assert.deepEqual(named, ATTRIBUTES.map((name) => `\`${name}\``));
   assert.match(head, new RegExp(`first ${PREVIEW_CHARACTERS} characters`));
+});
+
+Deno.test("github_actions.yml signs in by a token alone, and runs tasks as they are", async () => {
+  const workflow = await read("docs/github_actions.yml");
+  assert.match(workflow, /^permissions:\n +id-token: write .*\n +contents: read\n\n/m);
+  assert.doesNotMatch(workflow, /secret|access-key|pull_request_target|^ +permissions:/im);
+  assert.doesNotMatch(workflow, /uses: (?!\S+@[0-9a-f]{40} # v)/);
+  const tasks = [...workflow.matchAll(/deno task (\w+)(?: (--\w+))?/g)];
+  assert.deepEqual(tasks.map(([, name]) => name), ["plan", "deploy", "verify"]);
+  for (const [, name, ...rest] of tasks) parseArguments(name, TASKS[name], rest.filter(Boolean));
 });
 
 /** The files that `deno task test` runs, and the tests' own files that these import. */

@@ -6,29 +6,23 @@ import { checkCredentials, clientsOf } from "../tasks/clients.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 
+const BY_PROXY = { HTTPS_PROXY: "http://127.0.0.1:1", AWS_ENDPOINT_URL: "" };
 const NONE =
-  /^No AWS cred.* \(.*\): run it on an EC2 .* SSO .* pipe.* --local\n.*_DISABLED .* --instance-id ID$/;
+  /^No AWS cred.* \(.*\): run it on an EC2 .* SSO .* --local\n.*_DISABLED .* --instance-id /;
 
 /** What of AWS_ is set, and whose credentials that gives, or why none. Files are in the home folder. */
-const CASES: [name: string, value: string, who: RegExp][] = [
+const CASES: [name: string, value: string, who: RegExp, more?: Record<string, string>][] = [
   ["PROFILE", "current", /^sso$/],
   ["PROFILE", "renewable", /^sso$/],
   ["PROFILE", "expired", /SSO session has expired, .* aws sso login --profile expired, then /],
   ["PROFILE", "revoked", /SSO session has expired, .* aws sso login --profile revoked, then /],
   ["PROFILE", "unknown", /^No AWS credentials found by AWS_PROFILE .*: correct or unset it, or /],
+  ["PROFILE", "current", / by AWS_PROFILE \(.* ECONNREFUSED 127.0.0.1:1/, BY_PROXY],
   ["CONTAINER_AUTHORIZATION_TOKEN_FILE", "current", /^container$/],
   ["CONTAINER_AUTHORIZATION_TOKEN_FILE", "revoked", / found by AWS_CONTAINER_\w+_FULL_URI /],
   ["WEB_IDENTITY_TOKEN_FILE", "current", /^pipeline$/],
-  [
-    "WEB_IDENTITY_TOKEN_FILE",
-    "expired",
-    /: the pipeline's token has expired; .* AWS_WEB_\w+_FILE$/,
-  ],
-  [
-    "WEB_IDENTITY_TOKEN_FILE",
-    "revoked",
-    /: the role of AWS_ROLE_ARN does not let this pipeline in/,
-  ],
+  ["WEB_IDENTITY_TOKEN_FILE", "expired", /: the pipeline's token has expired; .* AWS_WEB_/],
+  ["WEB_IDENTITY_TOKEN_FILE", "revoked", /: the role of AWS_ROLE_ARN does not let this pip/],
   ["EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1", NONE],
   ["EC2_METADATA_DISABLED", "true", NONE],
 ];
@@ -38,13 +32,13 @@ Deno.test("tasks sign in by SSO, in a container and in a pipeline", async (t) =>
   await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, answer);
   const [HOME, AWS_ENDPOINT_URL] = [folder.path, `http://127.0.0.1:${server.addr.port}`];
   await furnish(HOME, ["current", "renewable", "expired", "revoked"]);
-  for (const [name, value, who] of CASES) {
+  for (const [name, value, who, more] of CASES) {
     const environment: Record<string, string> = { HOME, AWS_ENDPOINT_URL, [`AWS_${name}`]: value };
     if (name.endsWith("_FILE")) environment[`AWS_${name}`] = `${HOME}/${value}`;
     if (name.startsWith("WEB")) environment.AWS_ROLE_ARN = "arn:aws:iam::123456789012:role/r";
     if (/CON/.test(name)) environment.AWS_CONTAINER_CREDENTIALS_FULL_URI = AWS_ENDPOINT_URL;
-    await t.step(`AWS_${name}=${value}`, async () => {
-      using _environment = replaceEnvironment(environment);
+    await t.step(`AWS_${name}=${value}: ${who}`, async () => {
+      using _environment = replaceEnvironment({ ...environment, ...more });
       const told = await checkCredentials({ local: false })
         .then(() => clientsOf({ local: false }, "eu-central-1").s3.config.credentials())
         .then(({ accessKeyId }) => accessKeyId, ({ message }) => message);
@@ -71,29 +65,37 @@ async function furnish(home: string, names: string[]): Promise<void> {
   }
 }
 
-/** Plays a container's endpoint, SSO's portal and token service, and STS. */
+/** What a container's endpoint, SSO's token service and its portal answer, with or without a reason. */
+const GRANTED = {
+  ...{
+    AccessKeyId: "container",
+    SecretAccessKey: "x",
+    Token: "x",
+    Expiration: "2099-01-01T00:00:00Z",
+  },
+  ...{ accessToken: "current", expiresIn: 900, message: "Session token not found or invalid" },
+  roleCredentials: {
+    accessKeyId: "sso",
+    secretAccessKey: "x",
+    sessionToken: "x",
+    expiration: 4e12,
+  },
+};
+
+/** Plays these three, and STS. */
 async function answer(request: Request): Promise<Response> {
   const given = [...request.headers.values(), await request.text()].join(" ");
   const status = /\b(current|renewable)\b/.test(given) ? 200 : 401;
-  const keys = { SecretAccessKey: "x", Expiration: "2099-01-01T00:00:00Z" };
-  if (given.includes("WithWebIdentity")) {
-    const Credentials = toXml({ AccessKeyId: "pipeline", SessionToken: "x", ...keys });
-    const [Code, Message] = given.includes("expired")
-      ? ["ExpiredTokenException", "Token expired: current date/time 2 must be before the expir"]
-      : ["AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"];
-    const AssumeRoleWithWebIdentityResult = toXml({ Credentials });
-    const x = toXml({ AssumeRoleWithWebIdentityResult, Error: toXml({ Code, Message }) });
-    return new Response(toXml({ x }), { status });
+  if (!given.includes("WithWebIdentity")) {
+    return Response.json(GRANTED, {
+      status,
+      headers: { "x-amzn-errortype": "UnauthorizedException" },
+    });
   }
-  const [accessKeyId, secretAccessKey, sessionToken, expiration] = ["sso", "x", "x", 4e12];
-  const roleCredentials = { accessKeyId, secretAccessKey, sessionToken, expiration };
-  const granted = { accessToken: "current", expiresIn: 900, roleCredentials };
-  const container = { AccessKeyId: "container", Token: "x", ...keys };
-  const headers = { "x-amzn-errortype": "UnauthorizedException" };
-  const message = "Session token not found or invalid";
-  return Response.json({ message, ...granted, ...container }, { status, headers });
-}
-
-function toXml(elements: Record<string, string>): string {
-  return Object.entries(elements).map(([name, text]) => `<${name}>${text}</${name}>`).join("");
+  const keys = "<AccessKeyId>pipeline</AccessKeyId><SecretAccessKey>x</SecretAccessKey>";
+  const [action, isLate] = ["AssumeRoleWithWebIdentity", given.includes("expired")];
+  const reason = isLate ? "Token expired: current date" : `Not authorized to perform sts:${action}`;
+  const xml = `<${action}Result><Credentials>${keys}</Credentials></${action}Result>` +
+    `<Error><Code>AccessDenied</Code><Message>${reason}</Message></Error>`;
+  return new Response(`<x>${xml}</x>`, { status });
 }
