@@ -48,34 +48,31 @@ async function backfill(
   return { report, sent, tries, calls, pauses };
 }
 
-Deno.test(
-  "backfillRows() sends what a job of S3 Batch Operations would, and what is listed",
-  async () => {
-    const Keys = ["in/a+b%2B.txt", "in/%C3%BC%0D.txt", "in/other.csv"];
-    const { report, sent, calls } = await backfill(Keys, () => "Succeeded written");
-    assert.deepEqual(report, { ...NOTHING, objects: 2, written: 2 });
-    const [{ invocationId, ...invocation }] = sent;
-    assert.match(invocationId, /^[\da-f-]{36}$/);
-    const common = { s3VersionId: null, s3Bucket: "uploads" };
-    const listed = { lastModified: LAST_MODIFIED.toISOString(), etag: '"t"', size: 7 };
-    assert.deepEqual(invocation, {
-      invocationSchemaVersion: "2.0",
-      job: {
-        id: "backfill",
-        userArguments: { filter: '{"filter_prefixes":["in/"],"filter_suffixes":[".txt"]}' },
-      },
-      tasks: [
-        { taskId: "0", s3Key: Keys[0], ...common, listed },
-        { taskId: "1", s3Key: Keys[1], ...common, listed },
-      ],
-    });
-    const [{ input }] = calls.filter(({ name }) => name === "ListObjectsV2Command");
-    assert.deepEqual([input.Prefix, input.EncodingType], ["in/", "url"]);
-    const dry = await backfill(Keys, () => "Succeeded missing", { dryRun: true, prefix: "in/x/" });
-    assert.deepEqual(dry.report, { ...NOTHING, dryRun: true, objects: 2, written: 2 });
-    assert.equal(dry.sent[0].job.userArguments?.dryRun, "true");
-  },
-);
+Deno.test("backfillRows() sends what a job would, and what is listed", async () => {
+  const Keys = ["in/a+b%2B.txt", "in/%C3%BC%0D.txt", "in/other.csv"];
+  const { report, sent, calls } = await backfill(Keys, () => "Succeeded written");
+  assert.deepEqual(report, { ...NOTHING, objects: 2, written: 2 });
+  const [{ invocationId, ...invocation }] = sent;
+  assert.match(invocationId, /^[\da-f-]{36}$/);
+  const common = { s3VersionId: null, s3Bucket: "uploads" };
+  const listed = { lastModified: LAST_MODIFIED.toISOString(), etag: '"t"', size: 7 };
+  assert.deepEqual(invocation, {
+    invocationSchemaVersion: "2.0",
+    job: {
+      id: "backfill",
+      userArguments: { filter: '{"filter_prefixes":["in/"],"filter_suffixes":[".txt"]}' },
+    },
+    tasks: [
+      { taskId: "0", s3Key: Keys[0], ...common, listed },
+      { taskId: "1", s3Key: Keys[1], ...common, listed },
+    ],
+  });
+  const [{ input }] = calls.filter(({ name }) => name === "ListObjectsV2Command");
+  assert.deepEqual([input.Prefix, input.EncodingType], ["in/", "url"]);
+  const dry = await backfill(Keys, () => "Succeeded missing", { dryRun: true, prefix: "in/x/" });
+  assert.deepEqual(dry.report, { ...NOTHING, dryRun: true, objects: 2, written: 2 });
+  assert.equal(dry.sent[0].job.userArguments?.dryRun, "true");
+});
 
 Deno.test("backfillRows() counts each result, and says what it means", async () => {
   const results: Record<string, string> = {
@@ -108,63 +105,54 @@ Deno.test("backfillRows() counts each result, and says what it means", async () 
   );
 });
 
-Deno.test(
-  "backfillRows() tries again, five times, what may succeed later, and that alone",
-  async () => {
-    const Keys = ["in/a.txt", "in/later.txt", "in/never.txt"];
-    const says: Says = (key, tries) =>
-      key === "in/a.txt" || key === "in/later.txt" && tries === 3
-        ? "Succeeded written"
-        : "TemporaryFailure Cannot read it";
-    const { report, sent, tries, pauses } = await backfill(Keys, says);
-    assert.deepEqual([...tries.values()], [1, 3, 5]);
-    assert.equal(sent.length, 5);
-    for (const [n, ms] of pauses.entries()) assert.ok(ms >= 500 * 4 ** n && ms <= 1000 * 4 ** n);
-    const failures = [{ key: "in/never.txt", reason: "Cannot read it" }];
-    assert.deepEqual(report, { ...NOTHING, ok: false, objects: 3, written: 2, failures });
-  },
-);
+Deno.test("backfillRows() tries again, five times, what may succeed later", async () => {
+  const Keys = ["in/a.txt", "in/later.txt", "in/never.txt"];
+  const says: Says = (key, tries) =>
+    key === "in/a.txt" || key === "in/later.txt" && tries === 3
+      ? "Succeeded written"
+      : "TemporaryFailure Cannot read it";
+  const { report, sent, tries, pauses } = await backfill(Keys, says);
+  assert.deepEqual([...tries.values()], [1, 3, 5]);
+  assert.equal(sent.length, 5);
+  for (const [n, ms] of pauses.entries()) assert.ok(ms >= 500 * 4 ** n && ms <= 1000 * 4 ** n);
+  const failures = [{ key: "in/never.txt", reason: "Cannot read it" }];
+  assert.deepEqual(report, { ...NOTHING, ok: false, objects: 3, written: 2, failures });
+});
 
-Deno.test(
-  "backfillRows() takes a run that failed or was refused for a failure of its tasks",
-  async () => {
-    const error = (errorType: string) => ({
-      FunctionError: "Unhandled",
-      Payload: new TextEncoder().encode(JSON.stringify({ errorType, errorMessage: "m" })),
-    });
-    const refusal = Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
-    const results = [{ taskId: "0", resultCode: "Succeeded", resultString: "written" }];
-    const some = { Payload: new TextEncoder().encode(JSON.stringify({ results })) };
-    // The last answer tells nothing of the second task.
-    const InvokeCommand = [error("E"), refusal, some, error("F"), error("F")];
-    const { report } = await backfill(["in/a.txt", "in/b.txt"], () => "", {
-      others: { InvokeCommand: () => InvokeCommand.shift()! },
-    });
-    const failures = [{ key: "in/b.txt", reason: "F: m" }];
-    assert.deepEqual(report, { ...NOTHING, ok: false, objects: 2, written: 1, failures });
-  },
-);
+Deno.test("backfillRows() takes a failed or refused run for a failure of its tasks", async () => {
+  const error = (errorType: string) => ({
+    FunctionError: "Unhandled",
+    Payload: new TextEncoder().encode(JSON.stringify({ errorType, errorMessage: "m" })),
+  });
+  const refusal = Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
+  const results = [{ taskId: "0", resultCode: "Succeeded", resultString: "written" }];
+  const some = { Payload: new TextEncoder().encode(JSON.stringify({ results })) };
+  // The last answer tells nothing of the second task.
+  const InvokeCommand = [error("E"), refusal, some, error("F"), error("F")];
+  const { report } = await backfill(["in/a.txt", "in/b.txt"], () => "", {
+    others: { InvokeCommand: () => InvokeCommand.shift()! },
+  });
+  const failures = [{ key: "in/b.txt", reason: "F: m" }];
+  assert.deepEqual(report, { ...NOTHING, ok: false, objects: 2, written: 1, failures });
+});
 
-Deno.test(
-  "backfillRows() looks up the version of an SSE-C object, which S3 tells of none",
-  async () => {
-    const says: Says = (_, tries) => tries === 1 ? "Succeeded ignored: SSE-C" : "Succeeded written";
-    const Versions = [
-      { Key: "in/a.txt", VersionId: "v2", IsLatest: true, ETag: "t" },
-      { Key: "in/a.txt", VersionId: "v1", IsLatest: false, ETag: "t" },
-      { Key: "in/a.txt.txt", VersionId: "v3", IsLatest: true, ETag: "t" },
-    ];
-    const { report, sent } = await backfill(["in/a.txt"], says, {
-      others: { ListObjectVersionsCommand: () => ({ Versions, EncodingType: "url" }) },
-    });
-    assert.deepEqual(report, { ...NOTHING, objects: 1, written: 1 });
-    assert.deepEqual(sent.map(({ tasks: [{ s3VersionId }] }) => s3VersionId), [null, "v2"]);
-    const deleted = await backfill(["in/b.txt"], () => "Succeeded ignored: SSE-C", {
-      others: { ListObjectVersionsCommand: () => ({ Versions, EncodingType: "url" }) },
-    });
-    assert.deepEqual(deleted.report, { ...NOTHING, objects: 1, ignored: { "SSE-C": 1 } });
-  },
-);
+Deno.test("backfillRows() looks up the version of an SSE-C object", async () => {
+  const says: Says = (_, tries) => tries === 1 ? "Succeeded ignored: SSE-C" : "Succeeded written";
+  const Versions = [
+    { Key: "in/a.txt", VersionId: "v2", IsLatest: true, ETag: "t" },
+    { Key: "in/a.txt", VersionId: "v1", IsLatest: false, ETag: "t" },
+    { Key: "in/a.txt.txt", VersionId: "v3", IsLatest: true, ETag: "t" },
+  ];
+  const { report, sent } = await backfill(["in/a.txt"], says, {
+    others: { ListObjectVersionsCommand: () => ({ Versions, EncodingType: "url" }) },
+  });
+  assert.deepEqual(report, { ...NOTHING, objects: 1, written: 1 });
+  assert.deepEqual(sent.map(({ tasks: [{ s3VersionId }] }) => s3VersionId), [null, "v2"]);
+  const deleted = await backfill(["in/b.txt"], () => "Succeeded ignored: SSE-C", {
+    others: { ListObjectVersionsCommand: () => ({ Versions, EncodingType: "url" }) },
+  });
+  assert.deepEqual(deleted.report, { ...NOTHING, objects: 1, ignored: { "SSE-C": 1 } });
+});
 
 Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
@@ -173,15 +161,12 @@ Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () =
   });
 });
 
-Deno.test(
-  "backfillRows() stops after 1,000 failures, as the cause is not in the objects",
-  async () => {
-    const Keys = Array.from({ length: 3000 }, (_, n) => `in/${n}.txt`);
-    const { report } = await backfill(Keys, () => "PermanentFailure bad");
-    assert.equal(report.failures.length, 1000);
-    assert.match(
-      backfillToText(report),
-      /\nStopped after 1000 failures: fix their cause, then run/,
-    );
-  },
-);
+Deno.test("backfillRows() stops after 1,000 failures", async () => {
+  const Keys = Array.from({ length: 3000 }, (_, n) => `in/${n}.txt`);
+  const { report } = await backfill(Keys, () => "PermanentFailure bad");
+  assert.equal(report.failures.length, 1000);
+  assert.match(
+    backfillToText(report),
+    /\nStopped after 1000 failures: fix their cause, then run/,
+  );
+});

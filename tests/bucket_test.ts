@@ -3,41 +3,38 @@ import { emptyBucket } from "../tasks/bucket.ts";
 import { interrupted } from "../tasks/signals.ts";
 import { fakeStack, fakeTime } from "./fixtures.ts";
 
-Deno.test(
-  "emptyBucket() decodes keys and markers where the listing says so",
-  async () => {
-    const { stack: { s3 }, calls } = fakeStack({
-      ListObjectVersionsCommand: [
-        {
-          EncodingType: "url",
-          IsTruncated: true,
-          NextKeyMarker: "a%2Bb%0D",
-          NextVersionIdMarker: "2",
-          Versions: [{ Key: "a+%25", VersionId: "1" }, { Key: "a%2Bb%0D", VersionId: "2" }],
-        },
-        { IsTruncated: false, DeleteMarkers: [{ Key: "100%25 +", VersionId: "3" }] },
-      ],
-      ListMultipartUploadsCommand: [
-        { EncodingType: "url", Uploads: [{ Key: "u+p", UploadId: "4" }] },
-      ],
-    });
-    assert.deepEqual(await emptyBucket(s3, "b"), { versions: 3, uploads: 1 });
-    assert.deepEqual(calls.filter(({ name }) => name !== "ListMultipartUploadsCommand"), [
-      { name: "AbortMultipartUploadCommand", input: { Bucket: "b", Key: "u p", UploadId: "4" } },
-      { name: "ListObjectVersionsCommand", input: listing({}) },
-      { name: "DeleteObjectsCommand", input: deletion([{ Key: "a %", VersionId: "1" }]) },
+Deno.test("emptyBucket() decodes keys and markers where the listing says so", async () => {
+  const { stack: { s3 }, calls } = fakeStack({
+    ListObjectVersionsCommand: [
       {
-        name: "ListObjectVersionsCommand",
-        input: listing({ KeyMarker: "a+b\r", VersionIdMarker: "2" }),
+        EncodingType: "url",
+        IsTruncated: true,
+        NextKeyMarker: "a%2Bb%0D",
+        NextVersionIdMarker: "2",
+        Versions: [{ Key: "a+%25", VersionId: "1" }, { Key: "a%2Bb%0D", VersionId: "2" }],
       },
-      // A batch could not carry the carriage return.
-      { name: "DeleteObjectCommand", input: { Bucket: "b", Key: "a+b\r", VersionId: "2" } },
-      // This listing does not say that it is encoded.
-      { name: "DeleteObjectsCommand", input: deletion([{ Key: "100%25 +", VersionId: "3" }]) },
-      { name: "ListObjectVersionsCommand", input: listing({}) }, // what came meanwhile
-    ]);
-  },
-);
+      { IsTruncated: false, DeleteMarkers: [{ Key: "100%25 +", VersionId: "3" }] },
+    ],
+    ListMultipartUploadsCommand: [
+      { EncodingType: "url", Uploads: [{ Key: "u+p", UploadId: "4" }] },
+    ],
+  });
+  assert.deepEqual(await emptyBucket(s3, "b"), { versions: 3, uploads: 1 });
+  assert.deepEqual(calls.filter(({ name }) => name !== "ListMultipartUploadsCommand"), [
+    { name: "AbortMultipartUploadCommand", input: { Bucket: "b", Key: "u p", UploadId: "4" } },
+    { name: "ListObjectVersionsCommand", input: listing({}) },
+    { name: "DeleteObjectsCommand", input: deletion([{ Key: "a %", VersionId: "1" }]) },
+    {
+      name: "ListObjectVersionsCommand",
+      input: listing({ KeyMarker: "a+b\r", VersionIdMarker: "2" }),
+    },
+    // A batch could not carry the carriage return.
+    { name: "DeleteObjectCommand", input: { Bucket: "b", Key: "a+b\r", VersionId: "2" } },
+    // This listing does not say that it is encoded.
+    { name: "DeleteObjectsCommand", input: deletion([{ Key: "100%25 +", VersionId: "3" }]) },
+    { name: "ListObjectVersionsCommand", input: listing({}) }, // what came meanwhile
+  ]);
+});
 
 Deno.test("emptyBucket() names the refusals inside a successful answer", async () => {
   const Versions = Array.from({ length: 9 }, (_, i) => ({ Key: `k${i}\u200b`, VersionId: "1" }));

@@ -190,9 +190,8 @@ function keysOf(lines: { file_key?: string }[]) {
 }
 
 const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
-  "F65 no answer, silence in a body and bytes that drip are given up in time": async (
-    { stub, start },
-  ) => {
+  "F65 no answer, a silent body and bytes that drip are given up in time": async (setup) => {
+    const { stub, start } = setup;
     const [ATTEMPT_TIMEOUT_MS, CALL_TIMEOUT_MS] = ["500", "2500"];
     const lambda = await start({ ATTEMPT_TIMEOUT_MS, CALL_TIMEOUT_MS });
     stub.scripts.set("silent", scriptOf("GET", { then: "silence" }, 3));
@@ -251,9 +250,7 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
     assert.equal(stub.rowsOf("key")[0].bucket_name, "other");
   },
 
-  "F90 F91 F93 F94 F97 a job's tasks, twice, and the event of one afterwards": async (
-    { stub, start },
-  ) => {
+  "F90 F91 F93 F94 F97 a job's tasks, twice, then one's event": async ({ stub, start }) => {
     stub.modified = new Date(0);
     stub.scripts.set("busy", scriptOf("GET", "500 InternalError", 3));
     stub.scripts.set("full", scriptOf("PutItem", "500 InternalServerError", 4));

@@ -9,17 +9,14 @@ import { replaceEnvironment } from "./fixtures.ts";
 
 const WORKSPACE = "local-deno-task-test-shell";
 
-Deno.test(
-  "shellCommand() is the user's shell without the files that it reads first",
-  () => {
-    assert.deepEqual(shellCommand("/bin/bash"), ["/bin/bash", "--noprofile", "--norc"]);
-    assert.deepEqual(shellCommand("/opt/zsh"), ["/opt/zsh", "-f"]);
-    assert.equal(shellCommand("/usr/bin/fish")[1], "--no-config");
-    for (const other of [undefined, "", "/usr/sbin/nologin", "/bin/false", "/bin/tcsh"]) {
-      assert.deepEqual(shellCommand(other), ["sh"]);
-    }
-  },
-);
+Deno.test("shellCommand() is the user's shell without the files that it reads first", () => {
+  assert.deepEqual(shellCommand("/bin/bash"), ["/bin/bash", "--noprofile", "--norc"]);
+  assert.deepEqual(shellCommand("/opt/zsh"), ["/opt/zsh", "-f"]);
+  assert.equal(shellCommand("/usr/bin/fish")[1], "--no-config");
+  for (const other of [undefined, "", "/usr/sbin/nologin", "/bin/false", "/bin/tcsh"]) {
+    assert.deepEqual(shellCommand(other), ["sh"]);
+  }
+});
 
 Deno.test("what runs in the shell reaches the stand-in", async (t) => {
   await using folder = await temporaryFolder();
@@ -53,22 +50,19 @@ Deno.test("what runs in the shell reaches the stand-in", async (t) => {
     }
   });
 
-  await t.step(
-    "terraform in the project's folder, and one elsewhere has its own state",
-    async () => {
-      const own = join(ROOT, ".local", "terraform");
-      const cases = [
-        [
-          "terraform plan -out=x",
-          `${WORKSPACE}|${own}/.terraform|-var-file=build/defaults.tfvars.json|` +
-          `-chdir=${own} plan -out=x\n`,
-        ],
-        ["cd / && terraform plan", `${WORKSPACE}|||plan\n`],
-        ["terraform -chdir=x plan", `${WORKSPACE}|||-chdir=x plan\n`], // as a task does
-      ];
-      for (const [script, expected] of cases) assert.equal(await run(script), expected);
-    },
-  );
+  await t.step("terraform in the project's folder; one elsewhere has its own state", async () => {
+    const own = join(ROOT, ".local", "terraform");
+    const cases = [
+      [
+        "terraform plan -out=x",
+        `${WORKSPACE}|${own}/.terraform|-var-file=build/defaults.tfvars.json|` +
+        `-chdir=${own} plan -out=x\n`,
+      ],
+      ["cd / && terraform plan", `${WORKSPACE}|||plan\n`],
+      ["terraform -chdir=x plan", `${WORKSPACE}|||-chdir=x plan\n`], // as a task does
+    ];
+    for (const [script, expected] of cases) assert.equal(await run(script), expected);
+  });
 
   await t.step("a program that cannot be run is named", async () => {
     const cases: [string, RegExp][] = [

@@ -67,9 +67,7 @@ interface Remote extends Pipeline {
 }
 
 export const INTERRUPTED: Steps<Remote> = {
-  "Ctrl-C in the middle of apply: Terraform saves a state that lacks what is on its way": async (
-    remote,
-  ) => {
+  "Ctrl-C in the middle of apply: the state lacks what is on its way": async (remote) => {
     const { clone, root } = remote;
     await root.s3.createBucket({ Bucket: BUCKET });
     await Deno.writeTextFile(join(clone, "backend.tf"), BACKEND);
@@ -96,9 +94,7 @@ export const INTERRUPTED: Steps<Remote> = {
     assert.ok(remote.left.length > 0, "the killed deploy made nothing");
   },
 
-  "deploy goes on where it was interrupted, its state in the user's own backend": async (
-    remote,
-  ) => {
+  "deploy goes on where it was interrupted, its state in a user's backend": async (remote) => {
     const deploy = await taskIn(remote.clone, asOnAws(remote), "deploy", "--yes");
     const { code, stdout, stderr } = deploy;
     assert.equal(code, 0, stderr);

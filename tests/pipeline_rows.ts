@@ -65,9 +65,7 @@ export const ROWS: Steps<Deployed> = {
     assert.deepEqual(await uploadedRows(deployed), rows);
   },
 
-  "F3 F4 F5 F6 F7 F10 copies and versions in any order leave each time its last version": async (
-    deployed,
-  ) => {
+  "F3 F4 F5 F6 F7 F10 each time keeps its last version, in any order": async (deployed) => {
     const key = "order";
     const records: unknown[] = [];
     for (const [time, sequencer, body] of EVENTS) {

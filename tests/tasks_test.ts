@@ -29,33 +29,30 @@ Deno.test("the tasks are the same everywhere", async (t) => {
   await t.step("a word that is none of them is refused, with the nearest one", refusesOthers);
 });
 
-Deno.test(
-  "status exits with 1 for what it found, and with 2 for whatever kept it",
-  async () => {
-    const refused = { name: "AccessDenied", $metadata: { httpStatusCode: 403 } };
-    const cases: [string, () => Promise<void>, number][] = [
-      ["all is well", () => Promise.resolve(), 0],
-      ["a finding", () => Promise.reject(new FindingError("found")), 1],
-      ["no credentials", () => Promise.reject(new UserError("none")), 2],
-      ["Terraform failed", () => Promise.reject(new RunError("init", 1, "")), 2],
-      ["no such program", async () => void await run("no-such-program", []), 2],
-      ["AWS refused", () => Promise.reject(Object.assign(new Error("no"), refused)), 2],
-      ["no network", () => Promise.reject(Object.assign(new Error(), { code: "ENOTFOUND" })), 2],
-      ["a fault of its own", () => Promise.reject(new TypeError("oh")), 2],
-      ["no error at all", () => Promise.reject("oh"), 2],
-    ];
-    const { ...status } = TASKS.status;
-    try {
-      for (const [name, run, expected] of cases) {
-        Object.assign(TASKS.status, { run, interactive: true }); // without signal handlers
-        assert.equal((await tasksTs("status")).code, expected, name);
-      }
-    } finally {
-      delete TASKS.status.interactive;
-      Object.assign(TASKS.status, status);
+Deno.test("status exits with 1 for what it found, and with 2 for whatever kept it", async () => {
+  const refused = { name: "AccessDenied", $metadata: { httpStatusCode: 403 } };
+  const cases: [string, () => Promise<void>, number][] = [
+    ["all is well", () => Promise.resolve(), 0],
+    ["a finding", () => Promise.reject(new FindingError("found")), 1],
+    ["no credentials", () => Promise.reject(new UserError("none")), 2],
+    ["Terraform failed", () => Promise.reject(new RunError("init", 1, "")), 2],
+    ["no such program", async () => void await run("no-such-program", []), 2],
+    ["AWS refused", () => Promise.reject(Object.assign(new Error("no"), refused)), 2],
+    ["no network", () => Promise.reject(Object.assign(new Error(), { code: "ENOTFOUND" })), 2],
+    ["a fault of its own", () => Promise.reject(new TypeError("oh")), 2],
+    ["no error at all", () => Promise.reject("oh"), 2],
+  ];
+  const { ...status } = TASKS.status;
+  try {
+    for (const [name, run, expected] of cases) {
+      Object.assign(TASKS.status, { run, interactive: true }); // without signal handlers
+      assert.equal((await tasksTs("status")).code, expected, name);
     }
-  },
-);
+  } finally {
+    delete TASKS.status.interactive;
+    Object.assign(TASKS.status, status);
+  }
+});
 
 Deno.test("a long result ends without an error where nobody reads it, as after `| head`", async () => {
   const script = `
