@@ -152,6 +152,8 @@ resource "aws_dynamodb_table" "files" {
   hash_key                    = "file_key"
   range_key                   = "timestamp"
   deletion_protection_enabled = var.deletion_protection
+  stream_enabled              = var.table_stream
+  stream_view_type            = var.table_stream ? "NEW_IMAGE" : null
 
   attribute {
     name = "file_key"

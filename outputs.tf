@@ -18,6 +18,11 @@ output "dynamodb_table_arn" {
   value       = aws_dynamodb_table.files.arn
 }
 
+output "table_stream_arn" {
+  description = "ARN of the table's stream, if table_stream is true"
+  value       = var.table_stream ? aws_dynamodb_table.files.stream_arn : null
+}
+
 output "failure_queue_url" {
   description = "URL of the failure queue, which keeps the events that failed three times"
   value       = aws_sqs_queue.failures.url

@@ -187,6 +187,13 @@ variable "filter_suffix" {
   }
 }
 
+variable "table_stream" {
+  description = "Whether the table has a stream of its new rows, for a next step: see docs/OPERATE.md"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "log_retention_days" {
   description = "Days to keep the function's log"
   type        = number

@@ -15,7 +15,9 @@ export function narrowest(wanted: string, prefixes: string[]): string[] {
   const below = prefixes.filter((prefix) => prefix.startsWith(wanted));
   if (below.length > 0) return below;
   const recorded = describeKeys({ filter_prefixes: prefixes });
-  throw new UserError(`No object below "${visible(wanted)}" is recorded, but ${recorded}`);
+  throw new UserError(
+    `No object below "${visible(wanted)}" is recorded: the stack records ${recorded}`,
+  );
 }
 
 /** The arguments of a job for the keys that a filter lets through. */

@@ -15,7 +15,7 @@ fcntl.flock(1, fcntl.LOCK_EX)
 
 from ministack.app import main
 from ministack.core import iam_actions, iam_evaluator
-from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3
+from ministack.services import cloudwatch, cloudwatch_logs, dynamodb_streams, lambda_svc, s3
 
 
 def corrected(module, name):
@@ -85,7 +85,7 @@ iam_evaluator._fnmatch_compile = compiled
 def _(original, service, method, path, headers, body, query, region, account):
     """These calls have their resource in the body."""
     arn = original(service, method, path, headers, body, query, region, account)
-    if arn != "*" or service not in ("dynamodb", "lambda", "monitoring"):
+    if arn != "*" or service not in ("dynamodb", "dynamodbstreams", "lambda", "monitoring"):
         return arn
     named = lambda name: iam_actions._param(body, query, name)
     if service == "lambda":
@@ -93,6 +93,9 @@ def _(original, service, method, path, headers, body, query, region, account):
         return f"arn:aws:lambda:{region}:{account}:function:{name}" if name else arn
     if service == "dynamodb":
         return named("ResourceArn") or arn
+    if service == "dynamodbstreams":
+        iterator = dynamodb_streams._decode_iterator(named("ShardIterator") or "") or {}
+        return named("StreamArn") or iterator.get("arn") or arn
     alarms = named("AlarmNames") or [named("AlarmNames.member.1") or "*"]
     return named("ResourceARN") or f"arn:aws:cloudwatch:{region}:{account}:alarm:{alarms[0]}"
 

@@ -37,10 +37,14 @@ const OUTPUTS = [
   "aws_region",
 ] as const;
 
-/** Values of outputs.tf; `batch_role_arn` only with batch_backfill. */
-export type Outputs = Record<typeof OUTPUTS[number], string> & Required<Filter> & {
-  batch_role_arn?: string;
-};
+/** Outputs that a variable of main.tf switches on. */
+const OPTIONAL = ["table_stream_arn", "batch_role_arn"] as const;
+
+/** Values of outputs.tf. */
+export type Outputs =
+  & Record<typeof OUTPUTS[number], string>
+  & Required<Filter>
+  & Partial<Record<typeof OPTIONAL[number], string>>;
 
 /** A resource of a state, with the attributes that its provider keeps. */
 export interface Resource {
@@ -221,7 +225,7 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
     );
   }
   // Just these: deploy prints them, and an output of the user's own may be a secret.
-  const given = [...OUTPUTS, ...FILTERS, "batch_role_arn"].filter(isThere);
+  const given = [...OUTPUTS, ...FILTERS, ...OPTIONAL].filter(isThere);
   return Object.fromEntries(given.map((name) => [name, values[name].value])) as Outputs;
 }
 

@@ -228,7 +228,7 @@ Deno.test("backfill --batch refuses a job of another stack, and a stack without 
     [[[{ ...complete, Operation: other }], { job: ID }], foreign, "look"],
     [[[{ ...complete, Operation: undefined }], { job: ID, cancel: true }], foreign, "look"],
     [[[NOT_FOUND]], foreign, "make look look look look look"], // for two minutes
-    [[[], { prefix: "out/" }], /recorded, but keys that begin with "in\/"$/, ""],
+    [[[], { prefix: "out/" }], /recorded: the stack records keys that begin with "in\/"$/, ""],
     [[[], {}, { filter_prefixes: ["a/", "b/"] }], /--prefix "a\/" and --prefix "b\/"$/, ""],
     [[[], {}, noRole], /deploy it with batch_backfill = true first$/, ""],
   ];

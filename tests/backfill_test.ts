@@ -157,7 +157,7 @@ Deno.test("backfillRows() looks up the version of an SSE-C object", async () => 
 Deno.test("backfillRows() refuses a prefix that the trigger ignores", async () => {
   await assert.rejects(backfill([], () => "", { prefix: "out/" }), {
     name: "UserError",
-    message: /^No object below "out\/" is recorded, but keys that begin with "in\/"$/,
+    message: /^No object below "out\/" is recorded: the stack records keys that begin with "in\/"$/,
   });
 });
 

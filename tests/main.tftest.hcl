@@ -265,6 +265,8 @@ run "each_opt_in_is_off" {
       aws_lambda_function.metadata.reserved_concurrent_executions == -1,
       one(aws_lambda_function.metadata.tracing_config).mode == "PassThrough",
       jsonencode([for entry in local.notifications : [entry.id, entry.events, entry.filter_prefix, entry.filter_suffix]]) == jsonencode([["object-created", ["s3:ObjectCreated:*"], "", ""]]),
+      !aws_dynamodb_table.files.stream_enabled,
+      output.table_stream_arn == null,
       length(aws_iam_role.batch) == 0,
       output.batch_role_arn == null,
     ])
@@ -350,6 +352,15 @@ run "a_role_made_again_takes_the_function_and_its_settings_with_it" {
   assert {
     condition     = alltrue([for made in [aws_lambda_function.metadata, aws_lambda_permission.uploads, aws_lambda_function_event_invoke_config.metadata] : made.id == "again"])
     error_message = "The function keeps a grant for a role that was deleted, or loses its permission or its settings."
+  }
+}
+
+run "a_stream_has_new_rows" {
+  variables { table_stream = true }
+
+  assert {
+    condition     = [aws_dynamodb_table.files.stream_enabled, aws_dynamodb_table.files.stream_view_type, output.table_stream_arn] == [true, "NEW_IMAGE", aws_dynamodb_table.files.stream_arn]
+    error_message = "The table has no stream of its new rows, or no output tells it."
   }
 }
 

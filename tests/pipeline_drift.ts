@@ -7,8 +7,22 @@ import assert from "node:assert/strict";
 import { zipOf } from "../tasks/build.ts";
 import { readDrift } from "../tasks/status.ts";
 import { updateCode } from "../tasks/invoke.ts";
+import { run } from "../tasks/shell.ts";
 import type { Status } from "../tasks/status.ts";
-import { type Deployed, optionsOf, ownTerraform, type Steps, task } from "./pipeline.ts";
+import { outputs } from "../tasks/terraform.ts";
+import { makeTools } from "../tasks/tools.ts";
+import {
+  type Deployed,
+  invokeWith,
+  optionsOf,
+  ownTerraform,
+  recordOfRow,
+  rowsBelow,
+  type Steps,
+  task,
+  upload,
+  waitFor,
+} from "./pipeline.ts";
 import { type Ended, runTask } from "./run_task.ts";
 
 type ByHand = (root: Deployed["root"], names: Names) => Promise<unknown>[];
@@ -20,6 +34,21 @@ const NOT_DEPLOYED = "the function runs code that was not deployed";
 
 /** A row, whose table Terraform would replace as tainted. */
 const KEPT = { file_key: { S: "identity/kept" }, timestamp: { S: "2026-01-02T03:04:05.000Z" } };
+
+const FILTERS_AND_STREAM = `filter_prefixes = ["in/", "new/"]
+filter_suffixes = [".csv", ".txt"]
+table_stream = true
+`;
+
+/** With what MiniStack brings: the project has no client of streams. */
+const READ_STREAM = `import botocore.session, sys
+streams = botocore.session.get_session().create_client("dynamodbstreams")
+[shard] = streams.describe_stream(StreamArn=sys.argv[1])["StreamDescription"]["Shards"]
+at = streams.get_shard_iterator(
+    StreamArn=sys.argv[1], ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")
+for record in streams.get_records(ShardIterator=at["ShardIterator"])["Records"]:
+    print(record["eventName"], record["dynamodb"]["NewImage"]["file_key"]["S"])
+`;
 
 /** By a resource and what of it changes: how somebody changes it. */
 const CHANGES: [part: string, change: ByHand][] = [
@@ -135,8 +164,9 @@ export const DRIFT: Steps<Deployed> = {
 
   // Terraform replaces what is tainted, as by an interrupted apply; deploy_test.ts has other causes.
   "deploy puts that right, keeps tainted data, and a replay waits meanwhile": async (deployed) => {
-    const { root, shell, target } = deployed;
+    const { root, shell, target, variables } = deployed;
     await removeMore(root);
+    await Deno.writeTextFile(variables, FILTERS_AND_STREAM, { append: true });
     const TableName = root.outputs.dynamodb_table_name;
     await root.dynamo.putItem({ TableName, Item: KEPT });
     await ownTerraform(deployed, "taint", "aws_dynamodb_table.files");
@@ -156,6 +186,23 @@ export const DRIFT: Steps<Deployed> = {
     assert.equal(code, 0, stderr);
     const waits = /Waiting for another task on this environment: deploy --local .*, process \d+/;
     assert.match(stderr, waits);
+  },
+
+  "an object of each pair of filters has one row, and its stream one record": async (deployed) => {
+    const keys = ["in/a.csv", "in/a.txt", "new/a.csv", "new/a.txt"];
+    for (const key of ["in/a", "a.csv", "news/a.txt", ...keys]) await upload(deployed, key, "text");
+    const rows = await waitFor(30_000, async () => {
+      const rows = (await rowsBelow(deployed, "")).filter(({ version_id }) => version_id);
+      return rows.length >= keys.length ? rows : undefined;
+    });
+    assert.deepEqual(rows.map(({ file_key }) => file_key), keys);
+    const again = rows.map((row) => recordOfRow(deployed, row));
+    assert.equal(await invokeWith(deployed, [...again, ...again]), undefined);
+    const { table_stream_arn } = (await outputs(deployed.target.workspace))!;
+    const { python } = await makeTools();
+    const args = ["-c", READ_STREAM, table_stream_arn!];
+    const { stdout } = await run(python, args, { output: "return", quiet: true });
+    assert.deepEqual(stdout.trim().split("\n").sort(), keys.map((key) => `INSERT ${key}`));
   },
 
   "a second plan changes nothing, and what was mended works": async (deployed) => {
