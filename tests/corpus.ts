@@ -30,7 +30,7 @@ const KEYS: [name: string, keys: string[]][] = [
 
 const FACES = "\ud83d\ude00".repeat(PREVIEW_CHARACTERS + 100);
 
-/** Contents of every kind; preview_test.ts has more of them. */
+/** Contents of every kind; texts.ts has more of them. */
 const TEXTS: [
   name: string,
   key: string,

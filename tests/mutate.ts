@@ -20,7 +20,7 @@ import { type Mutant, mutate } from "./mutants.ts";
 /** The function's own tests. */
 const TESTS = [
   ...["handler_test.ts", "tests/charset_test.ts", "tests/job_test.ts", "tests/one_row_test.ts"],
-  ...["tests/one_row_properties.ts", "tests/parallel_test.ts", "tests/preview_test.ts"],
+  ...["tests/one_row_properties.ts", "tests/parallel_test.ts"],
   ...["tests/properties.ts", "tests/record_test.ts"],
 ];
 

@@ -27,7 +27,7 @@ import { connect, type Stack, type Target, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
-import { type Ended, interruptTask, listProcesses } from "./run_task.ts";
+import { type Ended, interruptTask, listProcesses, runProgram } from "./run_task.ts";
 
 /** Resources in AWS; the state has two more, which are terraform_data. */
 export const RESOURCES = 19;
@@ -202,19 +202,6 @@ export async function ownTerraform(
   const { args, env } = (await folderFor(workspace))!;
   const options = { env: { TF_WORKSPACE: workspace, ...env }, quiet: true };
   return await run("terraform", [...args, ...words], options);
-}
-
-/** Runs a program in a folder, with just this environment. */
-export async function runProgram(
-  command: string,
-  args: string[],
-  cwd: string,
-  env: Record<string, string>,
-): Promise<Ended> {
-  const child = new Deno.Command(command, { args, cwd, env, clearEnv: true, stdin: "null" });
-  const { code, stdout, stderr } = await child.output();
-  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, stdout: decode(stdout), stderr: decode(stderr) };
 }
 
 /** Uploads a text, and returns what its event says of it. */

@@ -16,11 +16,10 @@ import {
   type Pipeline,
   processesOf,
   RESOURCES,
-  runProgram,
   type Steps,
   taskIn,
 } from "./pipeline.ts";
-import { type Ended, interruptTask, listProcesses, runTask } from "./run_task.ts";
+import { type Ended, interruptTask, listProcesses, runProgram, runTask } from "./run_task.ts";
 
 /** How late an answer is, and how long after a line on stderr the end comes: the request is on its way. */
 const DELAY_MS = 400;

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";
 import { rowToPut } from "../function/one_row.ts";
+import { textOf } from "../function/preview.ts";
 import { type ObjectAnswer, readPrefix } from "../function/read.ts";
 import {
   decodeKey,
@@ -17,6 +18,7 @@ import {
   versionOf,
 } from "../handler.ts";
 import { assertOneJsonLine, object, record } from "./outside.ts";
+import { CASES } from "./texts.ts";
 
 /** What every event tells. */
 const UPLOAD: Upload = {
@@ -266,6 +268,23 @@ Deno.test("F7 F8 rowToPut() makes a condition that only ever goes forward", () =
     ConditionExpression: "attribute_not_exists(file_key) OR sequencer < :sequencer",
     ExpressionAttributeValues: { ":sequencer": { S: "0055" } },
   });
+});
+
+Deno.test("textOf() decides by type, encoding and bytes", async (t) => {
+  for (const { name, bytes, options, text } of CASES) {
+    await t.step(name, () => assert.equal(textOf(bytes, options), text));
+  }
+});
+
+Deno.test("F42 textOf() leaves out a character that is cut at the end of the range", () => {
+  const cut = new TextEncoder().encode("aé").slice(0, 2);
+  for (const contentType of ["text/plain", undefined, "text/plain; charset=euc-kr"]) {
+    assert.equal(textOf(cut, { contentType, isWhole: false }), "a");
+  }
+  assert.equal(textOf(cut, { contentType: "text/plain", isWhole: true }), "a\ufffd");
+  assert.equal(textOf(cut, { isWhole: true }), undefined);
+  const controlZ = new TextEncoder().encode("a\x1a"); // which ends a whole text only
+  assert.equal(textOf(controlZ, { isWhole: false }), undefined);
 });
 
 Deno.test("F31 F79 toJsonLine() escapes whatever ends a line or moves a terminal", () => {

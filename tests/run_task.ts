@@ -13,29 +13,32 @@ export interface Ended {
   stderr: string;
 }
 
-/**
- * Runs a task by its name and arguments in just this environment. `folder` is the clone's. `onStderr`
- * is called with all of standard error so far, whenever more of it comes.
- */
+type OnStderr = (text: string, child: Deno.ChildProcess) => void;
+
+/** Runs a task by its name and arguments, as {@link runProgram} does. `folder` is the clone's. */
 export async function runTask(
   [name, ...args]: string[],
   env: Record<string, string>,
-  { folder = ROOT, onStderr }: {
-    folder?: string;
-    onStderr?: (text: string, child: Deno.ChildProcess) => void;
-  } = {},
+  { folder = ROOT, onStderr }: { folder?: string; onStderr?: OnStderr } = {},
 ): Promise<Ended> {
   const { tasks } = JSON.parse(await read("deno.json"));
   const [, ...words] = tasks[name].command.replaceAll('"', "").split(" ");
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...words, ...args],
-    cwd: folder,
-    env,
-    clearEnv: true,
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+  return await runProgram(Deno.execPath(), [...words, ...args], folder, env, onStderr);
+}
+
+/**
+ * Runs a program in a folder, with just this environment. `onStderr` is called with all of standard
+ * error so far, whenever more of it comes.
+ */
+export async function runProgram(
+  command: string,
+  args: string[],
+  cwd: string,
+  env: Record<string, string>,
+  onStderr?: OnStderr,
+): Promise<Ended> {
+  const pipes = { stdin: "null", stdout: "piped", stderr: "piped" } as const;
+  const child = new Deno.Command(command, { args, cwd, env, clearEnv: true, ...pipes }).spawn();
   const stdout = new Response(child.stdout).text();
   let stderr = "";
   for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
