@@ -77,3 +77,37 @@ output "batch_role_arn" {
   description = "ARN of the role of jobs of S3 Batch Operations, if batch_backfill is true"
   value       = one(aws_iam_role.batch[*].arn)
 }
+
+output "existing_bucket" {
+  description = "The bucket, if it is not the stack's own"
+  value       = var.existing_bucket
+}
+
+output "notification_json" {
+  description = "Entries that existing_bucket's notification needs, in the words of S3"
+  value       = var.existing_bucket == null ? null : jsonencode(local.entries)
+}
+
+output "notification_hcl" {
+  description = "The same for an aws_s3_bucket_notification of yours"
+  value = var.existing_bucket == null ? null : join("", [for i, entry in local.notifications : <<-EOT
+    lambda_function {
+      id                  = "${local.name}-${i}"
+      lambda_function_arn = "${aws_lambda_function.metadata.arn}"
+      events              = ${jsonencode(entry.events)}
+      filter_prefix       = "${entry.filter_prefix}"
+      filter_suffix       = "${entry.filter_suffix}"
+    }
+  EOT
+  ])
+}
+
+output "notification_add" {
+  description = "Command that adds them to existing_bucket, and keeps all other entries"
+  value       = var.existing_bucket == null ? null : local.notify.add
+}
+
+output "notification_remove" {
+  description = "Command that takes them out of existing_bucket again"
+  value       = var.existing_bucket == null ? null : local.notify.remove
+}

@@ -173,6 +173,7 @@ async function deployTask(options: Values): Promise<void> {
   await using target = await openTarget(options, { standIn: "start", exclusive: true });
   const outputs = await deploy(target, { yes: options.yes, show: "whole" });
   for (const [name, value] of Object.entries(outputs)) {
+    if (name.startsWith("notification_")) continue; // deploy says what to do with these
     console.log(`${name} = ${typeof value === "string" ? value : JSON.stringify(value)}`);
   }
 }

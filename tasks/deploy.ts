@@ -5,8 +5,8 @@ import { countVersions } from "./bucket.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import { countFailures, strayCode, updateCode } from "./invoke.ts";
-import { completeState, showLeftovers } from "./leftovers.ts";
+import { bucketNotifies, countFailures, strayCode, updateCode } from "./invoke.ts";
+import { completeState, findBucket, showLeftovers } from "./leftovers.ts";
 import { countRows } from "./table.ts";
 import { connect, type OpenTarget, type Stack, type Target } from "./target.ts";
 import { confirm, plural, say, UserError, visible } from "./terminal.ts";
@@ -27,34 +27,60 @@ export async function deploy(
 ): Promise<terraform.Outputs> {
   const { workspace } = target;
   await checkCredentials(target);
-  await completeState(target);
-  await using file = await terraform.plan(workspace, { show: show === "whole" });
-  const plan = await summarise(target, file);
+  const isNew = await completeState(target);
+  // A stack that cannot be made is not bound to the bucket that its variables name.
+  const leaveNoName = async (error: unknown): Promise<never> => {
+    if (isNew) await terraform.forget(workspace, [terraform.STACK]);
+    throw error;
+  };
+  const planning = terraform.plan(workspace, { show: show === "whole" });
+  await using file = await planning.catch(leaveNoName);
+  const plan = await summarise(target, file).catch(leaveNoName);
   if (plan.applyable) {
     const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
     await confirmPlan(await lossesOf(plan, clients), yes, target);
     await terraform.apply(workspace, file);
   }
   const outputs = (await terraform.outputs(workspace))!;
-  await repairCode(connect(target, outputs), await Deno.readFile(ZIP_URL));
+  const stack = connect(target, outputs);
+  await repairCode(stack, await Deno.readFile(ZIP_URL));
+  await sayHowToNotify(stack);
   return outputs;
 }
 
 /** Reads a plan, and says where it would be applied and how much it would change. */
-async function summarise(
-  { workspace }: Target,
-  file: terraform.PlanFile,
-): Promise<terraform.Plan> {
-  const plan = await terraform.readPlan(workspace, file);
+async function summarise(target: OpenTarget, file: terraform.PlanFile): Promise<terraform.Plan> {
+  const plan = await terraform.readPlan(target.workspace, file);
   const count = (action: string) =>
     plan.changes.filter(({ actions }) => actions.includes(action)).length;
   if (plan.strayCodeSince) say(`Note: ${strayCode(plan.strayCodeSince)}; deploy replaces it`);
-  const { account_id, aws_region, environment } = plan.outputs;
+  const { account_id, aws_region, environment, existing_bucket } = plan.outputs;
+  if (existing_bucket) await refuseOtherAccounts(clientsOf(target, aws_region!), existing_bucket);
   say(
     `Account ${account_id}, region ${aws_region}, environment ${environment}: ` +
       `${count("create")} to add, ${count("update")} to change, ${count("delete")} to destroy`,
   );
   return plan;
+}
+
+/** @throws {UserError} the bucket is another account's, which lets this one see it */
+export async function refuseOtherAccounts(clients: Clients, bucket: string): Promise<void> {
+  if (await findBucket(clients, bucket) !== undefined) return;
+  throw new UserError(
+    `The bucket ${bucket} is another account's, and cannot call a function of this one: deploy ` +
+      "with that account's credentials, or set another existing_bucket",
+  );
+}
+
+/** Says how an existing bucket is made to call the function, unless it does. */
+export async function sayHowToNotify(stack: Stack): Promise<void> {
+  const { existing_bucket, notification_hcl, notification_add } = stack.outputs;
+  if (existing_bucket === undefined || await bucketNotifies(stack)) return;
+  say(
+    `The bucket ${existing_bucket} does not call the function yet, or by other events or filters. ` +
+      `Put this into your aws_s3_bucket_notification of it:\n\n${notification_hcl}\nWhere ` +
+      `Terraform does not manage that, run this, which keeps what is there:\n\n${notification_add}\n`,
+  );
 }
 
 /** Objects and rows are counted no further than this: enough to know what will be lost. */

@@ -6,6 +6,7 @@ import { countVersions, emptyBucket } from "./bucket.ts";
 import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
 import { amount, COUNT_LIMIT } from "./deploy.ts";
 import { readText, removeIfThere, replaceFile } from "./files.ts";
+import { notificationsOf } from "./invoke.ts";
 import { findNamed, importLeftovers } from "./leftovers.ts";
 import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
@@ -60,7 +61,7 @@ async function destroyAll(
     await silence(clients, String(bucket.id), state);
     await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
   }
-  const removed = { name: state.name!, region: state.region };
+  const removed = { name: state.name!, region: state.region, existing: state.existing };
   await keepForProof(workspace, removed);
   await using file = await terraform.plan(workspace, { destroy: true });
   await terraform.apply(workspace, file);
@@ -113,6 +114,26 @@ export async function sayWhatIsLost(
     `This destroys the ${plural(state.resources.length, "resource")} above ${place}, with ` +
       `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
   );
+  if (state.existing) {
+    say(`The bucket ${state.existing.bucket}, its objects and its notification stay as they are.`);
+  }
+}
+
+/** An existing bucket's notification is its owner's: it may still name the function. */
+async function sayWhatStays(
+  { s3 }: Pick<Clients, "s3">,
+  name: string,
+  { bucket, remove }: NonNullable<terraform.State["existing"]>,
+): Promise<void> {
+  const entries = await notificationsOf({
+    s3,
+    outputs: { s3_bucket_name: bucket, lambda_function_name: name },
+  }).catch(() => undefined); // it may be gone
+  if (entries?.length === 0) return;
+  say(
+    `The notification of the bucket ${bucket} still names the function, which is gone. Take it out ` +
+      `of your aws_s3_bucket_notification, or run this, which keeps all else:\n\n${remove}\n`,
+  );
 }
 
 function find(
@@ -154,11 +175,12 @@ interface Removed {
   /** The stack's. */
   name: string;
   region: string;
+  existing?: terraform.State["existing"];
 }
 
 /** Keeps for the proof what a destroy removes. */
-export async function keepForProof(workspace: string, { name, region }: Removed): Promise<void> {
-  const text = JSON.stringify({ name, region });
+export async function keepForProof(workspace: string, removed: Removed): Promise<void> {
+  const text = JSON.stringify(removed);
   await replaceFile(unprovenFile(workspace), new TextEncoder().encode(text));
 }
 
@@ -180,7 +202,7 @@ function unprovenFile(workspace: string): string {
  */
 export async function prove(
   workspace: string,
-  { name }: Removed,
+  { name, existing }: Removed,
   clients: Clients,
   time: Time = TIME,
 ): Promise<string> {
@@ -199,6 +221,7 @@ export async function prove(
     await time.pause(ASK_AGAIN_MS);
     left = await findNamed(clients, name);
   }
+  if (existing) await sayWhatStays(clients, name, existing);
   await removeIfThere(unprovenFile(workspace));
   return `Nothing in AWS is named ${name} any more`;
 }

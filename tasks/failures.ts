@@ -199,6 +199,14 @@ const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
     "the state is not where backend.tf wants it; terraform init -migrate-state moves it there",
   ],
   [
+    /couldn't find resource.*data\.aws_s3_bucket\.existing/,
+    "existing_bucket names a bucket that does not exist; correct it",
+  ],
+  [ // the provider's words for whatever S3 refuses
+    /(empty result|StatusCode: (30\d|403)).*data\.aws_s3_bucket\.existing/,
+    "existing_bucket is in another region (set aws_region to it), another account's, or this machine's role may not list it (docs/existing_bucket_policy.json)",
+  ],
+  [
     /Configuration for import target does not exist/,
     "a variable switches off what is to be imported; set batch_backfill = true, run it again, and then switch it off",
   ],

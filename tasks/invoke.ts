@@ -11,7 +11,9 @@ import {
   type LambdaFunctionConfiguration,
 } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
+import { isDeepStrictEqual } from "node:util";
 import { isObject, type Upload } from "../handler.ts";
+import { denoTask } from "./commands.ts";
 import { LONGEST_RUN_MS } from "./proxy.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import type { Stack } from "./target.ts";
@@ -170,7 +172,9 @@ export function encodeKey(key: string): string {
 
 /** The entries of the bucket's notification that call the function. */
 export async function notificationsOf(
-  { s3, outputs }: Stack,
+  { s3, outputs }: Pick<Stack, "s3"> & {
+    outputs: Pick<Outputs, "s3_bucket_name" | "lambda_function_name">;
+  },
 ): Promise<LambdaFunctionConfiguration[]> {
   const { LambdaFunctionConfigurations = [] } = await s3.send(
     new GetBucketNotificationConfigurationCommand({ Bucket: outputs.s3_bucket_name }),
@@ -180,9 +184,39 @@ export async function notificationsOf(
   );
 }
 
-/** Whether the bucket calls the function. */
+/** Whether the bucket calls the function: see {@link areAsDeployed}. */
 export async function bucketNotifies(stack: Stack): Promise<boolean> {
-  return (await notificationsOf(stack)).length > 0;
+  return areAsDeployed(stack, await notificationsOf(stack));
+}
+
+/**
+ * Whether entries call the function; those of an existing bucket, which Terraform does not look at,
+ * with the deployed events and filters.
+ */
+export function areAsDeployed(
+  { outputs: { notification_json } }: Pick<Stack, "outputs">,
+  entries: LambdaFunctionConfiguration[],
+): boolean {
+  if (notification_json === undefined) return entries.length > 0;
+  return isDeepStrictEqual(comparable(entries), comparable(JSON.parse(notification_json)));
+}
+
+/** What an entry means, without its id and the order of its parts. */
+function comparable(entries: LambdaFunctionConfiguration[]): string[] {
+  return entries.map(({ Events = [], Filter }) => {
+    const rules = (Filter?.Key?.FilterRules ?? []).filter(({ Value }) => Value);
+    const texts = rules.map(({ Name, Value }) => `${Name!.toLowerCase()} ${Value}`);
+    return [...Events, ...texts].toSorted().join("\n");
+  }).toSorted();
+}
+
+/** That the bucket does not call the function, and what to do, as a sentence. */
+export function silenceOf({ outputs, flags }: Pick<Stack, "outputs" | "flags">): string {
+  const deploy = denoTask({ flags }, "deploy");
+  const silent = `the bucket ${outputs.s3_bucket_name} does not call the function`;
+  return outputs.existing_bucket === undefined
+    ? `${silent}; ${deploy} puts it right`
+    : `${silent}, or by other events or filters; ${deploy} says how to put it right`;
 }
 
 /** Approximate message counts of the failure queue: visible, and received but not deleted yet. */

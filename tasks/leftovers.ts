@@ -137,12 +137,15 @@ export async function importLeftovers(
 /**
  * Before a deploy: names a new stack. After an interrupted apply it makes the state whole: imports what
  * AWS has and the state lacks, and keeps what holds data although Terraform did not see the end of its
- * creation (it would replace it).
+ * creation (it would replace it). Returns whether the stack is new.
  */
-export async function completeState(target: OpenTarget): Promise<void> {
+export async function completeState(target: OpenTarget): Promise<boolean> {
   const { workspace } = target;
   const state = await terraform.pullState(workspace);
-  if (terraform.isEmpty(state)) return await terraform.nameStack(workspace);
+  if (terraform.isEmpty(state)) {
+    await terraform.nameStack(workspace);
+    return true;
+  }
   for (const resource of (await importLeftovers(target, state)).resources) {
     const { holdsData } = NAMED.find(({ address }) =>
       terraform.isSame(address, resource.address)
@@ -151,10 +154,11 @@ export async function completeState(target: OpenTarget): Promise<void> {
       await terraform.untaint(workspace, resource.address);
     }
   }
+  return false;
 }
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */
-async function findBucket({ s3, sts }: Clients, name: string): Promise<string | undefined> {
+export async function findBucket({ s3, sts }: Clients, name: string): Promise<string | undefined> {
   const { Account } = await sts.send(new GetCallerIdentityCommand({}));
   try {
     await s3.send(new HeadBucketCommand({ Bucket: name, ExpectedBucketOwner: Account }));

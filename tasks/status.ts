@@ -6,7 +6,7 @@ import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { writeZip, ZIP_URL } from "./build.ts";
 import { readClock } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import { bucketNotifies, countFailures, type QueueCounts, strayCode } from "./invoke.ts";
+import { bucketNotifies, countFailures, type QueueCounts, silenceOf, strayCode } from "./invoke.ts";
 import { newestRows } from "./logs.ts";
 import { toRowTable } from "./rows.ts";
 import type { Item } from "./table.ts";
@@ -74,7 +74,7 @@ export async function readStatus(
 
 /** Looks at the parts but for the rows. `wrong` gets what is wrong with one, by its address in main.tf. */
 async function readParts(stack: Stack, deployedSha256: string, wrong: Map<string, string>) {
-  const { dynamodb_table_name: TableName, s3_bucket_name } = stack.outputs;
+  const { dynamodb_table_name: TableName } = stack.outputs;
   const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
     partOf(stack, wrong, bucketNotifies(stack)),
     partOf(stack, wrong, readFunction(stack, deployedSha256)),
@@ -83,9 +83,7 @@ async function readParts(stack: Stack, deployedSha256: string, wrong: Map<string
     readAlarms(stack),
   ]);
   if (notifies === false) {
-    const silent = `the bucket ${s3_bucket_name} does not call the function`;
-    const mend = `${denoTask(stack, "deploy")} puts it right`;
-    wrong.set("aws_s3_bucket_notification.uploads[0]", `${silent}; ${mend}`);
+    wrong.set("aws_s3_bucket_notification.uploads[0]", silenceOf(stack));
   }
   const { TableStatus = "ACTIVE" } = table?.Table ?? {};
   if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
@@ -143,7 +141,7 @@ export function statusToText(status: Status): string {
     : "The trigger, the code, the failure queue and the alarms are well; no more was looked at.";
   return [
     ...toTable([
-      ["bucket", `${bucket.name}, ${bucket.notifies ? "calls the function" : "calls nothing"}`],
+      ["bucket", `${bucket.name}, ${bucket.notifies ? "calls" : "does not call"} the function`],
       ["function", changed ?? "deleted"],
       ["code", fn ? `${fn.codeSha256}, ${fn.code}` : "deleted"],
       ["failure queue", plural(failureQueue.visible, "event") + inFlight],

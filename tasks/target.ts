@@ -183,6 +183,13 @@ export function findDeleted(
   const { name } = error as Error;
   if (name === "NoSuchBucket") {
     const bucket = outputs.s3_bucket_name;
+    if (outputs.existing_bucket !== undefined) {
+      const destroy = denoTask({ flags }, "destroy");
+      const sentence =
+        `The bucket ${bucket} does not exist any more, and is not the stack's own: ` +
+        `make it again, or run ${destroy}`;
+      return { address: "data.aws_s3_bucket.existing[0]", sentence };
+    }
     return found("aws_s3_bucket.uploads[0]", "bucket", bucket, "empty; the rows stay");
   }
   // SQS has the second name in its older protocol.

@@ -38,7 +38,15 @@ const OUTPUTS = [
 ] as const;
 
 /** Outputs that a variable of main.tf switches on. */
-const OPTIONAL = ["table_stream_arn", "batch_role_arn"] as const;
+const OPTIONAL = [
+  "table_stream_arn",
+  "batch_role_arn",
+  "existing_bucket",
+  "notification_json",
+  "notification_hcl",
+  "notification_add",
+  "notification_remove",
+] as const;
 
 /** Values of outputs.tf. */
 export type Outputs =
@@ -60,6 +68,8 @@ export interface State {
   name?: string;
   resources: Resource[];
   region: string;
+  /** The bucket that is not the stack's own, and the command that takes its notification out. */
+  existing?: { bucket: string; remove: string };
 }
 
 /** What a plan would do to a resource. */
@@ -256,13 +266,13 @@ export function isEmpty({ name, resources }: State): boolean {
 /** A state in the words of `terraform state pull`. */
 export function parseState(text: string): State {
   if (text.trim() === "") return { resources: [], region: "" };
-  const { resources: all = [] } = parse<{ resources?: StateResource[] }>(
-    text,
-    "terraform state pull",
-  );
+  const { resources: all = [], outputs = {} } = parse<{
+    resources?: StateResource[];
+    outputs?: Record<string, { value: string }>;
+  }>(text, "terraform state pull");
   const stack = all.find(({ type, name }) => type === "terraform_data" && name === "stack");
   const input = stack?.instances[0]?.attributes.input as
-    | { value: { region: string; name: string } }
+    | { value: { region: string; name: string; bucket?: string | null } }
     | undefined;
   // terraform_data lives in the state alone: AWS has nothing of it.
   const isInAws = ({ mode, provider }: StateResource) =>
@@ -276,8 +286,9 @@ export function parseState(text: string): State {
         tainted: status === "tainted",
       })),
   );
-  const { name, region = "us-east-1" } = input?.value ?? {};
-  return { name, resources, region };
+  const { name, region = "us-east-1", bucket } = input?.value ?? {};
+  const remove = outputs.notification_remove?.value ?? "";
+  return { name, resources, region, existing: bucket ? { bucket, remove } : undefined };
 }
 
 interface StateResource {

@@ -7,14 +7,15 @@ import type { ObjectAnswer } from "../function/read.ts";
 import { isRemoval } from "../function/removals.ts";
 import { ATTRIBUTES, letsThrough, toRow, unquoted, type Upload, versionOf } from "../handler.ts";
 import { emptyBucket } from "./bucket.ts";
-import { denoTask } from "./commands.ts";
 import { describeKeys } from "./filters.ts";
 import {
+  areAsDeployed,
   countFailures,
   encodeKey,
   invoke,
   notificationsOf,
   SHORT_RUN_MS,
+  silenceOf,
   toEvent,
 } from "./invoke.ts";
 import { type Found, type Sample, toHeaders } from "./samples.ts";
@@ -98,10 +99,9 @@ export async function verifyStack(
   const probe = `${own}probe${suffix}`;
   const before = await countFailed(stack);
   const notifications = await notificationsOf(stack);
-  if (notifications.length === 0) { // no row would come, however long one waits
-    const silent = `the bucket ${s3_bucket_name} has no notification that calls the function`;
-    const mend = `${denoTask(stack, "deploy")} puts it right`;
-    return toReport(stack, [], before, before, [`${silent}, so nothing was uploaded; ${mend}`]);
+  if (!areAsDeployed(stack, notifications)) { // no row would come, however long one waits
+    const problem = `nothing was uploaded, as ${silenceOf(stack)}`;
+    return toReport(stack, [], before, before, [problem]);
   }
   // Throws if the table is deleted: a file uploaded now would get its row later, in a new table.
   await queryRows(stack, probe);

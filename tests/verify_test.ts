@@ -155,7 +155,7 @@ Deno.test("verify uploads no file where no row would come", async (t) => {
     [
       "the bucket calls nothing",
       {},
-      "the bucket uploads has no notification that calls the function, so nothing was uploaded; " +
+      "nothing was uploaded, as the bucket uploads does not call the function; " +
       "deno task deploy --env x puts it right",
       0,
     ],
