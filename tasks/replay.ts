@@ -164,11 +164,9 @@ async function replayOne(
     report.failed++;
     report.failures.push({ messageId: MessageId, keys, reason });
   };
-  let failedEvent: FailedEvent;
-  try {
-    failedEvent = readMessage(Body);
-  } catch (error) {
-    return only ? undefined : fail([], (error as Error).message);
+  const failedEvent = readMessage(Body);
+  if (failedEvent === undefined) {
+    return only ? undefined : fail([], "the message holds no S3 event");
   }
   const { event, ...known } = failedEvent;
   if (only && !only(known.keys)) return;
@@ -196,16 +194,14 @@ async function giveBack({ stack: { sqs, outputs }, held }: Replay): Promise<void
 }
 
 /**
- * The event in a message: in the envelope of Lambda's on-failure destination, or bare, as in a
+ * The event in a message, if it holds one: in the envelope of Lambda's on-failure destination, or bare, as in a
  * dead-letter queue.
  * https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
- *
- * @throws {TypeError} the message holds no event
  */
-export function readMessage(body: string): FailedEvent {
+export function readMessage(body: string): FailedEvent | undefined {
   const message = parseObject(body) ?? {};
   const { requestPayload: event = message, requestContext, responsePayload } = message;
-  if (!isEvent(event)) throw new TypeError("the message holds no S3 event");
+  if (!isEvent(event)) return undefined;
   const keys = keysOf(event);
   if (event === message) return { event, keys };
   const { approximateInvokeCount, condition } = isObject(requestContext) ? requestContext : {};

@@ -267,20 +267,13 @@ async function failuresOf(
     for (const { MessageId = "", Body = "", Attributes = {} } of messages) {
       if (lookedAt.has(MessageId)) continue;
       lookedAt.add(MessageId);
-      const { keys, error } = readIfEvent(Body);
-      if (!keys.includes(key)) continue;
-      failures.push({ failedAt: new Date(Number(Attributes.SentTimestamp)).toISOString(), error });
+      const event = readMessage(Body);
+      if (!event?.keys.includes(key)) continue;
+      const failedAt = new Date(Number(Attributes.SentTimestamp)).toISOString();
+      failures.push({ failedAt, error: event.error });
     }
   } while (performance.now() < endMs && lookedAt.size < visible);
   return { failures, messages: { lookedAt: lookedAt.size, inQueue: visible + inFlight } };
-}
-
-function readIfEvent(body: string): { keys: string[]; error?: string } {
-  try {
-    return readMessage(body);
-  } catch {
-    return { keys: [] }; // nothing here put it there
-  }
 }
 
 /**
