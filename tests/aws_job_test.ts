@@ -64,7 +64,8 @@ async function run(
     UpdateJobStatusCommand: (input) => {
       const RequestedJobStatus = "Cancelled";
       assert.deepEqual(input, { AccountId: OUTPUTS.account_id, JobId: ID, RequestedJobStatus });
-      left[0] = { ...left[0], Status: RequestedJobStatus };
+      const cancelled = (Status: JobDescriptor["Status"]) => ({ ...left[0], Status });
+      left.splice(0, left.length, cancelled("Cancelling"), cancelled(RequestedJobStatus));
       return {};
     },
   });
@@ -152,8 +153,8 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
     [[NOT_FOUND, NOT_FOUND, complete], {}, "make look look look", end, true], // S3 soon knows it
     [[active, complete], look, "look look", end, true],
     [[complete], cancel, "look", end, true],
-    [[active], cancel, "look end look", "Cancelled: 2 objects, 1 done, 0 failed", false],
-    [[waiting], cancel, "look end look", "Cancelled: 2 objects, 0 done, 0 failed", false],
+    [[active], cancel, "look end look look", "Cancelled: 2 objects, 1 done, 0 failed", false],
+    [[waiting], cancel, "look end look look", "Cancelled: 2 objects, 0 done, 0 failed", false],
     [[active, complete], detach, "look", "Active: 2 objects, 1 done, 0 failed", true],
     [[job("Complete", [3, 1, 2])], {}, "make look", "Complete: 3 objects, 1 done, 2 failed", false],
   ];

@@ -100,6 +100,9 @@ esac
     assert.deepEqual(await makeTools(venv), { python: join(venv, "bin", "python"), node: "/node" });
     assert.equal(await Deno.readTextFile(calls), "venv\npip\n");
   }
+  await Deno.writeTextFile(join(venv, "installed.txt"), "of another version");
+  await makeTools(venv);
+  assert.equal(await Deno.readTextFile(calls), "venv\npip\n".repeat(2));
 });
 
 Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) => {
