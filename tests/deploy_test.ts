@@ -1,12 +1,13 @@
 /** What deploy asks before the apply and does after it, and how it runs and updates the function. */
 
 import assert from "node:assert/strict";
+import { confirmCode } from "../dev/code.ts";
 import { sha256Of } from "../tasks/build.ts";
 import { confirmPlan, lossesOf, repairCode } from "../tasks/deploy.ts";
 import { invoke, runFunction, updateCode } from "../tasks/invoke.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
-import { type Answers, fakeStack, fakeTime, NO_FAILURES, queue } from "./fixtures.ts";
+import { type Answers, fakeStack, fakeTime, NO_FAILURES, progressOf, queue } from "./fixtures.ts";
 
 const TABLE = "aws_dynamodb_table.files";
 const BUCKET = "aws_s3_bucket.uploads[0]";
@@ -86,20 +87,35 @@ Deno.test("a plan that deletes data is applied when a name is typed, not for --y
   await assert.rejects(confirmPlan([], false, target), notConfirmed);
 });
 
-/** A person at the terminal, until disposed. */
-function answering(): { answer: string } & Disposable {
+Deno.test("dev --code names account, environment and function, then asks", async () => {
+  const names = { account_id: "123456789012", aws_region: "eu-west-1", environment: "team" };
+  const stack = { outputs: { ...names, lambda_function_name: "fn" } } as Stack;
+  using _nobody = answering();
+  const said = await progressOf(async () => {
+    const message = /^\nNobody answered, so nothing was changed: /;
+    await assert.rejects(confirmCode(stack, { yes: false }), { name: "UserError", message });
+    await confirmCode(stack, { yes: true });
+  });
+  const asked = "Account 123456789012, region eu-west-1, environment team: the function fn will " +
+    "run what is saved in this folder, at once and after each save. Every upload";
+  assert.equal(said.split(asked).length, 3, said);
+});
+
+/** A person at the terminal, until disposed; without an answer nobody. */
+function answering(): { answer?: string } & Disposable {
   const { stdin, stderr } = Deno;
   const [read, write] = [stdin.read, stderr.write];
   const person = {
-    answer: "",
+    answer: undefined as string | undefined,
     [Symbol.dispose]() {
       stdin.read = read;
       stderr.write = write;
     },
   };
-  stdin.read = (buffer) => {
-    return Promise.resolve(new TextEncoder().encodeInto(`${person.answer}\n`, buffer).written);
-  };
+  const encode = (answer: string, buffer: Uint8Array) =>
+    new TextEncoder().encodeInto(`${answer}\n`, buffer).written;
+  stdin.read = (buffer) =>
+    Promise.resolve(person.answer === undefined ? null : encode(person.answer, buffer));
   stderr.write = (question) => Promise.resolve(question.length);
   return person;
 }

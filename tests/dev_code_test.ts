@@ -8,8 +8,7 @@ import { makeBuilder, typeErrors, watch } from "../dev/code.ts";
 import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
 import { build } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
-import { run } from "../tasks/shell.ts";
-import { copyOfCode, pause, progressOf, until } from "./fixtures.ts";
+import { copyOfCode, pause, until } from "./fixtures.ts";
 
 const CRASH = new BrokenCodeError("handler.ts:3:4: Error: boom");
 const BUSY = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
@@ -68,21 +67,18 @@ Deno.test("the loop makes the last save run, one at a time", async (t) => {
     assert.deepEqual([shop.running, loop.sha256, shop.most], ["3", "3", 1]);
     assert.match(shop.told.at(-1)!, /^running new code runs, 0\.\d s$/);
   });
-  await t.step(
-    "a check or trial that never ends is broken off by the next save or the end",
-    async () => {
-      const { shop, loop } = makeLoop();
-      for (const [source, hangs] of [["1", "check"], ["2", "trial"], ["3", "check"]] as const) {
-        shop.outside = { source, hangs };
-        loop.save();
-        await until(() => shop.running === source && shop.isHanging);
-        assert.equal(shop.told.at(-1)!.startsWith("running"), hangs === "check");
-        shop.isHanging = false;
-      }
-      await loop.end();
-      assert.ok(!/broken|warning/.test(shop.told.join()), shop.told.join("; "));
-    },
-  );
+  await t.step("a check or trial that never ends is broken off by the next save", async () => {
+    const { shop, loop } = makeLoop();
+    for (const [source, hangs] of [["1", "check"], ["2", "trial"], ["3", "check"]] as const) {
+      shop.outside = { source, hangs };
+      loop.save();
+      await until(() => shop.running === source && shop.isHanging);
+      assert.equal(shop.told.at(-1)!.startsWith("running"), hangs === "check");
+      shop.isHanging = false;
+    }
+    await loop.end();
+    assert.ok(!/broken|warning/.test(shop.told.join()), shop.told.join("; "));
+  });
 });
 
 /** What a loop finds: the folder's code, and what fails or never ends. */
@@ -218,25 +214,4 @@ Deno.test("each save is seen once, however the editor writes", async () => {
   assert.equal(await save(() => Deno.remove(preview)), 1);
   assert.equal(await save(() => Deno.writeTextFile(join(copy.path, "notes.txt"), "x")), 0);
   assert.equal(await save(() => Deno.writeTextFile(join(copy.path, "handler_test.ts"), "x")), 0);
-});
-
-Deno.test("--code names account, environment and function, then asks", async () => {
-  const program = `
-    import { confirmCode } from "./dev/code.ts";
-    const outputs = { account_id: "123456789012", aws_region: "eu-west-1", environment: "team",
-      lambda_function_name: "fn" };
-    for (const yes of [false, true]) {
-      const answer = confirmCode({ outputs }, { yes });
-      console.log(await answer.then(() => "goes on", ({ message }) => message.trim()));
-    }
-    Deno.exit(0);`;
-  let stdout = "";
-  const said = await progressOf(async () => {
-    const args = ["eval", "--no-check", program];
-    stdout = await run(Deno.execPath(), args, { output: "return" });
-  });
-  const asked = "Account 123456789012, region eu-west-1, environment team: the function fn will " +
-    "run what is saved in this folder, at once and after each save. Every upload";
-  assert.equal(said.split(asked).length, 3, said);
-  assert.match(stdout, /^Nobody answered, so nothing was changed: .*\ngoes on\n$/);
 });

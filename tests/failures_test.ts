@@ -50,10 +50,6 @@ const THROUGH_PROXY: [Error, RegExp][] = [
     /^Cannot reach AWS through the proxy proxy.corp:3128: the name is not known \(ENOTFOUND\); check HTTPS_PROXY/,
   ],
   [
-    sdkError({ code: "ECONNREFUSED", address: "proxy.corp", port: 3128 }),
-    /^Cannot reach AWS through the proxy proxy.corp:3128: nothing listens there/,
-  ],
-  [
     sdkError({}, "Bad response: 407"),
     /^The proxy proxy.corp:3128 refused with status 407; to 407 give it a name and a password, /,
   ],

@@ -5,6 +5,7 @@
 
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import { PREFIX_BYTES, type Row } from "../handler.ts";
+import { pause } from "./fixtures.ts";
 import { deleteFrom, type FakeTable, putInto, queryIn } from "./outside.ts";
 import { serveTls, type TlsRequest, type TlsServer } from "./tls.ts";
 
@@ -177,10 +178,6 @@ export class Stub implements AsyncDisposable {
   async [Symbol.asyncDispose]() {
     await this.#server[Symbol.asyncDispose]();
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Of `/bucket/key?x-id=GetObject`. */
