@@ -84,9 +84,9 @@ async function onTarget(screen: Screen): Promise<void> {
   showFiles(screen, report);
   await showFailure(screen, stack);
   await screen.step(
-    "Destroy it, and ask for each resource",
+    "Destroy it, and look for all that has its name",
     () => destroy(target, { yes: true }),
-    String,
+    () => "nothing is left",
   );
 }
 
