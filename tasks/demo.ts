@@ -161,16 +161,17 @@ export function openScreen(logFile: string | undefined) {
     ending: (result: T) => string = () => "",
   ): Promise<T> {
     const startMs = performance.now();
-    const seconds = () => `${((performance.now() - startMs) / 1000).toFixed(1)} s`.padStart(8);
-    if (live) write(toLine("·", name, seconds()));
-    const timer = setInterval(() => live && write("\r" + toLine("·", name, seconds())), 100);
+    const show = (mark: string, text: string, end = "") => {
+      const time = `${((performance.now() - startMs) / 1000).toFixed(1)} s`.padStart(8);
+      write(`${live ? "\r" : ""}${mark} ${text.padEnd(COLUMNS - 2)}${time}${end}`);
+    };
+    const timer = setInterval(() => live && show("·", name), 100);
     try {
       const result = await work();
-      const text = [name, ending(result)].filter((part) => part !== "").join(": ");
-      write((live ? "\r" : "") + toLine("✓", text, seconds()) + "\n");
+      show("✓", [name, ending(result)].filter((part) => part !== "").join(": "), "\n");
       return result;
     } catch (error) {
-      write((live ? "\r" : "") + toLine("✗", name, seconds()) + "\n");
+      show("✗", name, "\n");
       throw error;
     } finally {
       clearInterval(timer);
@@ -181,8 +182,4 @@ export function openScreen(logFile: string | undefined) {
     line: (text: string) => void write(text + "\n"),
     [Symbol.dispose]: () => log?.[Symbol.dispose](),
   };
-}
-
-function toLine(mark: string, text: string, time: string): string {
-  return `${mark} ${text.padEnd(COLUMNS - 2)}${time}`;
 }

@@ -37,7 +37,7 @@ export const OPTIONS = {
   keep: flag("leave the files and their rows there"),
   verbose: flag("show the output of Terraform and the others"),
   csv: flag("print CSV for spreadsheets"),
-  since: duration("since", "how far back: 90s, 15m, 2h or 7d"),
+  since: { value: "1h", says: "how far back: 90s, 15m, 2h or 7d", read: toMilliseconds },
   follow: flag("print what is new as it comes, until Ctrl-C"),
   "dry-run": flag("only look; change nothing"),
   limit: count("limit", "print no more than N rows", undefined),
@@ -65,16 +65,13 @@ function text<Default>(value: string, says: string, byDefault: Default) {
 }
 
 /** Milliseconds of `90s`, `15m`, `2h` or `7d`. */
-function duration(name: string, says: string): Option<number | undefined> {
-  const read = (text: string | undefined) => {
-    if (text === undefined) return undefined;
-    const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
-    if (count === undefined) {
-      throw new UserError(`--${name} must be like 90s, 15m, 2h or 7d, not "${visible(text)}"`);
-    }
-    return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
-  };
-  return { value: "1h", says, read };
+function toMilliseconds(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+  if (count === undefined) {
+    throw new UserError(`--since must be like 90s, 15m, 2h or 7d, not "${visible(text)}"`);
+  }
+  return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
 }
 
 function count<Default>(name: string, says: string, byDefault: Default, most = 1e6) {
