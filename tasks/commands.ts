@@ -2,7 +2,7 @@
 
 import { visible } from "./terminal.ts";
 
-/** For a command whose words say themselves where it acts. */
+/** For a command that itself says where it acts. */
 export const ANYWHERE = { flags: "" };
 
 /** `deno task` and these words, acting where the target is. */

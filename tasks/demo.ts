@@ -106,7 +106,7 @@ export function showFiles({ line }: Pick<Screen, "line">, { files }: Report): vo
   line(rowToText(files[0].row!));
 }
 
-/** An upload whose row can't be written: it is kept in the failure queue, and replayed. */
+/** An upload whose row can't be written: the failure queue keeps its event, which is replayed. */
 async function showFailure(screen: Screen, stack: Stack): Promise<void> {
   const Bucket = stack.outputs.s3_bucket_name;
   const Key = "kept.txt";

@@ -128,10 +128,10 @@ async function sayWhatStays(
   const entries = await notificationsOf({
     s3,
     outputs: { s3_bucket_name: bucket, lambda_function_name: name },
-  }).catch(() => undefined); // it may be gone
+  }).catch(() => undefined); // it may be deleted
   if (entries?.length === 0) return;
   say(
-    `The notification of the bucket ${bucket} still names the function, which is gone. Take it out ` +
+    `The notification of the bucket ${bucket} still names the function, which is deleted. Take it out ` +
       `of your aws_s3_bucket_notification, or run this, which keeps all else:\n\n${remove}\n`,
   );
 }

@@ -20,7 +20,7 @@ const POLL_MS = 30_000;
 /** S3 may not find a new job for so long: AmazonS3/latest/userguide/troubleshooting-batch-ops.html */
 const APPEARS_MS = 120_000;
 
-/** A job leaves none of these by itself; a suspended one waits for somebody to confirm it. */
+/** A job never leaves these states by itself; a suspended one waits for somebody to confirm it. */
 const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
 
 /** How far a job is. */

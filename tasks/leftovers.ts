@@ -41,7 +41,7 @@ export interface Found {
 
 /**
  * Every resource of main.tf that has a name of its own, in an order in which they can be imported.
- * The others are settings of these: they go with them, and AWS takes the same setting twice.
+ * Any other resource is a setting of one of these: it is deleted with it, and AWS takes it twice.
  */
 export const NAMED: Named[] = [
   { address: "aws_s3_bucket.uploads[0]", name: "NAME", holdsData: true, find: findBucket },

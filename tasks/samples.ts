@@ -80,7 +80,7 @@ export async function readSamples(paths: string[]): Promise<Found> {
   throw new UserError(`Two files would have the key "${visible(twice)}": verify one at a time`);
 }
 
-/** Adds a file, or all files in a folder; a folder's name begins those of its files. */
+/** Adds a file, or all files in a folder, whose names then begin with the folder's. */
 async function find(path: string, name: string, found: Found, isLink = false): Promise<void> {
   const leaveOut = (why: string) => found.leftOut.push(`"${visible(name)}" was left out: ${why}`);
   try {

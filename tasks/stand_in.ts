@@ -101,7 +101,7 @@ export async function stopStandIn(workspace: string): Promise<void> {
   await removeIfThere(places.state);
 }
 
-/** Ends every stand-in whose workspace begins so. */
+/** Ends the stand-in of each workspace whose name begins with a text. */
 export async function stopStandIns(beginning: string): Promise<void> {
   for (const workspace of await namesIn(LOCAL_FOLDER)) {
     if (workspace.startsWith(beginning)) await stopStandIn(workspace);
@@ -132,7 +132,7 @@ async function start(
     }
     return running;
   } catch (error) {
-    // It may not have taken its lock yet, but it is this process's child, whose id nobody else has.
+    // It may hold no lock yet, by which end() finds it; the id of a child is nobody else's.
     if (child.exitCode === null) {
       child.ref();
       const hasEnded = once(child, "exit", { signal: AbortSignal.timeout(5000) });

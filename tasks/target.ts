@@ -170,7 +170,7 @@ export async function withStack(
   }
 }
 
-/** The part whose absence is behind an error, and a sentence about it; undefined for other errors. */
+/** The part that an error says is not there, and a sentence about it; undefined for other errors. */
 export function findDeleted(
   error: unknown,
   { outputs, flags }: Pick<Stack, "outputs" | "flags">,

@@ -72,7 +72,7 @@ export function print<T>(result: T, json: boolean, toText: (result: T) => string
   console.log(json ? toJson(result, 2) : toText(result));
 }
 
-/** JSON of which no character can steer a terminal. Without `indent` it is one line. */
+/** JSON without a character that steers a terminal; without `indent` it is one line. */
 export function toJson(value: unknown, indent?: number): string {
   return escapeJson(JSON.stringify(value, null, indent));
 }
