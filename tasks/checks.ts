@@ -82,6 +82,7 @@ async function testTerraform(): Promise<void> {
     terraform("test", `-filter=tests/${name}.tftest.hcl`, defaults, ...files);
   await terraform("validate");
   await test("main");
+  await test("existing");
   await test("hardened", "-var-file=docs/hardened.tfvars");
 }
 

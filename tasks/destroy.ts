@@ -55,6 +55,10 @@ async function destroyAll(
   const { workspace } = target;
   const clients = clientsOf(target, state.region);
   await sayWhatIsLost(target, clients, state);
+  if (state.existing) {
+    const fate = target.local ? "end with the stand-in" : "stay as they are";
+    say(`The bucket ${state.existing.bucket}, its objects and its notification ${fate}.`);
+  }
   if (!yes) await confirm("Destroy all of it, for good?");
   const bucket = find(state, "aws_s3_bucket.uploads[0]");
   if (bucket) {
@@ -114,9 +118,6 @@ export async function sayWhatIsLost(
     `This destroys the ${plural(state.resources.length, "resource")} above ${place}, with ` +
       `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
   );
-  if (state.existing) {
-    say(`The bucket ${state.existing.bucket}, its objects and its notification stay as they are.`);
-  }
 }
 
 /** An existing bucket's notification is its owner's: it may still name the function. */

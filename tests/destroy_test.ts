@@ -58,3 +58,22 @@ Deno.test("the proof of a destroy asks for two minutes, and can be had later", a
     await removeIfThere(`${LOCAL_FOLDER}/${WORKSPACE}.unproven.json`);
   }
 });
+
+Deno.test("a destroy tells how an existing bucket's notification is taken out, if it is there", async () => {
+  const LambdaFunctionArn = "arn:aws:lambda:r:1:function:app-1";
+  const removed = { ...REMOVED, existing: { bucket: "photos", remove: "aws s3api ..." } };
+  for (const LambdaFunctionConfigurations of [[{ LambdaFunctionArn }], []]) {
+    const { stack } = fakeStack({
+      ...Object.fromEntries(
+        ["HeadBucket", "DescribeTable", "GetQueueUrl"].map((name) => [
+          `${name}Command`,
+          () => Object.assign(new Error(), { name: "NotFound" }),
+        ]),
+      ),
+      GetBucketNotificationConfigurationCommand: () => ({ LambdaFunctionConfigurations }),
+    });
+    const said = await progressOf(() => prove(WORKSPACE, removed, stack));
+    const isThere = LambdaFunctionConfigurations.length > 0;
+    assert.equal(/bucket photos still names[^]*\n\naws s3api \.\.\.\n/.test(said), isThere, said);
+  }
+});

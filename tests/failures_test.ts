@@ -185,6 +185,14 @@ const WRITTEN: [name: string, stderr: string, sentence: string | RegExp][] = [
 /** What Terraform writes, and what to do about it. */
 const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["Can't ask approval for state migration when", /^the state is not where backend.tf wants it; /],
+  [
+    "couldn't find resource\n\n  with data.aws_s3_bucket.existing",
+    /names a bucket that does not exist/,
+  ],
+  [
+    "empty result\n\n  with data.aws_s3_bucket.existing[0]",
+    /^existing_bucket is in another region/,
+  ],
   ["Configuration for import target does not\nexist", /set batch_backfill = true, run it again/],
   ["Unable to validate the following destination\nconfigurations", /^S3 could not see .* again$/],
   [

@@ -315,6 +315,13 @@ run "another_environment_is_refused" {
   expect_failures = [terraform_data.stack]
 }
 
+# The stack has one of its own.
+run "an_existing_bucket_is_refused" {
+  command = plan
+  variables { existing_bucket = "photos" }
+  expect_failures = [terraform_data.stack]
+}
+
 run "another_region_is_refused" {
   command = plan
   variables { aws_region = "eu-central-1" }

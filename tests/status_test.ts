@@ -94,6 +94,40 @@ Deno.test("readStatus() names what is not as main.tf has it, and each part once"
   ]);
 });
 
+Deno.test("readStatus() compares an existing bucket's entries with what is deployed", async () => {
+  const entry = (event: string, ...[Name, Value]: string[]) => ({
+    LambdaFunctionArn: "arn:aws:lambda:r:1:function:fn",
+    Events: [`s3:ObjectCreated:${event}`],
+    Filter: { Key: { FilterRules: [{ Name, Value }] } },
+  });
+  const deployed = [entry("*", "Prefix", "in/"), entry("*", "Suffix", ".txt")];
+  const foreign = {
+    ...entry("*", "Prefix", "in/"),
+    LambdaFunctionArn: "arn:aws:lambda:r:1:function:f",
+  };
+  for (
+    const [isRight, ...LambdaFunctionConfigurations] of [
+      [true, foreign, entry("*", "suffix", ".txt"), entry("*", "prefix", "in/")],
+      [false, foreign, foreign],
+      [false, entry("*", "Prefix", "in/")],
+      [false, entry("*", "Prefix", "in/"), entry("Put", "Suffix", ".txt")],
+      [false, entry("*", "Prefix", "in"), entry("*", "Suffix", ".txt")],
+    ] as const
+  ) {
+    const { stack } = fakeStack({
+      ...SOUND,
+      GetBucketNotificationConfigurationCommand: () => ({ LambdaFunctionConfigurations }),
+    });
+    const existing = { existing_bucket: "uploads", notification_json: JSON.stringify(deployed) };
+    const outputs = { ...stack.outputs, ...existing };
+    const { problems } = await readStatus({ ...stack, outputs }, "hash", []);
+    const problem =
+      "the bucket uploads does not call the function, or by other events or filters; " +
+      "deno task deploy --env x says how to put it right";
+    assert.deepEqual(problems, isRight ? [] : [problem]);
+  }
+});
+
 Deno.test("readStatus() asks for alarms in ALARM", async () => {
   const { stack } = fakeStack({
     ...SOUND,
