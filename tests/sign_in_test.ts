@@ -6,6 +6,7 @@ import { checkCredentials, clientsOf } from "../tasks/clients.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { replaceEnvironment } from "./fixtures.ts";
 
+const [PAST, FUTURE] = ["2020-01-01T00:00:00Z", "2099-01-01T00:00:00Z"];
 const BY_PROXY = { HTTPS_PROXY: "http://127.0.0.1:1", AWS_ENDPOINT_URL: "" };
 const NONE =
   /^No AWS cred.* \(.*\): run it on an EC2 .* SSO .* --local\n.*_DISABLED .* --instance-id /;
@@ -56,7 +57,7 @@ async function furnish(home: string, names: string[]): Promise<void> {
     const session = `sso_session = ${name}\n${role}[sso-session ${name}]\n${portal}`;
     const config = `[profile ${name}]\n${session}`;
     await Deno.writeTextFile(`${home}/.aws/config`, config, { append: true });
-    const expiresAt = ["renewable", "expired"].includes(name) ? "2020-01-01" : "2099-01-01";
+    const expiresAt = ["renewable", "expired"].includes(name) ? PAST : FUTURE;
     const texts = ["accessToken", "refreshToken", "clientId", "clientSecret"];
     const login = { expiresAt, ...Object.fromEntries(texts.map((text) => [text, name])) };
     const file = `${home}/.aws/sso/cache/${createHash("sha1").update(name).digest("hex")}.json`;
@@ -65,37 +66,28 @@ async function furnish(home: string, names: string[]): Promise<void> {
   }
 }
 
-/** What a container's endpoint, SSO's token service and its portal answer, with or without a reason. */
-const GRANTED = {
-  ...{
-    AccessKeyId: "container",
-    SecretAccessKey: "x",
-    Token: "x",
-    Expiration: "2099-01-01T00:00:00Z",
-  },
-  ...{ accessToken: "current", expiresIn: 900, message: "Session token not found or invalid" },
-  roleCredentials: {
-    accessKeyId: "sso",
-    secretAccessKey: "x",
-    sessionToken: "x",
-    expiration: 4e12,
-  },
-};
-
-/** Plays these three, and STS. */
+/** Plays a container's endpoint, SSO's token service and its portal, and STS. */
 async function answer(request: Request): Promise<Response> {
   const given = [...request.headers.values(), await request.text()].join(" ");
   const status = /\b(current|renewable)\b/.test(given) ? 200 : 401;
-  if (!given.includes("WithWebIdentity")) {
-    return Response.json(GRANTED, {
-      status,
-      headers: { "x-amzn-errortype": "UnauthorizedException" },
-    });
+  if (given.includes("WithWebIdentity")) {
+    const keys = "<AccessKeyId>pipeline</AccessKeyId><SecretAccessKey>x</SecretAccessKey>";
+    const [action, isLate] = ["AssumeRoleWithWebIdentity", given.includes("expired")];
+    const why = isLate ? "Token expired: current date" : `Not authorized to perform sts:${action}`;
+    const xml = `<${action}Result><Credentials>${keys}</Credentials></${action}Result>` +
+      `<Error><Code>AccessDenied</Code><Message>${why}</Message></Error>`;
+    return new Response(`<x>${xml}</x>`, { status });
   }
-  const keys = "<AccessKeyId>pipeline</AccessKeyId><SecretAccessKey>x</SecretAccessKey>";
-  const [action, isLate] = ["AssumeRoleWithWebIdentity", given.includes("expired")];
-  const reason = isLate ? "Token expired: current date" : `Not authorized to perform sts:${action}`;
-  const xml = `<${action}Result><Credentials>${keys}</Credentials></${action}Result>` +
-    `<Error><Code>AccessDenied</Code><Message>${reason}</Message></Error>`;
-  return new Response(`<x>${xml}</x>`, { status });
+  const others = { secretAccessKey: "x", sessionToken: "x", expiration: Date.parse(FUTURE) };
+  const roleCredentials = { accessKeyId: "sso", ...others };
+  const container = {
+    AccessKeyId: "container",
+    SecretAccessKey: "x",
+    Token: "x",
+    Expiration: FUTURE,
+  };
+  const message = "Session token not found or invalid";
+  const token = { accessToken: "current", expiresIn: 900 };
+  const headers = { "x-amzn-errortype": "UnauthorizedException" };
+  return Response.json({ message, ...token, roleCredentials, ...container }, { status, headers });
 }
