@@ -68,7 +68,6 @@ const NEXT = toTable([
 ]).join("\n");
 
 async function onTarget(screen: Screen): Promise<void> {
-  // There is no burst of uploads here, so a failed event is retried soon.
   const open = () => openTarget(DEMO, { standIn: "start" });
   await using target = await screen.step("Start the stand-in for AWS on this machine", open);
   const outputs = await screen.step(
