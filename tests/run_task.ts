@@ -68,9 +68,8 @@ export async function interruptTask(
 
 export interface Process {
   pid: number;
+  /** Empty, or in brackets, if it has ended and was not asked for its exit code yet. */
   command: string;
-  /** Ended, but not asked for its exit code yet. */
-  isZombie: boolean;
 }
 
 /** From /proc on Linux, where a slim image has no ps, else from ps. */
@@ -81,13 +80,7 @@ export async function listProcesses(): Promise<Process[]> {
     if (!/^\d+$/.test(name)) continue;
     try {
       const command = await Deno.readTextFile(`/proc/${name}/cmdline`);
-      const stat = await Deno.readTextFile(`/proc/${name}/stat`);
-      const isZombie = stat.slice(stat.lastIndexOf(")")).startsWith(") Z");
-      processes.push({
-        pid: Number(name),
-        command: command.replaceAll("\0", " ").trim(),
-        isZombie,
-      });
+      processes.push({ pid: Number(name), command: command.replaceAll("\0", " ").trim() });
     } catch {
       // It has ended meanwhile.
     }
@@ -96,10 +89,10 @@ export async function listProcesses(): Promise<Process[]> {
 }
 
 async function listByPs(): Promise<Process[]> {
-  const { stdout } = await new Deno.Command("ps", { args: ["-axo", "pid=,stat=,command="] })
+  const { stdout } = await new Deno.Command("ps", { args: ["-axo", "pid=,command="] })
     .output();
   return new TextDecoder().decode(stdout).trim().split("\n").map((line) => {
-    const [, pid, stat, command] = line.match(/^\s*(\d+)\s+(\S+)\s+(.*)$/)!;
-    return { pid: Number(pid), command, isZombie: stat.startsWith("Z") };
+    const [, pid, command] = line.match(/^\s*(\d+)\s+(.*)$/)!;
+    return { pid: Number(pid), command };
   });
 }
