@@ -4,9 +4,8 @@
  */
 
 import {
-  FilterLogEventsCommand,
   type FilterLogEventsCommandInput,
-  type FilterLogEventsCommandOutput,
+  paginateFilterLogEvents,
 } from "@aws-sdk/client-cloudwatch-logs";
 import type { Clock } from "./clients.ts";
 import { parseObject, toReason } from "./invoke.ts";
@@ -141,22 +140,16 @@ async function* pagesOf(
   { logs, outputs: { log_group_name: logGroupName } }: Log,
   span: Omit<FilterLogEventsCommandInput, "logGroupName">,
 ): AsyncGenerator<{ events: (LogEvent & { id: string })[]; isLast: boolean }> {
-  let nextToken: string | undefined;
-  do {
-    const page: FilterLogEventsCommandOutput = await logs.send(
-      new FilterLogEventsCommand({ logGroupName, ...span, nextToken }),
-      { abortSignal: interrupted },
-    );
-    nextToken = page.nextToken;
-    const events = (page.events ?? []).map(
-      ({ eventId, logStreamName, timestamp = 0, message = "" }) => ({
-        id: eventId ?? `${logStreamName} ${timestamp} ${message}`, // the stand-in gives none
-        timestamp,
-        message,
-      }),
-    );
+  const command = { logGroupName, ...span };
+  const pages = paginateFilterLogEvents({ client: logs }, command, { abortSignal: interrupted });
+  for await (const { events: found = [], nextToken } of pages) {
+    const events = found.map(({ eventId, logStreamName, timestamp = 0, message = "" }) => ({
+      id: eventId ?? `${logStreamName} ${timestamp} ${message}`, // the stand-in gives none
+      timestamp,
+      message,
+    }));
     yield { events, isLast: nextToken === undefined };
-  } while (nextToken !== undefined);
+  }
 }
 
 /**

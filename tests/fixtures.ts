@@ -1,6 +1,7 @@
 /** What the tests share: S3 events, and fakes of the AWS clients, of the time and of the log. */
 
 import assert from "node:assert/strict";
+import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { S3Client } from "@aws-sdk/client-s3";
 import { temporaryFolder } from "../tasks/files.ts";
@@ -125,13 +126,14 @@ export function fakeStack(answers: Answers) {
     return answer;
   };
   // The SDK's paginators take nothing but a client of their own class.
-  const dynamo = Object.assign(Object.create(DynamoDBClient.prototype), { send });
-  const s3 = Object.assign(Object.create(S3Client.prototype), { send });
+  const of = (Client: { prototype: object }) =>
+    Object.assign(Object.create(Client.prototype), { send });
+  const own = { dynamo: of(DynamoDBClient), s3: of(S3Client), logs: of(CloudWatchLogsClient) };
   const client = { send };
-  const names = ["lambda", "sqs", "logs", "cloudwatch", "iam", "sts"];
+  const names = ["lambda", "sqs", "cloudwatch", "iam", "sts"];
   const clients = Object.fromEntries(names.map((name) => [name, client]));
   return {
-    stack: { ...clients, s3, dynamo, outputs: OUTPUTS, flags: " --env x" } as unknown as Stack,
+    stack: { ...clients, ...own, outputs: OUTPUTS, flags: " --env x" } as unknown as Stack,
     calls,
   };
 }
