@@ -148,7 +148,7 @@ const ZIP_OPTIONS: ZipOptions = {
   attrs: 0o644 << 16, // readable by the user that Lambda runs as
 };
 
-export interface Built {
+interface Built {
   /** The bundle's JavaScript. */
   code: Uint8Array;
   zip: Uint8Array;

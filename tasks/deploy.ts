@@ -87,7 +87,7 @@ export async function sayHowToNotify(stack: Stack): Promise<void> {
 export const COUNT_LIMIT = 10_000;
 
 /** A resource that holds data, and what is in it. */
-export interface Loss {
+interface Loss {
   address: string;
   name: string;
   /** For example `3 rows`. */

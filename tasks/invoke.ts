@@ -39,7 +39,7 @@ export interface RunFailure {
 export const SHORT_RUN_MS = 60_000;
 
 /** How long a run is waited for. */
-export interface Patience {
+interface Patience {
   limitMs?: number;
   signal?: AbortSignal;
 }

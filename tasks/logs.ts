@@ -38,7 +38,7 @@ const LONGER = 4;
 const MUCH_LONGER = 16;
 const SHORTER = 8;
 
-export interface LogEvent {
+interface LogEvent {
   timestamp: number;
   message: string;
 }

@@ -86,7 +86,7 @@ function count<Default>(name: string, says: string, byDefault: Default, most = 1
   return { value: "N", says, read };
 }
 
-export type OptionName = keyof typeof OPTIONS;
+type OptionName = keyof typeof OPTIONS;
 
 /** The options' values, as read from the command line, or by default. */
 export type Values = { [Name in OptionName]: ReturnType<(typeof OPTIONS)[Name]["read"]> };

@@ -37,7 +37,7 @@ const EMPTY_RECEIPTS = 2;
 const NAMED_KEYS = 3;
 
 /** What a message of the queue says: the event, and why it is there, as far as that is known. */
-export interface FailedEvent {
+interface FailedEvent {
   event: S3Event;
   /** Decoded keys of its objects. */
   keys: string[];

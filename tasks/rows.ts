@@ -20,7 +20,7 @@ import {
 } from "./terminal.ts";
 
 /** Which rows: those of a key, those written since a time, or those below a prefix. */
-export interface Wanted {
+interface Wanted {
   key?: string;
   prefix: string;
   /** Milliseconds since 1970. */

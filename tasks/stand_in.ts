@@ -61,7 +61,7 @@ interface Running {
 }
 
 /** A stand-in that this process and its children now take for AWS. */
-export interface StandIn {
+interface StandIn {
   /** Certificate of its endpoint (PEM). */
   ca: string;
   /** Gives the environment back; the stand-in itself runs on. */

@@ -48,7 +48,7 @@ export interface OpenTarget extends Target, AsyncDisposable {
 }
 
 /** How a task opens its target. */
-export interface Opening {
+interface Opening {
   /** What becomes of a stand-in that does not run: see {@link enterStandIn}. */
   standIn: "start" | "find" | "clear";
   /** Waits until no other task changes the workspace. */
