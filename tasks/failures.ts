@@ -47,7 +47,7 @@ function signInRemedy(text: string, { AWS_PROFILE }: Environment): string | unde
   return remedyOf(text, [
     [
       /To refresh this SSO|SSO session has expired|cached SSO token(?!.*send failed)|Session token not found/,
-      `the SSO session has expired, or there is none; aws sso login --profile ${profile}, then again`,
+      `the SSO session has expired, or there is none; run aws sso login --profile ${profile}`,
     ],
     [ // a session that such a token gave expires in other words
       /Token expired: current date/,

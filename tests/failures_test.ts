@@ -199,7 +199,7 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
     "No valid credential sources found",
     /^no AWS credentials were found; run it on an EC2 instance with a role, or by an SSO profile/,
   ],
-  ["refresh cached SSO token failed", /^the SSO session .*; aws sso login --profile 'my team', /],
+  ["refresh cached SSO token failed", /^the SSO session .* aws sso login --profile 'my team'$/],
   ["the SSO session has expired or\nis invalid", /^the SSO session has expired, or there is none;/],
   ["cached SSO token failed, error SSO OIDC: request send failed, no such host", /^AWS can't be/],
   ["api error ExpiredTokenException: Token expired: current\ndate/time", /^the pipeline's token/],

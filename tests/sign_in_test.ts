@@ -15,8 +15,8 @@ const NONE =
 const CASES: [name: string, value: string, who: RegExp, more?: Record<string, string>][] = [
   ["PROFILE", "current", /^sso$/],
   ["PROFILE", "renewable", /^sso$/],
-  ["PROFILE", "expired", /SSO session has expired, .* aws sso login --profile expired, then /],
-  ["PROFILE", "revoked", /SSO session has expired, .* aws sso login --profile revoked, then /],
+  ["PROFILE", "expired", /SSO session has expired, .*; run aws sso login --profile expired$/],
+  ["PROFILE", "revoked", /SSO session has expired, .*; run aws sso login --profile revoked$/],
   ["PROFILE", "unknown", /^No AWS credentials found by AWS_PROFILE .*: correct or unset it, or /],
   ["PROFILE", "current", / by AWS_PROFILE \(.* ECONNREFUSED 127.0.0.1:1/, BY_PROXY],
   ["CONTAINER_AUTHORIZATION_TOKEN_FILE", "current", /^container$/],
