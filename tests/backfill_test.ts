@@ -29,7 +29,7 @@ async function backfill(
       Contents: Keys.map((Key) => ({ Key, LastModified: LAST_MODIFIED, ETag: '"t"', Size: 7 })),
     }),
     InvokeCommand: ({ Payload }) => {
-      const invocation: Invocation = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
+      const invocation: Invocation = JSON.parse(new TextDecoder().decode(Payload));
       sent.push(invocation);
       const results = invocation.tasks.map(({ taskId, s3Key }) => {
         tries.set(s3Key, (tries.get(s3Key) ?? 0) + 1);

@@ -118,7 +118,7 @@ Deno.test("emptyBucket() tries again what S3 was too busy for, after longer paus
       Versions: Array.from(held, (Key) => ({ Key, VersionId: "1" })),
     }),
     DeleteObjectsCommand: ({ Delete }) => {
-      const { Objects: [first, ...left] } = Delete as { Objects: { Key: string }[] };
+      const [first, ...left]: { Key: string }[] = Delete.Objects;
       held.delete(first.Key);
       const Code = BUSY[tries++ % BUSY.length];
       return { Errors: left.map((version) => ({ ...version, Code })) };

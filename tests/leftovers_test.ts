@@ -32,7 +32,7 @@ const WHOLE: Answers = {
   GetFunctionCommand: ({ FunctionName }) => ({ Configuration: { FunctionName } }),
   GetPolicyCommand: () => policy("Mine", "AllowUploadsBucket"),
   DescribeAlarmsCommand: ({ AlarmNames }) => ({
-    MetricAlarms: [{ AlarmName: "another" }, { AlarmName: (AlarmNames as string[])[0] }],
+    MetricAlarms: [{ AlarmName: "another" }, { AlarmName: AlarmNames[0] }],
   }),
 };
 

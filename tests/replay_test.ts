@@ -57,7 +57,7 @@ Deno.test("replayFailures() deletes after success alone, and gives back the rest
   const { stack, calls } = fakeStack({
     ...answers,
     InvokeCommand: ({ Payload }) => {
-      const text = new TextDecoder().decode(Payload as Uint8Array);
+      const text = new TextDecoder().decode(Payload);
       if (text.includes("bad")) return FAILED;
       if (text.includes("busy")) {
         throw Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
@@ -89,7 +89,7 @@ Deno.test("replayFailures() tries each message once, however long that takes", a
   const { stack, calls } = fakeStack({
     ...answers,
     InvokeCommand: ({ Payload }) => {
-      const { Records } = JSON.parse(new TextDecoder().decode(Payload as Uint8Array));
+      const { Records } = JSON.parse(new TextDecoder().decode(Payload));
       const id = Records[0].s3.object.key;
       tried.push(id);
       if (id.startsWith("good")) return {};
@@ -156,7 +156,7 @@ Deno.test("replayFailures() runs one object's events, and gives back the others"
   const { replayed, failed, left } = report;
   assert.deepEqual([replayed, failed, left.visible], [1, 0, 2]);
   const runs = calls.filter(({ name }) => name === "InvokeCommand");
-  assert.deepEqual(runs.map(({ input }) => new TextDecoder().decode(input.Payload as Uint8Array)), [
+  assert.deepEqual(runs.map(({ input }) => new TextDecoder().decode(input.Payload)), [
     bodyOf("b"),
   ]);
 });
@@ -203,7 +203,7 @@ function fakeQueue(bodies: Record<string, string>) {
     },
     ReceiveMessageCommand: ({ MaxNumberOfMessages, VisibilityTimeout }) => {
       const ids = [...visibleAt].filter(([, at]) => at <= queue.nowSeconds).map(([id]) => id)
-        .slice(0, MaxNumberOfMessages as number);
+        .slice(0, MaxNumberOfMessages);
       if (ids.length === 0) queue.nowSeconds++;
       for (const id of ids) visibleAt.set(id, queue.nowSeconds + Number(VisibilityTimeout));
       return {

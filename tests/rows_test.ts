@@ -58,9 +58,8 @@ Deno.test("readRows() since a time goes by the log, and leaves out what is delet
         line("in/old", 1), // written again
       ],
     }],
-    BatchGetItemCommand: ({ RequestItems }) => {
-      const { files: { Keys } } = RequestItems as { files: { Keys: ReturnType<typeof row>[] } };
-      asked.push(Keys.map(({ file_key, timestamp }) => `${file_key.S} ${timestamp.S}`));
+    BatchGetItemCommand: ({ RequestItems: { files: { Keys } } }) => {
+      asked.push(Keys.map(({ file_key, timestamp }: Attributes) => `${file_key.S} ${timestamp.S}`));
       if (asked.length > 1) return { Responses: { files: [row("in/old", 1)] } };
       return {
         Responses: { files: [row("in/new", 5)] },
@@ -204,10 +203,9 @@ Deno.test("followRows() prints every row that comes, and ends at the limit", asy
       { events: [line("in/last", 1), line("in/after", 1)] },
       new Error("it looks once more"),
     ],
-    BatchGetItemCommand: ({ RequestItems }) => {
-      const { files: { Keys } } = RequestItems as { files: { Keys: ReturnType<typeof row>[] } };
+    BatchGetItemCommand: ({ RequestItems: { files: { Keys } } }) => {
       assert.ok(Keys.length <= 100);
-      return { Responses: { files: Keys.map(({ file_key }) => row(file_key.S, 1)) } };
+      return { Responses: { files: Keys.map(({ file_key }: Attributes) => row(file_key.S, 1)) } };
     },
   });
   const now = () => Date.parse(at(2));
@@ -298,6 +296,8 @@ function earlierLine(file_key: string, minute: number) {
 function at(minute: number): string {
   return new Date(Date.UTC(2026, 0, 2, 3, minute)).toISOString();
 }
+
+type Attributes = ReturnType<typeof row>;
 
 function row(file_key: string, minute: number) {
   return {

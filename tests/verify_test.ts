@@ -110,21 +110,19 @@ Deno.test("verify removes its probe, and keeps the files alone", async (t) => {
         ...NOTIFIES,
         ...NO_FAILURES,
         PutObjectCommand: ({ Key }) => probes.add(String(Key)),
-        QueryCommand: ({ ExpressionAttributeValues }) => {
-          const { ":key": { S: key } } = ExpressionAttributeValues as { ":key": { S: string } };
-          return key.endsWith("/probe.txt") ? { Items: [toAttributes(row(key, {}))] } : {};
-        },
+        QueryCommand: ({ ExpressionAttributeValues: { ":key": { S: key } } }) =>
+          key.endsWith("/probe.txt") ? { Items: [toAttributes(row(key, {}))] } : {},
         ListObjectVersionsCommand: ({ Prefix }) => ({
           Versions: [...probes].filter((key) => key.startsWith(String(Prefix)))
             .map((Key) => ({ Key, VersionId: "1" })),
         }),
         DeleteObjectsCommand: ({ Delete }) => {
-          removed.push(...(Delete as { Objects: { Key: string }[] }).Objects.map(({ Key }) => Key));
+          removed.push(...Delete.Objects.map(({ Key }: { Key: string }) => Key));
           probes.clear();
           return {};
         },
         DeleteItemCommand: ({ Key }) => {
-          removed.push((Key as { file_key: { S: string } }).file_key.S);
+          removed.push(Key.file_key.S);
           return {};
         },
       });

@@ -220,8 +220,7 @@ Deno.test("KEY is understood as people paste it, where it has one meaning", asyn
     await t.step(`${text.slice(0, 20)} of ${known}`, async () => {
       const { stack } = fakeStack({
         // Half of them are rows, half of them objects.
-        QueryCommand: ({ ExpressionAttributeValues }) => {
-          const { ":key": { S: key } } = ExpressionAttributeValues as { ":key": { S: string } };
+        QueryCommand: ({ ExpressionAttributeValues: { ":key": { S: key } } }) => {
           const isRow = known.includes(key) && key.length % 2 === 0;
           return { Items: isRow ? [{ file_key: { S: key }, timestamp: { S: "t" } }] : [] };
         },
