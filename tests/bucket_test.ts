@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { emptyBucket } from "../tasks/bucket.ts";
 import { interrupted } from "../tasks/signals.ts";
-import { fakeStack, fakeTime } from "./fixtures.ts";
+import { fakeStack, fakeTime, named } from "./fixtures.ts";
 
 Deno.test("emptyBucket() decodes keys and markers where the listing says so", async () => {
   const { stack: { s3 }, calls } = fakeStack({
@@ -165,10 +165,6 @@ Deno.test("emptyBucket() gives up on a busy S3, and tells it from protection", a
     assert.deepEqual(pauses, expected, message);
   }
 });
-
-function named(name: string): Error {
-  return Object.assign(new Error(name), { name });
-}
 
 function listing(markers: Record<string, string>) {
   return { Bucket: "b", Prefix: undefined, MaxKeys: 1000, EncodingType: "url", ...markers };

@@ -140,6 +140,11 @@ export function fakeStack(answers: Answers) {
   };
 }
 
+/** An error of that name, as the SDK throws it. */
+export function named(name: string, message = name): Error {
+  return Object.assign(new Error(message), { name });
+}
+
 /** An answer of S3's at a time. */
 export function dated(time: Date): object {
   return { $metadata: { date: time.toUTCString() } };

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readMessage, replayFailures, replayToText } from "../tasks/replay.ts";
-import { type Answers, fakeStack, queue as queueOf } from "./fixtures.ts";
+import { type Answers, fakeStack, named, queue as queueOf } from "./fixtures.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -60,7 +60,7 @@ Deno.test("replayFailures() deletes after success alone, and gives back the rest
       const text = new TextDecoder().decode(Payload);
       if (text.includes("bad")) return FAILED;
       if (text.includes("busy")) {
-        throw Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
+        throw named("TooManyRequestsException", "Rate");
       }
       assert.equal(calls.some(({ name }) => name === "DeleteMessageCommand"), false);
       return {};
@@ -175,7 +175,7 @@ Deno.test("replayFailures() takes no more than --max, and none twice", async () 
 
 Deno.test("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
   const { queue, answers } = fakeQueue({ a: bodyOf("a"), b: bodyOf("b") });
-  const refusal = Object.assign(new Error("not you"), { name: "AccessDeniedException" });
+  const refusal = named("AccessDeniedException");
   const { stack } = fakeStack({ ...answers, InvokeCommand: () => refusal });
   const replay = replayFailures(stack, { dryRun: false, max: 10 });
   await assert.rejects(replay, { name: "AccessDeniedException" });
@@ -195,7 +195,6 @@ function byId(a: { messageId: string }, b: { messageId: string }): number {
 function fakeQueue(bodies: Record<string, string>) {
   const visibleAt = new Map(Object.keys(bodies).map((id) => [id, 0]));
   const queue = { nowSeconds: 0, visibleAt };
-  const idOf = ({ ReceiptHandle }: Record<string, unknown>) => String(ReceiptHandle).split(" ")[0];
   const answers: Answers = {
     GetQueueAttributesCommand: () => {
       const visible = [...visibleAt.values()].filter((at) => at <= queue.nowSeconds).length;
@@ -209,21 +208,19 @@ function fakeQueue(bodies: Record<string, string>) {
       return {
         Messages: ids.map((MessageId) => ({
           MessageId,
-          ReceiptHandle: `${MessageId} ${queue.nowSeconds}`,
+          ReceiptHandle: MessageId,
           Body: bodies[MessageId],
           Attributes: { SentTimestamp: "0" },
         })),
       };
     },
-    DeleteMessageCommand: (input) => {
-      visibleAt.delete(idOf(input));
+    DeleteMessageCommand: ({ ReceiptHandle: id }) => {
+      visibleAt.delete(id);
       return {};
     },
-    ChangeMessageVisibilityCommand: (input) => {
-      if (visibleAt.get(idOf(input))! <= queue.nowSeconds) {
-        throw Object.assign(new Error("not in flight"), { name: "MessageNotInflight" });
-      }
-      visibleAt.set(idOf(input), queue.nowSeconds);
+    ChangeMessageVisibilityCommand: ({ ReceiptHandle: id }) => {
+      if (visibleAt.get(id)! <= queue.nowSeconds) throw named("MessageNotInflight");
+      visibleAt.set(id, queue.nowSeconds);
       return {};
     },
   };

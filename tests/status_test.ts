@@ -10,6 +10,7 @@ import {
   type Answers,
   dated,
   fakeStack,
+  named,
   NO_FAILURES,
   NOTIFIES,
   row,
@@ -18,7 +19,6 @@ import {
 
 Deno.test("readStatus() names each part that was deleted by hand", async () => {
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
-  const named = (name: string) => Object.assign(new Error("gone"), { name });
   const gone = {
     GetBucketNotificationConfigurationCommand: () => named("NoSuchBucket"),
     GetFunctionCommand: () => new NoFunction(why),
@@ -76,7 +76,7 @@ Deno.test("readStatus() names what is not as main.tf has it, and each part once"
   });
   const { stack } = fakeStack({
     ...SOUND,
-    GetQueueAttributesCommand: () => Object.assign(new Error(), { name: "QueueDoesNotExist" }),
+    GetQueueAttributesCommand: () => named("QueueDoesNotExist"),
     GetBucketNotificationConfigurationCommand: () => ({}),
     DescribeTableCommand: () => ({ Table: { TableStatus: "INACCESSIBLE_ENCRYPTION_CREDENTIALS" } }),
   });
