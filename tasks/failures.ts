@@ -38,8 +38,8 @@ const AWS_REMEDIES: [pattern: RegExp, remedy: string][] = [
 ];
 
 /** The ways to credentials, for where none are found. */
-const SIGN_IN = "run it on an EC2 instance with a role, or by an SSO profile (AWS_PROFILE), " +
-  "a container's role or a pipeline's: docs/SECURITY.md, \"Signing in\"";
+const SIGN_IN = "run it on an EC2 instance with a role, or by an SSO profile (AWS_PROFILE), a " +
+  "container's role or a pipeline's (docs/SECURITY.md), or try it without AWS with --local";
 
 /** What to do where signing in failed, in the words of the SDK, of STS and of Terraform's provider. */
 function signInRemedy(text: string, { AWS_PROFILE }: Environment): string | undefined {
@@ -94,13 +94,11 @@ function signInSentence({ name, message }: Error, environment: Environment): str
   if (remedy !== undefined) return `Not signed in to AWS: ${remedy}`;
   if (name !== "CredentialsProviderError") return undefined;
 
-  const otherwise = "or try it without AWS with --local";
-  const none = "No AWS credentials found";
   const names = Object.keys(environment).join(" ");
   const [given] = /\bAWS_(PROFILE|CONTAINER_CREDENTIALS_\w+_URI)\b/.exec(names) ?? [];
-  if (given) return `${none} by ${given} (${visible(message)}): correct or unset it, ${otherwise}`;
+  if (given) return `${given} gives no AWS credentials (${visible(message)}): correct or unset it`;
   // https://repost.aws/knowledge-center/ec2-linux-metadata-retrieval
-  return `${none} (${visible(message)}): ${SIGN_IN}; ${otherwise}\nOn an instance with a role ` +
+  return `No AWS credentials found (${visible(message)}): ${SIGN_IN}\nOn an instance with a role ` +
     "AWS_EC2_METADATA_DISABLED may be set, or the metadata service be off, or too many hops away " +
     "from a container: aws ec2 modify-instance-metadata-options --http-endpoint enabled " +
     "--http-put-response-hop-limit 2 --instance-id ID";
