@@ -33,20 +33,13 @@ export interface Clients {
 
 /** What every client of a region needs to know. */
 export function configOf({ local, ca }: Side, region: string) {
-  const trusted = local ? ca : readTrusted();
-  const handler = requestHandler(trusted, Deno.env.toObject());
-  return { region, requestHandler: handler, credentialDefaultProvider: sourcesBy(handler) };
-}
-
-type Sources = NonNullable<STSClientConfig["credentialDefaultProvider"]>;
-
-/** The SDK's own sources of credentials. By themselves they would ask SSO without the proxy. */
-function sourcesBy(requestHandler: unknown): Sources {
-  const { credentialDefaultProvider } = new STSClient().config as {
-    credentialDefaultProvider?: Sources;
-  };
-  return (settings) =>
-    credentialDefaultProvider!({ ...settings, clientConfig: { requestHandler } });
+  const handler = requestHandler(local ? ca : readTrusted(), Deno.env.toObject());
+  // The SDK's own sources of credentials, which by themselves would ask SSO without the proxy.
+  const { credentialDefaultProvider: sources }: Pick<STSClientConfig, "credentialDefaultProvider"> =
+    new STSClient().config;
+  const credentialDefaultProvider = (settings: object) =>
+    sources!({ ...settings, clientConfig: { requestHandler: handler } });
+  return { region, requestHandler: handler, credentialDefaultProvider };
 }
 
 /**
