@@ -152,6 +152,7 @@ export async function silence(
 ): Promise<void> {
   const notification = find(state, "aws_s3_bucket_notification.uploads[0]");
   if (!JSON.stringify(notification ?? {}).includes("s3:ObjectRemoved:")) return;
+  say(`${Bucket} calls the function no more; deploy would put that right`);
   const NotificationConfiguration = {};
   await s3.send(
     new PutBucketNotificationConfigurationCommand({ Bucket, NotificationConfiguration }),

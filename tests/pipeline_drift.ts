@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { isDeleted } from "../function/removals.ts";
 import { zipOf } from "../tasks/build.ts";
 import { readDrift } from "../tasks/status.ts";
 import { updateCode } from "../tasks/invoke.ts";
@@ -38,6 +39,7 @@ const KEPT = { file_key: { S: "identity/kept" }, timestamp: { S: "2026-01-02T03:
 const FILTERS_AND_STREAM = `filter_prefixes = ["in/", "new/"]
 filter_suffixes = [".csv", ".txt"]
 table_stream = true
+record_removals = true
 `;
 
 /** With what MiniStack brings: the project has no client of streams. */
@@ -205,6 +207,20 @@ export const DRIFT: Steps<Deployed> = {
     const args = ["-c", READ_STREAM, table_stream_arn!];
     const read = await run(python, args, { output: "return", quiet: true });
     assert.deepEqual(read.trim().split("\n").sort(), keys.map((key) => `INSERT ${key}`));
+  },
+
+  "F113 F117 a deletion is one more row, and its own undoes it": async (deployed) => {
+    const { root: { s3 }, bucket: Bucket } = deployed;
+    const Key = "in/a.csv";
+    const rowsAre = (count: number) =>
+      waitFor(30_000, async () => {
+        const rows = await rowsBelow(deployed, Key);
+        return rows.length >= count ? isDeleted(rows) : undefined;
+      });
+    const { VersionId } = await s3.deleteObject({ Bucket, Key });
+    assert.equal(await rowsAre(2), true);
+    await s3.deleteObject({ Bucket, Key, VersionId });
+    assert.equal(await rowsAre(3), false);
   },
 
   "a second plan changes nothing, and what was mended works": async (deployed) => {
