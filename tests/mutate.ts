@@ -21,7 +21,7 @@ import { type Mutant, mutate } from "./mutants.ts";
 const TESTS = [
   ...["handler_test.ts", "tests/charset_test.ts", "tests/job_test.ts", "tests/one_row_test.ts"],
   ...["tests/one_row_properties.ts", "tests/parallel_test.ts"],
-  ...["tests/properties.ts", "tests/record_test.ts"],
+  ...["tests/properties.ts", "tests/record_test.ts", "tests/removals_test.ts"],
 ];
 
 /** A test that starts a process, which has no mutants. */
