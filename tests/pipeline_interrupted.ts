@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
+import { shellWord } from "../tasks/commands.ts";
 import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { pause } from "../tasks/signals.ts";
@@ -187,7 +188,10 @@ async function leftovers(remote: Remote): Promise<Found[]> {
 function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
   const imports = stderr.split("\n").filter((line) => line.startsWith("$ terraform import "));
   for (const { address } of left) {
-    assert.ok(imports.some((line) => line.includes(` ${address} `)), `${address}: ${stderr}`);
+    assert.ok(
+      imports.some((line) => line.includes(` ${shellWord(address)} `)),
+      `${address}: ${stderr}`,
+    );
   }
 }
 
