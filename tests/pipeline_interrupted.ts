@@ -55,7 +55,7 @@ const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
 const INCOMPLETE = "aws_cloudwatch_log_group.function";
 
 /** The other clone, and the stand-in that it takes for AWS. */
-interface Remote extends Pipeline {
+export interface Remote extends Pipeline {
   /** The stand-in's clients, as its root, whom no policy binds. */
   root: Clients;
   /** A way to the stand-in whose answers can be late. */
@@ -172,7 +172,7 @@ async function damageState(remote: Remote): Promise<void> {
 }
 
 /** Runs plain Terraform in the other clone, and returns its standard output. */
-async function plainly(remote: Remote, ...args: string[]): Promise<string> {
+export async function plainly(remote: Remote, ...args: string[]): Promise<string> {
   const env = { ...asOnAws(remote), TF_WORKSPACE: "default" };
   const { code, stdout, stderr } = await runProgram("terraform", args, remote.clone, env);
   assert.equal(code, 0, stderr);
@@ -199,7 +199,7 @@ function assertImported(stderr: string, left: Pick<Found, "address">[]): void {
  * An environment in which the stand-in is AWS, behind the late proxy, and this machine an instance with
  * the deployer's role.
  */
-function asOnAws({ shell, late, metadata }: Remote): Record<string, string> {
+export function asOnAws({ shell, late, metadata }: Remote): Record<string, string> {
   const others = Object.entries(shell).filter(([name]) => !name.startsWith("AWS_"));
   return {
     ...Object.fromEntries(others),
