@@ -371,10 +371,17 @@ locals {
     join("*", [for text in pair : replace(urlencode(text), "%2F", "/")])
   ]
 
+  # An existing bucket may have no versions: there its lifecycle deletes the object itself. A version's
+  # expiration is not recorded.
+  removals = concat(
+    ["s3:ObjectRemoved:*", "s3:LifecycleExpiration:DeleteMarkerCreated"],
+    var.existing_bucket == null ? [] : ["s3:LifecycleExpiration:Delete"],
+  )
+
   # The entries of the bucket's notification. S3's console allows an id 255 characters.
   notifications = [for filter in local.filters : {
     id            = filter == "*" ? "object-created" : "object-created:${length(filter) <= 240 ? filter : sha256(filter)}"
-    events        = concat(["s3:ObjectCreated:*"], var.record_removals ? ["s3:ObjectRemoved:*", "s3:LifecycleExpiration:DeleteMarkerCreated"] : [])
+    events        = concat(["s3:ObjectCreated:*"], var.record_removals ? local.removals : [])
     filter_prefix = split("*", filter)[0]
     filter_suffix = split("*", filter)[1]
   }]

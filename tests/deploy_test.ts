@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { confirmCode } from "../dev/code.ts";
 import { sha256Of } from "../tasks/build.ts";
-import { confirmPlan, lossesOf, repairCode } from "../tasks/deploy.ts";
+import { confirmPlan, lossesOf, refuseOtherAccounts, repairCode } from "../tasks/deploy.ts";
 import { invoke, runFunction, updateCode } from "../tasks/invoke.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
@@ -133,6 +133,17 @@ Deno.test("deploy sends the zip if the function runs other code, and only then",
     const updates = calls.filter(({ name }) => name === "UpdateFunctionCodeCommand");
     const expected = isSent ? [{ FunctionName: "fn", ZipFile: ZIP }] : [];
     assert.deepEqual(updates.map(({ input }) => input), expected);
+  }
+});
+
+Deno.test("an existing bucket must be this account's", async () => {
+  for (const refusal of [undefined, 301, 403]) {
+    const error = Object.assign(new Error(), { $metadata: { httpStatusCode: refusal } });
+    const { stack } = fakeStack({ HeadBucketCommand: () => refusal ? error : {} });
+    const checked = refuseOtherAccounts(stack, "photos");
+    if (refusal) {
+      await assert.rejects(checked, /^UserError: The bucket photos is another account's/);
+    } else await checked;
   }
 });
 

@@ -11,6 +11,7 @@ variables {
   filter_suffixes             = [".txt", ".csv"]
   access_log_bucket           = "logs"
   batch_backfill              = true
+  record_removals             = true
 }
 
 run "neither_the_bucket_nor_anything_of_it_is_made" {
@@ -56,15 +57,20 @@ run "its_owner_is_told_the_entries_to_add" {
     condition = jsondecode(output.notification_json) == [for i, suffix in var.filter_suffixes : {
       Id                = "${local.name}-${i}"
       LambdaFunctionArn = aws_lambda_function.metadata.arn
-      Events            = ["s3:ObjectCreated:*"]
+      Events            = local.notifications[0].events
       Filter            = { Key = { FilterRules = [{ Name = "Prefix", Value = "in+box/" }, { Name = "Suffix", Value = suffix }] } }
     }]
     error_message = "The entries are not those of the function, of each pair of filters, under names that no other stack has."
   }
 
   assert {
-    condition     = output.notification_hcl == join("", [for i, suffix in var.filter_suffixes : "lambda_function {\n  id                  = \"${local.name}-${i}\"\n  lambda_function_arn = \"${aws_lambda_function.metadata.arn}\"\n  events              = [\"s3:ObjectCreated:*\"]\n  filter_prefix       = \"in+box/\"\n  filter_suffix       = \"${suffix}\"\n}\n"])
+    condition     = output.notification_hcl == join("", [for i, suffix in var.filter_suffixes : "lambda_function {\n  id                  = \"${local.name}-${i}\"\n  lambda_function_arn = \"${aws_lambda_function.metadata.arn}\"\n  events              = ${jsonencode(local.notifications[0].events)}\n  filter_prefix       = \"in+box/\"\n  filter_suffix       = \"${suffix}\"\n}\n"])
     error_message = "What Terraform is to add is something else than the aws CLI adds."
+  }
+
+  assert {
+    condition     = local.notifications[0].events == ["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:DeleteMarkerCreated", "s3:LifecycleExpiration:Delete"]
+    error_message = "Without versions what the lifecycle deletes is not recorded."
   }
 
   # The aws CLI itself was seen to keep the other entries, and to add these once.
