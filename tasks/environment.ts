@@ -33,6 +33,9 @@ export function environmentFor(program: keyof typeof GETS, shell: Environment): 
   return Object.fromEntries(Object.entries(shell).filter(([name]) => GETS[program](name)));
 }
 
+/** Where Terraform's own log goes, if TF_LOG asks for one and TF_LOG_PATH does not say where. */
+const TERRAFORM_LOG = "build/terraform.log";
+
 /**
  * The changes that make Terraform, its `init` included, act on the workspace that a task names and on
  * no other. `notes` tell the user of them.
@@ -59,5 +62,10 @@ export function changesForTerraform(shell: Environment, workspace: string) {
     CHECKPOINT_DISABLE: "1", // no question to HashiCorp whether Terraform is up to date
     ...proxyVariables(shell),
   };
+  const logs = names.some((name) => /^TF_LOG(_CORE|_PROVIDER.*)?$/.test(name) && shell[name]);
+  if (logs && !shell.TF_LOG_PATH) { // Terraform would write its log among its errors
+    set.TF_LOG_PATH = TERRAFORM_LOG;
+    notes.push(`The log that TF_LOG asks for goes to ${TERRAFORM_LOG}`);
+  }
   return { set, unset: [...argumentNames, "TF_WORKSPACE", ...variables], notes };
 }

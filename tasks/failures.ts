@@ -215,6 +215,21 @@ const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   ...AWS_REMEDIES,
   ...SYSTEM_REMEDIES,
   [
+    /invalid AWS Region/i,
+    "the aws provider here knows no such region; correct aws_region (for example eu-central-1), or, " +
+    "if AWS has opened it lately, move to a newer provider as docs/OPERATE.md says of Node 24",
+  ],
+  [
+    /expected (lambda_)?runtime to be one of/,
+    "the aws provider here does not know this lambda_runtime; docs/OPERATE.md says under Node 24 how " +
+    "to get a newer provider",
+  ],
+  [
+    /is required by the backend|Missing region value/,
+    "the backend's settings are not all in its block; run terraform init -backend-config=FILE, and " +
+    "then this again",
+  ],
+  [
     /Proxy Authentication Required|proxyconnect/i,
     "the proxy can't be reached, or asks who you are; check HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
   ],

@@ -23,6 +23,12 @@ const APPEARS_MS = 120_000;
 /** A job never leaves these states by itself; a suspended one waits for somebody to confirm it. */
 const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
 
+/** By these words of S3 a failed job is one that had nothing to do. */
+const NO_OBJECT = /no keys matching the filter criteria/;
+
+/** By S3's service model: JobId. */
+const JOB_ID = /^[a-zA-Z0-9_-]{5,36}$/;
+
 /** How far a job is. */
 export interface JobReport {
   /** Whether nothing has failed so far. */
@@ -61,6 +67,11 @@ export async function backfillByJob(
   if (dryRun) throw new UserError("--dry-run and --batch exclude each other: choose one");
   if (options.cancel && options.job === undefined) {
     throw new UserError("--cancel needs the id of a job: --batch JOB --cancel");
+  }
+  if (options.job !== undefined && !JOB_ID.test(options.job)) {
+    throw new UserError(
+      `${visible(options.job)} is no id of a job: 5 to 36 letters, digits, - and _`,
+    );
   }
   if (where.local) {
     throw new UserError("The stand-in has no S3 Batch Operations: leave --batch or --local out");
@@ -205,25 +216,28 @@ function toReport(job: JobDescriptor, id: string): JobReport {
   const reasons = FailureReasons.map(({ FailureCode, FailureReason }) =>
     [FailureCode, FailureReason].filter((text) => text !== undefined).join(": ")
   );
+  const isEmpty = Status === "Failed" && reasons.some((reason) => NO_OBJECT.test(reason));
   return {
-    ok: NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
+    ok: isEmpty || NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
     job: id,
     status: Status,
-    objects: TotalNumberOfTasks,
+    objects: isEmpty ? 0 : TotalNumberOfTasks,
     succeeded: NumberOfTasksSucceeded,
     failed: NumberOfTasksFailed,
-    reasons,
+    reasons: isEmpty ? [] : reasons,
   };
 }
 
 /** A report for people: why the job failed, and its counts. */
 export function jobToText(report: JobReport): string {
-  const { job, status, objects, succeeded, failed, reasons } = report;
+  const { ok, job, status, objects, succeeded, failed, reasons } = report;
   const counts = objects === undefined
     ? "its objects are not listed yet"
     : `${plural(objects, "object")}, ${succeeded} done, ${failed} failed`;
   return [
     ...reasons.map((reason) => `FAILED: ${visible(reason)}`),
-    `Job ${job} is ${visible(status)}: ${counts}`,
+    ok && status === "Failed"
+      ? `Job ${job} found no object that the trigger's filter lets through`
+      : `Job ${job} is ${visible(status)}: ${counts}`,
   ].join("\n");
 }

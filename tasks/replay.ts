@@ -33,6 +33,12 @@ const HIDDEN_SECONDS = 300;
 /** One empty receipt may be chance; so many in a row mean that no message is visible. */
 const EMPTY_RECEIPTS = 2;
 
+/**
+ * Messages that are held at the same time: SQS lets 120,000 be in flight, those of others included.
+ * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+ */
+const HELD_MESSAGES = 100_000;
+
 /** Keys of an event that a line names. */
 const NAMED_KEYS = 3;
 
@@ -125,7 +131,7 @@ async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGene
   let tried = 0;
   let empty = 0;
   let old = 0;
-  while (tried < max && empty < EMPTY_RECEIPTS && old <= held.size) {
+  while (tried < max && empty < EMPTY_RECEIPTS && old <= held.size && held.size < HELD_MESSAGES) {
     if (interrupted.aborted) return;
     const messages = await receive(stack, { most: max - tried, hiddenSeconds: HIDDEN_SECONDS });
     const untried = messages.filter(({ MessageId }) => !held.has(MessageId!));

@@ -170,6 +170,10 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
       `FAILED: E: no \\u{9b}[31m\nJob ${ID} is ${status}: its objects are not listed yet`;
     assert.deepEqual([calls, jobToText(report), report.ok], ["make look", text, false]);
   }
+  const FailureReason = "Manifest generation found no keys matching the filter criteria.";
+  const empty = await run([job("Failed", undefined, [{ FailureReason }])]);
+  const nothing = `Job ${ID} found no object that the trigger's filter lets through`;
+  assert.deepEqual([jobToText(empty.report), empty.report.ok], [nothing, true]);
   const { report, progress } = await run([job("New"), job("Active", [400, 100, 0]), complete]);
   assert.deepEqual(progress, [
     "Job job-0a-1 runs on AWS by itself: deno task backfill --batch job-0a-1 --env x looks at it again",
@@ -219,6 +223,7 @@ Deno.test("backfill says which of its options exclude each other", async () => {
     [{ batch: false, job: ID }, false, foreign],
     [{ batch: false, detach: true }, false, foreign],
     [{ batch: false, cancel: true }, false, foreign],
+    [{ job: "a/b\u001bcd" }, false, /^a\/b\\u\{1b\}cd is no id of a job: 5 to 36 letters, digits/],
     [{ cancel: true }, false, /^--cancel needs the id of a job: --batch JOB --cancel$/],
   ];
   for (const [options, local, message] of cases) {

@@ -27,6 +27,18 @@ Deno.test("changesForTerraform() leaves out what would make Terraform act elsewh
   }
 });
 
+Deno.test("changesForTerraform() keeps Terraform's log from its errors", () => {
+  for (const name of ["TF_LOG", "TF_LOG_CORE", "TF_LOG_PROVIDER", "TF_LOG_PROVIDER_AWS"]) {
+    const { set, notes } = changesForTerraform({ [name]: "debug" }, "default");
+    assert.equal(set.TF_LOG_PATH, "build/terraform.log");
+    assert.deepEqual(notes, ["The log that TF_LOG asks for goes to build/terraform.log"]);
+  }
+  const quiet: Record<string, string>[] = [{ TF_LOG: "" }, { TF_LOG: "debug", TF_LOG_PATH: "/x" }];
+  for (const shell of quiet) {
+    assert.equal(changesForTerraform(shell, "default").set.TF_LOG_PATH, undefined);
+  }
+});
+
 /** By the program, the names of variables that it gets, and of others. */
 const CASES: [program: Parameters<typeof environmentFor>[0], gets: string, others: string][] = [
   [

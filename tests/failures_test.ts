@@ -208,6 +208,12 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["AccessDenied: User is not authorized to\nperform: s3:X", /^the role that this runs as lacks/],
   ["write tfplan: no space left on device", /^the disk is full; make room, then run it again$/],
   ["open terraform.tfstate: permission denied", /^that is another user's; .* sudo chown -R /],
+  ['"bucket" is required by the\nbackend.', /; run terraform init -backend-config=FILE, and then/],
+  [
+    "expected runtime to be one\nof",
+    /^the aws provider here does not know this lambda_runtime; doc/,
+  ],
+  ["invalid AWS Region: eu-nowhere-9", /correct aws_region .* docs\/OPERATE\.md says of Node 24$/],
   ["x: proxyconnect tcp: dial tcp: connection refused", /^the proxy can't be reached, /],
   ["x: Proxy Authentication Required", /NAME:PASSWORD@HOST:PORT$/],
   ["x: tls: failed: x509: certificate signed by", /AWS_CA_BUNDLE$/],
