@@ -149,7 +149,7 @@ variable "filter_prefixes" {
 
   validation {
     condition     = alltrue([for i, a in var.filter_prefixes : a != "" && alltrue([for j, b in var.filter_prefixes : i == j || !startswith(b, a)])])
-    error_message = "filter_prefixes must hold no empty text ([] lets every key through), and none that begins with another${join("", flatten([for i, a in var.filter_prefixes : [for j, b in var.filter_prefixes : ": \"${b}\" begins with \"${a}\"" if i != j && startswith(b, a)]]))}. S3 refuses such: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\""
+    error_message = "filter_prefixes must hold no empty text ([] lets every key through), and none that begins with another${join("", flatten([for i, a in var.filter_prefixes : [for j, b in var.filter_prefixes : " (\"${b}\" begins with \"${a}\")" if i != j && startswith(b, a)]]))}. S3 refuses such: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\""
   }
 }
 
@@ -161,7 +161,7 @@ variable "filter_suffixes" {
 
   validation {
     condition     = alltrue([for i, a in var.filter_suffixes : a != "" && alltrue([for j, b in var.filter_suffixes : i == j || !endswith(b, a)])])
-    error_message = "filter_suffixes must hold no empty text ([] lets every key through), and none that ends with another${join("", flatten([for i, a in var.filter_suffixes : [for j, b in var.filter_suffixes : ": \"${b}\" ends with \"${a}\"" if i != j && endswith(b, a)]]))}. S3 refuses such: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\""
+    error_message = "filter_suffixes must hold no empty text ([] lets every key through), and none that ends with another${join("", flatten([for i, a in var.filter_suffixes : [for j, b in var.filter_suffixes : " (\"${b}\" ends with \"${a}\")" if i != j && endswith(b, a)]]))}. S3 refuses such: \"Configuration is ambiguously defined. Cannot have overlapping suffixes in two rules if the prefixes are overlapping for the same event type.\""
   }
 }
 
