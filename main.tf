@@ -385,25 +385,6 @@ locals {
     filter_prefix = split("*", filter)[0]
     filter_suffix = split("*", filter)[1]
   }]
-
-  # The same in the words of S3, for an existing bucket, whose other entries may have such ids.
-  entries = [for i, entry in local.notifications : merge({
-    Id                = "${local.name}-${i}"
-    LambdaFunctionArn = aws_lambda_function.metadata.arn
-    Events            = entry.events
-    }, [for rules in [[
-      for rule in [{ Name = "Prefix", Value = entry.filter_prefix }, { Name = "Suffix", Value = entry.filter_suffix }] :
-      rule if rule.Value != ""
-  ]] : { Filter = { Key = { FilterRules = rules } } } if length(rules) > 0]...)]
-
-  # Commands that keep all other entries. `others` and what a command adds are JMESPath, which the aws CLI
-  # evaluates.
-  others       = "LambdaFunctionConfigurations[?LambdaFunctionArn != `${jsonencode(aws_lambda_function.metadata.arn)}`] || `[]`"
-  notification = "bucket-notification-configuration --region ${terraform_data.stack.input.region} --bucket ${local.bucket}"
-  notify = {
-    for action, entries in { add = jsonencode(local.entries), remove = "[]" } : action =>
-    "aws s3api get-${local.notification} --output json --query 'merge(@, {LambdaFunctionConfigurations: [${local.others}, `${entries}`][]})' > notification.json && aws s3api put-${local.notification} --notification-configuration file://notification.json"
-  }
 }
 
 # Not for an existing bucket: it would take the place of all the triggers that the bucket has.

@@ -83,6 +83,29 @@ output "existing_bucket" {
   value       = var.existing_bucket
 }
 
+# --- An existing bucket's notification, which Terraform does not touch: what to add to it ---
+
+locals {
+  # In the words of S3. The ids begin with the stack's name, as the bucket may have entries of any name.
+  entries = [for i, entry in local.notifications : merge({
+    Id                = "${local.name}-${i}"
+    LambdaFunctionArn = aws_lambda_function.metadata.arn
+    Events            = entry.events
+    }, [for rules in [[
+      for rule in [{ Name = "Prefix", Value = entry.filter_prefix }, { Name = "Suffix", Value = entry.filter_suffix }] :
+      rule if rule.Value != ""
+  ]] : { Filter = { Key = { FilterRules = rules } } } if length(rules) > 0]...)]
+
+  # Commands that keep all other entries. `others` and what a command adds are JMESPath, which the aws CLI
+  # evaluates.
+  others       = "LambdaFunctionConfigurations[?LambdaFunctionArn != `${jsonencode(aws_lambda_function.metadata.arn)}`] || `[]`"
+  notification = "bucket-notification-configuration --region ${terraform_data.stack.input.region} --bucket ${local.bucket}"
+  notify = {
+    for action, entries in { add = jsonencode(local.entries), remove = "[]" } : action =>
+    "aws s3api get-${local.notification} --output json --query 'merge(@, {LambdaFunctionConfigurations: [${local.others}, `${entries}`][]})' > notification.json && aws s3api put-${local.notification} --notification-configuration file://notification.json"
+  }
+}
+
 output "notification_json" {
   description = "Entries that existing_bucket's notification needs, in the words of S3"
   value       = var.existing_bucket == null ? null : jsonencode(local.entries)
