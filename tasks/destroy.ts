@@ -67,7 +67,9 @@ async function destroyAll(
   }
   const removed = { name: state.name!, region: state.region, existing: state.existing };
   await keepForProof(workspace, removed);
-  await using file = await terraform.plan(workspace, { destroy: true });
+  // An existing bucket may have been deleted, and a look at it would fail.
+  const destroy = state.existing ? "blindly" : true;
+  await using file = await terraform.plan(workspace, { destroy });
   await terraform.apply(workspace, file);
   return await prove(workspace, removed, clients);
 }
@@ -129,7 +131,7 @@ async function sayWhatStays(
   const entries = await notificationsOf({
     s3,
     outputs: { s3_bucket_name: bucket, lambda_function_name: name },
-  }).catch(() => undefined); // it may be deleted
+  }).catch(({ name }) => name === "NoSuchBucket" ? [] : undefined);
   if (entries?.length === 0) return;
   say(
     `The notification of the bucket ${bucket} still names the function, which is deleted. Take it out ` +

@@ -153,10 +153,13 @@ export interface PlanFile extends AsyncDisposable {
   path: string;
 }
 
-/** Plans to create and change, or to destroy. `quiet` is for a plan that nobody applies. */
+/**
+ * Plans to create and change, or to destroy: "blindly" looks at no resource and no data source first.
+ * `quiet` is for a plan that nobody applies.
+ */
 export async function plan(
   workspace: string,
-  { destroy, show, quiet }: { destroy?: boolean; show?: boolean; quiet?: boolean } = {},
+  { destroy, show, quiet }: { destroy?: true | "blindly"; show?: boolean; quiet?: boolean } = {},
 ): Promise<PlanFile> {
   await using held = new AsyncDisposableStack();
   const path = join(held.use(await temporaryFolder()).path, `${workspace}.tfplan`);
@@ -164,6 +167,7 @@ export async function plan(
   if (!quiet) say(variables.line);
   const options = ["-input=false", quiet ? "-lock=false" : LOCK, `-out=${path}`];
   if (destroy) options.push("-destroy");
+  if (destroy === "blindly") options.push("-refresh=false");
   const output = show ? "show" : "return";
   await terraform(workspace, ["plan", ...options, ...variables.args], { output, quiet });
   const kept = held.move();
