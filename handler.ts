@@ -56,9 +56,9 @@ export interface Outside extends Reader, Table {
 }
 
 /**
- * Writes a row for each object created, or removed. To Lambda, returning means done, so any failure is thrown
- * after every record was tried: Lambda runs the event again (twice) and then puts it into the
- * failure queue. Running again is safe: a row is keyed by what the event says and never goes back.
+ * Writes a row for each object created, or removed. To Lambda, returning means done, so any failure
+ * is thrown after every record was tried: Lambda runs the event again (twice) and then puts it into
+ * the failure queue. Running again is safe: a row is keyed by what the event says and never goes back.
  *
  * @throws {InvalidEventError} the payload is no S3 event
  * @throws {RecordsFailedError} at least one record is not in the table

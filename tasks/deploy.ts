@@ -5,7 +5,7 @@ import { countVersions } from "./bucket.ts";
 import { sha256Of, ZIP_URL } from "./build.ts";
 import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
-import { bucketNotifies, countFailures, strayCode, updateCode } from "./invoke.ts";
+import { bucketNotifies, countFailed, strayCode, updateCode } from "./invoke.ts";
 import { completeState, findBucket, showLeftovers } from "./leftovers.ts";
 import { countRows } from "./table.ts";
 import { connect, type OpenTarget, type Stack, type Target } from "./target.ts";
@@ -100,10 +100,10 @@ type Holds = [noun: string, count: (clients: Clients, id: string) => Promise<num
 const HOLDS: Record<string, Holds> = {
   aws_dynamodb_table: ["row", (clients, id) => countRows(clients, id, COUNT_LIMIT)],
   aws_s3_bucket: ["object version", ({ s3 }, id) => countVersions(s3, id, COUNT_LIMIT)],
-  aws_sqs_queue: ["failed event", async ({ sqs }, failure_queue_url) => {
-    const { visible, inFlight } = await countFailures({ sqs, outputs: { failure_queue_url } });
-    return visible + inFlight;
-  }],
+  aws_sqs_queue: [
+    "failed event",
+    ({ sqs }, failure_queue_url) => countFailed({ sqs, outputs: { failure_queue_url } }),
+  ],
 };
 
 /** The table, bucket and (unless it is empty) failure queue that a plan deletes or replaces. */

@@ -6,7 +6,7 @@ import { countVersions, emptyBucket } from "./bucket.ts";
 import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
 import { amount, COUNT_LIMIT } from "./deploy.ts";
 import { readText, removeIfThere, replaceFile } from "./files.ts";
-import { notificationsOf } from "./invoke.ts";
+import { notificationsOf, tellsRemovals } from "./invoke.ts";
 import { findNamed, importLeftovers } from "./leftovers.ts";
 import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
@@ -153,7 +153,7 @@ export async function silence(
   state: Pick<terraform.State, "resources">,
 ): Promise<void> {
   const notification = find(state, "aws_s3_bucket_notification.uploads[0]");
-  if (!JSON.stringify(notification ?? {}).includes("s3:ObjectRemoved:")) return;
+  if (notification === undefined || !tellsRemovals(notification)) return;
   say(`${Bucket} calls the function no more; deploy would put that right`);
   const NotificationConfiguration = {};
   await s3.send(

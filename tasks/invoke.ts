@@ -184,6 +184,11 @@ export async function notificationsOf(
   );
 }
 
+/** Whether a notification, by S3 or in Terraform's state, tells of removals. */
+export function tellsRemovals(notification: unknown): boolean {
+  return JSON.stringify(notification).includes("s3:ObjectRemoved:");
+}
+
 /** Whether the bucket calls the function: see {@link areAsDeployed}. */
 export async function bucketNotifies(stack: Stack): Promise<boolean> {
   return areAsDeployed(stack, await notificationsOf(stack));
@@ -238,4 +243,10 @@ export async function countFailures(
     visible: Number(Attributes.ApproximateNumberOfMessages),
     inFlight: Number(Attributes.ApproximateNumberOfMessagesNotVisible),
   };
+}
+
+/** How many events the failure queue holds, those in flight included. */
+export async function countFailed(of: Parameters<typeof countFailures>[0]): Promise<number> {
+  const { visible, inFlight } = await countFailures(of);
+  return visible + inFlight;
 }

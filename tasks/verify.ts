@@ -10,12 +10,13 @@ import { emptyBucket } from "./bucket.ts";
 import { describeKeys } from "./filters.ts";
 import {
   areAsDeployed,
-  countFailures,
+  countFailed,
   encodeKey,
   invoke,
   notificationsOf,
   SHORT_RUN_MS,
   silenceOf,
+  tellsRemovals,
   toEvent,
 } from "./invoke.ts";
 import { type Found, type Sample, toHeaders } from "./samples.ts";
@@ -119,8 +120,7 @@ export async function verifyStack(
     const problems = [...leftOut, ...await checkRepeat(stack, files)];
     return toReport(stack, files, before, await countFailed(stack), problems);
   } finally {
-    const tellRemovals = JSON.stringify(notifications).includes("s3:ObjectRemoved:");
-    const removalsMs = tellRemovals ? options.rowDeadlineMs : 0;
+    const removalsMs = tellsRemovals(notifications) ? options.rowDeadlineMs : 0;
     await removeTraces(stack, own, options.keep ? [probe] : [probe, ...keys], { removalsMs });
   }
 }
@@ -381,11 +381,6 @@ function uploadOfRow(row: Item): Upload {
     versionId: row.version_id as string,
     sequencer: row.sequencer as string,
   };
-}
-
-async function countFailed(stack: Stack): Promise<number> {
-  const { visible, inFlight } = await countFailures(stack);
-  return visible + inFlight;
 }
 
 function latencyOf(files: FileReport[]): Report["latencyMs"] {
