@@ -20,6 +20,14 @@ export function isRecorded(eventName: string, versionId: unknown): boolean {
   return isRemoval(eventName) && (eventName !== "LifecycleExpiration:Delete" || !versionId);
 }
 
+/** Whether a removal is that of one version by its id. */
+export function deletesVersion(
+  eventName: string | number,
+  versionId: string | number | undefined,
+): versionId is string | number {
+  return versionId !== undefined && String(eventName).endsWith(":Delete");
+}
+
 /**
  * A removal as its row tells it. One of a version by its id has six digits more in its time, by that id:
  * one request may delete several versions of a key, and their rows must not meet, nor another's.
@@ -29,7 +37,7 @@ export function toRemoval<T extends { timestamp: string; eventName: string; vers
 ): T {
   const { timestamp, eventName, versionId } = removed;
   const none = { size: undefined, etag: undefined };
-  if (versionId === undefined || !eventName.endsWith(":Delete")) return { ...removed, ...none };
+  if (!deletesVersion(eventName, versionId)) return { ...removed, ...none };
   let digits = 0;
   for (const character of versionId) digits = (digits * 31 + character.charCodeAt(0)) % 1_000_000;
   const ofVersion = `${timestamp.slice(0, -1)}${String(digits).padStart(6, "0")}Z`;

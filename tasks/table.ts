@@ -8,7 +8,7 @@ import {
   paginateScan,
 } from "@aws-sdk/client-dynamodb";
 import { CLOCK_MARGIN_MS, isSameVersion } from "../function/one_row.ts";
-import { isRemoval } from "../function/removals.ts";
+import { deletesVersion, isRemoval } from "../function/removals.ts";
 import { type Upload, versionOf } from "../handler.ts";
 import type { Clients } from "./clients.ts";
 import type { Stack } from "./target.ts";
@@ -85,8 +85,7 @@ export function queryRows(stack: Stack, key: string): Promise<Item[]> {
 /** What the row of a removal says in place of a type; undefined for the row of an object. */
 export function removalOf({ event_name, version_id }: Item): string | undefined {
   if (!isRemoval(event_name)) return undefined;
-  const isOfVersion = version_id !== undefined && String(event_name).endsWith(":Delete");
-  return isOfVersion ? "version deleted" : "deleted";
+  return deletesVersion(event_name, version_id) ? "version deleted" : "deleted";
 }
 
 /** The rows of one version's object, newest first. `object.timestamp` is its LastModified or its event's time. */
