@@ -15,7 +15,7 @@ const NETWORK: [code: RegExp, state: string][] = [
   [/^(ENOTFOUND|EAI_\w+|ENODATA)$/, "the name is not known"],
   [/^(ETIMEDOUT|ESOCKETTIMEDOUT|ERR_SOCKET_CONNECTION_TIMEOUT)$/, "no answer in time"],
   [/^(EHOSTUNREACH|ENETUNREACH|ENETDOWN|EADDRNOTAVAIL)$/, "no route to it"],
-  [/^(ECONNRESET|ECONNABORTED|EPIPE|EPROTO)$/, "the connection was cut"],
+  [/^(ECONNRESET|ECONNABORTED|EPIPE|EPROTO|ERR_PROXY_TUNNEL)$/, "the connection was cut"],
 ];
 
 const CERTIFICATE =
@@ -139,7 +139,7 @@ export function capitalized(remedy: string): string {
 function networkSentence(error: Error, environment: Environment): string | undefined {
   const proxy = proxyName(environment);
   for (const { code = "", message, name, host } of chainOf(error)) {
-    const [, status] = /^Bad response: (\d+)$/.exec(message) ?? []; // hpagent's words
+    const [, status] = /^Failed to establish tunnel .*: HTTP\/1\.\d (\d+)/.exec(message) ?? [];
     if (status !== undefined) {
       return `The proxy ${visible(proxy ?? "in HTTPS_PROXY")} refused with status ${status}; ` +
         "to 407 give it a name and a password, HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT; else ask " +
@@ -151,9 +151,8 @@ function networkSentence(error: Error, environment: Environment): string | undef
       return `The certificate of ${place} is not trusted: ${visible(message)}; ` +
         "if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE";
     }
-    const timedOut = name === "TimeoutError" || message === "Proxy timeout";
     const state = NETWORK.find(([pattern]) => pattern.test(code))?.[1] ??
-      (timedOut ? "no answer in time" : undefined);
+      (name === "TimeoutError" ? "no answer in time" : undefined);
     if (state === undefined) continue;
     // Node tells a name that is not known without its port.
     if (proxy !== undefined && [undefined, proxy, proxy.replace(/:\d+$/, "")].includes(host)) {

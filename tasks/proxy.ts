@@ -3,8 +3,6 @@
 import { Agent } from "node:https";
 import { isIP } from "node:net";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
-import { HttpsProxyAgent } from "hpagent";
-import { getProxyForUrl } from "proxy-from-env";
 import { UserError, visible } from "./terminal.ts";
 
 /** Never asked through a proxy: who gives an instance, a container or a pod its role, and this machine. */
@@ -28,10 +26,7 @@ export function proxyVariables(environment: Environment): Record<string, string>
     return [[name, proxy.includes("://") ? proxy : `http://${proxy}`]];
   });
   if (proxies.length === 0) return {};
-  const exempt = (given("NO_PROXY") ?? "").split(/[\s,]+/).filter(Boolean).flatMap((host) =>
-    // To Terraform and curl a name means its subdomains too; to proxy-from-env it does not.
-    /^[a-z]/i.test(host) ? [host, `.${host}`] : [host]
-  );
+  const exempt = (given("NO_PROXY") ?? "").split(/[\s,]+/).filter(Boolean);
   const all = [...proxies, ["NO_PROXY", [...new Set([...exempt, ...NEAR])].join(",")]];
   return Object.fromEntries(
     all.flatMap(([name, value]) => [[name, value], [name.toLowerCase(), value]]),
@@ -60,8 +55,7 @@ const SLOW_BYTES_A_MS = 10;
 export const LONGEST_RUN_MS = 930_000;
 
 /**
- * How the AWS clients send their requests. The proxy is decided for each host, since NO_PROXY may
- * exempt some services. The SDK asks the metadata service on its own, without this.
+ * How the AWS clients send their requests. The SDK asks the metadata service on its own, without this.
  *
  * @param ca certificates to trust (PEM); the usual ones by default
  * @throws {UserError} HTTPS_PROXY is not the address of an HTTP proxy
@@ -70,48 +64,28 @@ export function requestHandler(
   ca: string | undefined,
   environment: Environment,
   { answerMs = ANSWER_MS, connectMs = CONNECT_MS } = {},
-) {
-  const settings = { ca, keepAlive: true, maxSockets: MOST_CALLS };
-  const makeHandler = (httpsAgent: Agent) =>
-    new NodeHttpHandler({
-      httpsAgent,
-      connectionTimeout: connectMs,
-      throwOnRequestTimeout: true,
-      socketTimeout: LONGEST_RUN_MS, // of an answer that stops half-way, too
-    });
-  const straight = makeHandler(new Agent(settings));
-  const { HTTPS_PROXY } = proxyVariables(environment);
-  const proxied = HTTPS_PROXY === undefined ? straight : makeHandler(
-    new HttpsProxyAgent({
-      ...settings,
-      proxy: parseProxy(HTTPS_PROXY),
-      proxyRequestOptions: ca === undefined ? {} : { ca: [ca] },
-    }),
-  );
-  const handle: NodeHttpHandler["handle"] = (request, options) => {
-    const { protocol, hostname, path, headers } = request;
-    const isProxied = protocol === "https:" && getProxyForUrl(`https://${hostname}`);
-    const bytes = Number(headers["content-length"] ?? 0);
-    const workMs = path.endsWith("/invocations") ? LONGEST_RUN_MS : answerMs;
-    const requestTimeout = workMs + bytes / SLOW_BYTES_A_MS;
-    return (isProxied ? proxied : straight).handle(request, { ...options, requestTimeout });
+): NodeHttpHandler {
+  const { HTTPS_PROXY, NO_PROXY } = proxyVariables(environment);
+  if (HTTPS_PROXY !== undefined) checkProxy(HTTPS_PROXY);
+  const proxyEnv = { HTTPS_PROXY, NO_PROXY }; // an HTTP_PROXY would count for HTTPS too
+  const settings = { ca, keepAlive: true, maxSockets: MOST_CALLS, proxyEnv };
+  const handler = new NodeHttpHandler({
+    httpsAgent: new Agent(settings),
+    connectionTimeout: connectMs,
+    throwOnRequestTimeout: true,
+    socketTimeout: LONGEST_RUN_MS, // of an answer that stops half-way, too
+  });
+  const handle = handler.handle.bind(handler);
+  handler.handle = (request, options) => {
+    const bytes = Number(request.headers["content-length"] ?? 0);
+    const workMs = request.path.endsWith("/invocations") ? LONGEST_RUN_MS : answerMs;
+    return handle(request, { ...options, requestTimeout: workMs + bytes / SLOW_BYTES_A_MS });
   };
-  return {
-    metadata: straight.metadata,
-    handle,
-    updateHttpClientConfig: ((key, value) => {
-      straight.updateHttpClientConfig(key, value);
-      proxied.updateHttpClientConfig(key, value);
-    }) as NodeHttpHandler["updateHttpClientConfig"],
-    httpHandlerConfigs: () => straight.httpHandlerConfigs(),
-    destroy() {
-      straight.destroy();
-      proxied.destroy();
-    },
-  };
+  return handler;
 }
 
-function parseProxy(text: string): URL {
+/** @throws {UserError} the address is not an HTTP proxy's */
+function checkProxy(text: string): void {
   const url = URL.parse(text);
   const given = `HTTPS_PROXY is "${visible(text.replace(/\/\/.*@/, "//"))}"`;
   if (!url?.hostname || !/^https?:$/.test(url.protocol)) {
@@ -124,5 +98,4 @@ function parseProxy(text: string): URL {
         "or http://HOST:PORT if it takes plain connections, as most do",
     );
   }
-  return url;
 }

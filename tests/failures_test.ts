@@ -50,9 +50,13 @@ const THROUGH_PROXY: [Error, RegExp][] = [
     /^Cannot reach AWS through the proxy proxy.corp:3128: the name is not known \(ENOTFOUND\); check HTTPS_PROXY/,
   ],
   [
-    sdkError({}, "Bad response: 407"),
+    sdkError(
+      { code: "ERR_PROXY_TUNNEL" },
+      "Failed to establish tunnel to a.b:443 over http://proxy.corp:3128: HTTP/1.1 407 No",
+    ),
     /^The proxy proxy.corp:3128 refused with status 407; to 407 give it a name and a password, /,
   ],
+  [sdkError({ code: "ERR_PROXY_TUNNEL" }), /^Cannot reach AWS through .*: the connection was cut/],
 ];
 
 const REFUSED: [Error, RegExp][] = [
