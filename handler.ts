@@ -352,7 +352,7 @@ export function firstCharacters(count: number, text = ""): string | undefined {
 
 /** The attributes that the event alone gives. */
 function uploadToAttributes(upload: Upload): Omit<Row, "processed_at"> {
-  return withoutUndefined({
+  return {
     file_key: upload.key,
     timestamp: upload.timestamp,
     bucket_name: upload.bucket,
@@ -361,13 +361,13 @@ function uploadToAttributes(upload: Upload): Omit<Row, "processed_at"> {
     etag: upload.etag,
     version_id: upload.versionId,
     sequencer: upload.sequencer,
-  });
+  };
 }
 
 /** The whole object's size: after the slash of a Content-Range, else the length of the answer. */
 function totalSize({ ContentRange, ContentLength }: ObjectAnswer): number | undefined {
   const total = ContentRange?.match(/\/(\d+)$/)?.[1];
-  return toSize(total === undefined ? ContentLength : Number(total));
+  return toSize(Number(total ?? ContentLength));
 }
 
 /** The lists of the trigger's filter, by the names of the variables and outputs. */

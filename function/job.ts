@@ -6,6 +6,7 @@
  */
 
 import {
+  type Filter,
   isObject,
   letsThrough,
   log,
@@ -21,7 +22,7 @@ import {
 import { describe, InvalidEventError } from "./errors.ts";
 import { BACKFILLED, findRows, type Identity, putBackfillRow } from "./one_row.ts";
 import { forEachParallel } from "./parallel.ts";
-import { type ReadObject, readObject, requireTime } from "./read.ts";
+import { type ObjectAnswer, type ObjectFact, readObject, requireTime } from "./read.ts";
 
 /** Tasks in work at the same time: more of them would only wait for the CPU, a seventh at 256 MB. */
 const PARALLEL_TASKS = 8;
@@ -74,6 +75,12 @@ export interface TaskResult {
   resultString: string;
 }
 
+/** What a job asks for each of its tasks. */
+interface Asked {
+  filter(): Filter;
+  dryRun: boolean;
+}
+
 /** What became of an object. */
 interface Outcome {
   outcome: "written" | "unchanged" | "missing" | "young" | "ignored";
@@ -106,9 +113,13 @@ export async function handleJob(
     throw new InvalidEventError("Cannot answer a job's tasks: the invocation or a task has no id");
   }
   const given = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
+  const { filter = "{}", dryRun }: JobArguments = given;
+  let parsed: Filter;
+  // Parsed with the first task: a malformed one is a failure of each task, not of the invocation.
+  const asked = { filter: () => parsed ??= JSON.parse(filter), dryRun: dryRun === "true" };
   const results: TaskResult[] = [];
   await forEachParallel(tasks, PARALLEL_TASKS, async (task) => {
-    results.push(await tryTask(task, given, outside));
+    results.push(await tryTask(task, asked, outside));
   });
   // Our own results name what is missing; this is about tasks without a result, and there are none.
   const treatMissingKeysAs = "TemporaryFailure";
@@ -120,12 +131,12 @@ function hasId(task: unknown): task is Task {
 }
 
 /** Does one task. A log line is for what changes or needs somebody: else a run would fill the log. */
-async function tryTask(task: Task, given: JobArguments, outside: Outside): Promise<TaskResult> {
+async function tryTask(task: Task, asked: Asked, outside: Outside): Promise<TaskResult> {
   const { taskId } = task;
   const startMs = outside.now();
   const record = toRecord(task);
   try {
-    const { outcome, why, line } = await recordObject(task, record, given, outside);
+    const { outcome, why, line } = await recordObject(task, record, asked, outside);
     if (outcome === "written" || outcome === "ignored") {
       const duration_ms = outside.now() - startMs;
       log(outside, { level: "INFO", outcome, ...namesOf(record), ...line, duration_ms });
@@ -135,10 +146,9 @@ async function tryTask(task: Task, given: JobArguments, outside: Outside): Promi
   } catch (error) {
     const failure = describe(error);
     const duration_ms = outside.now() - startMs;
-    const line = { ...namesOf(record), error: failure, duration_ms };
-    log(outside, { level: "ERROR", outcome: "failed", ...line });
-    const isFinal = error instanceof InvalidEventError;
-    const resultCode = isFinal ? "PermanentFailure" : "TemporaryFailure";
+    const names = namesOf(record);
+    log(outside, { level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
+    const resultCode = error instanceof InvalidEventError ? "PermanentFailure" : "TemporaryFailure";
     return { taskId, resultCode, resultString: failure };
   }
 }
@@ -160,12 +170,12 @@ function toRecord({ s3Key, s3VersionId, s3Bucket, s3BucketArn, listed }: Task) {
 async function recordObject(
   { s3VersionId, listed }: Task,
   record: unknown,
-  { filter = "{}", dryRun }: JobArguments,
+  { filter, dryRun }: Asked,
   outside: Outside,
 ): Promise<Outcome> {
   const upload = recordToUpload(record, outside.bucket)!;
-  if (!letsThrough(JSON.parse(filter), upload.key)) {
-    return ignored("the trigger's filter leaves it out");
+  if (!letsThrough(filter(), upload.key)) {
+    return { outcome: "ignored", why: "the trigger's filter leaves it out" };
   }
   requireTime(upload, outside);
 
@@ -179,12 +189,12 @@ async function recordObject(
     if (hasRow(seen, listed)) return { outcome: "unchanged" };
   }
 
-  const read = await readObject(upload, outside);
-  const { bytes, fact } = read;
-  const answer = read.answer ?? fromListing(read, listed, s3VersionId);
+  const { bytes, fact, ...read } = await readObject(upload, outside);
+  const answer = read.answer ?? fromListing(fact, listed, s3VersionId);
   const createdMs = answer?.LastModified?.getTime() ?? NaN;
   if (Number.isNaN(createdMs)) {
-    return { ...ignored(fact ?? "S3 tells no time of it"), line: { object: fact } };
+    const why = fact ?? "S3 tells no time of it";
+    return { outcome: "ignored", why, line: { object: fact } };
   }
   const young = youngUntil(createdMs, outside);
   if (young !== undefined) return young;
@@ -195,13 +205,9 @@ async function recordObject(
     ...toRow({ ...upload, versionId, timestamp }, answer, bytes, toIso(outside.now())),
     last_modified: timestamp,
   };
-  const put = await putBackfillRow(row, { seen, dryRun: dryRun === "true" }, outside);
+  const put = await putBackfillRow(row, { seen, dryRun }, outside);
   if (typeof put === "string") return { outcome: put };
   return { outcome: "written", line: { ...toLogFields(put), object: fact } };
-}
-
-function ignored(why: string): Outcome {
-  return { outcome: "ignored", why };
 }
 
 /** An object that is left to its own event, as that may still come on time; undefined for an older. */
@@ -215,7 +221,7 @@ function youngUntil(createdMs: number, { now, onTimeMs }: Outside): Outcome | un
  * bytes and of its time. If two are, only reading it tells which version it is.
  */
 function hasRow(rows: Identity[], { lastModified, etag }: Listed): boolean {
-  const second = (time = "") => Math.floor(Date.parse(time) / 1000); // a listing may be more precise
+  const second = (time = "") => time.slice(0, -5); // a listing may be more precise
   const alike = rows.filter((row) =>
     row.etag === unquoted(etag) && second(row.last_modified) === second(lastModified)
   );
@@ -227,10 +233,10 @@ function hasRow(rows: Identity[], { lastModified, etag }: Listed): boolean {
  * version must be known, as its event's row, which may come, is told apart by it.
  */
 function fromListing(
-  { fact }: ReadObject,
+  fact: ObjectFact | undefined,
   listed: Listed | undefined,
   s3VersionId: string | null | undefined,
-): ReadObject["answer"] {
+): ObjectAnswer | undefined {
   if (fact !== "SSE-C" || listed === undefined || !s3VersionId) return undefined;
   const { lastModified, etag, size } = listed;
   return { LastModified: new Date(lastModified), ETag: etag, ContentLength: size };

@@ -329,17 +329,21 @@ Deno.test("handleJob() looks and writes nothing in a dry run", async () => {
   assert.deepEqual(resultsOf(await handleJob(dry, outside)), UNCHANGED);
 });
 
-Deno.test("handleJob() ignores what the trigger's filter leaves out", async () => {
+Deno.test("handleJob() ignores what the trigger's filter leaves out, and fails by a malformed one", async () => {
   const ignored = ["Succeeded: ignored: the trigger's filter leaves it out"];
   const cases: [userArguments: unknown, results: string[]][] = [
     [null, WRITTEN],
     [toArguments({ filter_prefixes: ["ke", "a"], filter_suffixes: ["b", "ey"] }), WRITTEN],
     [toArguments({ filter_prefixes: ["ey"] }), ignored],
-    [toArguments({ filter_prefixes: ["k"], filter_suffixes: ["k"] }), ignored],
+    [{ filter: "{" }, ["TemporaryFailure: SyntaxError"]],
   ];
   for (const [userArguments, expected] of cases) {
-    const { results, aws } = await handled(task(), {}, userArguments);
-    assert.deepEqual([results, aws.length > 0], [expected, expected === WRITTEN]);
+    const tasks = [task({ s3Key: "%", taskId: "1" }), task()];
+    const { outside, calls } = fakes();
+    const [badKey, result] = resultsOf(await handleJob(invocation(tasks, userArguments), outside));
+    assert.match(badKey, /^PermanentFailure: /);
+    assert.ok(result.startsWith(expected[0]), result);
+    assert.equal(calls.aws.length > 0, expected === WRITTEN);
   }
 });
 
