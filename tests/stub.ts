@@ -6,7 +6,7 @@
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import { PREFIX_BYTES, type Row } from "../handler.ts";
 import { pause } from "./fixtures.ts";
-import { deleteFrom, type FakeTable, putInto, queryIn } from "./outside.ts";
+import { type FakeTable, putInto, queryIn } from "./outside.ts";
 import { serveTls, type TlsRequest, type TlsServer } from "./tls.ts";
 
 /** Every object is so much of this text, repeated. It has characters of one, two and four bytes. */
@@ -24,7 +24,7 @@ export const USUAL_BYTES = 2 * PREFIX_BYTES;
 /** Larger than any other: a body of it is never at its end. */
 export const HUGE_BYTES = 5 * 1024 ** 3;
 
-export type Operation = "GET" | "HEAD" | "PutItem" | "Query" | "DeleteItem";
+export type Operation = "GET" | "HEAD" | "PutItem" | "Query";
 
 /** A request, as the stub got it. */
 export interface StubRequest {
@@ -68,14 +68,12 @@ export class Stub implements AsyncDisposable {
   /** By key. */
   sizes = new Map<string, number>();
   scripts = new Map<string, Script>();
-  /** LastModified of every object. By default they are on time. */
-  modified = new Date();
-  /** How long each answer takes; for ever if it is Infinity. */
-  delayMs = 0;
-  mostAtOnce = 0;
+  /** LastModified of every object: their events are on time. */
+  readonly modified = new Date();
+  /** Whether it never answers. */
+  isSilent = false;
   /** Bytes of objects that were sent, whether the client read them or not. */
   bytesSent = 0;
-  #atOnce = 0;
   #server!: TlsServer;
 
   static async start(): Promise<Stub> {
@@ -101,11 +99,8 @@ export class Stub implements AsyncDisposable {
     const operation = (action ?? method) as Operation;
     const key = action === undefined ? keyOfPath(path) : keyOfRows(body);
     this.requests.push({ operation, key, headers, body, connection });
-    if (this.delayMs === Infinity) return;
+    if (this.isSilent) return;
 
-    this.mostAtOnce = Math.max(this.mostAtOnce, ++this.#atOnce);
-    if (this.delayMs > 0) await pause(this.delayMs);
-    this.#atOnce--;
     const scripted = this.scripts.get(key)?.[operation]?.shift();
     if (scripted?.isApplied) this.#callTable(operation, body);
     const answer = scripted ?? this.#answer(operation, key, headers, body);
@@ -143,8 +138,7 @@ export class Stub implements AsyncDisposable {
     let answer = {};
     try {
       if (operation === "Query") answer = queryIn(this.rows, input);
-      else if (operation === "PutItem") putInto(this.rows, input);
-      else deleteFrom(this.rows, input);
+      else putInto(this.rows, input);
       return { status: 200, body: JSON.stringify(answer) };
     } catch (error) {
       return tableError(400, (error as Error).name);
@@ -186,6 +180,6 @@ function keyOfPath(path: string): string {
 }
 
 function keyOfRows(body: string): string {
-  const { Item, Key, ExpressionAttributeValues } = JSON.parse(body);
-  return (Item ?? Key)?.file_key?.S ?? ExpressionAttributeValues?.[":key"].S ?? "";
+  const { Item, ExpressionAttributeValues } = JSON.parse(body);
+  return Item?.file_key?.S ?? ExpressionAttributeValues?.[":key"].S ?? "";
 }
