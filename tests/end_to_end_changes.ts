@@ -1,6 +1,6 @@
 /** What changes a stack, or must not: edits, changes by hand, permissions, and a refused destroy. */
 
-import { endToEndTest, openDeployed } from "./pipeline.ts";
+import { endToEndTest, openDeployed, shareProvider } from "./pipeline.ts";
 import { BUILT, DEPLOY, TAGS } from "./pipeline_deploy.ts";
 import { DESTROY, LEFT } from "./pipeline_destroy.ts";
 import { DEV } from "./pipeline_dev.ts";
@@ -16,6 +16,7 @@ endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
   await steps(BUILT, pipeline);
   const ca = await enter();
   await steps(DEPLOY, pipeline);
+  await using _ = await shareProvider(pipeline, Deno.env.toObject());
   const deployed = await openDeployed(pipeline, ca);
   await steps(TAGS, deployed);
   await steps(DEV, deployed);

@@ -1,8 +1,8 @@
-/** In a clone of its own: deploys killed and interrupted, and the state in a backend of the user's own. */
+/** In clones of their own: deploys killed and interrupted, a state in a backend of the user's own, a bucket that exists. */
 
-import { endToEndTest, rootClients } from "./pipeline.ts";
-import { EXISTING } from "./pipeline_existing.ts";
-import { INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
+import { cloneAsOnWindows, endToEndTest, rootClients, shareProvider } from "./pipeline.ts";
+import { attachExisting } from "./pipeline_existing.ts";
+import { asOnAws, GOES_ON, INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
 import { serveMetadata } from "./tls.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {
@@ -11,6 +11,13 @@ endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter,
   const names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
   await using metadata = serveMetadata(names.map((name) => Deno.env.get(name)!));
   const remote = { ...pipeline, root, late, metadata, left: [] };
-  await steps(INTERRUPTED, remote);
-  await steps(EXISTING, remote);
+  await steps(INTERRUPTED, remote); // to which its provider belongs
+  await using held = new AsyncDisposableStack();
+  const another = { ...remote, shell: { ...pipeline.shell }, clone: await cloneAsOnWindows(held) };
+  const attached = attachExisting(another); // which mostly waits, too
+  attached.catch(() => {});
+  held.use(await shareProvider(pipeline, asOnAws(remote)));
+  await steps(GOES_ON, remote);
+  const name = "an existing bucket is attached, verified, and left as it was";
+  await steps({ [name]: () => attached }, remote);
 });

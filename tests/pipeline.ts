@@ -8,6 +8,7 @@
  */
 
 import assert from "node:assert/strict";
+import { globSync } from "node:fs";
 import { join } from "node:path";
 import { CloudWatch } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogs } from "@aws-sdk/client-cloudwatch-logs";
@@ -18,13 +19,13 @@ import { S3 } from "@aws-sdk/client-s3";
 import { SQS } from "@aws-sdk/client-sqs";
 import { STS } from "@aws-sdk/client-sts";
 import { configOf } from "../tasks/clients.ts";
-import { removeIfThere } from "../tasks/files.ts";
+import { namesIn, removeIfThere } from "../tasks/files.ts";
 import { countFailures, invoke } from "../tasks/invoke.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { enterStandIn, rootOf, stopStandIn } from "../tasks/stand_in.ts";
 import { type Item, toItem } from "../tasks/table.ts";
 import { connect, type Stack, type Target, targetOf } from "../tasks/target.ts";
-import { outputs } from "../tasks/terraform.ts";
+import { init, outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
 import { type Ended, interruptTask, listProcesses, runProgram } from "./run_task.ts";
@@ -90,9 +91,7 @@ export function endToEndTest(
     held.defer(cleanUp);
     await Deno.writeTextFile(variables, `project_name = "${project}"\n`);
     const shell = Deno.env.toObject(); // before the stand-in's environment replaces it
-    const clone = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
-    held.defer(() => Deno.remove(clone, { recursive: true }));
-    await copyAsWindowsClone(clone);
+    const clone = await cloneAsOnWindows(held);
     const pipeline = { shell, target, variables, project, clone };
 
     await using entered = new AsyncDisposableStack();
@@ -120,8 +119,51 @@ async function runSteps<Context>(t: Deno.TestContext, steps: Steps<Context>, con
   }
 }
 
-/** The project's files, as git on Windows may write them. */
-async function copyAsWindowsClone(folder: string): Promise<void> {
+/**
+ * Starts the provider once, with the environment in which it is to act, for all that Terraform does from
+ * now on: half of a plan's CPU time is its start. This is how one attaches a debugger to a provider,
+ * https://developer.hashicorp.com/terraform/plugin/debugging.
+ */
+export async function shareProvider(
+  { shell, target: { workspace } }: Pipeline,
+  { AWS_CA_BUNDLE, ...env }: Record<string, string>,
+): Promise<AsyncDisposable> {
+  const own = (await folderFor(workspace))!;
+  await init(own);
+  const [folder] = globSync(join(own.env.TF_DATA_DIR, "providers/*/*/aws/*/*")); // often a link
+  const [file] = (await namesIn(folder)).filter((name) => name.startsWith("terraform-provider-"));
+  const provider = new Deno.Command(join(folder, file), {
+    args: ["-debug"],
+    clearEnv: true,
+    env: { ...env, SSL_CERT_FILE: AWS_CA_BUNDLE }, // it takes a bundle of AWS's only once
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const name = "TF_REATTACH_PROVIDERS";
+  let said = "";
+  for await (const text of provider.stdout.pipeThrough(new TextDecoderStream())) {
+    said += text;
+    const [, value] = said.match(/TF_REATTACH_PROVIDERS='(.+)'/) ?? [];
+    if (value === undefined) continue;
+    shell[name] = value;
+    Deno.env.set(name, value);
+    break;
+  }
+  assert.ok(shell[name], said);
+  return {
+    async [Symbol.asyncDispose]() {
+      delete shell[name];
+      Deno.env.delete(name);
+      provider.kill("SIGINT");
+      await provider.status;
+    },
+  };
+}
+
+/** Another clone of the project, its files as git on Windows may write them. */
+export async function cloneAsOnWindows(held: AsyncDisposableStack): Promise<string> {
+  const folder = await Deno.makeTempDir({ prefix: "ä b%20#1 " });
+  held.defer(() => Deno.remove(folder, { recursive: true }));
   for (const part of [".", "dev", "docs", "function", "tasks", "tests"]) {
     await Deno.mkdir(join(folder, part), { recursive: true });
     for await (const { name, isFile } of Deno.readDir(join(ROOT, part))) {
@@ -130,6 +172,7 @@ async function copyAsWindowsClone(folder: string): Promise<void> {
       await Deno.writeTextFile(join(folder, part, name), text.replace(/\r?\n/g, "\r\n"));
     }
   }
+  return folder;
 }
 
 /** What is deployed, and how to reach it. */

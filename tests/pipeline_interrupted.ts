@@ -93,7 +93,10 @@ export const INTERRUPTED: Steps<Remote> = {
     remote.left = await leftovers(remote);
     assert.ok(remote.left.length > 0, "the killed deploy made nothing");
   },
+};
 
+/** What comes after an interruption. */
+export const GOES_ON: Steps<Remote> = {
   "deploy goes on where it was interrupted, its state in a user's backend": async (remote) => {
     const deploy = await taskIn(remote.clone, asOnAws(remote), "deploy", "--yes");
     const { code, stdout, stderr } = deploy;
