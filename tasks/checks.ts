@@ -7,7 +7,6 @@ import { readyTerraform } from "./target.ts";
 import { UserError } from "./terminal.ts";
 import { outputs } from "./terraform.ts";
 import { makeTools, requirePrograms } from "./tools.ts";
-import { folderFor, writeDefaults } from "./workspace.ts";
 
 /**
  * Packages that only tests need are in a lock file of their own: a task fetches all that is in
@@ -43,7 +42,7 @@ export async function checkAll(): Promise<void> {
     await together([makeTools(), checkForm()]);
     await together([
       ...Object.entries(END_TO_END).map(([label, file]) => runTests([file], { label })),
-      checkTypes(),
+      runDeno(["check", OF_TESTS]),
       runTests([".", ...PROPERTIES], { output: "atEnd" }),
     ]);
   } finally {
@@ -58,32 +57,12 @@ async function checkForm(): Promise<void> {
   await writeZip();
 }
 
-/** While the end-to-end tests wait for their first deploys. */
-async function checkTypes(): Promise<void> {
-  await runDeno(["check", OF_TESTS]);
-  await testTerraform();
-}
-
 function runTests(files: string[], options: RunOptions): Promise<unknown> {
   return runDeno(["test", "--allow-all", OF_TESTS, ...files], options);
 }
 
 function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
   return run(Deno.execPath(), args, options);
-}
-
-async function testTerraform(): Promise<void> {
-  const defaults = `-var-file=${await writeDefaults()}`;
-  const own = (await folderFor(TEST_WORKSPACES))!;
-  const env = { TF_WORKSPACE: "default", ...own.env };
-  const terraform = (...args: string[]) =>
-    run("terraform", [...own.args, ...args], { env, output: "atEnd" });
-  const test = (name: string, ...files: string[]) =>
-    terraform("test", `-filter=tests/${name}.tftest.hcl`, defaults, ...files);
-  await terraform("validate");
-  await test("main");
-  await test("existing");
-  await test("hardened", "-var-file=docs/hardened.tfvars");
 }
 
 /** Waits for all, then throws what failed. */

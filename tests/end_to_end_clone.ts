@@ -1,7 +1,10 @@
-/** In clones of their own: deploys killed and interrupted, a state in a backend of the user's own, a bucket that exists. */
+/**
+ * In clones of their own: deploys killed and interrupted, the state in a backend of the user's own, and a
+ * bucket that exists.
+ */
 
 import { cloneAsOnWindows, endToEndTest, rootClients, shareProvider } from "./pipeline.ts";
-import { attachExisting } from "./pipeline_existing.ts";
+import { attachExisting, EXISTING } from "./pipeline_existing.ts";
 import { asOnAws, GOES_ON, INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
 import { serveMetadata } from "./tls.ts";
 
@@ -18,6 +21,5 @@ endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter,
   attached.catch(() => {});
   held.use(await shareProvider(pipeline, asOnAws(remote)));
   await steps(GOES_ON, remote);
-  const name = "an existing bucket is attached, verified, and left as it was";
-  await steps({ [name]: () => attached }, remote);
+  await steps(EXISTING, { attached });
 });

@@ -8,7 +8,6 @@
  */
 
 import assert from "node:assert/strict";
-import { globSync } from "node:fs";
 import { join } from "node:path";
 import { CloudWatch } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogs } from "@aws-sdk/client-cloudwatch-logs";
@@ -19,15 +18,16 @@ import { S3 } from "@aws-sdk/client-s3";
 import { SQS } from "@aws-sdk/client-sqs";
 import { STS } from "@aws-sdk/client-sts";
 import { configOf } from "../tasks/clients.ts";
-import { namesIn, removeIfThere } from "../tasks/files.ts";
+import { removeIfThere } from "../tasks/files.ts";
 import { countFailures, invoke } from "../tasks/invoke.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { enterStandIn, rootOf, stopStandIn } from "../tasks/stand_in.ts";
 import { type Item, toItem } from "../tasks/table.ts";
 import { connect, type Stack, type Target, targetOf } from "../tasks/target.ts";
-import { init, outputs } from "../tasks/terraform.ts";
+import { outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
 import { type EventObject, toRecord } from "./fixtures.ts";
+import { startProvider } from "./provider.ts";
 import { type Ended, interruptTask, listProcesses, runProgram } from "./run_task.ts";
 
 /** Resources in AWS; the state has two more, which are terraform_data. */
@@ -119,43 +119,20 @@ async function runSteps<Context>(t: Deno.TestContext, steps: Steps<Context>, con
   }
 }
 
-/**
- * Starts the provider once, with the environment in which it is to act, for all that Terraform does from
- * now on: half of a plan's CPU time is its start. This is how one attaches a debugger to a provider,
- * https://developer.hashicorp.com/terraform/plugin/debugging.
- */
+/** Has Terraform use a provider that runs already, with the environment in which it is to act. */
 export async function shareProvider(
-  { shell, target: { workspace } }: Pipeline,
-  { AWS_CA_BUNDLE, ...env }: Record<string, string>,
+  { shell }: Pipeline,
+  env: Record<string, string>,
 ): Promise<AsyncDisposable> {
-  const own = (await folderFor(workspace))!;
-  await init(own);
-  const [folder] = globSync(join(own.env.TF_DATA_DIR, "providers/*/*/aws/*/*")); // often a link
-  const [file] = (await namesIn(folder)).filter((name) => name.startsWith("terraform-provider-"));
-  const provider = new Deno.Command(join(folder, file), {
-    args: ["-debug"],
-    clearEnv: true,
-    env: { ...env, SSL_CERT_FILE: AWS_CA_BUNDLE }, // it takes a bundle of AWS's only once
-    stdout: "piped",
-    stderr: "null",
-  }).spawn();
-  const name = "TF_REATTACH_PROVIDERS";
-  let said = "";
-  for await (const text of provider.stdout.pipeThrough(new TextDecoderStream())) {
-    said += text;
-    const [, value] = said.match(/TF_REATTACH_PROVIDERS='(.+)'/) ?? [];
-    if (value === undefined) continue;
-    shell[name] = value;
-    Deno.env.set(name, value);
-    break;
-  }
-  assert.ok(shell[name], said);
+  const provider = await startProvider(env);
+  const [name, value] = provider.variable;
+  shell[name] = value;
+  Deno.env.set(name, value);
   return {
     async [Symbol.asyncDispose]() {
       delete shell[name];
       Deno.env.delete(name);
-      provider.kill("SIGINT");
-      await provider.status;
+      await provider[Symbol.asyncDispose]();
     },
   };
 }

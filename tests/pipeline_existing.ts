@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { read } from "./fixtures.ts";
-import { taskIn } from "./pipeline.ts";
+import { type Steps, taskIn } from "./pipeline.ts";
 import { asOnAws, plainly, type Remote } from "./pipeline_interrupted.ts";
 
 /** The deployer's own policy does not name it. */
@@ -16,6 +16,10 @@ const FOREIGN = {
     LambdaFunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:thumbs",
     Events: ["s3:ObjectRemoved:*" as const],
   }],
+};
+
+export const EXISTING: Steps<{ attached: Promise<void> }> = {
+  "an existing bucket is attached, verified, and left as it was": ({ attached }) => attached,
 };
 
 /** Attaches, verifies and destroys; nothing of the bucket changes but what its owner adds. */

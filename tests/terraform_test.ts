@@ -1,0 +1,29 @@
+/** Terraform's own tests of main.tf. */
+
+import { run } from "../tasks/shell.ts";
+import { ownFolder, writeDefaults } from "../tasks/workspace.ts";
+import { startProvider } from "./provider.ts";
+
+const TESTS = {
+  main: [],
+  existing: [],
+  hardened: ["-var-file=docs/hardened.tfvars"],
+};
+
+Deno.test("Terraform's own tests of main.tf", async (t) => {
+  await using provider = await startProvider({});
+  const { args, env } = await ownFolder();
+  const [name, value] = provider.variable;
+  const terraform = (...words: string[]) =>
+    run("terraform", [...args, ...words], {
+      env: { TF_WORKSPACE: "default", ...env, [name]: value },
+      output: "atEnd",
+    });
+  const defaults = `-var-file=${await writeDefaults()}`;
+  await t.step("main.tf is valid", async () => void await terraform("validate"));
+  for (const [name, files] of Object.entries(TESTS)) {
+    await t.step(`tests/${name}.tftest.hcl`, async () => {
+      await terraform("test", `-filter=tests/${name}.tftest.hcl`, defaults, ...files);
+    });
+  }
+});
