@@ -5,7 +5,13 @@
  */
 
 import { paginateListObjectsV2 } from "@aws-sdk/client-s3";
-import type { Invocation, JobAnswer, Task as JobTask, TaskResult } from "../function/job.ts";
+import type {
+  Invocation,
+  JobAnswer,
+  JobArguments,
+  Task as JobTask,
+  TaskResult,
+} from "../function/job.ts";
 import { forEachParallel } from "../function/parallel.ts";
 import { decodeKey, letsThrough } from "../handler.ts";
 import { listVersions } from "./bucket.ts";
@@ -157,7 +163,7 @@ async function recordOnce(
   const results = await invokeOnce(stack, tasks, report.dryRun);
   const again: JobTask[] = [];
   for (const task of tasks) {
-    const { resultCode, resultString } = results.get(task.taskId) ?? NO_RESULT;
+    const { resultCode, resultString } = results.find(({ taskId }) => taskId === task.taskId)!;
     if (resultCode === "TemporaryFailure" && !isLast) again.push(task);
     else if (resultString === "ignored: SSE-C" && task.s3VersionId === null) {
       again.push({ ...task, s3VersionId: await versionIdOf(stack, decodeKey(task.s3Key)) });
@@ -170,23 +176,14 @@ async function recordOnce(
   return again;
 }
 
-type Result = Omit<TaskResult, "taskId">;
-
-const NO_RESULT: Result = {
-  resultCode: "TemporaryFailure",
-  resultString: "the function told no result of it",
-};
-
-/** The result of each task, by its id. A run that was refused, or failed, is a failure of all. */
+/** A result of each task. A run that was refused, or failed, is a failure of all. */
 async function invokeOnce(
   stack: Stack,
   tasks: JobTask[],
   dryRun: boolean,
-): Promise<Map<string, Result>> {
-  const userArguments = {
-    ...toArguments(stack.outputs),
-    ...(dryRun && { dryRun: "true" as const }),
-  };
+): Promise<TaskResult[]> {
+  const userArguments: JobArguments = toArguments(stack.outputs);
+  if (dryRun) userArguments.dryRun = "true";
   const invocation: Invocation = {
     invocationSchemaVersion: "2.0",
     invocationId: crypto.randomUUID(),
@@ -194,11 +191,9 @@ async function invokeOnce(
     tasks,
   };
   const { answer, failure } = await runFunction(stack, invocation);
-  if (failure === undefined) {
-    return new Map((answer as JobAnswer).results.map((result) => [result.taskId, result]));
-  }
-  const failed = { ...NO_RESULT, resultString: toReason(failure) };
-  return new Map(tasks.map(({ taskId }) => [taskId, failed]));
+  if (failure === undefined) return (answer as JobAnswer).results;
+  const failed = { resultCode: "TemporaryFailure", resultString: toReason(failure) } as const;
+  return tasks.map(({ taskId }) => ({ taskId, ...failed }));
 }
 
 /** The version of an SSE-C object, which S3 tells in a listing of versions alone. */

@@ -89,17 +89,11 @@ export async function replayFailures(
   stack: Stack,
   { dryRun, max, only }: { dryRun: boolean; max: number; only?: Replay["only"] },
 ): Promise<ReplayReport> {
-  const report: ReplayReport = {
-    ok: true,
-    dryRun,
-    replayed: 0,
-    failed: 0,
-    failures: [],
-    left: { visible: 0, inFlight: 0 },
-  };
+  const left = await countFailures(stack);
+  const report: ReplayReport = { ok: true, dryRun, replayed: 0, failed: 0, failures: [], left };
   if (dryRun) report.events = [];
   const replay: Replay = { stack, only, report, held: new Map() };
-  const total = Math.min(max, (await countFailures(stack)).visible);
+  const total = Math.min(max, left.visible);
   try {
     using _progress = sayEvery(() => {
       const { replayed, failed } = report;
@@ -123,21 +117,18 @@ export async function replayFailures(
 }
 
 /**
- * Each message once, however long the work takes. What failed becomes visible again after its
- * timeout: it is received once more, and so hidden again. It ends when no message is visible, or when
- * as many old messages came in a row as are held.
+ * Each message once, however long the work takes: what failed becomes visible again after its timeout,
+ * is received once more, and so hidden again. It ends when no message is visible.
  */
 async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGenerator<Message> {
   let tried = 0;
   let empty = 0;
-  let old = 0;
-  while (tried < max && empty < EMPTY_RECEIPTS && old <= held.size && held.size < HELD_MESSAGES) {
+  while (tried < max && empty < EMPTY_RECEIPTS && held.size < HELD_MESSAGES) {
     if (interrupted.aborted) return;
     const messages = await receive(stack, { most: max - tried, hiddenSeconds: HIDDEN_SECONDS });
     const untried = messages.filter(({ MessageId }) => !held.has(MessageId!));
     for (const { MessageId, ReceiptHandle } of messages) held.set(MessageId!, ReceiptHandle!);
     empty = messages.length === 0 ? empty + 1 : 0;
-    old = untried.length === 0 ? old + messages.length : 0;
     tried += untried.length;
     yield* untried;
   }
