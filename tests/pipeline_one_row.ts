@@ -12,23 +12,12 @@ import {
   setEnvironment,
   settleAtOnce,
   type Steps,
-  task,
 } from "./pipeline.ts";
 import { timeless, uploadedRows } from "./pipeline_rows.ts";
 
 const BACKFILL = { prefix: "", dryRun: false, concurrency: 1 };
 
 export const ONE_ROW: Steps<Deployed> = {
-  "backfill leaves what is younger than ten minutes to its event": async (deployed) => {
-    const { code, stdout, stderr } = await task(deployed, "backfill");
-    assert.equal(code, 0, stderr);
-    assert.match(
-      stdout,
-      /^0 objects: .*\nLeft to S3's events, as they are young: \d+ objects; run it again/,
-    );
-    assert.match(stdout, / after \d{4}-\d\d-\d\dT[\d:.]+Z for those whose event is lost$/m);
-  },
-
   // From two machines: nothing keeps these runs apart but the function.
   "F97 F98 events and backfills that meet leave each version its event's row": async (deployed) => {
     await settleAtOnce(deployed);
