@@ -62,6 +62,13 @@ Deno.test("findDeleted() names the part that was deleted and what to do, in ever
   for (const [error, sentence] of cases) {
     assert.match(findDeleted(error, stack)?.sentence ?? "", sentence);
   }
+  const attached = { ...stack, outputs: { ...stack.outputs, existing_bucket: "uploads" } };
+  const { address, sentence } = findDeleted(new s3.NoSuchBucket(why), attached)!;
+  assert.equal(address, "data.aws_s3_bucket.existing[0]");
+  assert.match(
+    sentence,
+    /^existing_bucket names a bucket .*, make the bucket again, or run destroy$/,
+  );
   // NotFound is the answer to a HEAD, also of an object.
   for (const error of [new s3.NoSuchKey(why), new s3.NotFound(why), new Error("other")]) {
     assert.equal(findDeleted(error, stack), undefined);
