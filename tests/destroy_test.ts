@@ -4,9 +4,15 @@ import assert from "node:assert/strict";
 import { findUnproven, keepForProof, prove, silence } from "../tasks/destroy.ts";
 import { removeIfThere } from "../tasks/files.ts";
 import { LOCAL_FOLDER } from "../tasks/shell.ts";
-import { fakeStack, fakeTime, progressOf } from "./fixtures.ts";
+import { fakeStack, fakeTime, named, progressOf } from "./fixtures.ts";
 
 const WORKSPACE = "local-deno-task-test-proof";
+const missing = () => named("NotFound");
+const GONE = {
+  HeadBucketCommand: missing,
+  DescribeTableCommand: missing,
+  GetQueueUrlCommand: missing,
+};
 const REMOVED = { name: "app-1", region: "eu-west-1" };
 
 Deno.test("destroy takes out a notification of removals before it deletes objects", async () => {
@@ -28,15 +34,13 @@ Deno.test("the proof of a destroy asks for two minutes, and can be had later", a
     [Infinity, [120, 110, 100, 90, 80, 70, 60, 50, 40, 30, 20, 10]],
   ];
   const queue = "aws_sqs_queue.failures (https://queue)";
-  const missing = Object.assign(new Error(), { name: "NotFound" });
   try {
     for (const [shownFor, seconds] of cases) {
       await keepForProof(WORKSPACE, REMOVED);
       let asked = 0;
       const { stack } = fakeStack({
-        HeadBucketCommand: () => missing,
-        DescribeTableCommand: () => missing,
-        GetQueueUrlCommand: () => asked++ < shownFor ? { QueueUrl: "https://queue" } : missing,
+        ...GONE,
+        GetQueueUrlCommand: () => asked++ < shownFor ? { QueueUrl: "https://queue" } : missing(),
       });
       const proving = () => prove(WORKSPACE, REMOVED, stack, fakeTime().time);
       const isProven = shownFor < Infinity;
@@ -65,17 +69,12 @@ Deno.test("a destroy tells how an existing bucket's notification is taken out, i
   const answers: [answer: object, isThere: boolean][] = [
     [{ LambdaFunctionConfigurations: [{ LambdaFunctionArn }] }, true],
     [{ LambdaFunctionConfigurations: [] }, false],
-    [Object.assign(new Error(), { name: "AccessDenied" }), true], // it may be
-    [Object.assign(new Error(), { name: "NoSuchBucket" }), false],
+    [named("AccessDenied"), true], // it may be
+    [named("NoSuchBucket"), false],
   ];
   for (const [answer, isThere] of answers) {
     const { stack } = fakeStack({
-      ...Object.fromEntries(
-        ["HeadBucket", "DescribeTable", "GetQueueUrl"].map((name) => [
-          `${name}Command`,
-          () => Object.assign(new Error(), { name: "NotFound" }),
-        ]),
-      ),
+      ...GONE,
       GetBucketNotificationConfigurationCommand: () => answer,
     });
     const said = await progressOf(() => prove(WORKSPACE, removed, stack));

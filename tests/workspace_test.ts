@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { namesIn } from "../tasks/files.ts";
+import { namesIn, temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { ownFolder, sourcesOf, variableNames, writeDefaults } from "../tasks/workspace.ts";
+import { runProgram } from "./run_task.ts";
 
 const FILES = [
   ...["a.auto.tfvars", "default.tfvars", "demo.tfvars", "local--demo.tfvars", "local-prod.tfvars"],
@@ -40,39 +41,33 @@ Deno.test("sourcesOf() reads an environment's files, and says which", () => {
 });
 
 Deno.test("on the stand-in terraform.tfvars and TF_VAR_ change no variable", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
-    await Deno.copyFile(join(ROOT, "variables.tf"), join(folder, "variables.tf"));
-    const names = await variableNames();
-    assert.ok(names.length > 15);
-    const outputs = names.map((name) => `output "${name}" {\n  value = var.${name}\n}\n`);
-    await Deno.writeTextFile(join(folder, "outputs.tf"), outputs.join(""));
-    const defaults = await planOutputs(folder, []);
-    assert.deepEqual(Object.keys(defaults).sort(), names.toSorted());
+  await using temporary = await temporaryFolder();
+  const folder = temporary.path;
+  await Deno.copyFile(join(ROOT, "variables.tf"), join(folder, "variables.tf"));
+  const names = await variableNames();
+  assert.ok(names.length > 15);
+  const outputs = names.map((name) => `output "${name}" {\n  value = var.${name}\n}\n`);
+  await Deno.writeTextFile(join(folder, "outputs.tf"), outputs.join(""));
+  const defaults = await planOutputs(folder, []);
+  assert.deepEqual(Object.keys(defaults).sort(), names.toSorted());
 
-    // Numbers that every validation refuses, and text elsewhere.
-    const hostile = names.map((name) => `${name} = "-7"\n`).join("");
-    await Deno.writeTextFile(join(folder, "terraform.tfvars"), hostile);
-    await Deno.writeTextFile(join(folder, "x.auto.tfvars"), 'project_name = "other"\n');
-    const file = `-var-file=${join(ROOT, await writeDefaults())}`;
-    const env = { TF_VAR_environment: "other", TF_VAR_aws_region: "eu-west-1" };
-    assert.deepEqual(await planOutputs(folder, [file], env), defaults);
-    await assert.rejects(planOutputs(folder, [])); // without the file they do count
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  // Numbers that every validation refuses, and text elsewhere.
+  const hostile = names.map((name) => `${name} = "-7"\n`).join("");
+  await Deno.writeTextFile(join(folder, "terraform.tfvars"), hostile);
+  await Deno.writeTextFile(join(folder, "x.auto.tfvars"), 'project_name = "other"\n');
+  const file = `-var-file=${join(ROOT, await writeDefaults())}`;
+  const env = { TF_VAR_environment: "other", TF_VAR_aws_region: "eu-west-1" };
+  assert.deepEqual(await planOutputs(folder, [file], env), defaults);
+  await assert.rejects(planOutputs(folder, [])); // without the file they do count
 });
 
 /** The outputs that Terraform plans in a folder without resources. */
 async function planOutputs(cwd: string, args: string[], env: Record<string, string> = {}) {
   const terraform = async (...words: string[]) => {
-    const { success, stdout, stderr } = await new Deno.Command("terraform", {
-      args: words,
-      cwd,
-      env: { CHECKPOINT_DISABLE: "1", ...env },
-    }).output();
-    if (!success) throw new Error(new TextDecoder().decode(stderr));
-    return new TextDecoder().decode(stdout);
+    const all = { ...Deno.env.toObject(), CHECKPOINT_DISABLE: "1", ...env };
+    const { code, stdout, stderr } = await runProgram("terraform", words, cwd, all);
+    assert.equal(code, 0, stderr);
+    return stdout;
   };
   await terraform("plan", "-input=false", "-out=plan", ...args);
   const { planned_values } = JSON.parse(await terraform("show", "-json", "plan"));
