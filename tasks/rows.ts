@@ -5,7 +5,7 @@ import { isDeleted } from "../function/removals.ts";
 import { ATTRIBUTES } from "../handler.ts";
 import type { Clock } from "./clients.ts";
 import { followNews, rowsWritten } from "./logs.ts";
-import { type Item, removalOf, rowsOfKey, toItem, toText } from "./table.ts";
+import { type Item, queryRows, removalOf, rowsOfKey, toItem, toText } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
   clip,
@@ -80,7 +80,11 @@ async function* newestOfKey(stack: Stack, key: string, { sinceMs = 0, limit }: W
       if (writtenMs(row) >= sinceMs) yield row;
     }
   } finally {
-    if (isDeleted(seen)) say(`By these rows ${visibleName(key)} is deleted`);
+    // A row that deletes a version says nothing without the older ones, which the limit left out.
+    const isKnown = seen.length < limit;
+    if (isDeleted(seen) && (isKnown || isDeleted(await queryRows(stack, key)))) {
+      say(`By these rows ${visibleName(key)} is deleted`);
+    }
   }
 }
 

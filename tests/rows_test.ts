@@ -45,6 +45,20 @@ Deno.test("F117 rows of a key say which are removals, and whether it is deleted"
   }
 });
 
+Deno.test("F117 rows of a key with a limit do not call it deleted by the newest row alone", async () => {
+  const marker = { event_name: "ObjectRemoved:DeleteMarkerCreated", version_id: "m" };
+  const gone = { ...marker, event_name: "ObjectRemoved:Delete" };
+  for (const [older, said] of [[[marker, {}], ""], [[], "By these rows a is deleted\n"]] as const) {
+    const Items = [gone, ...older].map((more, index) => ({
+      ...row("a", 3 - index),
+      ...toAttributes(more as Item),
+    }));
+    const { stack } = fakeStack({ QueryCommand: () => ({ Items }) });
+    const print = () => Array.fromAsync(readRows(stack, { ...EVERYTHING, key: "a", limit: 1 }));
+    assert.equal(await progressOf(print), said);
+  }
+});
+
 Deno.test("readRows() since a time goes by the log, and leaves out what is deleted", async () => {
   const asked: string[][] = [];
   const { stack } = fakeStack({
