@@ -132,34 +132,6 @@ Deno.test("F91 handleJob() changes nothing when the same task comes again, and l
   assert.deepEqual([calls.table.size, calls.log.length], [1, 1]);
 });
 
-Deno.test("F91 handleJob() writes no second row where the version's own event came", async (t) => {
-  const cases: [name: string, fields: Record<string, string>, eventTime: string, rows: number][] = [
-    ["its event, after the object's time", {}, "2026-01-02T03:04:05.678Z", 1],
-    ["days after, as of a multipart upload", {}, "2026-01-09T00:00:00.000Z", 1],
-    ["by a clock that is behind", {}, "2026-01-02T03:04:00.000Z", 1],
-    ["another version's", { versionId: "v0" }, "2026-01-02T03:04:05.678Z", 2],
-    ["an older one's, of the same id", {}, "2026-01-02T03:03:59.999Z", 2], // no version is so old
-  ];
-  for (const [name, fields, eventTime, count] of cases) {
-    await t.step(name, async () => {
-      const { outside, calls } = fakes();
-      await handleEvent(event(record(fields, { eventTime })), outside);
-      const results = resultsOf(await handleJob(invocation([task()]), outside));
-      assert.deepEqual(results, count === 1 ? UNCHANGED : WRITTEN);
-      assert.equal(calls.table.size, count);
-    });
-  }
-  await t.step("without versions the ETag tells", async () => {
-    for (const [etag, count] of [["e1", 1], ["e2", 2]] as const) {
-      const { outside, calls } = fakes();
-      await handleEvent(event(record({ versionId: undefined })), outside);
-      for (const row of calls.table.values()) row.etag = etag; // as of an object that was replaced
-      await handleJob(invocation([task({ s3VersionId: null })]), outside);
-      assert.equal(calls.table.size, count);
-    }
-  });
-});
-
 Deno.test("F91 handleJob() finds its event's row among many others of the key", async () => {
   const { outside, calls } = fakes(VERSIONED);
   for (let n = 1; n <= 402; n++) {
@@ -171,18 +143,6 @@ Deno.test("F91 handleJob() finds its event's row among many others of the key", 
   assert.deepEqual(resultsOf(await handleJob(invocation([task()]), outside)), UNCHANGED);
   const look = "QUERY key 2026-01-02T03:04:00.000000Z to 9";
   assert.deepEqual(calls.aws, ["GET key v1", `${look} up`, `${look} down`]);
-});
-
-Deno.test("F97 handleJob() deletes its row if it finds the event's own beside it", async () => {
-  const { outside, calls } = fakes(VERSIONED);
-  await handleJob(invocation([task()]), outside);
-  const [row] = calls.table.values();
-  const own = { ...row, timestamp: "2026-01-02T03:04:05.678Z", event_name: "ObjectCreated:Put" };
-  calls.table.set(JSON.stringify(["key", own.timestamp]), own); // its event was killed after the put
-  for (const one of [task(), listedTask()]) {
-    assert.deepEqual(resultsOf(await handleJob(invocation([one]), outside)), UNCHANGED);
-    assert.deepEqual([...calls.table.values()], [own]);
-  }
 });
 
 Deno.test("F91 handleJob() gives versions of one second a time each", async () => {
