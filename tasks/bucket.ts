@@ -63,9 +63,6 @@ interface EmptyOptions {
   time?: Time;
 }
 
-/** A version that S3 does not delete, and its code for why. */
-type Refusal = Pick<DeletionError, "Key" | "VersionId" | "Code">;
-
 /** What one emptying has done, and what S3 refused, the first of it as sentences. */
 interface Emptying extends Emptied {
   s3: S3Client;
@@ -160,14 +157,14 @@ async function deleteAll(work: Emptying): Promise<void> {
 }
 
 /** Deletes a listing's page, and answers what S3 refuses to delete. */
-async function deletePage(work: Emptying, page: Version[]): Promise<Refusal[]> {
+async function deletePage(work: Emptying, page: Version[]): Promise<DeletionError[]> {
   // The XML of a batch can't carry control characters: those keys go by calls of their own.
   const odd = page.filter(({ Key }) => isOdd(Key));
   const plain = page.filter(({ Key }) => !isOdd(Key));
   const refused = await deleteBatch(work, plain).catch((error) => {
     if (error.name !== "AccessDenied") throw error;
     odd.push(...plain); // one by one it shows what may not be deleted
-    return [] as Refusal[];
+    return [] as DeletionError[];
   });
   for (const version of odd) refused.push(...await deleteOne(work, version));
   return refused;
@@ -177,11 +174,11 @@ async function deletePage(work: Emptying, page: Version[]): Promise<Refusal[]> {
  * Deletes versions by one call. Its successful answer names what S3 refuses, and what S3 is too busy
  * for: that is tried again after a pause, a longer one each time.
  */
-async function deleteBatch(work: Emptying, versions: Version[]): Promise<Refusal[]> {
+async function deleteBatch(work: Emptying, versions: Version[]): Promise<DeletionError[]> {
   const { s3, bucket: Bucket, options: { signal, time = TIME } } = work;
   const never = new AbortController().signal; // what verify made is removed after Ctrl-C too
-  const refused: Refusal[] = [];
-  let left: Refusal[] = versions;
+  const refused: DeletionError[] = [];
+  let left: DeletionError[] = versions;
   let pauseMs = FIRST_PAUSE_MS;
   for (let tries = 1; left.length > 0; tries++) {
     const Objects = left.map(({ Key, VersionId }) => ({ Key, VersionId }));
@@ -199,7 +196,7 @@ async function deleteBatch(work: Emptying, versions: Version[]): Promise<Refusal
   return refused;
 }
 
-async function deleteOne(work: Emptying, { Key, VersionId }: Version): Promise<Refusal[]> {
+async function deleteOne(work: Emptying, { Key, VersionId }: Version): Promise<DeletionError[]> {
   const { s3, bucket: Bucket, options: { signal: abortSignal } } = work;
   try {
     await s3.send(new DeleteObjectCommand({ Bucket, Key, VersionId }), { abortSignal });

@@ -20,17 +20,6 @@ export interface Side {
   ca?: string;
 }
 
-export interface Clients {
-  s3: S3Client;
-  dynamo: DynamoDBClient;
-  lambda: LambdaClient;
-  sqs: SQSClient;
-  logs: CloudWatchLogsClient;
-  cloudwatch: CloudWatchClient;
-  iam: IAMClient;
-  sts: STSClient;
-}
-
 /** What every client of a region needs to know. */
 export function configOf({ local, ca }: Side, region: string) {
   const handler = requestHandler(local ? ca : readTrusted(), Deno.env.toObject());
@@ -53,7 +42,9 @@ export function patientS3(side: Side, region: string): S3Client {
   return new S3Client({ ...configOf(side, region), ...PATIENT });
 }
 
-export function clientsOf(side: Side, region: string): Clients {
+export type Clients = ReturnType<typeof clientsOf>;
+
+export function clientsOf(side: Side, region: string) {
   const config = configOf(side, region);
   const patient = { ...config, ...PATIENT };
   const clients = {

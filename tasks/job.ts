@@ -122,7 +122,9 @@ export async function runJob(
     const report = toReport(found ?? {}, id);
     const hasEnded = ENDED.includes(report.status);
     if (isToEnd && (!hasEnded || report.status === "Suspended")) {
-      await cancelJob(control, stack, id);
+      const { account_id: AccountId } = stack.outputs;
+      const end = { AccountId, JobId: id, RequestedJobStatus: "Cancelled" } as const;
+      await control.send(new UpdateJobStatusCommand(end));
       isToEnd = false;
       continue;
     }
@@ -183,15 +185,6 @@ async function createJob(
     }),
   );
   return JobId!;
-}
-
-async function cancelJob(
-  control: S3ControlClient,
-  { outputs: { account_id: AccountId } }: StackOfJob,
-  JobId: string,
-): Promise<void> {
-  const RequestedJobStatus = "Cancelled";
-  await control.send(new UpdateJobStatusCommand({ AccountId, JobId, RequestedJobStatus }));
 }
 
 /** The job of an id; undefined if this stack's function has none. */
