@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { type AddressInfo, connect } from "node:net";
+import { pipeline } from "node:stream/promises";
 import { GetFunctionCommand, InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
 import { ListBucketsCommand, S3Client } from "@aws-sdk/client-s3";
 import { clientsOf } from "../tasks/clients.ts";
@@ -171,13 +172,8 @@ async function startProxy(targetPort: number) {
       socket.end(`HTTP/1.1 ${proxy.status} No\r\nContent-Length: 2\r\n\r\nno`);
       return;
     }
-    const target = connect(targetPort, "127.0.0.1", () => {
-      socket.write("HTTP/1.1 200 OK\r\n\r\n");
-      target.pipe(socket).pipe(target);
-    });
-    for (const end of [socket, target]) {
-      end.on("error", () => [socket, target].map((s) => s.destroy()));
-    }
+    socket.write("HTTP/1.1 200 OK\r\n\r\n");
+    pipeline(socket, connect(targetPort, "127.0.0.1"), socket).catch(() => {}); // either may be cut
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return Object.assign(proxy, {
