@@ -63,8 +63,7 @@ resource "aws_s3_bucket" "uploads" {
 }
 
 resource "aws_s3_bucket_public_access_block" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count                   = length(aws_s3_bucket.uploads)
   bucket                  = aws_s3_bucket.uploads[0].id
   block_public_acls       = true
   block_public_policy     = true
@@ -73,15 +72,13 @@ resource "aws_s3_bucket_public_access_block" "uploads" {
 }
 
 resource "aws_s3_bucket_ownership_controls" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count  = length(aws_s3_bucket.uploads)
   bucket = aws_s3_bucket.uploads[0].id
   rule { object_ownership = "BucketOwnerEnforced" }
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count  = length(aws_s3_bucket.uploads)
   bucket = aws_s3_bucket.uploads[0].id
 
   rule {
@@ -95,16 +92,14 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
 
 # With versions the function reads the bytes that its event is about, however late it runs.
 resource "aws_s3_bucket_versioning" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count  = length(aws_s3_bucket.uploads)
   bucket = aws_s3_bucket.uploads[0].id
   versioning_configuration { status = "Enabled" }
 }
 
 # Limits what old versions and unfinished multipart uploads cost; a current object never expires.
 resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count  = length(aws_s3_bucket.uploads)
   bucket = aws_s3_bucket.uploads[0].id
 
   rule {
@@ -120,8 +115,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
 }
 
 resource "aws_s3_bucket_policy" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count  = length(aws_s3_bucket.uploads)
   bucket = aws_s3_bucket.uploads[0].id
   policy = jsonencode({ Version = "2012-10-17", Statement = [{
     Sid       = "DenyPlainHttp"
@@ -137,8 +131,7 @@ resource "aws_s3_bucket_policy" "uploads" {
 }
 
 resource "aws_s3_bucket_logging" "uploads" {
-  count = var.access_log_bucket == null ? 0 : length(aws_s3_bucket.uploads)
-
+  count         = var.access_log_bucket == null ? 0 : length(aws_s3_bucket.uploads)
   bucket        = aws_s3_bucket.uploads[0].id
   target_bucket = var.access_log_bucket
   target_prefix = "${local.bucket}/"
@@ -179,11 +172,10 @@ resource "aws_dynamodb_table" "files" {
 # --- Failure queue: keeps the events that failed three times, so none is lost silently ---
 
 resource "aws_sqs_queue" "failures" {
-  name                              = "${local.name}-failures"
-  message_retention_seconds         = 1209600
-  sqs_managed_sse_enabled           = var.kms_key_arn == null ? true : null
-  kms_master_key_id                 = var.kms_key_arn
-  kms_data_key_reuse_period_seconds = 300
+  name                      = "${local.name}-failures"
+  message_retention_seconds = 1209600
+  sqs_managed_sse_enabled   = var.kms_key_arn == null ? true : null
+  kms_master_key_id         = var.kms_key_arn
 
   lifecycle { ignore_changes = [name] } # as the bucket's
 }
@@ -354,9 +346,7 @@ resource "aws_lambda_permission" "uploads" {
   action        = "lambda:InvokeFunction"
   function_name = aws_lambda_function.metadata.function_name
   principal     = "s3.amazonaws.com"
-
-  source_arn = local.bucket_arn
-
+  source_arn    = local.bucket_arn
   # A bucket's ARN names no account: without this the next owner of a deleted bucket's name could call.
   source_account = local.account_id
 
@@ -389,20 +379,18 @@ locals {
 
 # Not for an existing bucket: it would take the place of all the triggers that the bucket has.
 resource "aws_s3_bucket_notification" "uploads" {
-  count = length(aws_s3_bucket.uploads)
-
+  count  = length(aws_s3_bucket.uploads)
   bucket = aws_s3_bucket.uploads[0].id
 
   dynamic "lambda_function" {
     for_each = local.notifications
-    iterator = entry
 
     content {
-      id                  = entry.value.id
+      id                  = lambda_function.value.id
       lambda_function_arn = aws_lambda_function.metadata.arn
-      events              = entry.value.events
-      filter_prefix       = entry.value.filter_prefix
-      filter_suffix       = entry.value.filter_suffix
+      events              = lambda_function.value.events
+      filter_prefix       = lambda_function.value.filter_prefix
+      filter_suffix       = lambda_function.value.filter_suffix
     }
   }
 
@@ -413,13 +401,19 @@ resource "aws_s3_bucket_notification" "uploads" {
 # --- Alarms: one for each way in which an upload could go unrecorded ---
 
 # None for AsyncEventsDropped, which also counts every event that Lambda sends to the failure queue.
-resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
-  alarm_name          = "${local.name}-failures-waiting"
-  alarm_description   = "Events that failed three times wait in the failure queue ${aws_sqs_queue.failures.name}"
-  namespace           = "AWS/SQS"
-  metric_name         = "ApproximateNumberOfMessagesVisible"
-  dimensions          = { QueueName = aws_sqs_queue.failures.name }
-  statistic           = "Maximum"
+resource "aws_cloudwatch_metric_alarm" "function" {
+  for_each = {
+    failures-waiting     = { of = "SQS", metric = "ApproximateNumberOfMessagesVisible", means = "Events that failed three times wait in the failure queue ${aws_sqs_queue.failures.name}" }
+    errors               = { of = "Lambda", metric = "Errors", means = "The function ended with an error: its log names the objects" }
+    undelivered-failures = { of = "Lambda", metric = "DestinationDeliveryFailures", means = "Lambda could not send a failed event to the failure queue: the event is lost" }
+  }
+
+  alarm_name          = "${local.name}-${each.key}"
+  alarm_description   = each.value.means
+  namespace           = "AWS/${each.value.of}"
+  metric_name         = each.value.metric
+  dimensions          = each.value.of == "SQS" ? { QueueName = aws_sqs_queue.failures.name } : { FunctionName = aws_lambda_function.metadata.function_name }
+  statistic           = each.value.of == "SQS" ? "Maximum" : "Sum"
   period              = 300
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
@@ -429,25 +423,9 @@ resource "aws_cloudwatch_metric_alarm" "failures_waiting" {
   ok_actions          = var.alarm_topic_arn[*]
 }
 
-resource "aws_cloudwatch_metric_alarm" "function" {
-  for_each = {
-    errors               = { metric = "Errors", means = "The function ended with an error: its log names the objects" }
-    undelivered-failures = { metric = "DestinationDeliveryFailures", means = "Lambda could not send a failed event to the failure queue: the event is lost" }
-  }
-
-  alarm_name          = "${local.name}-${each.key}"
-  alarm_description   = each.value.means
-  namespace           = "AWS/Lambda"
-  metric_name         = each.value.metric
-  dimensions          = { FunctionName = aws_lambda_function.metadata.function_name }
-  statistic           = "Sum"
-  period              = 300
-  evaluation_periods  = 1
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = 0
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = var.alarm_topic_arn[*]
-  ok_actions          = var.alarm_topic_arn[*]
+moved {
+  from = aws_cloudwatch_metric_alarm.failures_waiting
+  to   = aws_cloudwatch_metric_alarm.function["failures-waiting"]
 }
 
 # --- Batch backfill, opt-in: what a job of S3 Batch Operations may do ---
@@ -487,17 +465,6 @@ resource "terraform_data" "stack" {
 
   lifecycle {
     ignore_changes = [input]
-
-    precondition {
-      condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", local.environment))
-      error_message = "The workspace \"${local.environment}\" cannot name an environment: use lower-case letters, digits and inner hyphens."
-    }
-
-    # S3 allows 63 characters, Lambda and IAM 64, and SQS 80. The role of batch_backfill has six more.
-    precondition {
-      condition     = length(local.name_prefix) <= (var.batch_backfill ? 48 : 53)
-      error_message = "The names would begin with \"${local.name_prefix}\", which may be at most ${var.batch_backfill ? "48 characters with batch_backfill" : "53 characters"}; it has ${length(local.name_prefix)}. Choose a shorter project_name or environment."
-    }
 
     # https://docs.aws.amazon.com/general/latest/gr/s3.html
     precondition {

@@ -17,8 +17,8 @@ variable "environment" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", var.environment))
-    error_message = "environment must be lower-case letters, digits and inner hyphens, for example dev."
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", terraform.workspace == "default" ? var.environment : terraform.workspace))
+    error_message = "environment, or the named workspace that stands for it, must be lower-case letters, digits and inner hyphens, for example dev."
   }
 }
 
@@ -37,6 +37,12 @@ variable "project_name" {
   validation {
     condition     = !can(regex("^(xn--|sthree-|amzn-s3-demo-)", var.project_name))
     error_message = "project_name must not begin with xn--, sthree- or amzn-s3-demo-: S3 reserves bucket names that do."
+  }
+
+  # S3 allows 63 characters, Lambda and IAM 64, and SQS 80. The role of batch_backfill has six more.
+  validation {
+    condition     = length("${var.project_name}-${local.environment}-") <= (var.batch_backfill ? 48 : 53)
+    error_message = "The names would begin with \"${var.project_name}-${local.environment}-\", which may be at most ${var.batch_backfill ? "48 characters with batch_backfill" : "53 characters"}; it has ${length("${var.project_name}-${local.environment}-")}. Choose a shorter project_name or environment."
   }
 }
 

@@ -57,13 +57,9 @@ export const NAMED: Named[] = [
     name: "NAME/AllowUploadsBucket",
     find: findPermission,
   },
-  ...[
-    ["failures_waiting", "failures-waiting"],
-    ['function["errors"]', "errors"],
-    ['function["undelivered-failures"]', "undelivered-failures"],
-  ].map(([key, name]) => ({
-    address: `aws_cloudwatch_metric_alarm.${key}`,
-    name: `NAME-${name}`,
+  ...["failures-waiting", "errors", "undelivered-failures"].map((alarm) => ({
+    address: `aws_cloudwatch_metric_alarm.function["${alarm}"]`,
+    name: `NAME-${alarm}`,
     find: findAlarm,
   })),
 ];

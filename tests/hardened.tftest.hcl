@@ -42,7 +42,7 @@ run "each_opt_in_has_its_effect" {
   }
 
   assert {
-    condition     = alltrue([for alarm in concat([aws_cloudwatch_metric_alarm.failures_waiting], values(aws_cloudwatch_metric_alarm.function)) : alarm.alarm_actions == toset([var.alarm_topic_arn]) && alarm.ok_actions == toset([var.alarm_topic_arn])])
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.function) : alarm.alarm_actions == toset([var.alarm_topic_arn]) && alarm.ok_actions == toset([var.alarm_topic_arn])])
     error_message = "An alarm does not notify alarm_topic_arn when it begins and when it ends."
   }
 }

@@ -51,7 +51,7 @@ const CLOUD = `terraform {
 `;
 
 /** Before destroy the state loses one, and most of the other, as if interrupted in its creation. */
-const FORGOTTEN = "aws_cloudwatch_metric_alarm.failures_waiting";
+const FORGOTTEN = 'aws_cloudwatch_metric_alarm.function["failures-waiting"]';
 const INCOMPLETE = "aws_cloudwatch_log_group.function";
 
 /** The other clone, and the stand-in that it takes for AWS. */
