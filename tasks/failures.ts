@@ -184,10 +184,6 @@ function* chainOf(
   for (const next of [...inner, cause]) if (next instanceof Error) yield* chainOf(next);
 }
 
-/** Found by Terraform or by a task. A deployed stack keeps to its bucket: then only the rest helps. */
-export const NO_EXISTING_BUCKET = "existing_bucket names a bucket that does not exist; correct " +
-  "that, make the bucket again, or run destroy";
-
 /** What to do about a failure, by what Terraform writes. */
 const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   [
@@ -201,7 +197,7 @@ const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
   [
     /couldn't find resource.*data\.aws_s3_bucket\.existing/,
-    NO_EXISTING_BUCKET,
+    "existing_bucket names a bucket that does not exist; correct that, or where it was deleted make it again, or run destroy",
   ],
   [ // the provider's words for whatever S3 refuses
     /(empty result|StatusCode: (30\d|403)).*data\.aws_s3_bucket\.existing/,

@@ -8,7 +8,6 @@ import { LambdaServiceException } from "@aws-sdk/client-lambda";
 import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
 import { denoTask } from "./commands.ts";
 import { changesForTerraform } from "./environment.ts";
-import { NO_EXISTING_BUCKET } from "./failures.ts";
 import { ROOT } from "./shell.ts";
 import { pause } from "./signals.ts";
 import { enterStandIn } from "./stand_in.ts";
@@ -183,11 +182,14 @@ export function findDeleted(
   });
   const { name } = error as Error;
   if (name === "NoSuchBucket") {
+    const bucket = outputs.s3_bucket_name;
     if (outputs.existing_bucket !== undefined) {
-      return { address: "data.aws_s3_bucket.existing[0]", sentence: NO_EXISTING_BUCKET };
+      const sentence =
+        `The bucket ${bucket} does not exist any more, and is not the stack's own: ` +
+        `make it again, or run ${denoTask({ flags }, "destroy")}`;
+      return { address: "data.aws_s3_bucket.existing[0]", sentence };
     }
-    const { s3_bucket_name } = outputs;
-    return found("aws_s3_bucket.uploads[0]", "bucket", s3_bucket_name, "empty; the rows stay");
+    return found("aws_s3_bucket.uploads[0]", "bucket", bucket, "empty; the rows stay");
   }
   // SQS has the second name in its older protocol.
   if (/^QueueDoesNotExist$|NonExistentQueue$/.test(name)) {

@@ -256,9 +256,11 @@ export async function deployedCode(workspace: string, { always = false } = {}): 
   return String(fn?.attributes.source_code_hash ?? "");
 }
 
-/** Whether two addresses are one resource's: by an earlier main.tf some had no `[0]`. */
+/** Whether two addresses are one resource's, of which an earlier main.tf may have had another. */
 export function isSame(...addresses: [string, string]): boolean {
-  const [one, other] = addresses.map((address) => address.replace(/\[0\]$/, ""));
+  const [one, other] = addresses.map((address) =>
+    address.replace(/\[0\]$/, "").replace("failures_waiting", 'function["failures-waiting"]')
+  );
   return one === other;
 }
 

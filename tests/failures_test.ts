@@ -191,7 +191,7 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["Can't ask approval for state migration when", /^the state is not where backend.tf wants it; /],
   [
     "couldn't find resource\n\n  with data.aws_s3_bucket.existing",
-    /names a bucket that does not exist; correct that, make the bucket again, or run destroy$/,
+    /names a bucket that does not exist; correct that, .* make it again, or run destroy$/,
   ],
   [
     "empty result\n\n  with data.aws_s3_bucket.existing[0]",

@@ -114,8 +114,16 @@ Deno.test("lackingIn() names what the state has not, or not whole", () => {
     { address: "without an ARN", tainted: true, attributes: { id: "3" } },
     { address: "interrupted", tainted: true, attributes: { arn: null } },
     { address: "interrupted early", tainted: true, attributes: { arn: "" } },
+    // As an earlier main.tf has them.
+    { address: "aws_s3_bucket.uploads", tainted: false, attributes: {} },
+    { address: "aws_cloudwatch_metric_alarm.failures_waiting", tainted: false, attributes: {} },
   ];
-  const found = [...resources, { address: "unknown" }].map(({ address }) => ({ address, id: "i" }));
+  const addresses = [...resources.slice(0, 5).map(({ address }) => address), "unknown"];
+  addresses.push(
+    "aws_s3_bucket.uploads[0]",
+    'aws_cloudwatch_metric_alarm.function["failures-waiting"]',
+  );
+  const found = addresses.map((address) => ({ address, id: "i" }));
   assert.deepEqual(lackingIn({ resources }, found).map(({ address }) => address), [
     "interrupted",
     "interrupted early",

@@ -36,7 +36,9 @@ export const DESTROY: Steps<Deployed> = {
 
   "destroy stops, all else whole, where S3 refuses to delete": async (deployed) => {
     const { root: { s3 }, bucket, target } = deployed;
-    await s3.putObject({ Bucket: bucket, Key: "held/a", Body: "1" });
+    for (const Key of ["held/a", "held/\u001b[31mred\n"]) {
+      await s3.putObject({ Bucket: bucket, Key, Body: "1" });
+    }
     const { Policy } = await s3.getBucketPolicy({ Bucket: bucket });
     const hold = {
       Effect: "Deny",
@@ -48,7 +50,9 @@ export const DESTROY: Steps<Deployed> = {
     await s3.putBucketPolicy({ Bucket: bucket, Policy: held });
     const { code, stderr } = await task(deployed, "destroy", "--yes");
     assert.equal(code, 1, stderr);
-    assert.match(stderr, /S3 refused to delete 1 version from .*"held\/a": AccessDenied/);
+    assert.match(stderr, /S3 refused to delete 2 versions from .*"held\/a": AccessDenied/);
+    assert.match(stderr, /"held\/\\u\{1b\}\[31mred\\n": AccessDenied/);
+    assert.equal(stderr.includes("\u001b[31mred"), false);
     const { resources } = await pullState(target.workspace);
     assert.equal(resources.length, RESOURCES);
     await s3.putBucketPolicy({ Bucket: bucket, Policy });

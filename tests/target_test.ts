@@ -67,7 +67,7 @@ Deno.test("findDeleted() names the part that was deleted and what to do, in ever
   assert.equal(address, "data.aws_s3_bucket.existing[0]");
   assert.match(
     sentence,
-    /^existing_bucket names a bucket .*, make the bucket again, or run destroy$/,
+    /^The bucket \S+ does not exist any more, .*: make it again, or run deno task destroy/,
   );
   // NotFound is the answer to a HEAD, also of an object.
   for (const error of [new s3.NoSuchKey(why), new s3.NotFound(why), new Error("other")]) {
