@@ -19,6 +19,7 @@ import {
   RESOURCES,
   type Steps,
   taskIn,
+  waitFor,
 } from "./pipeline.ts";
 import { type Ended, interruptTask, listProcesses, runProgram, runTask } from "./run_task.ts";
 
@@ -83,8 +84,13 @@ export const INTERRUPTED: Steps<Remote> = {
 
   "what a killed deploy made has the name that the state has": async (remote) => {
     const { clone, root } = remote;
+    const { name: FunctionName } = await stateNow(remote);
     const creating = /aws_lambda_function\.metadata: Creating/;
-    const { stderr } = await deployLate(remote, creating, (deploy) => killApply(deploy, clone));
+    const { stderr } = await deployLate(remote, creating, async (deploy) => {
+      // AWS has it, and Terraform does not know yet.
+      await waitFor(30_000, () => root.lambda.getFunction({ FunctionName }).catch(() => undefined));
+      await killApply(deploy, clone);
+    });
     assertImported(stderr, remote.left);
     // As terraform force-unlock does.
     await root.s3.deleteObject({ Bucket: BUCKET, Key: `${KEY}.tflock` });

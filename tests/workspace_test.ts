@@ -44,6 +44,8 @@ Deno.test("on the stand-in terraform.tfvars and TF_VAR_ change no variable", asy
   await using temporary = await temporaryFolder();
   const folder = temporary.path;
   await Deno.copyFile(join(ROOT, "variables.tf"), join(folder, "variables.tf"));
+  const environment = "locals {\n  environment = var.environment\n}\n";
+  await Deno.writeTextFile(join(folder, "main.tf"), environment); // of which a validation asks
   const names = await variableNames();
   assert.ok(names.length > 15);
   const outputs = names.map((name) => `output "${name}" {\n  value = var.${name}\n}\n`);
