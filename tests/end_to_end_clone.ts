@@ -4,8 +4,14 @@
  */
 
 import { cloneAsOnWindows, endToEndTest, rootClients, shareProvider } from "./pipeline.ts";
-import { attachExisting, EXISTING } from "./pipeline_existing.ts";
-import { asOnAws, GOES_ON, INTERRUPTED, lateProxy } from "./pipeline_interrupted.ts";
+import {
+  asOnAws,
+  attachExisting,
+  EXISTING,
+  GOES_ON,
+  INTERRUPTED,
+  lateProxy,
+} from "./pipeline_interrupted.ts";
 import { serveMetadata } from "./tls.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {

@@ -21,7 +21,7 @@ Deno.test("changesForTerraform() leaves out what would make Terraform act elsewh
     notes: ["The shell's TF_VAR_b, TF_VAR_a: for AWS, not read on the stand-in"],
   });
   const { set } = changesForTerraform({ https_proxy: "http://p:1" }, "default");
-  assert.equal(set.HTTPS_PROXY, "http://p:1"); // proxy_test.ts has the rest
+  assert.equal(set.HTTPS_PROXY, "http://p:1"); // clients_test.ts has the rest
   for (const TF_WORKSPACE of ["prod", ""]) { // of which the task says enough
     assert.deepEqual(changesForTerraform({ TF_WORKSPACE }, "prod").notes, []);
   }

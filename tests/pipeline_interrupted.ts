@@ -1,7 +1,8 @@
 /**
  * Steps of the end-to-end tests: Ctrl-C in the middle of an apply, and one that is killed, with AWS's
- * answers as late as they are from afar, and the state in a backend of the user's own, a bucket. All in
- * the other clone, whose tasks act as on AWS, since a stand-in's own state stays on this machine.
+ * answers as late as they are from afar, and the state in a backend of the user's own, a bucket; and a
+ * stack of a bucket that exists. All in other clones, whose tasks act as on AWS, since a stand-in's own
+ * state stays on this machine.
  */
 
 import assert from "node:assert/strict";
@@ -12,6 +13,7 @@ import { namesIn } from "../tasks/files.ts";
 import { findNamed, type Found, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { pause } from "../tasks/signals.ts";
 import { parseState } from "../tasks/terraform.ts";
+import { read } from "./fixtures.ts";
 import {
   type Clients,
   type Pipeline,
@@ -181,7 +183,7 @@ async function damageState(remote: Remote): Promise<void> {
 }
 
 /** Runs plain Terraform in the other clone, and returns its standard output. */
-export async function plainly(remote: Remote, ...args: string[]): Promise<string> {
+async function plainly(remote: Remote, ...args: string[]): Promise<string> {
   const env = { ...asOnAws(remote), TF_WORKSPACE: "default" };
   const { code, stdout, stderr } = await runProgram("terraform", args, remote.clone, env);
   assert.equal(code, 0, stderr);
@@ -283,4 +285,52 @@ async function killApply(task: Deno.ChildProcess, folder: string): Promise<void>
   );
   // Terraform leads a group of its own, in which its provider is too.
   for (const pid of [task.pid, -apply.pid]) Deno.kill(pid, "SIGKILL");
+}
+
+/** The deployer's own policy does not name it. */
+const EXISTING_BUCKET = "photos-of-others";
+
+/** What somebody else has it do. */
+const FOREIGN = {
+  EventBridgeConfiguration: {},
+  LambdaFunctionConfigurations: [{
+    Id: "thumbs",
+    LambdaFunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:thumbs",
+    Events: ["s3:ObjectRemoved:*" as const],
+  }],
+};
+
+export const EXISTING: Steps<{ attached: Promise<void> }> = {
+  "an existing bucket is attached, verified, and left as it was": ({ attached }) => attached,
+};
+
+/** Attaches, verifies and destroys; nothing of the bucket changes but what its owner adds. */
+export async function attachExisting(remote: Remote): Promise<void> {
+  const { clone, root: { s3, iam } } = remote;
+  const Bucket = EXISTING_BUCKET;
+  await s3.createBucket({ Bucket });
+  await s3.putObject({ Bucket, Key: "old", Body: "1" });
+  await s3.putBucketNotificationConfiguration({ Bucket, NotificationConfiguration: FOREIGN });
+  const text = await read("docs/existing_bucket_policy.json");
+  const PolicyDocument = text.replaceAll("BUCKET", Bucket);
+  await iam.putRolePolicy({ RoleName: "deployer", PolicyName: "existing", PolicyDocument });
+  const before = (await s3.listObjectVersions({ Bucket })).Versions;
+
+  const run = async (...words: string[]) => {
+    const env = { ...asOnAws(remote), TF_VAR_existing_bucket: Bucket };
+    const ended = await taskIn(clone, env, ...words);
+    assert.equal(ended.code, 0, ended.stdout + ended.stderr);
+    return ended.stderr;
+  };
+  assert.match(await run("deploy", "--yes"), /does not call .* yet,[^]*^aws s3api get-/m);
+  const entries = JSON.parse(await plainly(remote, "output", "-raw", "notification_json"));
+  const LambdaFunctionConfigurations = [...FOREIGN.LambdaFunctionConfigurations, ...entries];
+  const NotificationConfiguration = { ...FOREIGN, LambdaFunctionConfigurations };
+  await s3.putBucketNotificationConfiguration({ Bucket, NotificationConfiguration });
+  await run("verify");
+  const said = await run("destroy", "--yes");
+  assert.match(said, /stay as they are[^]*still names the function[^]*^aws s3api get-/m);
+  assert.deepEqual((await s3.listObjectVersions({ Bucket })).Versions, before);
+  const { $metadata: _, ...left } = await s3.getBucketNotificationConfiguration({ Bucket });
+  assert.deepEqual(left, NotificationConfiguration);
 }

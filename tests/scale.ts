@@ -37,7 +37,7 @@ const WRITE_PAUSES_MS = [1000, 2000, 4000];
 /** What is asked for above what a load needs, so that a backlog shrinks. */
 const HEADROOM = 1.25;
 
-/** What COST.md tells of an upload, which cost_test.ts checks. */
+/** What COST.md tells of an upload, which scale_test.ts checks. */
 const costs = (await Deno.readTextFile(new URL("COST.md", DOCS))).replaceAll(/ +/g, " ");
 export const RUN_MS = costOf(/ are (\d+) ms at \d+ MB/);
 const DOLLARS_PER_MILLION = costOf(/^\| together.*\| \$([\d.]+) \|$/m);

@@ -1,4 +1,4 @@
-/** What the tasks say of themselves: usage, help, deno.json and README.md come from one table. */
+/** What the tasks say of themselves: usage, help, deno.json and README.md come from one table; and what deno.lock has. */
 
 import assert from "node:assert/strict";
 import { main, TASKS } from "../tasks.ts";
@@ -142,3 +142,24 @@ async function tasksTs(...args: string[]) {
     console.log = log;
   }
 }
+
+interface Lock {
+  specifiers: Record<string, string>;
+  npm: Record<string, { integrity: string }>;
+}
+
+Deno.test("deno.lock has what deno.json names, and nothing that only tests need", async () => {
+  const { specifiers }: Lock = JSON.parse(await read("deno.lock"));
+  const { imports } = JSON.parse(await read("deno.json"));
+  assert.deepEqual(Object.keys(specifiers).sort(), Object.values(imports).sort());
+});
+
+Deno.test("the tests' lock file has the same packages, and more", async () => {
+  const own: Lock = JSON.parse(await read("deno.lock"));
+  const ofTests: Lock = JSON.parse(await read("tests/deno.lock"));
+  for (const part of ["specifiers", "npm"] as const) {
+    const same = Object.keys(own[part]).map((name) => [name, ofTests[part][name]]);
+    assert.deepEqual(Object.fromEntries(same), own[part]);
+  }
+  assert.ok(Object.keys(ofTests.npm).length > Object.keys(own.npm).length);
+});
