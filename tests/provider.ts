@@ -25,14 +25,13 @@ export async function startProvider(
   const [file] = (await namesIn(folder)).filter((name) => name.startsWith("terraform-provider-"));
   // It takes a bundle by AWS's name but once, and then fails.
   if (AWS_CA_BUNDLE) env.SSL_CERT_FILE = AWS_CA_BUNDLE;
-  const pipes = { stdout: "piped", stderr: "null" } as const;
-  const command = new Deno.Command(join(folder, file), {
+  const provider = new Deno.Command(join(folder, file), {
     args: ["-debug"],
     clearEnv: true,
-    env,
-    ...pipes,
-  });
-  const provider = command.spawn();
+    env: { ...env, GOGC: "50", GOMEMLIMIT: "off" }, // what is kept for minutes is to be small
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
   let said = "";
   let variable: string[] | null = null;
   for await (const text of provider.stdout.pipeThrough(new TextDecoderStream())) {
