@@ -260,7 +260,9 @@ export class Board {
     const cards: Card[] = [{
       name: "Bucket",
       text: this.stack.outputs.s3_bucket_name,
-      note: notifies ? "calls the function" : "does not call the function: deploy again",
+      note: notifies
+        ? "calls the function"
+        : `does not call the function: run ${denoTask(this.stack, "status")}`,
       isBad: !notifies,
     }, {
       name: "Function",
