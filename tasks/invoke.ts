@@ -1,5 +1,6 @@
 /** The deployed function: invoking it, the events it takes, its trigger and its failure queue. */
 
+import { isDeepStrictEqual } from "node:util";
 import {
   InvokeCommand,
   type InvokeCommandOutput,
@@ -11,7 +12,6 @@ import {
   type LambdaFunctionConfiguration,
 } from "@aws-sdk/client-s3";
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
-import { isDeepStrictEqual } from "node:util";
 import { isObject, type Upload } from "../handler.ts";
 import { denoTask } from "./commands.ts";
 import { LONGEST_RUN_MS } from "./proxy.ts";

@@ -191,8 +191,8 @@ async function giveBack({ stack: { sqs, outputs }, held }: Replay): Promise<void
 }
 
 /**
- * The event in a message, if it holds one: in the envelope of Lambda's on-failure destination, or bare, as in a
- * dead-letter queue.
+ * The event in a message, if it holds one: in the envelope of Lambda's on-failure destination, or
+ * bare, as in a dead-letter queue.
  * https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
  */
 export function readMessage(body: string): FailedEvent | undefined {

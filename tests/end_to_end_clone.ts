@@ -24,7 +24,7 @@ endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter,
   await using held = new AsyncDisposableStack();
   const another = { ...remote, shell: { ...pipeline.shell }, clone: await cloneAsOnWindows(held) };
   const attached = attachExisting(another); // which mostly waits, too
-  attached.catch(() => {});
+  attached.catch(() => {}); // its own step tells of it; here it would end the test
   held.use(await shareProvider(pipeline, asOnAws(remote)));
   await steps(GOES_ON, remote);
   await steps(EXISTING, { attached });

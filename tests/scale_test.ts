@@ -1,4 +1,4 @@
-/** What COST.md, SCALE.md and README.md tell: costs from sizes and arithmetic, loads from the simulation. */
+/** What COST.md, SCALE.md and README.md tell: costs by arithmetic, loads by the simulation. */
 
 import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";

@@ -1,4 +1,4 @@
-/** What the tasks say of themselves: usage, help, deno.json and README.md come from one table; and what deno.lock has. */
+/** What the tasks say of themselves, from one table, and what the two lock files have. */
 
 import assert from "node:assert/strict";
 import { main, TASKS } from "../tasks.ts";
