@@ -221,7 +221,7 @@ function youngUntil(createdMs: number, { now, onTimeMs }: Outside): Outcome | un
  * bytes and of its time. If two are, only reading it tells which version it is.
  */
 function hasRow(rows: Identity[], { lastModified, etag }: Listed): boolean {
-  const second = (time = "") => time.slice(0, -5); // a listing may be more precise
+  const second = (time = "") => Math.floor(Date.parse(time) / 1000); // a listing may be more precise
   const alike = rows.filter((row) =>
     row.etag === unquoted(etag) && second(row.last_modified) === second(lastModified)
   );
