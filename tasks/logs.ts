@@ -1,5 +1,5 @@
 /**
- * The function's log: reading it forward and from now back, its lines for people, and what they tell of
+ * The function's log: reading it forward and from its end back, its lines for people, and what they tell of
  * uploads.
  */
 
@@ -27,16 +27,8 @@ const LONG_LOOKS_MS = 30_000;
 /** A region allows an account 5 to 25 calls of FilterLogEvents a second. */
 const POLL_MS = 2000;
 
-/** A search begins with the newest span; it grows where a span is small, and more with few lines. */
-const FIRST_SPAN_MS = 15_000;
-const FEW_LINES = 100;
-
-/** A span of more pages (at most 1 MB or 10,000 lines each, and maybe empty) is cut. */
-const SPAN_PAGES = 3;
-const PAGE_LINES = 10_000;
-const LONGER = 4;
-const MUCH_LONGER = 16;
-const SHORTER = 8;
+/** Before this time a log can't be read from its newest line on. */
+const LEAST_MS = Date.UTC(2024, 0);
 
 interface LogEvent {
   timestamp: number;
@@ -90,52 +82,29 @@ export interface Search {
   now: Clock;
   /** CloudWatch's filter pattern. */
   pattern?: string;
-  mostCalls?: number;
   mostMs?: number;
 }
 
 /**
- * Spans of the log, the newest first, their lines oldest first. Where the search gives up, the last
- * span begins later than `sinceMs`. FilterLogEvents reads a span from its oldest line on, so the search
- * asks for short ones. Since June 2026 `startFromHead: false` reads from the newest line on; but an
- * endpoint that does not know it, as the stand-in, returns the oldest lines without a word.
- * https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
+ * Pages of the log, the newest lines first, one at least. `sinceMs` is how far back the search is, as far
+ * as its lines tell; where it gives up, that of the last page is later than the search's own.
  */
 export async function* searchBack(
   log: Log,
-  { sinceMs, now, pattern, mostCalls = Infinity, mostMs = Infinity }: Search,
+  { sinceMs, now, pattern, mostMs = Infinity }: Search,
 ): AsyncGenerator<{ lines: LogEvent[]; sinceMs: number }> {
   const startMs = now();
-  const isOver = () => calls >= mostCalls || now() - startMs >= mostMs;
-  let calls = 0;
-  let spanMs = FIRST_SPAN_MS;
-  let endMs = startMs;
-  while (endMs > sinceMs && !isOver()) {
-    const fromMs = Math.max(sinceMs, endMs - spanMs);
-    // The newest span has no end: lines may come meanwhile.
-    const span = { startTime: fromMs, endTime: endMs === startMs ? undefined : endMs - 1 };
-    const lines: LogEvent[] = [];
-    let pages = 0;
-    let isWhole = false;
-    for await (const page of pagesOf(log, { filterPattern: pattern, ...span })) {
-      calls++;
-      pages++;
-      lines.push(...page.events);
-      // The stand-in gives no token for what a full page lacks.
-      isWhole = page.isLast && (page.events.length < PAGE_LINES || spanMs <= SHORTER);
-      if (!isWhole && (isOver() || (pages >= SPAN_PAGES && spanMs > SHORTER))) break;
-    }
-    if (!isWhole) {
-      spanMs = Math.ceil(spanMs / SHORTER);
-      continue;
-    }
-    yield { lines, sinceMs: fromMs };
-    endMs = fromMs;
-    if (pages === 1) spanMs *= lines.length < FEW_LINES ? MUCH_LONGER : LONGER;
+  const startTime = Math.max(sinceMs, LEAST_MS);
+  let searchedMs = startMs;
+  const span = { startTime, startFromHead: false, filterPattern: pattern };
+  for await (const { events, isLast } of pagesOf(log, span)) {
+    searchedMs = isLast ? sinceMs : events.at(-1)?.timestamp ?? searchedMs;
+    yield { lines: events, sinceMs: searchedMs };
+    if (now() - startMs >= mostMs) return;
   }
 }
 
-/** The pages of a span, oldest first; one may be empty and not the last. */
+/** The pages of a span; one may be empty and not the last. */
 async function* pagesOf(
   { logs, outputs: { log_group_name: logGroupName } }: Log,
   span: Omit<FilterLogEventsCommandInput, "logGroupName">,
@@ -143,8 +112,8 @@ async function* pagesOf(
   const command = { logGroupName, ...span };
   const pages = paginateFilterLogEvents({ client: logs }, command, { abortSignal: interrupted });
   for await (const { events: found = [], nextToken } of pages) {
-    const events = found.map(({ eventId, logStreamName, timestamp = 0, message = "" }) => ({
-      id: eventId ?? `${logStreamName} ${timestamp} ${message}`, // the stand-in gives none
+    const events = found.map(({ eventId = "", timestamp = 0, message = "" }) => ({
+      id: eventId,
       timestamp,
       message,
     }));
@@ -221,7 +190,7 @@ const OF_ROWS = '{ $.outcome = "written" }';
 
 /** How far back the log is searched for the newest rows, and when that is given up. */
 const NEWEST_MS = 30 * 86_400_000;
-const GIVE_UP = { mostCalls: 40, mostMs: 15_000 };
+const GIVE_UP_MS = 15_000;
 
 /** What became of one upload in one run of the function. */
 export interface News {
@@ -278,7 +247,7 @@ export async function* rowsWritten(
 ): AsyncGenerator<{ rows: Item[]; keys: number; sinceMs: number }> {
   const known = new Set<string>(); // a row that was written again is listed once
   for await (const { lines, sinceMs } of searchBack(stack, { ...search, pattern: OF_ROWS })) {
-    const written = lines.reverse().flatMap(toNews).filter((news) => {
+    const written = lines.flatMap(toNews).filter((news) => {
       if (!isWritten(news) || !news.key?.startsWith(prefix) || known.has(idOf(news))) return false;
       known.add(idOf(news));
       return true;
@@ -299,7 +268,7 @@ export async function newestRows(
   now: Clock,
   count: number,
 ): Promise<{ rows: Item[]; since?: string }> {
-  const search = { sinceMs: now() - NEWEST_MS, now, ...GIVE_UP };
+  const search = { sinceMs: now() - NEWEST_MS, now, mostMs: GIVE_UP_MS };
   const rows: Item[] = [];
   let lookedUp = 0;
   let searchedMs = now();
@@ -323,8 +292,7 @@ function toNews({ timestamp: atMs, message }: LogEvent): News[] {
     outcome,
     atMs,
     key: text("file_key"),
-    // A line of an earlier version has no event_time: it was its timestamp.
-    timestamp: text("event_time") ?? (outcome === "failed" ? undefined : text("timestamp")),
+    timestamp: text("event_time"),
     versionId: text("version_id"),
     error: text("error"),
   }];

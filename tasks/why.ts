@@ -33,9 +33,6 @@ const LOG_SINCE_MS = 7 * 86_400_000;
 const MOST_MS = 1000;
 const LONG_MS = 30_000;
 
-/** Calls of a search of the log. */
-const LOG_CALLS = 60;
-
 /** https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html */
 const KEY_BYTES = 1024;
 
@@ -81,7 +78,6 @@ export async function explain(
     sinceMs: now() - (since ?? LOG_SINCE_MS),
     now,
     mostMs: since === undefined ? MOST_MS : LONG_MS,
-    mostCalls: LOG_CALLS,
   };
   const [notifies, versions, rows, log, failures] = await Promise.all([
     bucketNotifies(stack),
@@ -227,7 +223,7 @@ async function linesAbout(
   let last: Record<string, unknown> | undefined;
   let searchedMs = search.now();
   for await (const span of searchBack(stack, { ...search, pattern: patternOf(key) })) {
-    for (const event of span.lines.reverse()) {
+    for (const event of span.lines) {
       const fields = parseObject(event.message);
       if (fields?.file_key !== key) continue;
       log.push(logToText(event) ?? "");

@@ -30,7 +30,7 @@ function logLine(outcome: string, file_key: string, timestamp: number) {
   const time = new Date(timestamp).toISOString();
   const known = { file_key, event_time: EVENT_TIME, version_id: "1", error };
   const line = { timestamp: time, level: "INFO", outcome, ...known };
-  return { timestamp, message: JSON.stringify(line) };
+  return { eventId: crypto.randomUUID(), timestamp, message: JSON.stringify(line) };
 }
 
 /** What a stack answers in which nothing happens. */

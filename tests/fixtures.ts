@@ -181,30 +181,29 @@ export function fakeTime() {
 
 /**
  * A log of thirty days until some time before now, with a line of a written row every so often: by
- * default more than a million a day. FilterLogEvents reads it from the oldest on, page by page; a call
+ * default more than a million a day. FilterLogEvents reads it from the newest on, page by page; a call
  * takes 100 ms.
  */
 export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = {}) {
   const [fromMs, toMs] = [nowMs - 30 * 86_400_000, nowMs - sinceLastMs];
-  const log = { calls: 0, lines: 0, nowMs };
+  const log = { calls: 0, nowMs };
   const answers: Answers = {
-    FilterLogEventsCommand: ({ startTime, endTime = Infinity, nextToken }) => {
+    FilterLogEventsCommand: ({ startTime, startFromHead, nextToken = toMs }) => {
+      assert.equal(startFromHead, false);
       log.calls++;
       log.nowMs += 100;
-      const firstMs = Math.max(fromMs, Number(nextToken ?? startTime));
-      const lastMs = Math.min(toMs, Number(endTime));
+      const firstMs = Math.max(fromMs, Number(startTime));
       const events: { timestamp: number; message: string }[] = [];
-      let ms = Math.ceil(firstMs / everyMs) * everyMs;
-      for (; ms <= lastMs && events.length < 10_000; ms += everyMs) {
+      let ms = Math.floor(Number(nextToken) / everyMs) * everyMs;
+      for (; ms >= firstMs && events.length < 10_000; ms -= everyMs) {
         const line = {
           outcome: "written",
           file_key: `in/${ms}`,
-          timestamp: new Date(ms).toISOString(),
+          event_time: new Date(ms).toISOString(),
         };
         events.push({ timestamp: ms, message: JSON.stringify(line) });
       }
-      log.lines += events.length;
-      return { events, nextToken: ms <= lastMs ? String(ms) : undefined };
+      return { events, nextToken: ms >= firstMs ? String(ms) : undefined };
     },
     BatchGetItemCommand: ({ RequestItems }) => {
       const rows = RequestItems.files.Keys.map((key: Input) => ({

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import * as logs from "@aws-sdk/client-cloudwatch-logs";
 import * as sdk from "@aws-sdk/client-s3";
 import { emptyBucket, listVersions } from "../tasks/bucket.ts";
 import { namesIn, removeIfThere, temporaryFolder } from "../tasks/files.ts";
@@ -153,6 +154,24 @@ Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) =>
     };
     assert.deepEqual(await get("bytes=0-3"), ["bytes 0-3/10", "0123"]);
     await assert.rejects(get("bytes=10-"), { name: "InvalidRange" });
+  });
+
+  await t.step("a log is read from either end, page by page", async () => {
+    const client = new logs.CloudWatchLogsClient(root);
+    held.defer(() => client.destroy());
+    const stream = { logGroupName: "log", logStreamName: "stream" };
+    await client.send(new logs.CreateLogGroupCommand(stream));
+    await client.send(new logs.CreateLogStreamCommand(stream));
+    const nowMs = Date.now();
+    const logEvents = ["a", "b", "c"].map((message, i) => ({ message, timestamp: nowMs + i }));
+    await client.send(new logs.PutLogEventsCommand({ ...stream, logEvents }));
+    const read = (startFromHead: boolean) => {
+      const span = { logGroupName: "log", startTime: nowMs, startFromHead };
+      const pages = logs.paginateFilterLogEvents({ client, pageSize: 2 }, span);
+      return Array.fromAsync(pages, ({ events = [] }) => events.map(({ message }) => message));
+    };
+    assert.deepEqual(await read(true), [["a", "b"], ["c"]]);
+    assert.deepEqual(await read(false), [["c", "b"], ["a"]]);
   });
 
   await t.step("a bucket's payer is its owner", async () => {

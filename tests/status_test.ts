@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { ResourceNotFoundException as NoLog } from "@aws-sdk/client-cloudwatch-logs";
 import { ResourceNotFoundException as NoTable } from "@aws-sdk/client-dynamodb";
 import { ResourceNotFoundException as NoFunction } from "@aws-sdk/client-lambda";
+import { newestRows } from "../tasks/logs.ts";
 import { driftIn, readStatus, statusToText } from "../tasks/status.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import {
@@ -161,7 +162,6 @@ Deno.test("statusToText() is content with a sound stack, on one screen", async (
   const { stack } = fakeStack(SOUND);
   const status = await readStatus(stack, "hash", []);
   assert.equal(status.ok, true);
-  assert.equal(status.rowsSince, undefined);
   assert.deepEqual(statusToText({ ...status, at: ago(0) }).split("\n"), [
     "bucket         uploads, calls the function",
     "function       fn, nodejs22.x, Active, changed 3 h ago",
@@ -182,18 +182,20 @@ Deno.test("statusToText() is content with a sound stack, on one screen", async (
 });
 
 Deno.test("status says where it stopped looking, and nothing where it saw all", async () => {
-  let calls = 0;
+  let nowMs = NOW_MS;
   const { stack } = fakeStack({
     ...SOUND,
-    FilterLogEventsCommand: ({ endTime }) => {
-      calls++;
-      return endTime === undefined ? {} : { events: [], nextToken: "more" };
+    FilterLogEventsCommand: () => {
+      nowMs += 5000; // a call takes that long
+      const line = { timestamp: NOW_MS - 15_000, message: "START" };
+      return { events: nowMs - NOW_MS > 5000 ? [] : [line], nextToken: "more" };
     },
   });
-  const status = await readStatus(stack, "hash", []);
-  assert.equal(calls, 40);
-  assert.equal(status.rowsSince, "2099-12-31T23:59:45.000Z");
-  const text = statusToText({ ...status, at: ago(0) });
+  const { rows, since } = await newestRows(stack, () => nowMs, 10);
+  assert.deepEqual([rows, nowMs], [[], NOW_MS + 15_000]);
+  const status = await readStatus(fakeStack(SOUND).stack, "hash", []);
+  assert.equal(status.rowsSince, undefined);
+  const text = statusToText({ ...status, at: ago(0), rows, rowsSince: since });
   assert.match(text, /^No row was written lately\.$/m);
   assert.match(
     text,
@@ -226,11 +228,9 @@ const SOUND: Answers = {
     },
   }),
   ...NO_FAILURES,
-  FilterLogEventsCommand: ({ startTime }) => ({
-    // Old lines, and one of a row that was deleted since; more than one look is needed.
-    events: NOW_MS - Number(startTime) < 3_600_000
-      ? []
-      : ["in/a.txt", "in/b.txt", "in/deleted.txt"].map(written),
+  // One is of a row that was deleted since.
+  FilterLogEventsCommand: () => ({
+    events: ["in/deleted.txt", "in/b.txt", "in/a.txt"].map(written),
   }),
   BatchGetItemCommand: () => ({
     Responses: {

@@ -91,7 +91,7 @@ Deno.test("explain() finds the very key's versions, rows, lines and events", asy
       Items: [{ timestamp: { S: "t" }, version_id: { S: "0" }, event_name: { S: "x" } }],
     }],
     FilterLogEventsCommand: [{
-      events: [line({ ...failed, file_key: "in/b.txt" }), line(failed), { message: "START" }],
+      events: [{ message: "START" }, line(failed), line({ ...failed, file_key: "in/b.txt" })],
     }],
     ...NO_FAILURES,
     ReceiveMessageCommand: [{
