@@ -48,8 +48,8 @@ const NAMED_FAILURES = 20;
 
 /** Everything that the rules need of the outside. Rejections carry the SDK's name and status. */
 export interface Outside extends Reader, Table {
-  /** The function's own bucket; undefined where it is not known. */
-  bucket?: string;
+  /** The one bucket that events may be about: a row's key does not tell buckets apart. */
+  bucket: string;
   /** Whether removals have rows too; else their events are ignored. */
   recordsRemovals?: boolean;
   log(line: LogLine): void;
@@ -93,7 +93,7 @@ async function tryRecord(record: unknown, outside: Outside): Promise<string | un
   const startMs = outside.now();
   let known: Partial<LogLine> = namesOf(record);
   try {
-    const upload = recordToUpload(record, outside.bucket, outside.recordsRemovals);
+    const upload = recordToUpload(record, outside);
     if (upload === undefined) {
       log(outside, { level: "WARN", outcome: "ignored", event_name: known.event_name });
       return undefined;
@@ -157,7 +157,6 @@ export interface Upload extends Source {
 
 /**
  * Reads a record of a created object, or of a removed one; undefined for another kind of event.
- * `ownBucket` is the one bucket that events may be about: a row's key does not tell buckets apart.
  *
  * Fields: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
  *
@@ -165,8 +164,7 @@ export interface Upload extends Source {
  */
 export function recordToUpload(
   record: unknown,
-  ownBucket?: string,
-  recordsRemovals = false,
+  { bucket, recordsRemovals = false }: Pick<Outside, "bucket" | "recordsRemovals">,
 ): Upload | undefined {
   const names = namesOf(record);
   const { bucket_name, event_name, version_id, file_key } = names;
@@ -185,9 +183,7 @@ export function recordToUpload(
   if (!event_name.startsWith("ObjectCreated:") && !isRemoved) return undefined;
 
   if (bucket_name === undefined) throw refuse("it names no bucket");
-  if (bucket_name !== (ownBucket ?? bucket_name)) {
-    throw refuse(`its bucket is not this function's, ${quote(ownBucket)}`);
-  }
+  if (bucket_name !== bucket) throw refuse(`its bucket is not this function's, ${quote(bucket)}`);
   if (file_key === undefined) {
     throw refuse(`its key is not form-encoded UTF-8 of 1 to ${MAX_KEY_BYTES} bytes`);
   }
@@ -201,7 +197,7 @@ export function recordToUpload(
     );
   }
   const upload = {
-    bucket: bucket_name,
+    bucket,
     key: file_key,
     timestamp,
     eventName: event_name,

@@ -354,13 +354,6 @@ Deno.test("F83 handleEvent() logs a failed record with all that its event says",
   }]);
 });
 
-Deno.test("F80 handleEvent() takes any bucket where it does not know its own", async () => {
-  const { outside, calls } = fakes();
-  delete outside.bucket;
-  await handleEvent(event(recordOf({ name: "other" })), outside);
-  assert.equal(calls.rows[0].bucket_name, "other");
-});
-
 Deno.test("F2 F71 handleEvent() takes a refused condition as success and changes nothing", async () => {
   const { log, rows } = await handleRecords([record(), record()]);
   assert.deepEqual(log.map((line) => line.outcome), ["written", "unchanged"]);

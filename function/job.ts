@@ -173,7 +173,7 @@ async function recordObject(
   { filter, dryRun }: Asked,
   outside: Outside,
 ): Promise<Outcome> {
-  const upload = recordToUpload(record, outside.bucket)!;
+  const upload = recordToUpload(record, outside)!;
   if (!letsThrough(filter(), upload.key)) {
     return { outcome: "ignored", why: "the trigger's filter leaves it out" };
   }

@@ -23,19 +23,18 @@ const RANGE = `bytes=0-${PREFIX_BYTES - 1}`;
 /** Kept free at the end of a run, to report the failures before Lambda ends it. */
 const RESERVE_MS = 2000;
 
-const TableName = process.env.TABLE_NAME;
-if (!TableName) throw new Error("Cannot start: the environment variable TABLE_NAME is not set");
-const bucket = process.env.BUCKET_NAME || undefined;
+const TableName = required("TABLE_NAME");
+const bucket = required("BUCKET_NAME");
 const recordsRemovals = process.env.RECORD_REMOVALS === "on";
 const stackCreatedMs = time("STACK_CREATED");
 
 /** Limit of one attempt: until its answer begins, and of any silence after that. */
-const attemptTimeoutMs = milliseconds("ATTEMPT_TIMEOUT_MS", 2000);
+const attemptTimeoutMs = Number(process.env.ATTEMPT_TIMEOUT_MS ?? 2000);
 
 /** Limit of one call, its body included: the SDK's three attempts, and 2 s for its pauses. */
-const callTimeoutMs = milliseconds("CALL_TIMEOUT_MS", 8000);
+const callTimeoutMs = Number(process.env.CALL_TIMEOUT_MS ?? 8000);
 
-const onTimeMs = milliseconds("ON_TIME_MS", ON_TIME_MS);
+const onTimeMs = Number(process.env.ON_TIME_MS ?? ON_TIME_MS);
 
 // Without these the SDK waits for a silent server for ever; requestTimeout alone only warns.
 const requestHandler = {
@@ -114,6 +113,12 @@ function toRequest({ bucket, key, versionId, etag }: Source) {
   return { Bucket: bucket, Key: key, VersionId: versionId, IfMatch };
 }
 
+function required(name: string): string {
+  const value = process.env[name];
+  if (value) return value;
+  throw new Error(`Cannot start: the environment variable ${name} is not set`);
+}
+
 /** Milliseconds since 1970; undefined where the environment does not say. */
 function time(name: string): number | undefined {
   const value = process.env[name];
@@ -121,12 +126,6 @@ function time(name: string): number | undefined {
   const ms = Date.parse(value);
   if (Number.isFinite(ms)) return ms;
   throw new Error(`Cannot start: the environment variable ${name} is no time`);
-}
-
-function milliseconds(name: string, byDefault: number): number {
-  const value = Number(process.env[name] ?? byDefault);
-  if (value > 0 && Number.isFinite(value)) return value;
-  throw new Error(`Cannot start: the environment variable ${name} is no number of milliseconds`);
 }
 
 /**
@@ -142,13 +141,9 @@ function warmUp(): Promise<unknown> {
   const abortSignal = AbortSignal.timeout(WARM_UP_MS);
   const put = new PutItemCommand({ TableName, Item: {} });
   put.middlewareStack.add(unsignedAndOnce, LAST_STEP);
-  const calls: Promise<unknown>[] = [dynamo.send(put, { abortSignal })];
-  if (bucket) {
-    const get = new GetObjectCommand({ Bucket: bucket, Key: "warm-up", Range: "bytes=0-0" });
-    get.middlewareStack.add(unsignedAndOnce, LAST_STEP);
-    calls.push(s3.send(get, { abortSignal }));
-  }
-  return Promise.allSettled(calls);
+  const get = new GetObjectCommand({ Bucket: bucket, Key: "warm-up", Range: "bytes=0-0" });
+  get.middlewareStack.add(unsignedAndOnce, LAST_STEP);
+  return Promise.allSettled([dynamo.send(put, { abortSignal }), s3.send(get, { abortSignal })]);
 }
 
 /** Sends a request without signature and token, and reports success, so that the SDK sends no more. */

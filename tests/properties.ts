@@ -140,7 +140,12 @@ Deno.test("F45 F49 F50 a preview is made of any bytes, type and encoding without
 });
 
 function previewOf(bytes: Uint8Array, answer: ObjectAnswer): string | undefined {
-  const { content_preview } = toRow(recordToUpload(record())!, answer, bytes, "now");
+  const { content_preview } = toRow(
+    recordToUpload(record(), { bucket: "uploads" })!,
+    answer,
+    bytes,
+    "now",
+  );
   if (content_preview === undefined) return undefined;
   assert.ok(content_preview.isWellFormed() && content_preview !== "");
   assert.ok(!content_preview.includes("\0"));
