@@ -77,7 +77,7 @@ export interface TaskResult {
 
 /** What a job asks for each of its tasks. */
 interface Asked {
-  filter(): Filter;
+  filter: Filter;
   dryRun: boolean;
 }
 
@@ -114,9 +114,7 @@ export async function handleJob(
   }
   const given = isObject(job) && isObject(job.userArguments) ? job.userArguments : {};
   const { filter = "{}", dryRun }: JobArguments = given;
-  let parsed: Filter;
-  // Parsed with the first task: a malformed one is a failure of each task, not of the invocation.
-  const asked = { filter: () => parsed ??= JSON.parse(filter), dryRun: dryRun === "true" };
+  const asked = { filter: JSON.parse(filter), dryRun: dryRun === "true" };
   const results: TaskResult[] = [];
   await forEachParallel(tasks, PARALLEL_TASKS, async (task) => {
     results.push(await tryTask(task, asked, outside));
@@ -174,7 +172,7 @@ async function recordObject(
   outside: Outside,
 ): Promise<Outcome> {
   const upload = recordToUpload(record, outside)!;
-  if (!letsThrough(filter(), upload.key)) {
+  if (!letsThrough(filter, upload.key)) {
     return { outcome: "ignored", why: "the trigger's filter leaves it out" };
   }
   requireTime(upload, outside);
