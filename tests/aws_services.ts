@@ -1,7 +1,7 @@
 /** S3 and Lambda behind TLS, as far as `backfill` and `destroy` call them. */
 
 import type { Invocation } from "../function/job.ts";
-import { serveTls, type TlsRequest, type TlsServer } from "./tls.ts";
+import { serveTls, type TlsRequest, type TlsServer } from "./stub.ts";
 
 const PAGE_OBJECTS = 1000;
 

@@ -18,14 +18,15 @@ import { say, toTable } from "../tasks/terminal.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 import { makeTools } from "../tasks/tools.ts";
 import { AwsServices, type Holding } from "./aws_services.ts";
-import { nodeOptions, toEvent } from "./fixtures.ts";
+import { nodeOptions } from "./fixtures.ts";
 import {
   type Environment,
+  eventOf,
   FunctionProcess,
   type Invocation,
   writeFunction,
 } from "./function_process.ts";
-import { Stub, USUAL_BYTES } from "./stub.ts";
+import { Stub } from "./stub.ts";
 
 /** Each figure of the function is the median of this many rounds. */
 const ROUNDS = 5;
@@ -51,7 +52,7 @@ async function measureAll(): Promise<Pairs[]> {
   const { node } = await makeTools();
   await using folder = await temporaryFolder();
   await using stub = await Stub.start();
-  const env = { NODE_OPTIONS: await nodeOptions(), AWS_ENDPOINT_URL: stub.url };
+  const env = { NODE_OPTIONS: await nodeOptions(), AWS_ENDPOINT_URL: stub.server.url };
   const { zip } = await build();
   const bundle = await writeFunction(folder.path, "bundle", unzipSync(zip));
   const defaultZip = await zipByDefault();
@@ -97,11 +98,6 @@ async function measureFunction(node: string, folder: string, env: Environment) {
     first: first.cpuMs,
     event: events.cpuMs / 100,
   };
-}
-
-/** The keys differ from one invocation to the next. */
-function eventOf(name: string) {
-  return toEvent("bucket", [`${name}-{time}`], USUAL_BYTES);
 }
 
 function checked(invocation: Invocation): Invocation {

@@ -11,7 +11,7 @@ import { toSentence } from "../tasks/failures.ts";
 import { proxyVariables, requestHandler } from "../tasks/proxy.ts";
 import type { Stack } from "../tasks/target.ts";
 import { replaceEnvironment } from "./fixtures.ts";
-import { serveMetadata, serveTls } from "./tls.ts";
+import { serveMetadata, serveTls } from "./stub.ts";
 
 const CREDENTIALS = { accessKeyId: "a", secretAccessKey: "b" };
 const NEAR = "169.254.169.254,[fd00:ec2::254],169.254.170.2,169.254.170.23,[fd00:ec2::23]," +

@@ -12,7 +12,7 @@ import {
   INTERRUPTED,
   lateProxy,
 } from "./pipeline_interrupted.ts";
-import { serveMetadata } from "./tls.ts";
+import { serveMetadata } from "./stub.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {
   const root = rootClients(await enter());

@@ -11,6 +11,8 @@ import type { Readable, Writable } from "node:stream";
 import { unzipSync } from "fflate";
 import { build } from "../tasks/build.ts";
 import { makeTools } from "../tasks/tools.ts";
+import { toEvent } from "./fixtures.ts";
+import { USUAL_BYTES } from "./stub.ts";
 
 /** What loading the function or an invocation came to. */
 export interface Invocation {
@@ -146,6 +148,11 @@ export class FunctionProcess implements AsyncDisposable {
     this.#child.kill("SIGKILL");
     await this.#ended;
   }
+}
+
+/** An event of one object, whose key differs from one time to the next. */
+export function eventOf(name: string) {
+  return toEvent("bucket", [`${name}-{time}`], USUAL_BYTES);
 }
 
 /** The built zip's own files; what {@link start} starts ends with `resources`. */

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { PREFIX_BYTES } from "../handler.ts";
 import { freePort } from "../tasks/stand_in.ts";
-import { defaultMemoryMb, nodeOptions, toEvent } from "./fixtures.ts";
-import { builtFunction, type FunctionProcess } from "./function_process.ts";
-import { HUGE_BYTES, Stub, USUAL_BYTES } from "./stub.ts";
+import { defaultMemoryMb, nodeOptions } from "./fixtures.ts";
+import { builtFunction, eventOf, type FunctionProcess } from "./function_process.ts";
+import { HUGE_BYTES, Stub } from "./stub.ts";
 
 /** What is asked of every object. */
 const RANGE = `bytes=0-${PREFIX_BYTES - 1}`;
@@ -34,14 +34,14 @@ Deno.test("the function wastes no call, connection, byte or start", async (t) =>
 
 const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
   "init opens one connection a service, which every event then uses": async ({ stub, start }) => {
-    const lambda = await start(stub.url);
+    const lambda = await start(stub.server.url);
     assert.equal(lambda.init.error, undefined);
-    assert.equal(stub.connections, 2);
+    assert.equal(stub.server.connections, 2);
     const warmUp = stub.requests.splice(0);
     assert.deepEqual(warmUp.map(({ operation }) => operation).sort(), ["GET", "PutItem"]);
 
     assert.equal((await lambda.invoke(eventOf("key"), { times: 200 })).error, undefined);
-    assert.equal(stub.connections, 2);
+    assert.equal(stub.server.connections, 2);
     const calls = stub.requests.map(({ operation, headers, connection }) =>
       [operation, headers.range, connection].join(" ")
     );
@@ -54,16 +54,17 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
   },
 
   "WARM_UP=off makes no connection before the first event": async ({ stub, start }) => {
-    const lambda = await start(stub.url, { WARM_UP: "off" });
+    const lambda = await start(stub.server.url, { WARM_UP: "off" });
     assert.equal(lambda.init.error, undefined);
-    assert.deepEqual([stub.connections, stub.requests.length], [0, 0]);
+    assert.deepEqual([stub.server.connections, stub.requests.length], [0, 0]);
     assert.equal((await lambda.invoke(eventOf("key"))).error, undefined);
-    assert.deepEqual([stub.connections, stub.requests.length], [2, 2]);
+    assert.deepEqual([stub.server.connections, stub.requests.length], [2, 2]);
   },
 
   "init waits little for a silent server, and sends it no secret": async ({ stub, start }) => {
-    stub.isSilent = true;
-    const lambda = await start(stub.url, PATIENT);
+    stub.scripts.set("warm-up", { GET: [{ then: "silence" }] });
+    stub.scripts.set("", { PutItem: [{ then: "silence" }] });
+    const lambda = await start(stub.server.url, PATIENT);
     await assertInit(lambda);
     assert.equal(stub.requests.length, 2); // and no second try
     for (const { operation, headers, body } of stub.requests) {
@@ -93,7 +94,11 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
 
   "memory stays as it is": async ({ stub, start }) => {
     // Compiled code is the only thing else that grows from event to event.
-    const lambda = await start(stub.url, {}, ["--expose-gc", "--jitless", "--no-expose-wasm"]);
+    const lambda = await start(stub.server.url, {}, [
+      "--expose-gc",
+      "--jitless",
+      "--no-expose-wasm",
+    ]);
     const [first, last] = [
       await lambda.invoke(eventOf("first"), { times: 200 }),
       await lambda.invoke(eventOf("last"), { times: 200 }),
@@ -112,9 +117,9 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
   },
 
   "F39 F40 only the range is read of any object, in two calls": async ({ stub, start }) => {
-    const lambda = await start(stub.url);
+    const lambda = await start(stub.server.url);
     for (const size of [1, PREFIX_BYTES - 1, PREFIX_BYTES, PREFIX_BYTES + 1, HUGE_BYTES]) {
-      stub.sizes.set("key-0-0", size);
+      stub.sizes.set("key-0", size);
       stub.bytesSent = stub.requests.length = 0;
       assert.equal((await lambda.invoke(eventOf("key"))).error, undefined);
       const calls = stub.requests.map(({ operation, headers }) => [operation, headers.range]);
@@ -122,22 +127,22 @@ const STEPS: Record<string, (setup: Setup) => Promise<void>> = {
       assert.equal(stub.bytesSent, Math.min(size, PREFIX_BYTES));
       assert.equal(JSON.parse(stub.requests[1].body).Item.file_size.N, String(size));
     }
-    assert.equal(stub.connections, 2);
+    assert.equal(stub.server.connections, 2);
   },
 
   "F41 the body of a server that ignores the range is closed": async ({ stub, start }) => {
-    const lambda = await start(stub.url);
+    const lambda = await start(stub.server.url);
     const endless = {
       status: 200,
       headers: { "content-length": HUGE_BYTES },
       body: new Uint8Array(65_536).fill(97),
       then: { repeatAfterMs: 0 },
     };
-    stub.scripts.set("endless-0-0", { GET: [endless] });
+    stub.scripts.set("endless-0", { GET: [endless] });
     stub.bytesSent = 0;
     const whole = await lambda.invoke(eventOf("endless"));
     assert.equal(whole.error, undefined);
-    assert.equal(stub.rowsOf("endless-0-0")[0].file_size, HUGE_BYTES);
+    assert.equal([...stub.rows.values()][0].file_size, HUGE_BYTES);
     const sent = stub.bytesSent;
     // The sockets' buffers hold some megabytes that nobody reads.
     assert.ok(sent < 25 * 1024 ** 2, `${sent} bytes were sent`);
@@ -152,10 +157,4 @@ async function assertInit(lambda: FunctionProcess) {
   assert.equal(error, undefined);
   assert.ok(ms < SOON_MS, `${ms} ms`);
   assert.equal(await lambda.end(), 0);
-}
-
-/** An event of so many objects; their names differ, also from one time to the next. */
-function eventOf(name: string, records = 1) {
-  const keys = Array.from({ length: records }, (_, i) => `${name}-{time}-${i}`);
-  return toEvent("bucket", keys, USUAL_BYTES);
 }

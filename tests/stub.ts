@@ -1,13 +1,15 @@
 /**
- * S3 and DynamoDB behind TLS, as far as the function calls them. It answers as AWS does, or as a
- * script says, and tells what it was asked.
+ * Servers on this machine for AWS's own clients: S3 and DynamoDB behind TLS, as far as the function
+ * calls them, any other service behind TLS, and the metadata service.
  */
 
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
-import { PREFIX_BYTES, type Row } from "../handler.ts";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { PREFIX_BYTES } from "../handler.ts";
+import { run } from "../tasks/shell.ts";
 import { pause } from "./fixtures.ts";
 import { type FakeTable, putInto, queryIn } from "./outside.ts";
-import { serveTls, type TlsRequest, type TlsServer } from "./tls.ts";
 
 /** Every object is so much of this text, repeated. It has characters of one, two and four bytes. */
 const TEXT = "Gr\u00fc\u00dfe \ud83d\ude00 ";
@@ -24,16 +26,12 @@ export const USUAL_BYTES = 2 * PREFIX_BYTES;
 /** Larger than any other: a body of it is never at its end. */
 export const HUGE_BYTES = 5 * 1024 ** 3;
 
-export type Operation = "GET" | "HEAD" | "PutItem" | "Query";
+type Operation = "GET" | "HEAD" | "PutItem" | "Query";
 
-/** A request, as the stub got it. */
-export interface StubRequest {
+interface StubRequest extends TlsRequest {
   operation: Operation;
   /** Of the object, or of its rows. */
   key: string;
-  headers: IncomingHttpHeaders;
-  body: string;
-  connection: number;
 }
 
 export interface Answer {
@@ -62,6 +60,7 @@ export function tableError(status: number, code: string): Answer {
   return { status, headers: { "content-type": "application/x-amz-json-1.0" }, body };
 }
 
+/** Answers as AWS does, or as a script says, and tells what it was asked. */
 export class Stub implements AsyncDisposable {
   requests: StubRequest[] = [];
   rows: FakeTable = new Map();
@@ -70,36 +69,22 @@ export class Stub implements AsyncDisposable {
   scripts = new Map<string, Script>();
   /** LastModified of every object: their events are on time. */
   readonly modified = new Date();
-  /** Whether it never answers. */
-  isSilent = false;
   /** Bytes of objects that were sent, whether the client read them or not. */
   bytesSent = 0;
-  #server!: TlsServer;
+  server!: TlsServer;
 
   static async start(): Promise<Stub> {
     const stub = new Stub();
-    stub.#server = await serveTls((request, response) => stub.#serve(request, response));
+    stub.server = await serveTls((request, response) => stub.#serve(request, response));
     return stub;
   }
 
-  get url(): string {
-    return this.#server.url;
-  }
-
-  get connections(): number {
-    return this.#server.connections;
-  }
-
-  rowsOf(key: string): Row[] {
-    return [...this.rows.values()].filter(({ file_key }) => file_key === key);
-  }
-
-  async #serve({ method, path, headers, body, connection }: TlsRequest, response: ServerResponse) {
+  async #serve(request: TlsRequest, response: ServerResponse) {
+    const { method, path, headers, body } = request;
     const [, action] = String(headers["x-amz-target"] ?? "").split(".");
     const operation = (action ?? method) as Operation;
     const key = action === undefined ? keyOfPath(path) : keyOfRows(body);
-    this.requests.push({ operation, key, headers, body, connection });
-    if (this.isSilent) return;
+    this.requests.push({ ...request, operation, key });
 
     const scripted = this.scripts.get(key)?.[operation]?.shift();
     if (scripted?.isApplied) this.#callTable(operation, body);
@@ -170,7 +155,7 @@ export class Stub implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose]() {
-    await this.#server[Symbol.asyncDispose]();
+    await this.server[Symbol.asyncDispose]();
   }
 }
 
@@ -182,4 +167,84 @@ function keyOfPath(path: string): string {
 function keyOfRows(body: string): string {
   const { Item, ExpressionAttributeValues } = JSON.parse(body);
   return Item?.file_key?.S ?? ExpressionAttributeValues?.[":key"].S ?? "";
+}
+
+export interface TlsRequest {
+  method: string;
+  /** With its query. */
+  path: string;
+  headers: IncomingHttpHeaders;
+  body: string;
+  /** The connection that it came by, counted from 1. */
+  connection: number;
+}
+
+export interface TlsServer extends AsyncDisposable {
+  url: string;
+  port: number;
+  /** The certificate to trust, PEM. */
+  ca: string;
+  /** Connections made so far. */
+  connections: number;
+}
+
+/** Serves on a free port. A request that `answer` fails for loses its connection. */
+export async function serveTls(
+  answer: (request: TlsRequest, response: ServerResponse) => void | Promise<void>,
+): Promise<TlsServer> {
+  const pem = await makeCertificate();
+  const connections = new WeakMap<object, number>();
+  const options = { key: pem, cert: pem, keepAliveTimeout: 60_000 };
+  const server = createServer(options, async (request, response) => {
+    try {
+      const { method = "", url: path = "", headers } = request;
+      let body = "";
+      for await (const chunk of request) body += chunk;
+      const connection = connections.get(request.socket)!;
+      await answer({ method, path, headers, body, connection }, response);
+    } catch {
+      response.destroy();
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const served = {
+    url: `https://127.0.0.1:${port}`,
+    port,
+    ca: pem,
+    connections: 0,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+  server.on("secureConnection", (socket: object) => {
+    connections.set(socket, ++served.connections);
+  });
+  return served;
+}
+
+/** A key and its certificate, which signs for itself: of this machine, and of S3. PEM. */
+function makeCertificate(): Promise<string> {
+  const args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+  const names = "subjectAltName=IP:127.0.0.1,DNS:s3.us-east-1.amazonaws.com";
+  const rest = ["-subj", "/CN=test", "-addext", names, "-keyout", "/dev/stdout"];
+  return run("openssl", [...args.split(" "), ...rest], { quiet: true });
+}
+
+/** The metadata service of an EC2 instance whose role has these credentials. */
+export function serveMetadata([AccessKeyId, SecretAccessKey, Token]: string[]) {
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  const server = Deno.serve(options, ({ url, method }) => {
+    if (method === "PUT") {
+      return new Response("token", {
+        headers: { "x-aws-ec2-metadata-token-ttl-seconds": "21600" },
+      });
+    }
+    if (url.endsWith("/security-credentials/")) return new Response("role");
+    const Expiration = "2099-01-01T00:00:00Z";
+    return Response.json({ Code: "Success", AccessKeyId, SecretAccessKey, Token, Expiration });
+  });
+  const url = `http://127.0.0.1:${server.addr.port}`;
+  return { url, [Symbol.asyncDispose]: () => server.shutdown() };
 }
