@@ -198,12 +198,9 @@ export class Board {
       if (row) this.#show(row);
       return;
     }
-    const shown = this.#messages.get("row")?.get(id)?.message as { row: Item } | undefined;
-    const writtenMs = Date.parse(String(shown?.row.processed_at));
-    if (writtenMs > atMs) return; // its line is late: a later try wrote the row
     const tries = (this.#failures.get(id)?.tries ?? 0) + 1;
     this.#failures.delete(id); // the newest is last
-    this.#failures.set(id, { key, reason: error, tries });
+    this.#failures.set(id, { key, reason: error, tries, atMs });
     const upload = this.#uploads.get(idOf({ key, versionId }));
     if (!upload) return;
     upload.hasFailed = true;
@@ -211,7 +208,12 @@ export class Board {
     this.#tellOutcome({ id: idOf({ key, versionId }), result: "failed", note });
   }
 
+  /** A failure ends with its row, by whichever way that is found: a line of the log may be late. */
   #tellFailures(): void {
+    for (const [id, { atMs }] of this.#failures) {
+      const shown = this.#messages.get("row")?.get(id)?.message as { row: Item } | undefined;
+      if (Date.parse(String(shown?.row.processed_at)) > atMs) this.#failures.delete(id);
+    }
     const failures = [...this.#failures.values()].slice(-SHOWN_FAILURES);
     const { visible: queued, inFlight } = this.#parts!.queue;
     const shown = failures.filter(({ tries }) => tries >= TRIES).length;

@@ -7,6 +7,8 @@ export interface Failure {
   key: string;
   reason: string;
   tries: number;
+  /** When the last one ended: milliseconds since 1970. */
+  atMs: number;
 }
 
 /** A part of what is deployed, at a glance. */

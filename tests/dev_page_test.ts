@@ -110,6 +110,18 @@ const SCENES: Record<string, Scene> = {
     ],
     told: ["row in/a.txt", "failures"],
   },
+  "a failure ends with its row, though the line that tells of the row does not come": {
+    uploads: ["in/a.txt"],
+    asks: 6,
+    log: [[logLine("failed", "in/a.txt", WRITTEN_MS - 1)]],
+    told: [
+      "in/a.txt 1 failed failed: see below",
+      "failures in/a.txt no 1",
+      "row in/a.txt",
+      "in/a.txt 1 done row, after it had failed",
+      "failures",
+    ],
+  },
   "of many failures the newest are shown": {
     log: [MANY.map((key, index) => logLine("failed", key, NOW_MS + index))],
     told: [
