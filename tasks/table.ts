@@ -18,11 +18,8 @@ export type Item = Record<string, string | number> & {
   user_metadata?: Record<string, string>;
 };
 
-/** The least timestamp that a row can have: DynamoDB takes no empty key. */
-const FIRST_TIME = "\u0000";
-
-/** Rows of a key that are read at once. */
-const PAGE_ROWS = 100;
+/** Less than any timestamp; DynamoDB takes no empty text here. */
+const BEFORE_ALL = "\u0000";
 
 /** The most keys that BatchGetItem takes. */
 export const BATCH_KEYS = 100;
@@ -33,13 +30,13 @@ export const BATCH_KEYS = 100;
  * own JSON.
  */
 export function toItem(attributes: Record<string, AttributeValue>): Item {
-  const { user_metadata, ...others } = attributes;
-  const isMap = Object.values(user_metadata?.M ?? {}).some(({ S }) => S !== undefined);
   const row: Item = Object.fromEntries(
-    Object.entries(isMap ? others : attributes).map(([name, value]) => [name, toValue(value)]),
+    Object.entries(attributes).map(([name, value]) => [name, toValue(value)]),
   );
-  const pairs = Object.entries(user_metadata?.M ?? {}).map(([name, { S = "" }]) => [name, S]);
-  return isMap ? { ...row, user_metadata: Object.fromEntries(pairs) } : row;
+  const pairs = Object.entries(attributes.user_metadata?.M ?? {}).map((
+    [name, { S = "" }],
+  ) => [name, S]);
+  return pairs.length === 0 ? row : { ...row, user_metadata: Object.fromEntries(pairs) };
 }
 
 /** An attribute's value as one text. */
@@ -60,12 +57,13 @@ export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
   return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
 }
 
-/** The rows of a key since a time in ISO 8601, the newest first, in pages of a size. */
+/** The rows of a key since a time in ISO 8601, the newest first. No more are read than the limit. */
 export async function* rowsOfKey(
   { dynamo, outputs }: Stack,
   key: string,
-  { from = FIRST_TIME, pageSize }: { from?: string; pageSize?: number } = {},
+  { from = BEFORE_ALL, limit = Infinity }: { from?: string; limit?: number } = {},
 ): AsyncGenerator<Item> {
+  const pageSize = limit === Infinity ? undefined : limit;
   const pages = paginateQuery({ client: dynamo, pageSize }, {
     TableName: outputs.dynamodb_table_name,
     KeyConditionExpression: "file_key = :key AND #timestamp >= :from",
@@ -74,7 +72,12 @@ export async function* rowsOfKey(
     ScanIndexForward: false,
     ConsistentRead: true,
   });
-  for await (const { Items = [] } of pages) yield* Items.map(toItem);
+  let left = limit;
+  for await (const { Items = [] } of pages) {
+    yield* Items.slice(0, left).map(toItem);
+    left -= Items.length;
+    if (left <= 0) return;
+  }
 }
 
 /** All rows of a key, the newest first. */
@@ -92,7 +95,7 @@ export function removalOf({ event_name, version_id }: Item): string | undefined 
 export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[]> {
   const from = new Date(Date.parse(object.timestamp) - CLOCK_MARGIN_MS).toISOString();
   const version = { version_id: versionOf(object.versionId), etag: object.etag };
-  const rows = await Array.fromAsync(rowsOfKey(stack, object.key, { from, pageSize: PAGE_ROWS }));
+  const rows = await Array.fromAsync(rowsOfKey(stack, object.key, { from }));
   return rows.filter((row) =>
     !isRemoval(row.event_name) &&
     isSameVersion({ ...row, version_id: versionOf(row.version_id) }, version)

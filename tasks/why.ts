@@ -82,7 +82,7 @@ export async function explain(
   const [notifies, versions, rows, log, failures] = await Promise.all([
     bucketNotifies(stack),
     versionsOf(stack, key),
-    newestRowsOf(stack, key),
+    Array.fromAsync(rowsOfKey(stack, key, { limit: MOST_ROWS })),
     linesAbout(stack, key, search),
     failuresOf(stack, key),
   ]);
@@ -205,15 +205,6 @@ async function versionsOf({ s3, outputs }: Stack, key: string): Promise<Facts["v
   return [];
 }
 
-async function newestRowsOf(stack: Stack, key: string): Promise<Item[]> {
-  const rows: Item[] = [];
-  for await (const row of rowsOfKey(stack, key, { pageSize: MOST_ROWS })) {
-    rows.push(row);
-    if (rows.length === MOST_ROWS) break;
-  }
-  return rows;
-}
-
 async function linesAbout(
   stack: Stack,
   key: string,
@@ -273,46 +264,35 @@ async function failuresOf(
 }
 
 /**
- * The key that is meant: the text itself if there is an object or a row of that key, else the one other
- * reading of the text that has one.
+ * The key that is meant: of all that the text may stand for, the first of which there is an object or a
+ * row.
  *
- * @throws {UserError} it can be no key, is another bucket's, or has several readings
+ * @throws {UserError} it can be no key
  */
 export async function keyMeant(stack: Stack, text: string): Promise<string> {
-  const bucket = stack.outputs.s3_bucket_name;
-  const [key, ...others] = readingsOf(text, bucket);
+  const [key, ...others] = readingsOf(text, stack.outputs.s3_bucket_name);
   if (key === undefined) throw new UserError(`KEY must have 1 to ${KEY_BYTES} bytes`);
   if (await isKnown(stack, key)) return key;
-  const known: string[] = [];
-  for (const other of others) if (await isKnown(stack, other)) known.push(other);
-  if (known.length > 1) {
-    const names = known.map(nameOf).join(" or ");
-    throw new UserError(`"${visibleName(text)}" may be ${names}: name one of them exactly`);
+  for (const other of others) {
+    if (!await isKnown(stack, other)) continue;
+    say(`Taken for the key "${visibleName(other)}"`);
+    return other;
   }
-  const own = text.startsWith(uriOf(bucket)) ? others[0] : undefined;
-  const [meant = own ?? key] = known;
-  if (meant === key && key.startsWith("s3://")) {
-    throw new UserError(`"${visibleName(text)}" is no object of this bucket, ${bucket}`);
-  }
-  if (meant !== key) say(`Taken for the key ${nameOf(meant)}`);
-  return meant;
-}
-
-function uriOf(bucket: string): string {
-  return `s3://${bucket}/`;
+  return key;
 }
 
 /**
- * What a text may stand for, first the key that it is: a URI of this bucket, a path with a slash before
+ * What a text may stand for, first the key that it is, or that its URI names: a path with a slash before
  * it, a key as URLs and events have it, or one in the other Unicode form.
  */
 function readingsOf(text: string, bucket: string): string[] {
-  const key = text.startsWith(uriOf(bucket)) ? text.slice(uriOf(bucket).length) : text;
+  const uri = `s3://${bucket}/`;
+  const key = text.startsWith(uri) ? text.slice(uri.length) : text;
   const plain = [key, key.replace(/^\/+/, "")];
   const decoded = plain.flatMap((each) => [each, decode(each), decode(each.replaceAll("+", " "))]);
   const all = decoded.flatMap((each) => [each, each.normalize("NFC"), each.normalize("NFD")]);
   const isKey = (each: string) => each !== "" && new TextEncoder().encode(each).length <= KEY_BYTES;
-  return [...new Set([text, ...all])].filter(isKey);
+  return [...new Set(all)].filter(isKey);
 }
 
 function decode(key: string): string {
@@ -323,16 +303,11 @@ function decode(key: string): string {
   }
 }
 
-/** Two Unicode forms of a key look the same. */
-function nameOf(key: string): string {
-  return `"${visibleName(key)}"` + (key === key.normalize("NFC") ? "" : " in Unicode's form NFD");
-}
-
 async function isKnown(stack: Stack, key: string): Promise<boolean> {
   for await (const page of listVersions(stack.s3, stack.outputs.s3_bucket_name, key)) {
     if (page.some(({ Key }) => Key === key)) return true;
     break; // those of the very key come first
   }
-  for await (const _row of rowsOfKey(stack, key, { pageSize: 1 })) return true;
+  for await (const _row of rowsOfKey(stack, key, { limit: 1 })) return true;
   return false;
 }

@@ -195,29 +195,23 @@ Deno.test("a filter pattern of more than 1,024 characters is not sent", async ()
   }
 });
 
-Deno.test("KEY is understood as people paste it, where it has one meaning", async (t) => {
+Deno.test("KEY is understood as people paste it", async (t) => {
   const NFC = "caf\u00e9";
   const NFD = "cafe\u0301";
-  const cases: [text: string, known: string[], key: string | RegExp, said?: RegExp][] = [
-    ["a b.txt", ["a b.txt"], "a b.txt"],
+  const cases: [text: string, known: string[], key: string, isSaid?: boolean][] = [
     ["none", [], "none"],
-    ["s3://uploads/a/b", ["a/b"], "a/b", /^Taken for the key "a\/b"\n$/],
-    ["s3://uploads/none", [], "none", /^Taken for/],
-    ["/a/b", ["a/b"], "a/b", /^Taken/],
+    ["s3://uploads/a/b", ["a/b"], "a/b"],
+    ["s3://uploads/none", [], "none"],
     ["/a/b", ["/a/b", "a/b"], "/a/b"],
-    ["a%20b", ["a b"], "a b", /^Taken/],
-    ["a+b%2B", ["a b+"], "a b+", /^Taken/],
+    ["/a/b", ["a/b"], "a/b", true],
+    ["a%20b", ["a b"], "a b", true],
+    ["a+b%2B", ["a b+"], "a b+", true],
     ["100%", ["100%"], "100%"],
-    [NFC, [NFD], NFD, /in Unicode's form NFD\n$/],
-    [NFD, [NFC], NFC, /^Taken/],
-    ["/a%20b", ["a b", "a%20b"], /^"\/a%20b" may be "a%20b" or "a b": name one of them exactly$/],
-    ["s3://other/a", ["a"], /^"s3:\/\/other\/a" is no object of this bucket, uploads$/],
-    ["s3://uploads/", [], /is no object of this bucket/],
-    ["", [], /^KEY must have 1 to 1024 bytes$/],
-    ["k".repeat(1025), [], /^KEY must have 1 to 1024 bytes$/],
+    [NFC, [NFD], NFD, true],
+    [NFD, [NFC], NFC, true],
   ];
-  for (const [text, known, expected, said = /^$/] of cases) {
-    await t.step(`${text.slice(0, 20)} of ${known}`, async () => {
+  for (const [text, known, expected, isSaid = false] of cases) {
+    await t.step(`${text} of ${known}`, async () => {
       const { stack } = fakeStack({
         // Half of them are rows, half of them objects.
         QueryCommand: ({ ExpressionAttributeValues: { ":key": { S: key } } }) => {
@@ -228,13 +222,16 @@ Deno.test("KEY is understood as people paste it, where it has one meaning", asyn
           Versions: known.filter((key) => key === Prefix).map((Key) => ({ Key })),
         }),
       });
-      if (expected instanceof RegExp) {
-        await assert.rejects(keyMeant(stack, text), { name: "UserError", message: expected });
-        return;
-      }
       let key;
-      assert.match(await progressOf(async () => key = await keyMeant(stack, text)), said);
-      assert.equal(key, expected);
+      const said = await progressOf(async () => key = await keyMeant(stack, text));
+      assert.deepEqual([key, said], [
+        expected,
+        isSaid ? `Taken for the key "${expected}"\n` : "",
+      ]);
     });
+  }
+  const { stack } = fakeStack({});
+  for (const text of ["", "s3://uploads/", "k".repeat(1025)]) {
+    await assert.rejects(keyMeant(stack, text), /^UserError: KEY must have 1 to 1024 bytes$/);
   }
 });
