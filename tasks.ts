@@ -18,7 +18,7 @@ import { runAtTerminal, shellCommand } from "./tasks/stand_in.ts";
 import { readLog, toLogLines } from "./tasks/logs.ts";
 import { helpOf, parseArguments, suggestion, type Syntax, type Values } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";
-import { followRows, readRows, toRowLines } from "./tasks/rows.ts";
+import { readRows, toRowLines } from "./tasks/rows.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
 import { handleSignals, interrupted } from "./tasks/signals.ts";
 import { readDrift, readStatus, statusToText } from "./tasks/status.ts";
@@ -222,10 +222,7 @@ async function rowsTask(options: Values, [text]: string[]): Promise<void> {
     const key = text === undefined ? undefined : await keyMeant(stack, text);
     const now = await readClock(stack);
     const sinceMs = since === undefined ? undefined : now() - since;
-    const wanted = { key, prefix, limit, now };
-    const rows = follow
-      ? followRows(stack, { ...wanted, sinceMs: sinceMs ?? now() })
-      : readRows(stack, { ...wanted, sinceMs });
+    const rows = readRows(stack, { key, prefix, sinceMs, limit, follow, now });
     await printLines(toRowLines(rows, options, now), { follow });
   });
 }

@@ -26,6 +26,9 @@ interface Wanted {
   /** Milliseconds since 1970. */
   sinceMs?: number;
   limit: number;
+  /** Those to come as well. */
+  follow: boolean;
+  pollMs?: number;
   /** AWS's clock. */
   now: Clock;
 }
@@ -36,46 +39,48 @@ const SORTED_ROWS = 1000;
 /** How far back the log is searched for the newest rows of a larger table. */
 const LOOK_BACK_DAYS = 30;
 
-/** The rows that are wanted, the newest first; where they are in another order, it says so before. */
+/**
+ * The rows that are wanted, the newest first; where they are in another order, it says so before. Those
+ * to come are the last, and it then ends when there are enough, or by throwing at Ctrl-C.
+ */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;
-  const rows = wanted.key !== undefined
-    ? newestOfKey(stack, wanted.key, wanted)
-    : wanted.sinceMs !== undefined
-    ? newestSince(stack, { ...wanted, sinceMs: wanted.sinceMs })
-    : newestFirst(stack, wanted);
-  for await (const row of rows) {
+  for await (const row of wantedRows(stack, wanted)) {
     yield row;
     if (--left <= 0) return; // before the next one is looked for
   }
 }
 
-/**
- * The rows written since a time of AWS's clock, oldest first, then those to come: until there are
- * enough, or by throwing at Ctrl-C.
- */
-export async function* followRows(
+function wantedRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+  const { key, sinceMs, follow } = wanted;
+  if (follow) return newRows(stack, wanted);
+  if (key !== undefined) return newestOfKey(stack, key, wanted);
+  return sinceMs === undefined
+    ? newestFirst(stack, wanted)
+    : newestSince(stack, { ...wanted, sinceMs });
+}
+
+/** The rows written since a time of AWS's clock, or from now on, the oldest first. */
+async function* newRows(
   stack: Stack,
-  { key, prefix, sinceMs, limit, now, pollMs }: Wanted & { sinceMs: number; pollMs?: number },
+  { key, prefix, now, sinceMs = now(), pollMs }: Wanted,
 ): AsyncGenerator<Item> {
-  let left = limit;
   const isWanted = ({ file_key }: Item) =>
     key === undefined ? String(file_key).startsWith(prefix) : file_key === key;
   for await (const news of followNews(stack, { sinceMs, now, mostRows: Infinity, pollMs })) {
-    for (const { row } of news) {
-      if (row === undefined || !isWanted(row)) continue;
-      yield row;
-      if (--left <= 0) return;
-    }
+    yield* news.map(({ row }) => row).filter((row) => row !== undefined).filter(isWanted);
   }
 }
 
-/** Without a time a page has no more rows than are wanted. Says at the end if the key is deleted. */
-async function* newestOfKey(stack: Stack, key: string, { sinceMs = 0, limit }: Wanted) {
-  const pageSize = sinceMs === 0 && limit < Infinity ? limit : undefined;
+/** Says at the end if the key is deleted. */
+async function* newestOfKey(
+  stack: Stack,
+  key: string,
+  { sinceMs = 0, limit }: Wanted,
+): AsyncGenerator<Item> {
   const seen: Item[] = [];
   try {
-    for await (const row of rowsOfKey(stack, key, { pageSize })) {
+    for await (const row of rowsOfKey(stack, key, sinceMs === 0 ? { limit } : {})) {
       seen.push(row);
       if (writtenMs(row) >= sinceMs) yield row;
     }

@@ -3,12 +3,13 @@
 import assert from "node:assert/strict";
 import { ATTRIBUTES } from "../handler.ts";
 import { followNews, newestRows } from "../tasks/logs.ts";
-import { followRows, readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
+import { readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
 import { type Item, rowsOfVersion, toItem } from "../tasks/table.ts";
 import { visible } from "../tasks/terminal.ts";
 import { fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
 
-const EVERYTHING = { prefix: "", limit: Infinity, now: Date.now };
+const EVERYTHING = { prefix: "", limit: Infinity, follow: false, now: Date.now };
+const AS_TABLE = { json: false, csv: false, follow: false };
 
 Deno.test("readRows() of a key reads the newest first, no more than it prints", async () => {
   const { stack, calls } = fakeStack({
@@ -23,39 +24,27 @@ Deno.test("readRows() of a key reads the newest first, no more than it prints", 
 Deno.test("F117 rows of a key say which are removals, and whether it is deleted", async () => {
   const marker = { event_name: "ObjectRemoved:DeleteMarkerCreated", version_id: "m" };
   const gone = { ...marker, event_name: "ObjectRemoved:Delete" };
-  const format = { json: false, csv: false, follow: false };
-  const cases: [attributes: object[], cells: RegExp, said: string][] = [
-    [[{}], /^a +60 min/m, ""],
-    [[marker, {}], /^a +deleted +59 min\na +60 min/m, "By these rows a is deleted\n"],
-    [[gone, marker, {}], /^a +version deleted +58 min\na +deleted +59 min\na +60 min/m, ""],
+  const isDeleted = "By these rows a is deleted\n";
+  const cases: [attributes: object[], limit: number, lines: RegExp, said: string][] = [
+    [[{}], 9, /^a +60 min/m, ""],
+    [[marker, {}], 9, /^a +deleted +59 min\na +60 min/m, isDeleted],
+    [[gone, marker, {}], 9, /^a +version deleted +58 min\na +deleted +59 min\na +60 min/m, ""],
+    [[gone, marker, {}], 1, /^a +version deleted +58 min$/m, ""], // by the newest alone it is
+    [[gone], 1, /^a +version deleted +60 min$/m, isDeleted],
   ];
-  for (const [attributes, cells, said] of cases) {
+  for (const [attributes, limit, expected, said] of cases) {
     const Items = attributes.map((more, index) => ({
       ...row("a", attributes.length - index),
       ...toAttributes(more as Item),
     }));
-    const { stack } = fakeStack({ QueryCommand: [{ Items }] });
-    const lines: string[] = [];
+    const { stack } = fakeStack({ QueryCommand: () => ({ Items }) });
+    let lines: string[] = [];
     const print = async () => {
-      const rows = readRows(stack, { ...EVERYTHING, key: "a" });
-      for await (const text of toRowLines(rows, format, () => Date.parse(at(61)))) lines.push(text);
+      const rows = readRows(stack, { ...EVERYTHING, key: "a", limit });
+      lines = await Array.fromAsync(toRowLines(rows, AS_TABLE, () => Date.parse(at(61))));
     };
     assert.equal(await progressOf(print), said);
-    assert.match(lines.join("\n"), cells);
-  }
-});
-
-Deno.test("F117 rows of a key with a limit do not call it deleted by the newest row alone", async () => {
-  const marker = { event_name: "ObjectRemoved:DeleteMarkerCreated", version_id: "m" };
-  const gone = { ...marker, event_name: "ObjectRemoved:Delete" };
-  for (const [older, said] of [[[marker, {}], ""], [[], "By these rows a is deleted\n"]] as const) {
-    const Items = [gone, ...older].map((more, index) => ({
-      ...row("a", 3 - index),
-      ...toAttributes(more as Item),
-    }));
-    const { stack } = fakeStack({ QueryCommand: () => ({ Items }) });
-    const print = () => Array.fromAsync(readRows(stack, { ...EVERYTHING, key: "a", limit: 1 }));
-    assert.equal(await progressOf(print), said);
+    assert.match(lines.join("\n"), expected);
   }
 });
 
@@ -81,7 +70,7 @@ Deno.test("readRows() since a time goes by the log, and leaves out what is delet
       };
     },
   });
-  const wanted = { sinceMs: 0, prefix: "in/", limit: 10, now: () => 10_000 };
+  const wanted = { ...EVERYTHING, sinceMs: 0, prefix: "in/", now: () => 10_000 };
   const rows = await Array.fromAsync(readRows(stack, wanted));
   assert.deepEqual(rows.map(({ file_key }) => file_key), ["in/old", "in/new"]);
   assert.deepEqual(asked, [
@@ -123,7 +112,7 @@ Deno.test("readRows() goes by the log for the newest rows of a large table", asy
     FilterLogEventsCommand: [{ events: [line("in/newer", 5), line("in/older", 5)] }],
     BatchGetItemCommand: [{ Responses: { files: [row("in/newer", 5), row("in/older", 5)] } }],
   });
-  const wanted = { prefix: "in/", limit: 50, now: () => Date.parse(at(6)) };
+  const wanted = { ...EVERYTHING, prefix: "in/", limit: 50, now: () => Date.parse(at(6)) };
   let found: Item[] = [];
   const said = await progressOf(async () => {
     found = await Array.fromAsync(readRows(stack, wanted));
@@ -157,8 +146,7 @@ Deno.test("rows that others wrote are shown as far as they go, none is left out"
   const ofKey = { ...EVERYTHING, key: "others", sinceMs: Date.parse(at(2)) };
   assert.deepEqual(await Array.fromAsync(readRows(stack, ofKey)), [all[0]]);
   const now = () => Date.parse(at(3));
-  const asText = { json: false, csv: false, follow: false };
-  const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...asText, json: true }, now));
+  const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...AS_TABLE, json: true }, now));
   assert.deepEqual(JSON.parse(json), {
     file_key: "others",
     timestamp: "yesterday",
@@ -167,7 +155,7 @@ Deno.test("rows that others wrote are shown as far as they go, none is left out"
     bytes: '{"B":"AQI="}',
     more: '{"M":{"list":{"L":[{"NULL":true},{"SS":["a"]}]}}}',
   });
-  assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), asText, now)), [
+  assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), AS_TABLE, now)), [
     "key                         bytes  type             age  preview",
     'others    12345678901234567890123  {"BOOL":true}',
     "ou\\u{1b}                                          2 min  b\\u{202e}",
@@ -177,7 +165,6 @@ Deno.test("rows that others wrote are shown as far as they go, none is left out"
 Deno.test("toCsvCell() makes no formula of a spreadsheet's cell", () => {
   const cases = [
     ["-1", "'-1"],
-    ["a, b; c\td", "a, b; c\td"],
     ['two "quoted"\r\nlines', 'two ""quoted""\r\nlines'],
     ["a=b - 1", "a=b - 1"],
     ["=1+1", "'=1+1"],
@@ -187,10 +174,8 @@ Deno.test("toCsvCell() makes no formula of a spreadsheet's cell", () => {
     ["\u0000\u200b-1", "\u0000\u200b'-1"],
     ["a;=1", "a;'=1"],
     ['a;"=1', `a;""'=1`],
-    ["a, =1", "a, '=1"],
     ["a\t@1", "a\t'@1"],
-    ["a\r\uff201", "a\r'\uff201"],
-    ["a\n=1", "a\n'=1"],
+    ["a\r\uff201\n=1", "a\r'\uff201\n'=1"],
   ];
   for (const [text, cell] of cases) assert.equal(toCsvCell(text), `"${cell}"`);
 });
@@ -207,7 +192,7 @@ Deno.test("toCsvLines() has every attribute, and steers no terminal", async () =
   assert.deepEqual(await lines(true), [head, visible(row)]);
 });
 
-Deno.test("followRows() prints every row that comes, and ends at the limit", async () => {
+Deno.test("rows --follow prints every row that comes, and ends at the limit", async () => {
   const keys = Array.from({ length: 250 }, (_, index) => `in/${index}`);
   const first = line("in/first", 1);
   const { stack, calls } = fakeStack({
@@ -224,8 +209,8 @@ Deno.test("followRows() prints every row that comes, and ends at the limit", asy
   });
   const now = () => Date.parse(at(2));
   const wanted = { prefix: "in/", limit: 252, sinceMs: Date.parse(at(0)), now, pollMs: 1 };
-  const format = { json: false, csv: false, follow: true };
-  const lines = await Array.fromAsync(toRowLines(followRows(stack, wanted), format, now));
+  const rows = readRows(stack, { ...wanted, follow: true });
+  const lines = await Array.fromAsync(toRowLines(rows, { ...AS_TABLE, follow: true }, now));
   assert.equal(lines[0], `${"key".padEnd(51)}bytes  type                 age  preview`);
   assert.equal(lines[1], "in/first".padEnd(78) + "60 s");
   const printed = lines.slice(1).map((text) => text.split(" ")[0]);
