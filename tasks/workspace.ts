@@ -11,9 +11,6 @@ import { LOCAL_FOLDER, ROOT } from "./shell.ts";
 /** The region that the stand-in plays. */
 export const LOCAL_REGION = "us-east-1";
 
-/** Null for every variable: its default, whatever terraform.tfvars says of it. */
-const DEFAULTS = "build/defaults.tfvars.json";
-
 /** What Terraform reads by itself: https://developer.hashicorp.com/terraform/language/values/variables#variable-definitions-tfvars-files */
 const AUTOMATIC = /^terraform\.tfvars(\.json)?$|\.auto\.tfvars(\.json)?$/;
 
@@ -51,11 +48,11 @@ export async function folderFor(workspace: string): Promise<OwnFolder | undefine
   return isLocalWorkspace(workspace) ? await ownFolder() : undefined;
 }
 
-/** Makes the stand-in's folder have the configuration as it is now. */
+/** Makes the stand-in's folder have the configuration as it is now, without variables meant for AWS. */
 export async function ownFolder(): Promise<OwnFolder> {
   const override = 'terraform {\n  backend "local" {}\n}\n';
   await replaceFile(join(COPY, OVERRIDE), new TextEncoder().encode(override));
-  const paths = await filesBelow(ROOT);
+  const paths = (await filesBelow(ROOT)).filter((path) => !AUTOMATIC.test(path));
   for (const path of await filesBelow(COPY)) {
     if (path !== OVERRIDE && !paths.includes(path)) await removeIfThere(join(COPY, path));
   }
@@ -81,24 +78,23 @@ export async function variableSources(
 ): Promise<{ args: string[]; line: string }> {
   const shell = Object.keys(Deno.env.toObject());
   const { files, line } = sourcesOf(workspace, await namesIn(ROOT), shell);
-  const all = isLocalWorkspace(workspace) ? [await writeDefaults(), ...files] : files;
-  return { args: all.map((file) => `-var-file=${file}`), line };
+  return { args: files.map((file) => `-var-file=${file}`), line };
 }
 
 /**
  * The files that are read after Terraform's own. On AWS Terraform's own files and TF_VAR_ count, then
- * NAME.tfvars. On the stand-in the defaults count, then NAME.tfvars, then local-NAME.tfvars: the
- * others are meant for AWS. The demo's workspace is no environment that --env could name, and has no
- * files.
+ * NAME.tfvars. On the stand-in NAME.tfvars, then local-NAME.tfvars: the others are meant for AWS. The
+ * demo's workspace is no environment that --env could name, and has no files.
  */
 export function sourcesOf(workspace: string, names: string[], shell: string[]) {
   const automatic = names.filter((name) => AUTOMATIC.test(name));
+  const others = names.filter((name) => !AUTOMATIC.test(name));
   const own = (owner: string) =>
-    [`${owner}.tfvars`, `${owner}.tfvars.json`].filter((name) => names.includes(name));
+    [`${owner}.tfvars`, `${owner}.tfvars.json`].filter((name) => others.includes(name));
   const list = (read: string[]) => `Variables: ${read.join(", ") || "all at their defaults"}`;
 
   if (!isLocalWorkspace(workspace)) {
-    const files = own(workspace).filter((name) => !AUTOMATIC.test(name));
+    const files = own(workspace);
     const variables = shell.filter((name) => name.startsWith("TF_VAR_"));
     return { files, line: list([...variables, ...automatic, ...files]) };
   }
@@ -106,18 +102,4 @@ export function sourcesOf(workspace: string, names: string[], shell: string[]) {
   const files = name.startsWith("-") ? [] : [...(name ? own(name) : []), ...own(workspace)];
   const unread = automatic.length === 0 ? "" : `; for AWS, not read here: ${automatic.join(", ")}`;
   return { files, line: list(files) + unread };
-}
-
-/** The names of all variables, as variables.tf declares them. */
-export async function variableNames(): Promise<string[]> {
-  const text = await Deno.readTextFile(join(ROOT, "variables.tf"));
-  return [...text.matchAll(/^variable "(\w+)"/gm)].map(([, name]) => name);
-}
-
-/** Writes the file that sets every variable to its default, and returns its path from the root. */
-export async function writeDefaults(): Promise<string> {
-  const nulls = (await variableNames()).map((name) => [name, null]);
-  const text = JSON.stringify({ ...Object.fromEntries(nulls), aws_region: LOCAL_REGION }, null, 2);
-  await replaceFile(join(ROOT, DEFAULTS), new TextEncoder().encode(text));
-  return DEFAULTS;
 }

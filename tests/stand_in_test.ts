@@ -207,6 +207,7 @@ Deno.test("what runs in the shell reaches the stand-in", async (t) => {
   const program = '#!/bin/sh\necho "$TF_WORKSPACE|$TF_DATA_DIR|$TF_CLI_ARGS_plan|$*"\n';
   await Deno.writeTextFile(join(folder.path, "terraform"), program, { mode: 0o755 });
   const profile = join(folder.path, ".profile");
+  const values = `${SHELL_WORKSPACE}.tfvars`;
   using _environment = replaceEnvironment({
     AWS_CA_BUNDLE: "/ca.pem",
     HOME: folder.path,
@@ -225,11 +226,11 @@ Deno.test("what runs in the shell reaches the stand-in", async (t) => {
 
   await t.step("terraform in the project's folder; one elsewhere has its own state", async () => {
     const own = join(ROOT, ".local", "terraform");
+    await Deno.writeTextFile(join(ROOT, values), "");
     const cases = [
       [
         "terraform plan -out=x",
-        `${SHELL_WORKSPACE}|${own}/.terraform|-var-file=build/defaults.tfvars.json|` +
-        `-chdir=${own} plan -out=x\n`,
+        `${SHELL_WORKSPACE}|${own}/.terraform|-var-file=${values}|-chdir=${own} plan -out=x\n`,
       ],
       ["cd / && terraform plan", `${SHELL_WORKSPACE}|||plan\n`],
       ["terraform -chdir=x plan", `${SHELL_WORKSPACE}|||-chdir=x plan\n`], // as a task does
@@ -250,5 +251,6 @@ Deno.test("what runs in the shell reaches the stand-in", async (t) => {
       });
     }
   });
+  await removeIfThere(join(ROOT, values));
   await removeIfThere(join(ROOT, ".local", SHELL_WORKSPACE));
 });

@@ -7,12 +7,11 @@ import * as dynamo from "@aws-sdk/client-dynamodb";
 import * as lambda from "@aws-sdk/client-lambda";
 import * as s3 from "@aws-sdk/client-s3";
 import * as sqs from "@aws-sdk/client-sqs";
-import { namesIn, temporaryFolder } from "../tasks/files.ts";
+import { namesIn } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { findDeleted, targetOf } from "../tasks/target.ts";
-import { ownFolder, sourcesOf, variableNames, writeDefaults } from "../tasks/workspace.ts";
+import { ownFolder, sourcesOf } from "../tasks/workspace.ts";
 import { fakeStack } from "./fixtures.ts";
-import { runProgram } from "./run_task.ts";
 
 Deno.test("targetOf() refuses what cannot be an environment's name", () => {
   const refused = /^--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "/;
@@ -101,6 +100,7 @@ Deno.test("sourcesOf() reads an environment's files, and says which", () => {
       "Variables: prod.tfvars, local-prod.tfvars",
     ],
     ["local-test", ["test.tfvars.json"], "Variables: test.tfvars.json"],
+    ["local-terraform", [], "Variables: all at their defaults"],
     ["local--demo", [], "Variables: all at their defaults"],
   ];
   for (const [workspace, files, words] of cases) {
@@ -113,43 +113,6 @@ Deno.test("sourcesOf() reads an environment's files, and says which", () => {
   }
 });
 
-Deno.test("on the stand-in terraform.tfvars and TF_VAR_ change no variable", async () => {
-  await using temporary = await temporaryFolder();
-  const folder = temporary.path;
-  await Deno.copyFile(join(ROOT, "variables.tf"), join(folder, "variables.tf"));
-  const environment = "locals {\n  environment = var.environment\n}\n";
-  await Deno.writeTextFile(join(folder, "main.tf"), environment); // of which a validation asks
-  const names = await variableNames();
-  assert.ok(names.length > 15);
-  const outputs = names.map((name) => `output "${name}" {\n  value = var.${name}\n}\n`);
-  await Deno.writeTextFile(join(folder, "outputs.tf"), outputs.join(""));
-  const defaults = await planOutputs(folder, []);
-  assert.deepEqual(Object.keys(defaults).sort(), names.toSorted());
-
-  // Numbers that every validation refuses, and text elsewhere.
-  const hostile = names.map((name) => `${name} = "-7"\n`).join("");
-  await Deno.writeTextFile(join(folder, "terraform.tfvars"), hostile);
-  await Deno.writeTextFile(join(folder, "x.auto.tfvars"), 'project_name = "other"\n');
-  const file = `-var-file=${join(ROOT, await writeDefaults())}`;
-  const env = { TF_VAR_environment: "other", TF_VAR_aws_region: "eu-west-1" };
-  assert.deepEqual(await planOutputs(folder, [file], env), defaults);
-  await assert.rejects(planOutputs(folder, [])); // without the file they do count
-});
-
-/** The outputs that Terraform plans in a folder without resources. */
-async function planOutputs(cwd: string, args: string[], env: Record<string, string> = {}) {
-  const terraform = async (...words: string[]) => {
-    const all = { ...Deno.env.toObject(), CHECKPOINT_DISABLE: "1", ...env };
-    const { code, stdout, stderr } = await runProgram("terraform", words, cwd, all);
-    assert.equal(code, 0, stderr);
-    return stdout;
-  };
-  await terraform("plan", "-input=false", "-out=plan", ...args);
-  const { planned_values } = JSON.parse(await terraform("show", "-json", "plan"));
-  const values = Object.entries<{ value?: unknown }>(planned_values.outputs);
-  return Object.fromEntries(values.map(([name, { value }]) => [name, value ?? null]));
-}
-
 Deno.test("ownFolder() has what Terraform reads, as it is now, and a local backend", async () => {
   const module = join(ROOT, "deno-task-test-module");
   const namesNow = async () => {
@@ -161,7 +124,7 @@ Deno.test("ownFolder() has what Terraform reads, as it is now, and a local backe
   };
   await Deno.mkdir(module, { recursive: true });
   try {
-    for (const name of ["main.tf", "team.tf.json", "notes.md"]) {
+    for (const name of ["main.tf", "team.tf.json", "notes.md", "for_aws.auto.tfvars"]) {
       await Deno.writeTextFile(join(module, name), "");
     }
     await Deno.symlink("me@host.1", join(module, ".#main.tf")); // as Emacs marks a file that is edited

@@ -1,7 +1,7 @@
 /** Terraform's own tests of main.tf. */
 
 import { run } from "../tasks/shell.ts";
-import { ownFolder, writeDefaults } from "../tasks/workspace.ts";
+import { ownFolder } from "../tasks/workspace.ts";
 import { startProvider } from "./provider.ts";
 
 const TESTS = {
@@ -19,11 +19,10 @@ Deno.test("Terraform's own tests of main.tf", async (t) => {
       env: { TF_WORKSPACE: "default", ...env, [name]: value },
       output: "atEnd",
     });
-  const defaults = `-var-file=${await writeDefaults()}`;
   await t.step("main.tf is valid", async () => void await terraform("validate"));
   for (const [name, files] of Object.entries(TESTS)) {
     await t.step(`tests/${name}.tftest.hcl`, async () => {
-      await terraform("test", `-filter=tests/${name}.tftest.hcl`, defaults, ...files);
+      await terraform("test", `-filter=tests/${name}.tftest.hcl`, ...files);
     });
   }
 });
