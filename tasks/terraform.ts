@@ -15,9 +15,6 @@ export const STACK = "terraform_data.stack";
 /** Another Terraform at work on the same state is waited for. */
 const LOCK = "-lock-timeout=120s";
 
-/** A folder of providers has this path in it: https://developer.hashicorp.com/terraform/cli/config/config-file#filesystem_mirror */
-const MIRROR_PATH = "registry.terraform.io/hashicorp/aws";
-
 /** The address of the function in main.tf. */
 const FUNCTION_ADDRESS = "aws_lambda_function.metadata";
 
@@ -110,43 +107,35 @@ function mainData(): string {
   return resolve(ROOT, Deno.env.get("TF_DATA_DIR") || ".terraform");
 }
 
-/** By Terraform's own way, else from a folder of providers on this machine. */
+/** With a provider that this machine has, else by Terraform's own way. */
 async function initialise(own: OwnFolder | undefined): Promise<void> {
   const init = [...own?.args ?? [], "init", "-no-color", "-input=false"];
   if (own) init.push("-reconfigure"); // its backend may have been another version's
   const options = { quiet: true, env: { TF_WORKSPACE: "default", ...own?.env } };
   const call = (...args: string[]) => run("terraform", [...init, ...args], options);
-  // What the project's folder has is linked, not downloaded again.
-  const providers = join(mainData(), "providers");
-  if (own && existsSync(join(providers, MIRROR_PATH))) {
-    const linked = await call(`-plugin-dir=${providers}`).then(() => true, () => false);
+  for (const folder of await providerFolders(own)) {
+    const linked = await call(`-plugin-dir=${folder}`).then(() => true, () => false);
     if (linked) return;
   }
-  await withProgress("terraform init", call()).catch(async (error) => {
-    const lacksProvider = error instanceof RunError && PROVIDER_FAILED.test(error.stderr);
-    const mirror = lacksProvider ? await findMirror() : undefined;
-    if (mirror === undefined) throw error;
-    say(`Terraform found no provider by itself; now with the folder of providers ${mirror}`);
-    await call(`-plugin-dir=${mirror}`);
-  }).catch((error) => throwExplained(error, "init", { quiet: true }));
+  await withProgress("terraform init", call())
+    .catch((error) => throwExplained(error, "init", { quiet: true }));
 }
 
-/** What `terraform init` writes when it gets no provider; all else is the backend's or the code's. */
-const PROVIDER_FAILED = /registry|provider packages|install provider|dependency lock/i;
+/** Folders that have the provider, which is not downloaded then: what the project's has, too. */
+async function providerFolders(own: OwnFolder | undefined): Promise<string[]> {
+  const folders = own ? [join(mainData(), "providers")] : [];
+  for (const place of [Deno.env.get("HOME") ?? "", "/opt"]) {
+    const names = await namesIn(place).catch(() => []); // it may not be readable
+    folders.push(...names.map((name) => join(place, name)));
+  }
+  return folders.filter((folder) =>
+    existsSync(join(folder, "registry.terraform.io/hashicorp/aws"))
+  );
+}
 
 /** What Terraform writes where plugins are missing, or do not fit the lock file, or the backend changed. */
 const NOT_INITIALISED =
   /Required plugins are not installed|Backend initialization required|Module not installed/;
-
-/** A folder that holds the aws provider, directly under one of the usual places. */
-async function findMirror(): Promise<string | undefined> {
-  for (const place of ["/opt", "/usr/share", "/usr/local/share", Deno.env.get("HOME") ?? ""]) {
-    const names = await namesIn(place).catch(() => []); // it may not be readable
-    const mirror = names.map((name) => join(place, name))
-      .find((folder) => existsSync(join(folder, MIRROR_PATH)));
-    if (mirror !== undefined) return mirror;
-  }
-}
 
 /** A plan in a file, which is removed at the end. */
 export interface PlanFile extends AsyncDisposable {

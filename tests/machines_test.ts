@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { namesIn, replaceFile } from "../tasks/files.ts";
 import { ROOT, run } from "../tasks/shell.ts";
-import { redirectProgress } from "../tasks/terminal.ts";
+import { init } from "../tasks/terraform.ts";
 import { findPython, requirePrograms } from "../tasks/tools.ts";
+import { replaceEnvironment } from "./fixtures.ts";
 import { listProcesses, runTask } from "./run_task.ts";
 
 /** An environment that nobody has, where nothing is deployed. */
@@ -94,6 +95,20 @@ exec ${terraform} "$@"`;
       await Deno.remove(calls);
       await Deno.remove(data, { recursive: true });
     }
+  },
+  "a folder of providers on this machine is used": async ({ bin }) => {
+    const calls = join(bin, "calls");
+    await writeProgram(bin, "terraform", `echo "$@" >>${calls}`);
+    await Deno.mkdir(join(bin, "plugins/registry.terraform.io/hashicorp/aws"), { recursive: true });
+    using _environment = replaceEnvironment({
+      ...inPath(bin),
+      HOME: bin,
+      TF_DATA_DIR: join(bin, "data"),
+    });
+    await init(undefined);
+    const call = `init -no-color -input=false -plugin-dir=${join(bin, "plugins")}\n`;
+    assert.equal(await Deno.readTextFile(calls), call);
+    await Deno.remove(calls);
   },
   "no call of Terraform uses the shell's settings of it": async ({ bin, terraform }) => {
     const calls = join(bin, "calls");
