@@ -41,7 +41,7 @@ export async function demo({ verbose }: { verbose: boolean }): Promise<void> {
   try {
     await stopStandIn(workspace); // of a demo that was killed
     using screen = openScreen(verbose ? undefined : DEMO_LOG);
-    await showAll(screen);
+    await showAll(screen.step);
   } catch (error) {
     if (!verbose && !interrupted.aborted) say(await readText(DEMO_LOG) ?? "");
     throw error;
@@ -50,39 +50,39 @@ export async function demo({ verbose }: { verbose: boolean }): Promise<void> {
   }
 }
 
-async function showAll(screen: Screen): Promise<void> {
+async function showAll(step: Step): Promise<void> {
   const startMs = performance.now();
-  await screen.step("Bundle and zip the function", writeZip, ({ zip }) => `${zip.length} bytes`);
-  await onTarget(screen);
+  await step("Bundle and zip the function", writeZip, ({ zip }) => `${zip.length} bytes`);
+  await onTarget(step);
   const seconds = Math.round((performance.now() - startMs) / 1000);
-  screen.line(`\nThat took ${seconds} s, and nothing is left of it. What you would type next:\n`);
-  screen.line(NEXT);
+  const next = (...words: string[]) => `  ${denoTask(targetOf({ local: true }), ...words)}`;
+  const commands = toTable([
+    [next("deploy"), "the same, until destroy --local"],
+    [next("verify", "README.md", "--keep"), "a file of yours"],
+    [next("rows"), "its row"],
+  ]);
+  console.log(
+    `\nThat took ${seconds} s, and nothing is left of it. What you would type next:\n\n` +
+      commands.join("\n"),
+  );
 }
 
-const next = (...words: string[]) => `  ${denoTask(targetOf({ local: true }), ...words)}`;
-
-const NEXT = toTable([
-  [next("deploy"), "the same, until destroy --local"],
-  [next("verify", "README.md", "--keep"), "a file of yours"],
-  [next("rows"), "its row"],
-]).join("\n");
-
-async function onTarget(screen: Screen): Promise<void> {
+async function onTarget(step: Step): Promise<void> {
   const open = () => openTarget(DEMO, { standIn: "start" });
-  await using target = await screen.step("Start the stand-in for AWS on this machine", open);
-  const outputs = await screen.step(
+  await using target = await step("Start the stand-in for AWS on this machine", open);
+  const outputs = await step(
     "Deploy main.tf to it",
     () => deploy(target, { yes: true, show: "brief" }),
   );
   const stack = connect(target, outputs);
-  const report = await screen.step(
+  const report = await step(
     `Upload ${SAMPLES.length} files, wait for their rows, send each event again`,
     () => verifyStack(stack, { samples: SAMPLES, leftOut: [] }, { ...target, keep: false }),
   );
   if (!report.ok) throw new FindingError(report.problems.map(visible).join("\n"));
-  showFiles(screen, report);
-  await showFailure(screen, stack);
-  await screen.step(
+  console.log(filesToText(report));
+  await showFailure(step, stack);
+  await step(
     "Destroy it, and look for all that has its name",
     () => destroy(target, { yes: true }),
     () => "nothing is left",
@@ -90,7 +90,7 @@ async function onTarget(screen: Screen): Promise<void> {
 }
 
 /** A line for each file, then one row whole. */
-export function showFiles({ line }: Pick<Screen, "line">, { files }: Report): void {
+export function filesToText({ files }: Report): string {
   const size = (file: FileReport) => Number(file.row!.file_size).toLocaleString("en-US");
   const rows = files.map((file) => [
     `  ${clip(file.file, 22)}`,
@@ -100,25 +100,36 @@ export function showFiles({ line }: Pick<Screen, "line">, { files }: Report): vo
     clip(String(file.row!.content_preview ?? "-"), 14),
   ]);
   const head = ["  file", "bytes", "type", "row after", "preview"];
-  line(toTable([head, ...rows], [1, 3]).join("\n"));
-  line("  The row of the first one, whole:");
-  line(rowToText(files[0].row!));
+  return [
+    ...toTable([head, ...rows], [1, 3]),
+    "  The row of the first one, whole:",
+    rowToText(files[0].row!),
+  ].join("\n");
 }
 
 /** An upload whose row can't be written: the failure queue keeps its event, which is replayed. */
-async function showFailure(screen: Screen, stack: Stack): Promise<void> {
+async function showFailure(step: Step, stack: Stack): Promise<void> {
   const Bucket = stack.outputs.s3_bucket_name;
   const Key = "kept.txt";
-  await using permission = await withoutPermission(stack);
-  await screen.step("Forbid it the table, and upload a file", async () => {
+  const role = { RoleName: stack.outputs.lambda_function_name, PolicyName: POLICY_NAME };
+  const put = (PolicyDocument: string) =>
+    stack.iam.send(new PutRolePolicyCommand({ ...role, PolicyDocument }));
+  const { PolicyDocument } = await stack.iam.send(new GetRolePolicyCommand(role));
+  const whole = decodeURIComponent(PolicyDocument!);
+
+  await step("Forbid it the table, and upload a file", async () => {
+    const policy = JSON.parse(whole);
+    const isKept = ({ Sid }: { Sid: string }) => Sid !== WRITE_STATEMENT;
+    await put(JSON.stringify({ ...policy, Statement: policy.Statement.filter(isKept) }));
     await stack.s3.send(new PutObjectCommand({ Bucket, Key, Body: "Nothing is lost.\n" }));
     for (const endMs = Date.now() + FAILED_WITHIN_MS; (await countFailures(stack)).visible === 0;) {
       if (Date.now() > endMs) throw new FindingError("The event did not reach the failure queue");
       await pause(200);
     }
   }, () => "failed 3 times, and kept");
-  await permission[Symbol.asyncDispose]();
-  await screen.step("Give the permission back, and replay", async () => {
+
+  await step("Give the permission back, and replay", async () => {
+    await put(whole);
     const { replayed } = await replayFailures(stack, { dryRun: false, max: Infinity });
     const rows = await queryRows(stack, Key);
     if (rows.length !== 1) throw new FindingError(`The replayed event left ${rows.length} rows`);
@@ -127,19 +138,7 @@ async function showFailure(screen: Screen, stack: Stack): Promise<void> {
   }, (replayed) => `${plural(replayed, "event")}, one row`);
 }
 
-/** Takes the function's permission to write rows away until it is disposed. */
-async function withoutPermission({ iam, outputs }: Stack): Promise<AsyncDisposable> {
-  const role = { RoleName: outputs.lambda_function_name, PolicyName: POLICY_NAME };
-  const { PolicyDocument } = await iam.send(new GetRolePolicyCommand(role));
-  const whole = JSON.parse(decodeURIComponent(PolicyDocument!));
-  const put = (document: unknown) =>
-    iam.send(new PutRolePolicyCommand({ ...role, PolicyDocument: JSON.stringify(document) }));
-  const isKept = ({ Sid }: { Sid: string }) => Sid !== WRITE_STATEMENT;
-  await put({ ...whole, Statement: whole.Statement.filter(isKept) });
-  return { [Symbol.asyncDispose]: async () => void await put(whole) };
-}
-
-type Screen = ReturnType<typeof openScreen>;
+type Step = ReturnType<typeof openScreen>["step"];
 
 /**
  * What the demo prints; on a terminal a step's time runs while it works. The steps' own progress goes to a
@@ -176,9 +175,5 @@ export function openScreen(logFile: string | undefined) {
       clearInterval(timer);
     }
   }
-  return {
-    step,
-    line: (text: string) => void write(text + "\n"),
-    [Symbol.dispose]: () => log?.[Symbol.dispose](),
-  };
+  return { step, [Symbol.dispose]: () => log?.[Symbol.dispose]() };
 }

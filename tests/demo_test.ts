@@ -1,7 +1,7 @@
 /** The demo's lines: few, narrow, and plain where there is no terminal. */
 
 import assert from "node:assert/strict";
-import { showFiles } from "../tasks/demo.ts";
+import { filesToText } from "../tasks/demo.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { SAMPLES } from "../tasks/samples.ts";
 import type { FileReport } from "../tasks/verify.ts";
@@ -20,10 +20,9 @@ Deno.test("the demo shows each file on a narrow line, and one row whole", () => 
     checks: 13,
     problems: [],
   }));
-  const lines: string[] = [];
   const failureQueue = { before: 0, after: 0 };
   const report = { ok: true, bucket: "uploads", files, failureQueue, problems: [] };
-  showFiles({ line: (text) => void lines.push(...text.split("\n")) }, report);
+  const lines = filesToText(report).split("\n");
   assert.deepEqual(lines.filter((line) => line.length > 80), []);
   assert.equal(lines.length, 1 + SAMPLES.length + 1 + 4);
   assert.match(lines[1], /^ {2}plain\.txt .* 22 .*text\/plain .*12345 ms .*A line\./);
@@ -43,7 +42,6 @@ Deno.test("the demo has a line a step, and sends other output to its file", asyn
       using screen = openScreen("${folder.path}/log");
       await screen.step("First", async () => { say("unseen"); return 7; }, (n) => n + " things");
       await screen.step("Second", () => Promise.reject(new Error("x"))).catch(() => {});
-      screen.line("the end");
     }
     say("seen");`;
   const args = ["eval", "--ext=ts", script];
@@ -51,7 +49,7 @@ Deno.test("the demo has a line a step, and sends other output to its file", asyn
   const lines = new TextDecoder().decode(stdout).split("\n");
   assert.match(lines[0], /^✓ First: 7 things +0\.\d s$/);
   assert.match(lines[1], /^✗ Second +0\.\d s$/);
-  assert.deepEqual(lines.slice(2), ["the end", ""]);
+  assert.deepEqual(lines.slice(2), [""]);
   assert.ok(lines.every((line) => line.length <= 80));
   assert.equal(new TextDecoder().decode(stderr), "seen\n");
   assert.equal(await Deno.readTextFile(`${folder.path}/log`), "unseen\n");
