@@ -87,15 +87,13 @@ export function requestHandler(
 /** @throws {UserError} the address is not an HTTP proxy's */
 function checkProxy(text: string): void {
   const url = URL.parse(text);
-  const given = `HTTPS_PROXY is "${visible(text.replace(/\/\/.*@/, "//"))}"`;
-  if (!url?.hostname || !/^https?:$/.test(url.protocol)) {
-    throw new UserError(`${given}, which is not an HTTP proxy: write http://HOST:PORT`);
-  }
   // Node's TLS takes no address as the name that it asks for.
-  if (url.protocol === "https:" && isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0) {
-    throw new UserError(
-      `${given}, an address: a proxy that is reached by TLS needs its name; write https://NAME:PORT, ` +
-        "or http://HOST:PORT if it takes plain connections, as most do",
-    );
-  }
+  const isAddress = url?.protocol === "https:" && isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0;
+  if (url?.hostname && /^https?:$/.test(url.protocol) && !isAddress) return;
+  throw new UserError(
+    `HTTPS_PROXY is "${
+      visible(text.replace(/\/\/.*@/, "//"))
+    }", which is not an HTTP proxy: write ` +
+      "http://HOST:PORT, or https://NAME:PORT where it is reached by TLS, which takes no address",
+  );
 }

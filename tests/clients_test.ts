@@ -72,7 +72,7 @@ const CASES: [
   [
     "a proxy that is reached by TLS needs a name, not an address",
     { HTTPS_PROXY: "https://me:secret@[::1]:1" },
-    /^HTTPS_PROXY is "https:\/\/\[::1\]:1", an address: .* write https:\/\/NAME:PORT, or http/,
+    /^HTTPS_PROXY is "https:\/\/\[::1\]:1", which .* or https:\/\/NAME:PORT where it is reached by/,
   ],
   [
     "what is not an HTTP proxy is refused, its password hidden",
