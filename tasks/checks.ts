@@ -4,7 +4,7 @@ import { writeZip } from "./build.ts";
 import { run, type RunOptions } from "./shell.ts";
 import { stopStandIns } from "./stand_in.ts";
 import { readyTerraform } from "./target.ts";
-import { UserError } from "./terminal.ts";
+import { withProgress } from "./terminal.ts";
 import { outputs } from "./terraform.ts";
 import { makeTools, requirePrograms } from "./tools.ts";
 
@@ -13,18 +13,12 @@ import { makeTools, requirePrograms } from "./tools.ts";
  * deno.lock. The tests that need them are not named as tests, so that a plain `deno test` passes by.
  */
 const OF_TESTS = "--lock=tests/deno.lock";
-const PROPERTIES = [
-  "tests/properties.ts",
-  "tests/one_row_properties.ts",
-];
+const PROPERTIES = ["tests/properties.ts", "tests/one_row_properties.ts"];
 
 /** End-to-end tests by what they are about. A deploy mostly waits, so they run side by side. */
-const END_TO_END = {
-  rows: "tests/end_to_end_rows.ts",
-  changes: "tests/end_to_end_changes.ts",
-  clone: "tests/end_to_end_clone.ts",
-};
-export const TESTS_WITH_PACKAGES = [...Object.values(END_TO_END), ...PROPERTIES];
+const END_TO_END = ["rows", "changes", "clone"].map((about) => `tests/end_to_end_${about}.ts`);
+
+export const TESTS_WITH_PACKAGES = [...END_TO_END, ...PROPERTIES];
 
 /** The tests' stand-ins are in workspaces that begin so. */
 const TEST_WORKSPACES = "local-deno-task-test";
@@ -41,10 +35,11 @@ export async function checkAll(): Promise<void> {
   try {
     // The tools, too.
     await together([makeTools(), checkForm()]);
-    await together([
-      ...Object.entries(END_TO_END).map(([label, file]) => runTests([file], { label })),
-      runTests([".", ...PROPERTIES], { output: "atEnd" }),
-    ]);
+    const tests = [...END_TO_END.map((file) => [file]), [".", ...PROPERTIES]];
+    await withProgress(
+      "Running every test; the output of each run comes at its end",
+      together(tests.map(runTests)),
+    );
   } finally {
     await stopStandIns(TEST_WORKSPACES);
   }
@@ -58,21 +53,17 @@ async function checkForm(): Promise<void> {
   await writeZip();
 }
 
-function runTests(files: string[], options: RunOptions): Promise<unknown> {
-  return runDeno(["test", "--allow-all", "--no-check", OF_TESTS, ...files], options);
+function runTests(files: string[]): Promise<void> {
+  return runDeno(["test", "--allow-all", "--no-check", OF_TESTS, ...files], { output: "atEnd" });
 }
 
-function runDeno(args: string[], options?: RunOptions): Promise<unknown> {
-  return run(Deno.execPath(), args, options);
+async function runDeno(args: string[], options?: RunOptions): Promise<void> {
+  await run(Deno.execPath(), args, options);
 }
 
-/** Waits for all, then throws what failed. */
+/** Waits for all, then throws the first failure; the programs have shown what failed. */
 async function together(all: Promise<unknown>[]): Promise<void> {
-  const failures = (await Promise.allSettled(all)).flatMap((ended) =>
-    ended.status === "rejected" ? [ended.reason] : []
-  );
-  if (failures.length > 1 && failures.every((failure) => failure instanceof UserError)) {
-    throw new UserError(failures.map(({ message }) => message).join("\n"));
+  for (const ended of await Promise.allSettled(all)) {
+    if (ended.status === "rejected") throw ended.reason;
   }
-  if (failures.length > 0) throw failures[0];
 }

