@@ -17,7 +17,6 @@ Deno.test("the demo shows each file on a narrow line, and one row whole", () => 
       ...(sample.type && { content_type: sample.type }),
       ...(sample.preview && { content_preview: sample.preview }),
     },
-    checks: 13,
     problems: [],
   }));
   const failureQueue = { before: 0, after: 0 };
