@@ -22,11 +22,7 @@ const PORT = 8421;
 
 /** Every option of every task. */
 export const OPTIONS = {
-  env: text(
-    "NAME",
-    "in an environment of its own: workspace NAME, variables of NAME.tfvars",
-    undefined,
-  ),
+  env: text("NAME", "in an environment of its own: workspace NAME, variables of NAME.tfvars"),
   local: flag("on this machine's stand-in, not on AWS"),
   yes: flag("do it without asking"),
   code: flag("on AWS too, make the function run what you save, after asking"),
@@ -40,9 +36,9 @@ export const OPTIONS = {
   since: { value: "1h", says: "how far back: 90s, 15m, 2h or 7d", read: toMilliseconds },
   follow: flag("print what is new as it comes, until Ctrl-C"),
   "dry-run": flag("only look; change nothing"),
-  limit: count("limit", "print no more than N rows", undefined),
+  limit: count("limit", "print no more than N rows"),
   max: count("max", "replay no more than N events", Infinity),
-  key: text("TEXT", "only what is about a key that holds TEXT", undefined),
+  key: text("TEXT", "only what is about a key that holds TEXT"),
   failed: flag("only failures"),
   prefix: text("P", "only keys that begin with P", ""),
   concurrency: count(
@@ -60,8 +56,8 @@ function flag(says: string): Option<boolean> {
   return { says, read: (text) => text !== undefined };
 }
 
-function text<Default>(value: string, says: string, byDefault: Default) {
-  return { value, says, read: (text?: string): string | Default => text ?? byDefault };
+function text<Default = undefined>(value: string, says: string, byDefault?: Default) {
+  return { value, says, read: (text?: string) => text ?? byDefault as Default };
 }
 
 /** Milliseconds of `90s`, `15m`, `2h` or `7d`. */
@@ -74,9 +70,9 @@ function toMilliseconds(text: string | undefined): number | undefined {
   return Number(count) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit]!;
 }
 
-function count<Default>(name: string, says: string, byDefault: Default, most = 1e6) {
-  const read = (text: string | undefined): number | Default => {
-    if (text === undefined) return byDefault;
+function count<Default = undefined>(name: string, says: string, byDefault?: Default, most = 1e6) {
+  const read = (text?: string) => {
+    if (text === undefined) return byDefault as Default;
     const count = Number(text);
     if (/^\d+$/.test(text) && count >= 1 && count <= most) return count;
     throw new UserError(
@@ -145,35 +141,32 @@ export function parseArguments(
     return new UserError(`${problem}; ${denoTask(ANYWHERE, task)} takes ${takes}`);
   };
   const isSwitch = (name: OptionName) => !("value" in OPTIONS[name]);
-  const { tokens, positionals } = parseArgs({
+  const { values: given, positionals } = parseArgs({
     args,
     options: Object.fromEntries(
       options.map((name) => [name, { type: isSwitch(name) ? "boolean" : "string" } as const]),
     ),
     strict: false,
     allowPositionals: true,
-    tokens: true,
   });
-  const texts = new Map<string, string>();
-  for (const token of tokens) {
-    if (token.kind !== "option") continue;
-    const name = options.find((name) => name === token.name);
-    if (name === undefined || token.rawName !== `--${name}`) {
+  for (const [word, value] of Object.entries(given)) {
+    const name = options.find((name) => name === word);
+    if (name === undefined) {
+      const dashed = (word.length > 1 ? "--" : "-") + word;
       const known = options.map((name) => `--${name}`);
-      const { rawName } = token;
-      throw misused(`${visible(rawName)} is not an option${suggestion(rawName, known)}`);
+      throw misused(`${visible(dashed)} is not an option${suggestion(dashed, known)}`);
     }
-    if (isSwitch(name) ? token.value !== undefined : !token.value) {
+    if (value === "" || isSwitch(name) !== (value === true)) {
       throw misused(`--${name} takes ${isSwitch(name) ? "no" : "a"} value`);
     }
-    texts.set(name, token.value ?? "");
   }
   const { usage = "", least = 0, most = usage === "" ? 0 : 1 } = words ?? {};
   if (positionals.length < least) throw misused(`${usage} is missing`);
   if (positionals.length > most) {
     throw misused(`"${visible(positionals[most])}" is not an option`);
   }
-  const values = Object.entries(OPTIONS).map(([name, { read }]) => [name, read(texts.get(name))]);
+  const texts = given as Record<string, string | undefined>; // true stands for a switch
+  const values = Object.entries(OPTIONS).map(([name, { read }]) => [name, read(texts[name])]);
   return { values: Object.fromEntries(values), words: positionals };
 }
 
