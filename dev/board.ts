@@ -299,7 +299,7 @@ type Parts = Awaited<ReturnType<typeof readParts>>;
 async function readParts(stack: Stack) {
   const [notifies, fn, alarms, queue] = await Promise.all([
     bucketNotifies(stack),
-    readFunction(stack, ""),
+    readFunction(stack),
     readAlarms(stack),
     countFailures(stack),
   ]);

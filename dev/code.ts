@@ -49,8 +49,8 @@ export async function confirmCode({ outputs }: Stack, { yes }: { yes: boolean })
  */
 export async function lookAtCode(stack: Stack, target: Target) {
   const deployed = await deployedCode(target.workspace);
-  const { code, codeSha256: running, lastModified } = await readFunction(stack, deployed);
-  const isStray = code === "not as deployed";
+  const { codeSha256: running, lastModified } = await readFunction(stack);
+  const isStray = running !== deployed;
   if (isStray) say(`Note: ${strayCode(lastModified)}; ${denoTask(target, "deploy")} puts it right`);
   return { running, deployed, isStray };
 }

@@ -22,15 +22,7 @@ export interface Status {
   /** When it was looked at, by AWS's clock. */
   at: string;
   bucket: { name: string; notifies: boolean };
-  function?: {
-    name: string;
-    state: string;
-    lastModified: string;
-    runtime: string;
-    codeSha256: string;
-    /** Whether it is what Terraform deployed. */
-    code: "as deployed" | "not as deployed" | "unknown";
-  };
+  function?: Awaited<ReturnType<typeof readFunction>> & { code: "as deployed" | "not as deployed" };
   /** Newest first. */
   rows: Item[];
   /** Where the search for rows ended early: those written before are not shown. */
@@ -52,16 +44,31 @@ export async function readStatus(
   deployedSha256: string,
   drift?: terraform.Change[],
 ): Promise<Status> {
+  const { s3_bucket_name, dynamodb_table_name: TableName } = stack.outputs;
   const now = await readClock(stack);
-  const wrong = new Map<string, string>();
-  const { table, notifies, ...parts } = await readParts(stack, deployedSha256, wrong);
+  const wrong = new Map<string, string>(); // what is wrong with a part, by its address in main.tf
+  const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
+    partOf(stack, wrong, bucketNotifies(stack)),
+    partOf(stack, wrong, readFunction(stack)),
+    partOf(stack, wrong, stack.dynamo.send(new DescribeTableCommand({ TableName }))),
+    partOf(stack, wrong, countFailures(stack)),
+    readAlarms(stack),
+  ]);
   const newest = table && await partOf(stack, wrong, newestRows(stack, now, NEWEST));
-  const seen = {
+  if (notifies === false) wrong.set("aws_s3_bucket_notification.uploads[0]", silenceOf(stack));
+  const { TableStatus = "ACTIVE" } = table?.Table ?? {};
+  if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
+    wrong.set("aws_dynamodb_table.files", `the table ${TableName} is ${TableStatus}, not ACTIVE`);
+  }
+  const code = fn?.codeSha256 === deployedSha256 ? "as deployed" : "not as deployed";
+  const seen: Omit<Status, "ok" | "problems"> = {
     at: new Date(now()).toISOString(),
-    bucket: { name: stack.outputs.s3_bucket_name, notifies: notifies ?? false },
-    ...parts,
+    bucket: { name: s3_bucket_name, notifies: notifies ?? false },
+    function: fn && { ...fn, code },
     rows: newest?.rows ?? [],
     rowsSince: newest?.since,
+    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
+    alarms,
     compared: drift !== undefined,
   };
   const problems = [
@@ -70,32 +77,6 @@ export async function readStatus(
     ...problemsOf(stack, seen),
   ];
   return { ok: problems.length === 0, ...seen, problems };
-}
-
-/** Looks at the parts but for the rows. `wrong` gets what is wrong with one, by its address in main.tf. */
-async function readParts(stack: Stack, deployedSha256: string, wrong: Map<string, string>) {
-  const { dynamodb_table_name: TableName } = stack.outputs;
-  const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
-    partOf(stack, wrong, bucketNotifies(stack)),
-    partOf(stack, wrong, readFunction(stack, deployedSha256)),
-    partOf(stack, wrong, stack.dynamo.send(new DescribeTableCommand({ TableName }))),
-    partOf(stack, wrong, countFailures(stack)),
-    readAlarms(stack),
-  ]);
-  if (notifies === false) {
-    wrong.set("aws_s3_bucket_notification.uploads[0]", silenceOf(stack));
-  }
-  const { TableStatus = "ACTIVE" } = table?.Table ?? {};
-  if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
-    wrong.set("aws_dynamodb_table.files", `the table ${TableName} is ${TableStatus}, not ACTIVE`);
-  }
-  return {
-    notifies,
-    table,
-    function: fn,
-    failureQueue: failureQueue ?? { visible: 0, inFlight: 0 },
-    alarms,
-  };
 }
 
 /** Undefined where a part was deleted by hand. */
@@ -160,26 +141,17 @@ export function statusToText(status: Status): string {
   ].join("\n");
 }
 
-export async function readFunction(
-  { lambda, outputs: { lambda_function_name } }: Stack,
-  deployedSha256: string,
-): Promise<NonNullable<Status["function"]>> {
-  const { Configuration = {} } = await lambda.send(
-    new GetFunctionCommand({ FunctionName: lambda_function_name }),
-  );
+export async function readFunction({ lambda, outputs }: Stack) {
+  const FunctionName = outputs.lambda_function_name;
+  const { Configuration = {} } = await lambda.send(new GetFunctionCommand({ FunctionName }));
   const { LastUpdateStatus, State = "", LastModified = "", Runtime = "", CodeSha256 = "" } =
     Configuration;
   return {
-    name: lambda_function_name,
+    name: FunctionName,
     state: LastUpdateStatus === "Failed" ? "failed to update" : State,
     lastModified: LastModified,
     runtime: Runtime,
     codeSha256: CodeSha256,
-    code: deployedSha256 === ""
-      ? "unknown"
-      : deployedSha256 === CodeSha256
-      ? "as deployed"
-      : "not as deployed",
   };
 }
 
