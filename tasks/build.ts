@@ -23,11 +23,8 @@ await ready;
 export { handler };
 `;
 
-/** A module of the SDK, and its new source; undefined if it lacks what should change. */
-export type Trim = [file: RegExp, write: (source: string) => string | undefined];
-
-/** Modules of the SDK that are rewritten, since the function needs less of them, or nothing. */
-export const TRIMS: Trim[] = [
+/** Modules of the SDK, and their new source: the function needs less of them, or nothing. */
+const TRIMS: [file: RegExp, write: (source: string) => string][] = [
   // In Lambda the role's credentials are in the environment: no other source is needed.
   [
     /credential-provider-node\/dist-es\/index\.js$/,
@@ -45,11 +42,12 @@ export const TRIMS: Trim[] = [
     () => `export const getInstanceMetadataRegion = async () => undefined;`,
   ],
   // The tables of all operations' shapes.
-  [/client-s3\/dist-es\/schemas\/schemas_0\.js$/, usedShapesAlone],
-  [/client-dynamodb\/dist-es\/schemas\/schemas_0\.js$/, usedShapesAlone],
+  [/client-(s3|dynamodb)\/dist-es\/schemas\/schemas_0\.js$/, usedShapesAlone],
   // A client uses only the version of its package.json.
-  [/client-s3\/package\.json$/, versionAlone],
-  [/client-dynamodb\/package\.json$/, versionAlone],
+  [
+    /client-(s3|dynamodb)\/package\.json$/,
+    (source) => JSON.stringify({ version: JSON.parse(source).version }),
+  ],
   // Only SelectObjectContent answers with a stream of events.
   [
     /@smithy\/core\/dist-es\/submodules\/event-streams\/index\.js$/,
@@ -70,9 +68,7 @@ export const TRIMS: Trim[] = [
       }`,
   ],
   // Node has these hashes built in.
-  [/sha256\/Sha256Js\.js$/, () => `export const Sha256Js = undefined;`],
-  [/sha1\/Sha1Js\.js$/, () => `export const Sha1Js = undefined;`],
-  [/md5\/Md5Js\.js$/, () => `export const Md5Js = undefined;`],
+  [/\/(Sha256|Sha1|Md5)Js\.js$/, () => `export let Sha256Js, Sha1Js, Md5Js;`],
 ];
 
 /**
@@ -80,46 +76,29 @@ export const TRIMS: Trim[] = [
  * keeps, for all operations. Written as plain keys, the unused ones go. An error needs no class of
  * its own: without it, it still has its name, status and message.
  */
-function usedShapesAlone(source: string): string | undefined {
-  const withoutErrors = source.replace(/^n0_registry\.registerError\(.*\);$/gm, "");
+function usedShapesAlone(source: string): string {
   const names = new Map(
     source.matchAll(/^const (_\w+) = ("[^"\\]*");$/gm).map(([, name, text]) => [name, text]),
   );
-  const written = withoutErrors.replace(
-    /\[(_\w+)\]:/g,
-    (key, name) => names.has(name) ? `${names.get(name)}:` : key,
-  );
-  return withoutErrors === source || written === withoutErrors ? undefined : written;
+  return source
+    .replace(/^n0_registry\.registerError\(.*\);$/gm, "")
+    .replace(/\[(_\w+)\]:/g, (key, name) => names.has(name) ? `${names.get(name)}:` : key);
 }
 
-function versionAlone(source: string): string | undefined {
-  const { version, ...rest } = JSON.parse(source);
-  return version && Object.keys(rest).length > 0 ? JSON.stringify({ version }) : undefined;
-}
-
-/** Fails the build if a trim finds nothing to do: then the SDK has changed, and the list must too. */
-export function trimming(trims: Trim[]): esbuild.Plugin {
-  return {
-    name: "trimming",
-    setup(build) {
-      const idle = new Set(trims);
-      for (const trim of trims) {
-        const [file, write] = trim;
-        // On Windows paths have backslashes.
-        const filter = new RegExp(file.source.replaceAll("\\/", "[\\\\/]"));
-        build.onLoad({ filter }, async ({ path }) => {
-          const contents = write(await Deno.readTextFile(path));
-          if (contents !== undefined) idle.delete(trim);
-          const loader = path.endsWith(".json") ? "json" : "js";
-          return { contents, loader, resolveDir: dirname(path) };
-        });
-      }
-      build.onEnd(() => ({
-        errors: [...idle].map(([file]) => ({ text: `Nothing to trim in ${file}` })),
+const trimming: esbuild.Plugin = {
+  name: "trimming",
+  setup(build) {
+    for (const [file, write] of TRIMS) {
+      // On Windows paths have backslashes.
+      const filter = new RegExp(file.source.replaceAll("\\/", "[\\\\/]"));
+      build.onLoad({ filter }, async ({ path }) => ({
+        contents: write(await Deno.readTextFile(path)),
+        loader: path.endsWith(".json") ? "json" : "js",
+        resolveDir: dirname(path),
       }));
-    },
-  };
-}
+    }
+  },
+};
 
 /** The bundle of lambda.ts. */
 export const BUNDLE_OPTIONS = {
@@ -133,7 +112,7 @@ export const BUNDLE_OPTIONS = {
   minify: true,
   legalComments: "none",
   charset: "utf8",
-  plugins: [trimming(TRIMS)],
+  plugins: [trimming],
   outfile: "build/bundle.cjs",
   metafile: true,
   write: false,
