@@ -1,5 +1,6 @@
 /** Small helpers for files and folders. */
 
+import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { ROOT } from "./shell.ts";
@@ -7,52 +8,38 @@ import { ROOT } from "./shell.ts";
 /** Where the user stood when `deno task` was called. */
 export const calledFrom = () => Deno.env.get("INIT_CWD") ?? Deno.cwd();
 
-/** A file's text; undefined if it does not exist. */
-export async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+/** For a failure as there is no such file or folder, `instead`. */
+export function ifMissing<T>(instead: T): (error: unknown) => T {
+  return (error) => {
+    if (error instanceof Deno.errors.NotFound) return instead;
     throw error;
-  }
+  };
+}
+
+/** A file's text; undefined if it does not exist. */
+export function readText(path: string): Promise<string | undefined> {
+  return Deno.readTextFile(path).catch(ifMissing(undefined));
 }
 
 /** Replaces a file in one step, so that no reader meets half of it; only if its content changes. */
-export async function replaceFile(
-  path: string,
-  content: Uint8Array,
-  options?: Deno.WriteFileOptions,
-): Promise<void> {
+export async function replaceFile(path: string, content: Uint8Array): Promise<void> {
   const there = await Deno.readFile(path).catch(() => undefined);
   if (there !== undefined && isDeepStrictEqual(there, content)) return;
   await Deno.mkdir(dirname(path), { recursive: true });
   const draft = `${path}.${Deno.pid}`;
-  try {
-    await Deno.writeFile(draft, content, options);
-    await Deno.rename(draft, path);
-  } catch (error) {
-    await removeIfThere(draft).catch(() => {}); // of a full disk; the first error counts
-    throw error;
-  }
+  await Deno.writeFile(draft, content);
+  await Deno.rename(draft, path);
 }
 
 /** Removes a file or a whole folder. */
-export async function removeIfThere(path: string): Promise<void> {
-  try {
-    await Deno.remove(path, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
+export function removeIfThere(path: string): Promise<void> {
+  return rm(path, { recursive: true, force: true });
 }
 
 /** The names in a folder, in order; none if it does not exist. */
 export async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
+  const names = Array.fromAsync(Deno.readDir(folder), ({ name }) => name);
+  return (await names.catch(ifMissing<string[]>([]))).sort();
 }
 
 /** A folder in build/ that is removed with all that is in it. */
