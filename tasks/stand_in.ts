@@ -13,7 +13,7 @@ import { EntityAlreadyExistsException, IAM } from "@aws-sdk/client-iam";
 import { type Credentials, STS } from "@aws-sdk/client-sts";
 import { shellWord } from "./commands.ts";
 import { environmentFor } from "./environment.ts";
-import { calledFrom, namesIn, readText, removeIfThere } from "./files.ts";
+import { calledFrom, ifMissing, namesIn, readText, removeIfThere } from "./files.ts";
 import { LOCAL_FOLDER, ROOT, startProgram } from "./shell.ts";
 import { interrupted, pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
@@ -49,7 +49,7 @@ type Places = ReturnType<typeof placesOf>;
 const START_DEADLINE_MS = 60_000;
 
 /** It answers nobody while it reads a large object. */
-const ANSWER_MS = 5000;
+const ANSWER_MS = 15_000;
 
 interface Running {
   pid: number;
@@ -85,7 +85,7 @@ export async function enterStandIn(
   if (ifStopped === "find") return undefined;
   await stopStandIn(workspace);
   if (ifStopped === "clear") return undefined;
-  return await enter(places, await start(places, await makeTools()));
+  return await enter(places, await start(places));
 }
 
 /** Ends a workspace's stand-in and removes what was in it, its Terraform state too; the tools stay. */
@@ -105,10 +105,8 @@ export async function stopStandIns(beginning: string): Promise<void> {
 }
 
 /** Starts the stand-in apart from this process, and waits until it answers. */
-async function start(
-  places: Places,
-  tools: { python: string; node: string },
-): Promise<Running> {
+async function start(places: Places): Promise<Running> {
+  const tools = await makeTools();
   for (const folder of [places.tmp, places.home]) {
     await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
   }
@@ -140,11 +138,7 @@ async function start(
  * Starts MiniStack in a process group of its own, with its log locked: the system frees the lock when
  * the last process of the group has ended, and until then no other group can get its id.
  */
-function launch(
-  places: Places,
-  { python, node }: { python: string; node: string },
-  port: number,
-) {
+function launch(places: Places, { python, node }: Record<"python" | "node", string>, port: number) {
   const log = openSync(places.log, "w", 0o600);
   try {
     const child = spawn(python, [join(ROOT, "tasks", "stand_in.py"), basename(places.folder)], {
@@ -185,21 +179,15 @@ function launch(
  */
 async function findRunning(places: Places): Promise<Running | undefined> {
   const running = await readRunning(places);
-  if (running === undefined) return undefined;
+  if (running === undefined || await answers(places, running)) return running;
   const { pid } = running;
-  for (let tries = 0; tries < 3; tries++) {
-    if (await answers(places, running)) return running;
-    if (!await isAlive(places)) {
-      say(`The local stand-in, process ${pid}, has ended, and all that was in it is lost`);
-      return undefined;
-    }
-    if (tries === 0) say(`Waiting for the local stand-in, process ${pid}, to answer ...`);
-    await pause(1000);
+  if (await isAlive(places)) {
+    throw new UserError(
+      `The local stand-in, process ${pid}, runs but does not answer: wait and run this again, or ` +
+        `end it with all that is in it: kill -9 -- -${pid}`,
+    );
   }
-  throw new UserError(
-    `The local stand-in, process ${pid}, runs but does not answer: wait and run this again, or end ` +
-      `it with all that is in it: kill -9 -- -${pid}`,
-  );
+  say(`The local stand-in, process ${pid}, has ended, and all that was in it is lost`);
 }
 
 async function readRunning(places: Places): Promise<Running | undefined> {
@@ -238,13 +226,8 @@ async function end(places: Places, { pid }: Running): Promise<void> {
 
 /** Whether a process of the stand-in still holds the lock that {@link launch} speaks of. */
 async function isAlive({ log }: Places): Promise<boolean> {
-  try {
-    using file = await Deno.open(log);
-    return !await file.tryLock(false);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  using file = await Deno.open(log).catch(ifMissing(undefined));
+  return file !== undefined && !await file.tryLock(false);
 }
 
 /** Replaces the environment of this process, which its children inherit, until it leaves. */

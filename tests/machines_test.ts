@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { namesIn, replaceFile } from "../tasks/files.ts";
+import { namesIn } from "../tasks/files.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { init } from "../tasks/terraform.ts";
 import { findPython, requirePrograms } from "../tasks/tools.ts";
@@ -11,7 +11,6 @@ import { listProcesses, runTask } from "./run_task.ts";
 
 /** An environment that nobody has, where nothing is deployed. */
 const NOWHERE = ["--env", "never-deployed"];
-const NOTHING = /^Nothing is deployed on AWS in environment never-deployed: run deno /;
 
 /** Each gets a folder for programs that hide the real ones, and the real terraform. */
 const MACHINES: Record<string, (given: { bin: string; terraform: string }) => Promise<void>> = {
@@ -46,11 +45,6 @@ const MACHINES: Record<string, (given: { bin: string; terraform: string }) => Pr
     } finally {
       Deno.env.set("PATH", path);
     }
-  },
-  "a file that cannot be written whole leaves no half": async ({ bin }) => {
-    await Deno.mkdir(join(bin, "files", "taken"), { recursive: true }); // no file can take its place
-    await assert.rejects(replaceFile(join(bin, "files", "taken"), new Uint8Array(9)));
-    assert.deepEqual(await namesIn(join(bin, "files")), ["taken"]);
   },
   "an esbuild that does not run, as of another machine's node_modules": async ({ bin }) => {
     await writeProgram(bin, "esbuild", "exit 1");
@@ -109,27 +103,6 @@ exec ${terraform} "$@"`;
     const call = `init -no-color -input=false -plugin-dir=${join(bin, "plugins")}\n`;
     assert.equal(await Deno.readTextFile(calls), call);
     await Deno.remove(calls);
-  },
-  "no call of Terraform uses the shell's settings of it": async ({ bin, terraform }) => {
-    const calls = join(bin, "calls");
-    const given = "$TF_WORKSPACE $TF_CLI_ARGS $TF_DATA_DIR $CHECKPOINT_DISABLE";
-    const tell = `echo "$1 ${given}" >>${calls}`;
-    await writeProgram(bin, "terraform", `${tell}\nexec ${terraform} "$@"`);
-    const { code, stderr, last } = await runWith(["status", ...NOWHERE], {
-      ...inPath(bin),
-      TF_WORKSPACE: "prod",
-      TF_CLI_ARGS: "-no-such-option",
-      TF_DATA_DIR: join(ROOT, ".terraform"),
-      LD_LIBRARY_PATH: "/nowhere", // of CUDA, conda or Nix: it stays, and Deno runs programs with it
-      DYLD_LIBRARY_PATH: "/nowhere",
-    });
-    assert.equal(code, 2);
-    assert.match(last, NOTHING);
-    assert.match(stderr, /^The shell's TF_WORKSPACE, prod, is not used: .* never-deployed;/m);
-    assert.match(stderr, /^The shell's TF_CLI_ARGS is not used/m);
-    const [call, ...others] = (await Deno.readTextFile(calls)).split("\n");
-    assert.equal(call, `output never-deployed  ${join(ROOT, ".terraform")} 1`);
-    assert.deepEqual(others, [""]);
   },
   "a task for AWS does not run in the stand-in's shell": async () => {
     const { code, last } = await runWith(["deploy", "--yes"], { TF_WORKSPACE: "local-x" });

@@ -146,5 +146,6 @@ function hostile(shell: Record<string, string>): Record<string, string> {
     TF_WORKSPACE: "prod",
     TF_VAR_aws_region: "eu-west-3",
     TF_CLI_ARGS: "-no-such-option",
+    LD_LIBRARY_PATH: "/nowhere", // of CUDA, conda or Nix: it stays, and Deno runs programs with it
   };
 }
