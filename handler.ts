@@ -35,7 +35,7 @@ export const PREVIEW_CHARACTERS = 500;
 export const PREFIX_BYTES = 1024 * Math.ceil((3 + 4 * PREVIEW_CHARACTERS) / 1024);
 
 /** Records of one event in work at the same time, fewer than the 50 sockets that the SDK opens. */
-export const PARALLEL_RECORDS = 32;
+const PARALLEL_RECORDS = 32;
 
 /** Characters of a content type that are kept; S3 itself takes 8 KB of headers. */
 const CONTENT_TYPE_LENGTH = 1024;

@@ -124,7 +124,7 @@ async function findBackfilled(row: Row, createdMs: number, table: Table): Promis
  * Puts a backfill's row, whose `timestamp` is set here, unless its version has a row.
  *
  * @param seen the key's rows, if they have just been looked for
- * @returns the row that is written; "missing" in a dry run: it would be
+ * @returns the row that is written, though an event may take its place; "missing" in a dry run
  */
 export async function putBackfillRow<R extends Row & { last_modified: string }>(
   row: R,
@@ -144,8 +144,8 @@ export async function putBackfillRow<R extends Row & { last_modified: string }>(
     const isPut = await putRow(put, table) === "written";
     rows = await findRows(row, createdMs, table);
     if (!isPut) continue; // another version has taken that time meanwhile, or this one its row
-    const kept = await keepOne(rowsOfObject(rows, row), table);
-    return kept === undefined || kept.timestamp === put.timestamp ? put : "unchanged";
+    await keepOne(rowsOfObject(rows, row), table);
+    return put;
   }
   throw cannot("write the row of", objectOf(row), "others took every time that was free");
 }
@@ -168,13 +168,12 @@ export async function findRows(
 }
 
 /** Deletes all rows of a version but one: an event's, or else the first of a backfill's. */
-async function keepOne(own: Identity[], table: Table): Promise<Identity | undefined> {
-  const kept = own.find((row) => !isBackfilled(row)) ??
-    own.reduce<Identity | undefined>((a, b) => a && a.timestamp <= b.timestamp ? a : b, undefined);
+async function keepOne(own: Identity[], table: Table): Promise<void> {
+  const [first] = own.toSorted((a, b) => a.timestamp < b.timestamp ? -1 : 1);
+  const kept = own.find((row) => !isBackfilled(row)) ?? first;
   for (const row of own) {
-    if (isBackfilled(row) && row.timestamp !== kept?.timestamp) await deleteRow(row, table);
+    if (isBackfilled(row) && row.timestamp !== kept.timestamp) await deleteRow(row, table);
   }
-  return kept;
 }
 
 /** Those of a version's object: a removal's row, which names its version too, stays beside it. */
@@ -261,20 +260,15 @@ async function queryRows(
   const { Items = [], LastEvaluatedKey } = await table.queryRows(query).catch((error) => {
     throw cannot("look for the rows of", { key: file_key, bucket: bucket_name }, error);
   });
-  const rows = Items.map((item) => ({
-    file_key,
-    bucket_name,
-    timestamp: item.timestamp?.S ?? "",
-    event_name: item.event_name?.S ?? "",
-    version_id: item.version_id?.S,
-    etag: item.etag?.S,
-    last_modified: item.last_modified?.S,
-  }));
+  const rows = Items.map((item) => {
+    const strings = Object.entries(item).map(([name, { S }]) => [name, S]);
+    return { file_key, bucket_name, ...Object.fromEntries(strings) } as Identity;
+  });
   return { rows, isLast: LastEvaluatedKey === undefined };
 }
 
 function isRefusedCondition(error: unknown): boolean {
-  return (error as Error | undefined)?.name === "ConditionalCheckFailedException";
+  return (error as Error).name === "ConditionalCheckFailedException";
 }
 
 function objectOf({ file_key, bucket_name }: Identity) {

@@ -16,7 +16,7 @@ const READ_TRIES = 3;
  * So long after versioning is first enabled S3 may answer 404 for an object that is there:
  * https://docs.aws.amazon.com/AmazonS3/latest/userguide/manage-versioning-examples.html
  */
-export const EARLY_MINUTES = 15;
+const EARLY_MINUTES = 15;
 
 /** An object's body ended before its announced length. */
 export class BrokenBodyError extends Error {

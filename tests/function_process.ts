@@ -18,8 +18,6 @@ import { USUAL_BYTES } from "./stub.ts";
 export interface Invocation {
   /** The name and message of what was thrown. */
   error?: string;
-  /** What the handler returned last. */
-  answer?: unknown;
   ms: number;
   cpuMs: number;
   /** Heap in use after a garbage collection, where Node runs with `--expose-gc`. */
@@ -35,9 +33,9 @@ const MARK = "\u0001";
 const RUNTIME = `
 const measured = async (work) => {
   const [startMs, startCpu] = [performance.now(), process.cpuUsage()];
-  let error, answer;
+  let error;
   try {
-    answer = await work();
+    await work();
   } catch (thrown) {
     error = thrown.name + ": " + thrown.message;
   }
@@ -45,22 +43,20 @@ const measured = async (work) => {
   const { user, system } = process.cpuUsage(startCpu);
   globalThis.gc?.();
   const heapMb = globalThis.gc && process.memoryUsage().heapUsed / 1024 ** 2;
-  const line = JSON.stringify({ error, answer, ms, cpuMs: (user + system) / 1000, heapMb });
+  const line = JSON.stringify({ error, ms, cpuMs: (user + system) / 1000, heapMb });
   process.stdout.write("${MARK}" + line + "\\n");
 };
 let handler;
-await measured(async () => void ({ handler } = await import("./lambda.mjs")));
+await measured(async () => ({ handler } = await import("./lambda.mjs")));
 const { createInterface } = await import("node:readline"); // only now: nothing is loaded in advance
 for await (const line of createInterface({ input: process.stdin })) {
   const { event, times, remainingMs } = JSON.parse(line);
   await measured(async () => {
-    let answer;
     for (let time = 0; time < times; time++) {
       const endMs = performance.now() + remainingMs;
       const context = { getRemainingTimeInMillis: () => endMs - performance.now() };
-      answer = await handler(JSON.parse(event.replaceAll("{time}", time)), context);
+      await handler(JSON.parse(event.replaceAll("{time}", time)), context);
     }
-    return answer;
   });
 }
 `;
@@ -116,10 +112,7 @@ export class FunctionProcess implements AsyncDisposable {
    * Invokes the function `times` times, one after another; `{time}` in the event is replaced by
    * 0, 1 and so on. `remainingMs` is what each invocation has until its timeout.
    */
-  async invoke(
-    event: unknown,
-    { times = 1, remainingMs = 60_000 } = {},
-  ): Promise<Invocation> {
+  async invoke(event: unknown, { times = 1, remainingMs = 60_000 } = {}): Promise<Invocation> {
     const line = JSON.stringify({ event: JSON.stringify(event), times, remainingMs }) + "\n";
     this.#child.stdin.write(line);
     return await this.#read();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { handleJob, isInvocation, type JobAnswer, type Listed } from "../function/job.ts";
-import { ON_TIME_MS, rowToPut } from "../function/one_row.ts";
+import { ON_TIME_MS } from "../function/one_row.ts";
 import { handleEvent } from "../handler.ts";
 import { toArguments } from "../tasks/filters.ts";
 import { awsError, event, fakes as fakesAt, namesOfCalls, object, record } from "./outside.ts";
@@ -85,7 +85,6 @@ Deno.test("F90 handleJob() makes a task of either schema a backfill's row", asyn
         storage_class: "STANDARD",
         content_preview: "Hello",
       });
-      assert.equal(rowToPut(row).ConditionExpression, "attribute_not_exists(file_key)");
       const look = "QUERY a +/ü.txt 2026-01-02T03:04:00.000000Z to 9 up";
       assert.deepEqual(calls.aws, ["GET a +/ü.txt v1", look, "PUT a +/ü.txt", look]);
       const [{ level, outcome, file_key, event_time, duration_ms }] = calls.log;

@@ -20,8 +20,8 @@ import { type Mutant, mutate } from "./mutants.ts";
 /** The function's own tests. */
 const TESTS = [
   ...["handler_test.ts", "tests/charset_test.ts", "tests/job_test.ts", "tests/one_row_test.ts"],
-  ...["tests/one_row_properties.ts", "tests/parallel_test.ts"],
-  ...["tests/properties.ts", "tests/record_test.ts", "tests/removals_test.ts"],
+  ...["tests/one_row_properties.ts", "tests/properties.ts"],
+  ...["tests/record_test.ts", "tests/removals_test.ts"],
 ];
 
 /** A test that starts a process, which has no mutants. */

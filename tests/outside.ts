@@ -177,7 +177,8 @@ function holds(
     const [, name, operator, value] = condition.match(/^(\w+) ([<=]) (:\w+)$/)!;
     const attribute = row?.[name as keyof Row];
     if (attribute === undefined) return false; // a comparison with nothing is false
-    const given = ExpressionAttributeValues![value].S!;
+    const given = ExpressionAttributeValues![value].S;
+    assert.ok(given !== undefined, `no value of ${value}`);
     return operator === "<" ? attribute < given : attribute === given;
   };
   return ConditionExpression!.split(" OR ").some((all) => all.split(" AND ").every(holdsOne));

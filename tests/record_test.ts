@@ -1,8 +1,9 @@
-/** The steps of a record, one by one: what its event says, what is read, its row and its put. */
+/** The steps of a record, one by one: what its event says, what is read, its row. Many at a time. */
 
 import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";
 import { rowToPut } from "../function/one_row.ts";
+import { forEachParallel } from "../function/parallel.ts";
 import { textOf } from "../function/preview.ts";
 import { type ObjectAnswer, readPrefix } from "../function/read.ts";
 import {
@@ -104,26 +105,20 @@ Deno.test("F23 F24 F25 F29 F32 F34 decodeKey() decodes once, and throws for what
 });
 
 Deno.test("F39 F41 readPrefix() reads up to its limit, and closes a body of which more would come", async (t) => {
-  const cases: [
-    chunks: string[],
-    announced: number | undefined,
-    bytes: string,
-    taken: number,
-    ended: "closed" | "read",
-  ][] = [
-    [["abc", "def", "ghi", "jkl"], undefined, "abcdefgh", 3, "closed"],
-    [["abc", "def", "ghi", "jkl"], 12, "abcdefgh", 3, "closed"],
-    [["abcdefgh", "i"], 9, "abcdefgh", 1, "closed"],
-    [["abcd", "efgh"], 8, "abcdefgh", 2, "read"],
-    [["ab", "cd"], 4, "abcd", 2, "read"],
-    [["abc"], undefined, "abc", 1, "read"],
-    [[], 0, "", 0, "read"],
+  const cases: [chunks: string[], announced: number | undefined, expected: string][] = [
+    [["abc", "def", "ghi", "jkl"], undefined, "abcdefgh, closed after 3"],
+    [["abc", "def", "ghi", "jkl"], 12, "abcdefgh, closed after 3"],
+    [["abcdefgh", "i"], 9, "abcdefgh, closed after 1"],
+    [["abcd", "efgh"], 8, "abcdefgh, read after 2"],
+    [["ab", "cd"], 4, "abcd, read after 2"],
+    [["abc"], undefined, "abc, read after 1"],
+    [[], 0, ", read after 0"],
   ];
-  for (const [chunks, announced, bytes, taken, ended] of cases) {
+  for (const [chunks, announced, expected] of cases) {
     await t.step(`${chunks.join(" ")} of ${announced}`, async () => {
-      const given = bodyOf(...chunks);
-      assert.deepEqual(await readPrefix(given, announced, 8), new TextEncoder().encode(bytes));
-      assert.deepEqual([given.taken, given.ended], [taken, ended]);
+      const body = bodyOf(...chunks);
+      const text = new TextDecoder().decode(await readPrefix(body, announced, 8));
+      assert.equal(`${text}, ${body.ended} after ${body.taken}`, expected);
     });
   }
 });
@@ -260,27 +255,6 @@ Deno.test("F12 toRow() takes size and ETag from S3's answer where the event has 
   assert.deepEqual([file_size, etag, "last_modified" in rest], [4, "e1", false]);
 });
 
-Deno.test("F7 F8 rowToPut() makes a condition that only ever goes forward", () => {
-  const row = { ...rowOf(undefined), file_size: 7 };
-  const Item = {
-    file_key: { S: "key" },
-    timestamp: { S: "2026-01-02T03:04:05.678Z" },
-    bucket_name: { S: "uploads" },
-    event_name: { S: "ObjectCreated:Put" },
-    processed_at: { S: "now" },
-    file_size: { N: "7" },
-  };
-  assert.deepEqual(rowToPut(row), {
-    Item,
-    ConditionExpression: "attribute_not_exists(file_key)",
-  });
-  assert.deepEqual(rowToPut({ ...row, sequencer: "0055" }), {
-    Item: { ...Item, sequencer: { S: "0055" } },
-    ConditionExpression: "attribute_not_exists(file_key) OR sequencer < :sequencer",
-    ExpressionAttributeValues: { ":sequencer": { S: "0055" } },
-  });
-});
-
 Deno.test("textOf() decides by type, encoding and bytes", async (t) => {
   for (const { name, bytes, options, text } of CASES) {
     await t.step(name, () => assert.equal(textOf(bytes, options), text));
@@ -303,6 +277,30 @@ Deno.test("F31 F79 toJsonLine() escapes whatever ends a line or moves a terminal
   assert.deepEqual(assertOneJsonLine(toJsonLine({ file_key: key })), { file_key: key });
 });
 
+Deno.test("forEachParallel() loses no failure, and begins nothing after one", async () => {
+  for (const limit of [1, 2, 8]) {
+    const begun: number[] = [];
+    const work = async (item: number) => {
+      begun.push(item);
+      await Promise.resolve();
+      if (item === 1) throw new Error("first");
+    };
+    await assert.rejects(forEachParallel(slowly([1, 2, 3, 4, 5]), limit, work), /^Error: first$/);
+    assert.ok(begun.length <= 2, `${begun}`);
+  }
+});
+
+Deno.test("forEachParallel() waits for what runs, also when the stream breaks", async () => {
+  let ended = 0;
+  const work = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    ended++;
+  };
+  const items = slowly([1, 2], new Error("broken"));
+  await assert.rejects(forEachParallel(items, 8, work), /^Error: broken$/);
+  assert.equal(ended, 2);
+});
+
 function rowOf(answer: ObjectAnswer | undefined, bytes?: Uint8Array) {
   return toRow(UPLOAD, answer, bytes, "now");
 }
@@ -323,4 +321,12 @@ function bodyOf(...chunks: (string | Error)[]) {
     },
   };
   return given;
+}
+
+async function* slowly(items: number[], end?: Error): AsyncGenerator<number> {
+  for (const item of items) {
+    yield item;
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  if (end) throw end;
 }
