@@ -10,7 +10,7 @@ import {
 import type { Clock } from "./clients.ts";
 import { parseObject, toReason } from "./invoke.ts";
 import { interrupted, pause } from "./signals.ts";
-import { BATCH_KEYS, getRows, type Item, rowKey } from "./table.ts";
+import { BATCH_KEYS, getRows, idOf, type Item, rowKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
 
@@ -224,45 +224,36 @@ export async function* followNews(
 ): AsyncGenerator<News[]> {
   for await (const lines of readLog(stack, { ...options, follow: true, pattern: OF_UPLOADS })) {
     const news = lines.flatMap(toNews);
-    const written = news.filter(isWritten).slice(-mostRows);
-    const keys = new Map(written.map((each) => [idOf(each), keyOf(each)]));
-    const rows = await getRows(stack, [...keys.values()]); // the log has no previews
-    const rowsById = new Map(rows.map((row) => [JSON.stringify(rowKey(row)), row]));
-    yield news.map((each) => ({
-      ...each,
-      row: isWritten(each) ? rowsById.get(idOf(each)) : undefined,
-    }));
+    const written = news.filter(({ outcome }) => outcome === "written").slice(-mostRows);
+    const rows = new Map<string, Item>(); // the log has no previews
+    for await (const row of getRows(stack, written.map(keyOf))) rows.set(idOf(row), row);
+    for (const each of written) each.row = rows.get(JSON.stringify(keyOf(each)));
+    yield news;
   }
 }
 
 /**
- * The rows that were written since a time and are still there, the newest first, in batches. The table
- * is ordered by key, so the log says which rows these are. `keys` counts the rows that were looked up;
- * `sinceMs` is how far back the search is.
+ * The rows that were written since a time and are still there, the newest first. The table is ordered by
+ * key, so the log says which rows these are. `sinceMs` is how far back the search is, also where no row
+ * is found.
  */
 export async function* rowsWritten(
   stack: Stack,
   search: Omit<Search, "pattern">,
   prefix = "",
-): AsyncGenerator<{ rows: Item[]; keys: number; sinceMs: number }> {
+): AsyncGenerator<{ row?: Item; sinceMs: number }> {
   const known = new Set<string>(); // a row that was written again is listed once
   for await (const { lines, sinceMs } of searchBack(stack, { ...search, pattern: OF_ROWS })) {
-    const written = lines.flatMap(toNews).filter((news) => {
-      if (!isWritten(news) || !news.key?.startsWith(prefix) || known.has(idOf(news))) return false;
-      known.add(idOf(news));
-      return true;
-    });
-    for (let start = 0; start === 0 || start < written.length; start += BATCH_KEYS) {
-      const keys = written.slice(start, start + BATCH_KEYS).map(keyOf);
-      yield { rows: await getRows(stack, keys), keys: keys.length, sinceMs };
+    const keys = lines.flatMap(toNews).filter(({ key }) => key?.startsWith(prefix)).map(keyOf);
+    for await (const row of getRows(stack, keys)) {
+      if (!known.has(idOf(row))) yield { row, sinceMs };
+      known.add(idOf(row));
     }
+    yield { sinceMs };
   }
 }
 
-/**
- * The rows written last; a batch of them is looked up, as some may be deleted. `since` is where the
- * search ended, if it gave up.
- */
+/** The rows written last. `since` is where the search ended, if it gave up. */
 export async function newestRows(
   stack: Stack,
   now: Clock,
@@ -270,13 +261,10 @@ export async function newestRows(
 ): Promise<{ rows: Item[]; since?: string }> {
   const search = { sinceMs: now() - NEWEST_MS, now, mostMs: GIVE_UP_MS };
   const rows: Item[] = [];
-  let lookedUp = 0;
   let searchedMs = now();
-  for await (const found of rowsWritten(stack, search)) {
-    rows.push(...found.rows);
-    lookedUp += found.keys;
-    searchedMs = found.sinceMs;
-    if (rows.length >= count || lookedUp >= BATCH_KEYS) return { rows: rows.slice(0, count) };
+  for await (const { row, sinceMs } of rowsWritten(stack, search)) {
+    searchedMs = sinceMs;
+    if (row && rows.push(row) === count) return { rows };
   }
   const isEarly = searchedMs > search.sinceMs;
   return { rows, since: isEarly ? new Date(searchedMs).toISOString() : undefined };
@@ -298,14 +286,6 @@ function toNews({ timestamp: atMs, message }: LogEvent): News[] {
   }];
 }
 
-function isWritten({ outcome }: News): boolean {
-  return outcome === "written";
-}
-
 function keyOf({ key, timestamp }: News) {
   return rowKey({ file_key: key, timestamp });
-}
-
-function idOf(news: News): string {
-  return JSON.stringify(keyOf(news));
 }

@@ -102,9 +102,9 @@ async function* newestSince(
   using _progress = sayEvery(() => {
     return `Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`;
   });
-  for await (const { rows, sinceMs } of rowsWritten(stack, search, prefix)) {
+  for await (const { row, sinceMs } of rowsWritten(stack, search, prefix)) {
     searchedMs = sinceMs;
-    yield* rows;
+    if (row) yield row;
   }
 }
 

@@ -57,6 +57,11 @@ export function rowKey({ file_key, timestamp }: Record<string, unknown>) {
   return { file_key: { S: String(file_key) }, timestamp: { S: String(timestamp) } };
 }
 
+/** What tells a row from all others. */
+export function idOf(row: Record<string, unknown>): string {
+  return JSON.stringify(rowKey(row));
+}
+
 /** The rows of a key since a time in ISO 8601, the newest first. No more are read than the limit. */
 export async function* rowsOfKey(
   { dynamo, outputs }: Stack,
@@ -102,25 +107,25 @@ export async function rowsOfVersion(stack: Stack, object: Upload): Promise<Item[
   );
 }
 
-/** The rows of any number of keys that are still there, in the order of the keys. */
-export async function getRows(
+/** The rows of any number of keys that are still there, each once, in the order of the keys. */
+export async function* getRows(
   { dynamo, outputs }: Stack,
   keys: ReturnType<typeof rowKey>[],
-): Promise<Item[]> {
-  const found = new Map<string, Item>();
+): AsyncGenerator<Item> {
   const table = outputs.dynamodb_table_name;
-  for (let wanted = keys; wanted.length > 0;) {
-    const Keys = wanted.slice(0, BATCH_KEYS);
-    const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
-      new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
-    );
-    for (const item of (Responses[table] ?? []).map(toItem)) {
-      found.set(JSON.stringify(rowKey(item)), item);
+  const different = [...new Map(keys.map((key) => [JSON.stringify(key), key])).values()];
+  for (let start = 0; start < different.length; start += BATCH_KEYS) {
+    const batch = different.slice(start, start + BATCH_KEYS);
+    const found = new Map<string, Item>();
+    for (let Keys = batch; Keys.length > 0;) {
+      const { Responses = {}, UnprocessedKeys = {} } = await dynamo.send(
+        new BatchGetItemCommand({ RequestItems: { [table]: { Keys, ConsistentRead: true } } }),
+      );
+      for (const row of (Responses[table] ?? []).map(toItem)) found.set(idOf(row), row);
+      Keys = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
     }
-    const unprocessed = (UnprocessedKeys[table]?.Keys ?? []) as typeof keys;
-    wanted = [...unprocessed, ...wanted.slice(BATCH_KEYS)];
+    yield* batch.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
   }
-  return keys.map((key) => found.get(JSON.stringify(key))).filter((row) => row !== undefined);
 }
 
 export async function deleteRow({ dynamo, outputs }: Stack, row: Item): Promise<void> {

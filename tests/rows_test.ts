@@ -55,7 +55,6 @@ Deno.test("readRows() since a time goes by the log, and leaves out what is delet
       events: [
         line("in/old", 1),
         line("in/new", 5),
-        line("in/failed", 4, "failed"),
         line("out/other", 3),
         line("in/deleted", 2),
         line("in/old", 1), // written before, too
@@ -227,13 +226,6 @@ Deno.test("newestRows() reads no more of a large log than is wanted", async () =
   const newest = Array.from({ length: 10 }, (_, i) => new Date(75 * (last - i)).toISOString());
   assert.deepEqual(rows.map(({ timestamp }) => timestamp), newest);
   assert.deepEqual([since, log.calls], [undefined, 1]);
-});
-
-Deno.test("newestRows() looks up one batch of rows, however many were deleted", async () => {
-  const { log, answers } = largeLog(NOW_MS, 1000);
-  const { stack, calls } = fakeStack({ ...answers, BatchGetItemCommand: () => ({}) });
-  assert.deepEqual(await newestRows(stack, () => log.nowMs, 10), { rows: [] });
-  assert.equal(calls.filter(({ name }) => name === "BatchGetItemCommand").length, 1);
 });
 
 Deno.test("rowsOfVersion() knows a version by its id, or without versions by its ETag", async () => {
