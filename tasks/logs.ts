@@ -12,7 +12,7 @@ import { parseObject, toReason } from "./invoke.ts";
 import { interrupted, pause } from "./signals.ts";
 import { BATCH_KEYS, getRows, idOf, type Item, rowKey } from "./table.ts";
 import type { Stack } from "./target.ts";
-import { escapeJson, toJson, visible, visibleName } from "./terminal.ts";
+import { toJson, visible, visibleName } from "./terminal.ts";
 
 /** Each look begins this long before the last one, as lines do not come in order. */
 const OVERLAP_MS = 30_000;
@@ -175,11 +175,7 @@ function isWanted(
 
 /** A line as one JSON object in one line: its own, or one that wraps it. */
 export function logToJson({ timestamp, message }: LogEvent): string {
-  if (parseObject(message) === undefined) {
-    return toJson({ timestamp: new Date(timestamp).toISOString(), message });
-  }
-  // Its own text, not what JSON.parse() made of it: numbers stay exact. Line breaks are between tokens.
-  return escapeJson(message.trim().replace(/[\t\r\n]+/g, " "));
+  return toJson(parseObject(message) ?? { timestamp: new Date(timestamp).toISOString(), message });
 }
 
 const OUTCOMES = ["written", "unchanged", "failed"] as const;

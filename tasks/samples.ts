@@ -1,7 +1,8 @@
 /** The files that verify uploads: its own eight, or the user's. */
 
-import { createReadStream, existsSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { basename, join, resolve } from "node:path";
+import { buffer } from "node:stream/consumers";
 import mime from "mime";
 import { textOf } from "../function/preview.ts";
 import { firstCharacters, PREFIX_BYTES, PREVIEW_CHARACTERS } from "../handler.ts";
@@ -43,9 +44,8 @@ export const SAMPLES: Sample[] = [
 export function toHeaders(metadata: Record<string, string> = {}): Record<string, string> {
   const encode = (value: string) =>
     /^[ -~]*$/.test(value) ? value : `=?UTF-8?B?${new TextEncoder().encode(value).toBase64()}?=`;
-  return Object.fromEntries(
-    Object.entries(metadata).map(([name, value]) => [name, encode(value)]),
-  );
+  const pairs = Object.entries(metadata).map(([name, value]) => [name, encode(value)]);
+  return Object.fromEntries(pairs);
 }
 
 /** What verify finds under the paths that it is given. */
@@ -59,18 +59,15 @@ export interface Found {
  * The user's files, and those in the user's folders, each with the type that its name suggests. Links
  * to files are files.
  *
- * @throws {UserError} a file that does not exist, nothing to upload, or two files of one key
+ * @throws {UserError} nothing to upload, or two files of one key
  */
 export async function readSamples(paths: string[]): Promise<Found> {
   const found: Found = { samples: [], leftOut: [] };
+  const { samples, leftOut } = found;
   for (const path of paths) {
     const full = resolve(calledFrom(), path);
-    if (!existsSync(full)) {
-      throw new UserError(`Cannot verify "${visible(path)}": there is no such file`);
-    }
     await find(full, basename(full), found);
   }
-  const { samples, leftOut } = found;
   if (samples.length === 0) {
     throw new UserError(["There is no file in what you named", ...leftOut].join("\n"));
   }
@@ -84,8 +81,8 @@ export async function readSamples(paths: string[]): Promise<Found> {
 async function find(path: string, name: string, found: Found, isLink = false): Promise<void> {
   const leaveOut = (why: string) => found.leftOut.push(`"${visible(name)}" was left out: ${why}`);
   try {
-    const { isFile, isDirectory } = await Deno.stat(path);
-    if (isFile) found.samples.push(await toSample(path, name));
+    const { isFile, isDirectory, size } = await Deno.stat(path);
+    if (isFile) found.samples.push(await toSample(path, name, size));
     else if (!isDirectory) leaveOut("it is neither a file nor a folder");
     else if (isLink) leaveOut("it is a link to a folder, and may lead back to where it is");
     else {
@@ -95,17 +92,13 @@ async function find(path: string, name: string, found: Found, isLink = false): P
     }
   } catch (error) {
     const { code, message } = error as Error & { code?: string };
-    const isAboutFile = code !== undefined || error instanceof Deno.errors.NotCapable;
-    if (!isAboutFile) throw error;
+    if (code === undefined) throw error; // it is not about the file
     leaveOut(visible(message));
   }
 }
 
-async function toSample(path: string, name: string): Promise<Sample> {
-  const { size } = await Deno.stat(path);
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of createReadStream(path, { end: PREFIX_BYTES - 1 })) chunks.push(chunk);
-  const bytes = new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
+async function toSample(path: string, name: string, size: number): Promise<Sample> {
+  const bytes = await buffer(createReadStream(path, { end: PREFIX_BYTES - 1 }));
   const type = mime.getType(name) ?? undefined;
   const content = textOf(bytes, { contentType: type, isWhole: size <= PREFIX_BYTES });
   const preview = firstCharacters(PREVIEW_CHARACTERS, content);

@@ -74,16 +74,10 @@ export function print<T>(result: T, json: boolean, toText: (result: T) => string
 
 /** JSON without a character that steers a terminal; without `indent` it is one line. */
 export function toJson(value: unknown, indent?: number): string {
-  return escapeJson(JSON.stringify(value, null, indent));
-}
-
-/** The same JSON, but what {@link visible} escapes is `\\u` and its UTF-16 units. */
-export function escapeJson(json: string): string {
-  return json.replace(
+  const toUnit = (unit: string) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0");
+  return JSON.stringify(value, null, indent).replace(
     /[^\P{Cc}\n]|[\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu,
-    (character) =>
-      character.split("").map((unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"))
-        .join(""),
+    (character) => character.split("").map(toUnit).join(""),
   );
 }
 

@@ -50,8 +50,6 @@ export interface Report {
   ok: boolean;
   bucket: string;
   files: FileReport[];
-  /** Milliseconds from upload to row. */
-  latencyMs?: { p50: number; max: number };
   failureQueue: { before: number; after: number };
   /** Everything wrong, files' problems included, as sentences. */
   problems: string[];
@@ -138,13 +136,10 @@ async function toReport(
     ...after > before ? [`the failure queue holds ${plural(after, "event")}, ${more}`] : [],
     ...files.flatMap(({ file, problems }) => problems.map((problem) => `${file}: ${problem}`)),
   ];
-  const times = files.flatMap(({ rowAfterMs }) => rowAfterMs ?? []).sort((a, b) => a - b);
-  const [p50, max] = [times[Math.ceil(times.length / 2) - 1], times.at(-1)];
   return {
     ok: problems.length === 0,
     bucket: stack.outputs.s3_bucket_name,
     files,
-    latencyMs: max === undefined ? undefined : { p50, max },
     failureQueue: { before, after },
     problems,
   };
@@ -369,8 +364,8 @@ export async function removeTraces(
   }
 }
 
-/** A report for people: a line a file, then the latencies, then what is wrong. */
-export function reportToText({ ok, files, latencyMs, failureQueue, problems }: Report): string {
+/** A report for people: a line a file, then what is wrong. */
+export function reportToText({ ok, files, failureQueue, problems }: Report): string {
   const lines = files.map(({ file, rowAfterMs, problems }) => [
     clip(visibleName(file), NAME_COLUMNS),
     rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
@@ -379,7 +374,6 @@ export function reportToText({ ok, files, latencyMs, failureQueue, problems }: R
   return [
     ...toTable([["file", "row after", "row"], ...lines], [1], terminalColumns()),
     "",
-    ...latencyMs ? [`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`] : [],
     `failure queue: ${plural(failureQueue.after, "event")}, ${failureQueue.before} before`,
     ...problems.map((problem) => `WRONG: ${visible(problem)}`),
     ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,

@@ -286,5 +286,5 @@ Deno.test("readSamples() takes links to files, and names all that it leaves out"
     readSamples([join(inner, "pipe")]),
     /There is no file in what you named\n"pipe" was left out: it is neither/,
   );
-  await assert.rejects(readSamples([join(folder, "none")]), /there is no such file/);
+  await assert.rejects(readSamples([join(folder, "none")]), /"none" was left out: No such file/);
 });
