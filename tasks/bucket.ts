@@ -2,10 +2,8 @@
 
 import {
   type _Error as DeletionError,
-  AbortMultipartUploadCommand,
   DeleteObjectCommand,
   DeleteObjectsCommand,
-  ListMultipartUploadsCommand,
   ListObjectVersionsCommand,
   type ListObjectVersionsCommandOutput,
   type ObjectVersion,
@@ -41,18 +39,12 @@ const BUSY = [
   "SlowDown",
 ];
 
-/** How often a page's versions are tried while S3 deletes none of them, and the pauses in between. */
-const MOST_BUSY_TRIES = 10;
-const FIRST_PAUSE_MS = 1000;
-const LONGEST_PAUSE_MS = 20_000;
+/** The pause after a page that S3 was too busy for, and how long it may delete nothing at all. */
+const BUSY_PAUSE_MS = 5000;
+const BUSY_LIMIT_MS = 120_000;
 
 /** A version or a delete marker, which has no ETag and no size. */
 export type Version = Omit<ObjectVersion, "Key"> & { Key: string };
-
-export interface Emptied {
-  versions: number;
-  uploads: number;
-}
 
 interface EmptyOptions {
   prefix?: string;
@@ -63,18 +55,25 @@ interface EmptyOptions {
   time?: Time;
 }
 
-/** What one emptying has done, and what S3 refused, the first of it as sentences. */
-interface Emptying extends Emptied {
+/** An emptying that goes on. */
+interface Emptying {
   s3: S3Client;
   bucket: string;
   options: EmptyOptions;
+  deleted: number;
+  /** When S3 last deleted something. */
+  deletedMs: number;
+  /** Whether the last listing has versions that S3 was too busy for. */
+  isBusy: boolean;
+  /** How many versions S3 refuses to delete, and the first of them as texts. */
   refused: number;
   refusals: string[];
 }
 
 /**
- * Deletes everything in a bucket, or below a prefix, and what is uploaded meanwhile. A bucket that
- * was deleted holds nothing.
+ * Deletes every version and marker in a bucket, or below a prefix, and what is uploaded meanwhile;
+ * returns how many. A bucket that was deleted holds nothing. Unfinished multipart uploads stay: they
+ * end with the bucket.
  *
  * @throws {UserError} naming what S3 refuses to delete, when all else is deleted
  */
@@ -82,20 +81,24 @@ export async function emptyBucket(
   s3: S3Client,
   bucket: string,
   options: EmptyOptions = {},
-): Promise<Emptied> {
-  const work: Emptying = { s3, bucket, options, versions: 0, uploads: 0, refused: 0, refusals: [] };
+): Promise<number> {
+  const { prefix, signal, time = TIME } = options;
+  const counts = { deleted: 0, deletedMs: time.nowMs(), refused: 0, refusals: [] };
+  const work: Emptying = { s3, bucket, options, isBusy: false, ...counts };
   try {
-    for (let round = 0; round < MOST_ROUNDS; round++) {
-      const before = work.versions + work.uploads;
-      await abortUploads(work); // first: one that ends becomes a version
-      await deleteAll(work);
+    for (let rounds = 0; rounds < MOST_ROUNDS;) {
+      const before = work.deleted;
+      work.isBusy = false;
+      const pages = listVersions(s3, bucket, prefix, signal);
+      await forEachParallel(pages, PARALLEL_CALLS, (page) => deletePage(work, page));
       throwRefusals(work);
-      const { versions, uploads } = work;
-      if (versions + uploads === before) return { versions, uploads };
+      if (work.isBusy) continue;
+      if (work.deleted === before) return work.deleted;
+      rounds++;
     }
   } catch (error) {
     const { name, $metadata } = error as { name: string; $metadata?: { httpStatusCode?: number } };
-    if (name === "NoSuchBucket") return { versions: work.versions, uploads: work.uploads };
+    if (name === "NoSuchBucket") return work.deleted;
     if (BUSY.includes(name) || ($metadata?.httpStatusCode ?? 0) >= 500) throw tooBusy(bucket, name);
     throw error;
   }
@@ -122,93 +125,50 @@ function throwRefusals({ bucket, refused, refusals }: Emptying): void {
   );
 }
 
-/** Aborts the unfinished uploads. One that ended meanwhile is done. */
-async function abortUploads(work: Emptying): Promise<void> {
-  const { s3, bucket: Bucket, options: { prefix: Prefix, signal: abortSignal } } = work;
-  for (let before = -1; work.uploads > before;) {
-    before = work.uploads;
-    // The first page each time: S3 may refuse a page's marker once its upload is aborted.
-    const command = new ListMultipartUploadsCommand({ Bucket, Prefix, EncodingType: "url" });
-    const page = await s3.send(command, { abortSignal });
-    const decode = decoderOf(page);
-    await forEachParallel(page.Uploads ?? [], PARALLEL_CALLS, async ({ Key, UploadId }) => {
-      const upload = { Bucket, Key: decode(Key), UploadId };
-      try {
-        await s3.send(new AbortMultipartUploadCommand(upload), { abortSignal });
-        work.uploads++;
-      } catch (error) {
-        if ((error as Error).name !== "NoSuchUpload") throw error;
-      }
+/** Deletes a listing's page; the next listing has again what S3 was too busy for. */
+async function deletePage(work: Emptying, page: Version[]): Promise<void> {
+  const { bucket, options: { progress, signal, time = TIME } } = work;
+  const errors = await tryToDelete(work, page);
+  const refused = errors.filter(({ Code = "" }) => !BUSY.includes(Code));
+  work.refused += refused.length;
+  for (const { Key = "", Code } of refused.slice(0, NAMED_REFUSALS - work.refusals.length)) {
+    work.refusals.push(`"${visible(Key)}": ${Code}`);
+  }
+  if (errors.length < page.length) {
+    work.deleted += page.length - errors.length;
+    work.deletedMs = time.nowMs();
+    progress?.(work.deleted);
+  }
+  const busy = errors.find(({ Code = "" }) => BUSY.includes(Code));
+  if (busy === undefined) return;
+  if (time.nowMs() - work.deletedMs >= BUSY_LIMIT_MS) throw tooBusy(bucket, busy.Code!);
+  work.isBusy = true;
+  const never = new AbortController().signal; // what verify made is removed after Ctrl-C too
+  await time.pause(BUSY_PAUSE_MS, signal ?? never);
+}
+
+/** Answers what S3 did not delete. */
+async function tryToDelete(work: Emptying, page: Version[]): Promise<DeletionError[]> {
+  const { s3, bucket: Bucket, options: { signal: abortSignal } } = work;
+  const errors: DeletionError[] = [];
+  const Objects = page.filter(({ Key }) => !isOdd(Key))
+    .map(({ Key, VersionId }) => ({ Key, VersionId }));
+  if (Objects.length > 0) {
+    const batch = new DeleteObjectsCommand({ Bucket, Delete: { Objects, Quiet: true } });
+    const { Errors = [] } = await s3.send(batch, { abortSignal });
+    errors.push(...Errors);
+  }
+  for (const { Key, VersionId } of page.filter(({ Key }) => isOdd(Key))) {
+    const single = new DeleteObjectCommand({ Bucket, Key, VersionId });
+    await s3.send(single, { abortSignal }).catch((error) => {
+      if (error.name !== "AccessDenied") throw error;
+      errors.push({ Key, Code: error.name });
     });
   }
+  return errors;
 }
 
-async function deleteAll(work: Emptying): Promise<void> {
-  const { s3, bucket, options: { prefix, progress, signal } } = work;
-  await forEachParallel(listVersions(s3, bucket, prefix, signal), PARALLEL_CALLS, async (page) => {
-    const refused = await deletePage(work, page);
-    work.refused += refused.length;
-    for (const { Key = "", Code } of refused.slice(0, NAMED_REFUSALS - work.refusals.length)) {
-      work.refusals.push(`"${visible(Key)}": ${Code}`);
-    }
-    work.versions += page.length - refused.length;
-    progress?.(work.versions);
-  });
-}
-
-/** Deletes a listing's page, and answers what S3 refuses to delete. */
-async function deletePage(work: Emptying, page: Version[]): Promise<DeletionError[]> {
-  // The XML of a batch can't carry control characters: those keys go by calls of their own.
-  const odd = page.filter(({ Key }) => isOdd(Key));
-  const plain = page.filter(({ Key }) => !isOdd(Key));
-  const refused = await deleteBatch(work, plain).catch((error) => {
-    if (error.name !== "AccessDenied") throw error;
-    odd.push(...plain); // one by one it shows what may not be deleted
-    return [] as DeletionError[];
-  });
-  for (const version of odd) refused.push(...await deleteOne(work, version));
-  return refused;
-}
-
-/**
- * Deletes versions by one call. Its successful answer names what S3 refuses, and what S3 is too busy
- * for: that is tried again after a pause, a longer one each time.
- */
-async function deleteBatch(work: Emptying, versions: Version[]): Promise<DeletionError[]> {
-  const { s3, bucket: Bucket, options: { signal, time = TIME } } = work;
-  const never = new AbortController().signal; // what verify made is removed after Ctrl-C too
-  const refused: DeletionError[] = [];
-  let left: DeletionError[] = versions;
-  let pauseMs = FIRST_PAUSE_MS;
-  for (let tries = 1; left.length > 0; tries++) {
-    const Objects = left.map(({ Key, VersionId }) => ({ Key, VersionId }));
-    const command = new DeleteObjectsCommand({ Bucket, Delete: { Objects, Quiet: true } });
-    const { Errors = [] } = await s3.send(command, { abortSignal: signal });
-    refused.push(...Errors.filter(({ Code = "" }) => !BUSY.includes(Code)));
-    const busy = Errors.filter(({ Code = "" }) => BUSY.includes(Code));
-    if (busy.length === 0) break;
-    if (busy.length < left.length) tries = 1;
-    if (tries >= MOST_BUSY_TRIES) throw tooBusy(Bucket, busy[0].Code!);
-    await time.pause(pauseMs, signal ?? never);
-    pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
-    left = busy;
-  }
-  return refused;
-}
-
-async function deleteOne(work: Emptying, { Key, VersionId }: Version): Promise<DeletionError[]> {
-  const { s3, bucket: Bucket, options: { signal: abortSignal } } = work;
-  try {
-    await s3.send(new DeleteObjectCommand({ Bucket, Key, VersionId }), { abortSignal });
-    return [];
-  } catch (error) {
-    const { name: Code } = error as Error;
-    if (Code !== "AccessDenied") throw error;
-    return [{ Key, Code }];
-  }
-}
-
-/** Whether XML cannot carry a key. */
+/** Whether the XML of a batch cannot carry a key: then it is deleted by a call of its own. */
 function isOdd(key: string): boolean {
   return /[\p{Cc}\ufffd-\uffff]/u.test(key);
 }
@@ -246,18 +206,11 @@ export async function* listVersions(
       }),
       { abortSignal },
     );
-    const decode = decoderOf(page);
     const versions = [...page.Versions ?? [], ...page.DeleteMarkers ?? []];
     if (versions.length > 0) {
-      yield versions.map(({ Key, ...version }) => ({ ...version, Key: decode(Key)! }));
+      yield versions.map(({ Key = "", ...version }) => ({ ...version, Key: decodeKey(Key) }));
     }
-    markers = page.IsTruncated
-      ? { KeyMarker: decode(page.NextKeyMarker), VersionIdMarker: page.NextVersionIdMarker }
-      : undefined;
+    const { IsTruncated, NextKeyMarker = "", NextVersionIdMarker: VersionIdMarker } = page;
+    markers = IsTruncated ? { KeyMarker: decodeKey(NextKeyMarker), VersionIdMarker } : undefined;
   }
-}
-
-/** Keys and markers of a listing are form-encoded only where the answer says so. */
-function decoderOf({ EncodingType }: { EncodingType?: string }) {
-  return (key: string | undefined) => EncodingType === "url" && key ? decodeKey(key) : key;
 }

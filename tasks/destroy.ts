@@ -164,14 +164,8 @@ export async function silence(
 async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {
   let deleted = 0;
   using _progress = sayEvery(() => `Emptying ${bucket}: ${plural(deleted, "version")} deleted ...`);
-  const { versions, uploads } = await emptyBucket(s3, bucket, {
-    signal: interrupted,
-    progress: (count) => deleted = count,
-  });
-  say(
-    `Emptied ${bucket}: ${plural(versions, "version")}, delete markers included, and ` +
-      plural(uploads, "unfinished upload"),
-  );
+  await emptyBucket(s3, bucket, { signal: interrupted, progress: (count) => deleted = count });
+  say(`Emptied ${bucket}: ${plural(deleted, "version")}, delete markers included`);
 }
 
 /** What the proof of a destroy needs; Terraform forgets it with what it removes. */

@@ -344,9 +344,8 @@ export async function removeTraces(
   keys: string[],
   { removalsMs, time = TIME }: { removalsMs: number; time?: Time },
 ): Promise<void> {
-  const { versions } = await emptyBucket(stack.s3, stack.outputs.s3_bucket_name, {
-    prefix: folder,
-  });
+  const { s3, outputs } = stack;
+  const versions = await emptyBucket(s3, outputs.s3_bucket_name, { prefix: folder });
   const spellings = keys.flatMap((key) => [...new Set([key, encodeKey(key)])]);
   const endMs = time.nowMs() + removalsMs;
   for (let left = versions;;) {

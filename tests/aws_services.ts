@@ -83,7 +83,7 @@ export class AwsServices implements AsyncDisposable {
       return { text: list("ListVersionsResult", "Version", indexes, more) };
     }
     this.others++;
-    return { text: searchParams.has("uploads") ? "<ListMultipartUploadsResult/>" : "" };
+    return { text: "" };
   }
 
   async #invoke(body: string): Promise<Answer> {

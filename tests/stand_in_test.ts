@@ -129,12 +129,11 @@ Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) =>
   await t.step("listings carry every key, and the next page's marker", async () => {
     const keys = ["+ %&<é", "a\r\n", "b\u0001"];
     for (const Key of keys) await s3.send(new sdk.PutObjectCommand({ Bucket, Key, Body: "text" }));
-    await s3.send(new sdk.CreateMultipartUploadCommand({ Bucket, Key: "a\r\u0001" }));
     const page = new sdk.ListObjectVersionsCommand({ Bucket, EncodingType: "url", MaxKeys: 2 });
     assert.equal((await s3.send(page)).NextKeyMarker, "a%0D%0A");
     const versions = (await Array.fromAsync(listVersions(s3, Bucket))).flat();
     assert.deepEqual(versions.map(({ Key }) => Key), keys);
-    assert.deepEqual(await emptyBucket(s3, Bucket), { versions: 3, uploads: 1 });
+    assert.equal(await emptyBucket(s3, Bucket), 3);
   });
 
   await t.step("a range of a version is that range", async () => {
