@@ -38,7 +38,7 @@ export async function deploy(
   const plan = await summarise(target, file).catch(leaveNoName);
   if (plan.applyable) {
     const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
-    await confirmPlan(await lossesOf(plan, clients), yes, target);
+    await confirmPlan(await lossesOf(deletedBy(plan), clients), yes, target);
     await terraform.apply(workspace, file);
   }
   const outputs = (await terraform.outputs(workspace))!;
@@ -84,7 +84,7 @@ export async function sayHowToNotify(stack: Stack): Promise<void> {
 }
 
 /** Objects and rows are counted no further than this: enough to know what will be lost. */
-export const COUNT_LIMIT = 10_000;
+const COUNT_LIMIT = 10_000;
 
 /** A resource that holds data, and what is in it. */
 interface Loss {
@@ -106,14 +106,21 @@ const HOLDS: Record<string, Holds> = {
   ],
 };
 
-/** The table, bucket and (unless it is empty) failure queue that a plan deletes or replaces. */
+/** The resources that a plan deletes or replaces. */
+export function deletedBy({ changes }: Pick<terraform.Plan, "changes">) {
+  return changes.filter(({ actions }) => actions.includes("delete"))
+    .map(({ address, before }) => ({ address, attributes: before }));
+}
+
+/** Of what is to be deleted, the table, the bucket and (unless it is empty) the failure queue. */
 export async function lossesOf(
-  { changes }: Pick<terraform.Plan, "changes">,
+  deleted: Pick<terraform.Resource, "address" | "attributes">[],
   clients: Clients,
 ): Promise<Loss[]> {
   const losses: Loss[] = [];
-  for (const { address, type, actions, before: { id, name = id } } of changes) {
-    if (!(type in HOLDS) || !actions.includes("delete")) continue;
+  for (const { address, attributes: { id, name = id } } of deleted) {
+    const [type] = address.split(".");
+    if (!(type in HOLDS)) continue;
     const [noun, count] = HOLDS[type];
     // A count that cannot be read is unknown: it hides no loss.
     const counted = await count(clients, String(id)).catch(() => undefined);
@@ -124,7 +131,7 @@ export async function lossesOf(
 }
 
 /** A count for people: `1 row`, `2 rows`, `10000 or more rows`. */
-export function amount(count: number | undefined, noun: string): string {
+function amount(count: number | undefined, noun: string): string {
   if (count === undefined) return `an unknown number of ${noun}s`;
   return count >= COUNT_LIMIT ? `${COUNT_LIMIT} or more ${noun}s` : plural(count, noun);
 }

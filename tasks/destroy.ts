@@ -4,14 +4,13 @@ import { join } from "node:path";
 import { PutBucketNotificationConfigurationCommand, type S3Client } from "@aws-sdk/client-s3";
 import { countVersions, emptyBucket } from "./bucket.ts";
 import { checkCredentials, type Clients, clientsOf, patientS3 } from "./clients.ts";
-import { amount, COUNT_LIMIT } from "./deploy.ts";
+import { lossesOf } from "./deploy.ts";
 import { readText, removeIfThere, replaceFile } from "./files.ts";
 import { notificationsOf, tellsRemovals } from "./invoke.ts";
 import { findNamed, importLeftovers } from "./leftovers.ts";
 import { LOCAL_FOLDER } from "./shell.ts";
 import { interrupted, TIME, type Time } from "./signals.ts";
 import { stopStandIn } from "./stand_in.ts";
-import { countRows } from "./table.ts";
 import type { OpenTarget } from "./target.ts";
 import { confirm, plural, say, sayEvery, UserError } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
@@ -21,7 +20,8 @@ const STILL_SHOWN_MS = 120_000;
 const ASK_AGAIN_MS = 10_000;
 
 /**
- * Removes everything at a target, and its stand-in; returns the proof as a sentence.
+ * Removes everything at a target, and its stand-in; returns the proof as a sentence. Without it, as
+ * after Ctrl-C, the next destroy asks for it.
  *
  * @throws {UserError} something is left
  */
@@ -29,12 +29,35 @@ export async function destroy(
   target: OpenTarget,
   { yes }: { yes: boolean },
 ): Promise<string | undefined> {
+  const { workspace, place } = target;
   const state = await wholeState(target);
-  const proof = state.resources.length > 0
-    ? await destroyAll(target, state, yes)
-    : await proveLast(target, state);
-  if (target.local) await stopStandIn(target.workspace);
+  if (state.resources.length > 0) await removeAll(target, state, yes);
+  else if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
+  const file = unprovenFile(workspace);
+  const text = await readText(file);
+  let proof: string | undefined;
+  if (text === undefined) {
+    say(`Nothing is deployed ${place}: there is nothing to destroy`);
+  } else {
+    const { name, region }: Removed = JSON.parse(text);
+    await checkCredentials(target);
+    proof = await prove(name, clientsOf(target, region));
+    await removeIfThere(file);
+  }
+  if (target.local) await stopStandIn(workspace);
   return proof;
+}
+
+/** What the proof of a destroy needs; Terraform forgets it with what it removes. */
+interface Removed {
+  /** The stack's. */
+  name: string;
+  region: string;
+}
+
+/** Holds what a destroy removes, until it is proven. */
+function unprovenFile(workspace: string): string {
+  return join(LOCAL_FOLDER, `${workspace}.unproven.json`);
 }
 
 /** The state, once it holds all that is named after the stack. */
@@ -47,63 +70,36 @@ async function wholeState(target: OpenTarget): Promise<terraform.State> {
   return await importLeftovers(target, state);
 }
 
-async function destroyAll(
-  target: OpenTarget,
-  state: terraform.State,
-  yes: boolean,
-): Promise<string> {
+async function removeAll(target: OpenTarget, state: terraform.State, yes: boolean): Promise<void> {
   const { workspace } = target;
   const clients = clientsOf(target, state.region);
   await sayWhatIsLost(target, clients, state);
-  if (state.existing) {
-    const fate = target.local ? "end with the stand-in" : "stay as they are";
-    say(`The bucket ${state.existing.bucket}, its objects and its notification ${fate}.`);
-  }
+  if (state.existing) await sayWhatStays(target, clients, state.name!, state.existing);
   if (!yes) await confirm("Destroy all of it, for good?");
   const bucket = find(state, "aws_s3_bucket.uploads[0]");
   if (bucket) {
     await silence(clients, String(bucket.id), state);
     await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
   }
-  const removed = { name: state.name!, region: state.region, existing: state.existing };
-  await keepForProof(workspace, removed);
+  const removed: Removed = { name: state.name!, region: state.region };
+  await replaceFile(unprovenFile(workspace), new TextEncoder().encode(JSON.stringify(removed)));
   // An existing bucket may have been deleted, and a look at it would fail.
   const destroy = state.existing ? "blindly" : true;
   await using file = await terraform.plan(workspace, { destroy });
   await terraform.apply(workspace, file);
-  return await prove(workspace, removed, clients);
-}
-
-/** Where nothing is deployed: proves the last destroy, if that ended before its proof. */
-async function proveLast(
-  target: OpenTarget,
-  state: terraform.State,
-): Promise<string | undefined> {
-  const { workspace, place } = target;
-  const removed = await findUnproven(workspace);
-  let proof: string | undefined;
-  if (removed !== undefined) {
-    say(`Nothing is deployed ${place}, but the last destroy ended before its proof`);
-    await checkCredentials(target);
-    proof = await prove(workspace, removed, clientsOf(target, removed.region));
-  }
-  // Nothing has the name any more, or yet.
-  if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
-  if (proof === undefined) say(`Nothing is deployed ${place}: there is nothing to destroy`);
-  return proof;
 }
 
 /** @throws {UserError} what holds data was deployed so that it must not be destroyed */
 export async function sayWhatIsLost(
   { place }: Pick<OpenTarget, "place">,
-  { s3, dynamo }: Pick<Clients, "s3" | "dynamo">,
+  clients: Clients,
   state: terraform.State,
 ): Promise<void> {
   const bucket = find(state, "aws_s3_bucket.uploads[0]");
   const table = find(state, "aws_dynamodb_table.files");
-  const objects = bucket ? await countVersions(s3, String(bucket.id), COUNT_LIMIT) : 0;
-  const rows = table ? await countRows({ dynamo }, String(table.id), COUNT_LIMIT) : 0;
-  if (bucket?.force_destroy === false && objects > 0) {
+  if (
+    bucket?.force_destroy === false && await countVersions(clients.s3, String(bucket.id), 1) > 0
+  ) {
     throw new UserError(
       `The bucket ${bucket.id} holds objects and is deployed with force_destroy = false: empty it yourself, or deploy with force_destroy = true first`,
     );
@@ -113,29 +109,33 @@ export async function sayWhatIsLost(
       `The table ${table.id} is deployed with deletion_protection = true: deploy with false first`,
     );
   }
+  const losses = await lossesOf(state.resources, clients);
   for (const { address, attributes } of state.resources) {
     say(`  ${address}  ${attributes.name ?? attributes.id ?? ""}`);
   }
+  const contents = losses.map(({ contents }) => contents).join(" and ") || "no data";
   say(
     `This destroys the ${plural(state.resources.length, "resource")} above ${place}, with ` +
-      `${amount(objects, "object version")} and ${amount(rows, "row")}, in ${state.region}.`,
+      `${contents}, in ${state.region}.`,
   );
 }
 
 /** An existing bucket's notification is its owner's: it may still name the function. */
-async function sayWhatStays(
+export async function sayWhatStays(
+  { local }: Pick<OpenTarget, "local">,
   { s3 }: Pick<Clients, "s3">,
-  name: string,
+  lambda_function_name: string,
   { bucket, remove }: NonNullable<terraform.State["existing"]>,
 ): Promise<void> {
-  const entries = await notificationsOf({
-    s3,
-    outputs: { s3_bucket_name: bucket, lambda_function_name: name },
-  }).catch(({ name }) => name === "NoSuchBucket" ? [] : undefined);
+  const fate = local ? "end with the stand-in" : "stay as they are";
+  say(`The bucket ${bucket}, its objects and its notification ${fate}.`);
+  const outputs = { s3_bucket_name: bucket, lambda_function_name };
+  const entries = await notificationsOf({ s3, outputs })
+    .catch(({ name }) => name === "NoSuchBucket" ? [] : undefined);
   if (entries?.length === 0) return;
   say(
-    `The notification of the bucket ${bucket} still names the function, which is deleted. Take it out ` +
-      `of your aws_s3_bucket_notification, or run this, which keeps all else:\n\n${remove}\n`,
+    "Its notification still names the function, which is deleted now. Take it out of your " +
+      `aws_s3_bucket_notification, or run this, which keeps all else:\n\n${remove}\n`,
   );
 }
 
@@ -168,46 +168,18 @@ async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {
   say(`Emptied ${bucket}: ${plural(deleted, "version")}, delete markers included`);
 }
 
-/** What the proof of a destroy needs; Terraform forgets it with what it removes. */
-interface Removed {
-  /** The stack's. */
-  name: string;
-  region: string;
-  existing?: terraform.State["existing"];
-}
-
-/** Keeps for the proof what a destroy removes. */
-export async function keepForProof(workspace: string, removed: Removed): Promise<void> {
-  const text = JSON.stringify(removed);
-  await replaceFile(unprovenFile(workspace), new TextEncoder().encode(text));
-}
-
-/** What the last destroy removed, if its proof is missing. */
-export async function findUnproven(workspace: string): Promise<Removed | undefined> {
-  const text = await readText(unprovenFile(workspace));
-  return text === undefined ? undefined : JSON.parse(text);
-}
-
-function unprovenFile(workspace: string): string {
-  return join(LOCAL_FOLDER, `${workspace}.unproven.json`);
-}
-
 /**
  * Asks AWS for all that has the stack's name, and returns the proof as a sentence. What has no name
  * of its own is a setting of something that has one: AWS deletes both together.
  *
  * @throws {UserError} something is left, and AWS has shown it for two minutes
  */
-export async function prove(
-  workspace: string,
-  { name, existing }: Removed,
-  clients: Clients,
-  time: Time = TIME,
-): Promise<string> {
+export async function prove(name: string, clients: Clients, time: Time = TIME): Promise<string> {
   say(`Asking AWS for all that is named ${name} ...`);
   const endMs = time.nowMs() + STILL_SHOWN_MS;
-  let left = await findNamed(clients, name);
-  while (left.length > 0) {
+  for (;;) {
+    const left = await findNamed(clients, name);
+    if (left.length === 0) return `Nothing in AWS is named ${name} any more`;
     const list = left.map(({ address, id }) => `${address} (${id})`).join(", ");
     const leftMs = endMs - time.nowMs();
     if (leftMs <= 0) {
@@ -217,9 +189,5 @@ export async function prove(
     }
     say(`AWS still shows ${list}; asking again for ${Math.ceil(leftMs / 1000)} s ...`);
     await time.pause(ASK_AGAIN_MS);
-    left = await findNamed(clients, name);
   }
-  if (existing) await sayWhatStays(clients, name, existing);
-  await removeIfThere(unprovenFile(workspace));
-  return `Nothing in AWS is named ${name} any more`;
 }

@@ -1,19 +1,15 @@
 /** Tasks cost the same however much the stack holds, but for the deletions. */
 
 import assert from "node:assert/strict";
-import type { Clients } from "../tasks/clients.ts";
-import { lossesOf } from "../tasks/deploy.ts";
 import { sayWhatIsLost } from "../tasks/destroy.ts";
 import { readStatus } from "../tasks/status.ts";
-import type { OpenTarget, Stack } from "../tasks/target.ts";
+import type { Stack } from "../tasks/target.ts";
 import { verifyStack } from "../tasks/verify.ts";
 import { measured } from "./bench.ts";
 import { fakeStack, largeLog, NO_FAILURES, NOTIFIES, progressOf } from "./fixtures.ts";
 
-const BEFORE: Record<string, Record<string, string>> = {
-  "aws_dynamodb_table.files": { id: "files", name: "files" },
-  "aws_s3_bucket.uploads[0]": { id: "uploads" },
-};
+const RESOURCES = ["aws_dynamodb_table.files", "aws_s3_bucket.uploads[0]"]
+  .map((address) => ({ address, attributes: { id: "app" }, tainted: false }));
 
 /** Counts stop at 10,000. A page has 1,000 objects, or 1,100 rows of 900 bytes. */
 const CALLS_OF_COUNTS = 10 + 10;
@@ -30,24 +26,11 @@ const WORK: Record<string, { most: number; work: (stack: Stack) => Promise<unkno
       }),
   },
   "status": { most: 12, work: (stack) => readStatus(stack, "", []) },
-  "deploy, of a plan that deletes data": {
+  "destroy, and deploy of a plan that deletes data": {
     most: CALLS_OF_COUNTS,
-    work: async (stack) => {
-      const changes = Object.entries(BEFORE).map(([address, before]) => {
-        const type = address.split(".")[0];
-        return { address, type, actions: ["delete"], before, attributes: [] };
-      });
-      const losses = await lossesOf({ changes }, stack);
-      assert.equal(losses.length, 2);
-    },
-  },
-  "destroy, before it deletes": {
-    most: CALLS_OF_COUNTS,
-    work: async (stack) => {
-      const resources = Object.entries(BEFORE)
-        .map(([address, attributes]) => ({ address, attributes, tainted: false }));
-      const state = { text: "", name: "app", region: "us-east-1", resources };
-      await sayWhatIsLost({ place: "here" } as OpenTarget, stack as Clients, state);
+    work: (stack) => {
+      const state = { name: "app", region: "us-east-1", resources: RESOURCES };
+      return sayWhatIsLost({ place: "here" }, stack, state);
     },
   },
 };
