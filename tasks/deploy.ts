@@ -65,7 +65,7 @@ async function summarise(target: OpenTarget, file: terraform.PlanFile): Promise<
 
 /** @throws {UserError} the bucket is another account's, which lets this one see it */
 export async function refuseOtherAccounts(clients: Clients, bucket: string): Promise<void> {
-  if (await findBucket(clients, bucket) !== undefined) return;
+  if (await findBucket(clients, bucket)) return;
   throw new UserError(
     `The bucket ${bucket} is another account's, and cannot call a function of this one: deploy ` +
       "with that account's credentials, or set another existing_bucket",

@@ -27,10 +27,11 @@ interface Named {
   address: string;
   /** Its name, in which NAME stands for the stack's. */
   name: string;
-  /** Whether it is never replaced to finish its creation. */
-  holdsData?: true;
-  /** Its id for `terraform import`; undefined if AWS has no such thing. */
-  find(clients: Clients, name: string): Promise<string | undefined>;
+  /**
+   * Asks AWS for it. A text is its id for `terraform import`, if that is not its name; false, or an
+   * error of {@link MISSING}, means that AWS has no such thing.
+   */
+  find(clients: Clients, name: string): Promise<unknown>;
 }
 
 /** A resource that exists in AWS, with its id for `terraform import`. */
@@ -39,18 +40,30 @@ export interface Found {
   id: string;
 }
 
+const findRole: Named["find"] = ({ iam }, RoleName) => iam.send(new GetRoleCommand({ RoleName }));
+
 /**
  * Every resource of main.tf that has a name of its own, in an order in which they can be imported.
  * Any other resource is a setting of one of these: it is deleted with it, and AWS takes it twice.
  */
 export const NAMED: Named[] = [
-  { address: "aws_s3_bucket.uploads[0]", name: "NAME", holdsData: true, find: findBucket },
-  { address: "aws_dynamodb_table.files", name: "NAME", holdsData: true, find: findTable },
-  { address: "aws_sqs_queue.failures", name: "NAME-failures", holdsData: true, find: findQueue },
+  { address: "aws_s3_bucket.uploads[0]", name: "NAME", find: findBucket },
+  { address: "aws_dynamodb_table.files", name: "NAME", find: findTable },
+  {
+    address: "aws_sqs_queue.failures",
+    name: "NAME-failures",
+
+    find: async ({ sqs }, QueueName) =>
+      (await sqs.send(new GetQueueUrlCommand({ QueueName }))).QueueUrl,
+  },
   { address: "aws_cloudwatch_log_group.function", name: "/aws/lambda/NAME", find: findLogGroup },
   { address: "aws_iam_role.function", name: "NAME", find: findRole },
   { address: "aws_iam_role.batch[0]", name: "NAME-batch", find: findRole },
-  { address: "aws_lambda_function.metadata", name: "NAME", find: findFunction },
+  {
+    address: "aws_lambda_function.metadata",
+    name: "NAME",
+    find: ({ lambda }, FunctionName) => lambda.send(new GetFunctionCommand({ FunctionName })),
+  },
   // AWS refuses the same permission twice.
   {
     address: "aws_lambda_permission.uploads",
@@ -73,31 +86,31 @@ const MISSING = [
   "ValidationError", // IAM's, of a name that no role can have: main.tf then refuses batch_backfill
 ];
 
-/** Seconds that a table may take to be made or deleted. */
-const TABLE_SECONDS = 300;
-
 /** Finds, of the named resources, those that exist in AWS. */
 export async function findNamed(clients: Clients, stackName: string): Promise<Found[]> {
-  const found = await Promise.all(NAMED.map(async ({ address, name, find }) => {
-    const id = await find(clients, name.replace("NAME", stackName)).catch((error) => {
+  const found = await Promise.all(NAMED.map(async ({ address, name: pattern, find }) => {
+    const name = pattern.replace("NAME", stackName);
+    const answer = await find(clients, name).catch((error) => {
       if (!MISSING.includes(error.name)) throw error;
+      return false;
     });
-    return id === undefined ? [] : [{ address, id }];
+    if (answer === false) return [];
+    return [{ address, id: typeof answer === "string" ? answer : name }];
   }));
   return found.flat();
 }
 
-/** Of what was found in AWS, what the state lacks, or has no more of than its name. */
+/**
+ * Of what was found in AWS, what the state lacks, or has as tainted: Terraform did not see the end of
+ * its creation, and would replace it.
+ */
 export function lackingIn({ resources }: Pick<terraform.State, "resources">, found: Found[]) {
-  const whole = resources.filter((resource) => !isIncomplete(resource));
-  return found.filter(({ address }) =>
-    !whole.some((resource) => terraform.isSame(resource.address, address))
-  );
+  const whole = resources.filter(({ tainted }) => !tainted);
+  return found.filter((one) => !whole.some((resource) => isSame(resource, one)));
 }
 
-/** Terraform did not see the end of its creation. Its empty attributes would make an import fail. */
-function isIncomplete({ tainted, attributes }: terraform.Resource): boolean {
-  return tainted && "arn" in attributes && !attributes.arn;
+function isSame(one: { address: string }, other: { address: string }): boolean {
+  return terraform.isSame(one.address, other.address);
 }
 
 async function findLeftovers(target: OpenTarget, state: terraform.State): Promise<Found[]> {
@@ -121,8 +134,12 @@ export async function importLeftovers(
   const { workspace } = target;
   const leftovers = await findLeftovers(target, state);
   if (leftovers.length === 0) return state;
-  const incomplete = state.resources.filter(isIncomplete).map(({ address }) => address);
-  if (incomplete.length > 0) await terraform.forget(workspace, incomplete);
+  const tainted = state.resources.filter((resource) =>
+    leftovers.some((leftover) => isSame(leftover, resource))
+  );
+  if (tainted.length > 0) {
+    await terraform.forget(workspace, tainted.map(({ address }) => address));
+  }
   for (const { address, id } of leftovers) {
     say(`${id} is in AWS, but not in the state, as after an interrupted apply: it is imported`);
     await terraform.importResource(workspace, address, id);
@@ -131,90 +148,58 @@ export async function importLeftovers(
 }
 
 /**
- * Before a deploy: names a new stack. After an interrupted apply it makes the state whole: imports what
- * AWS has and the state lacks, and keeps what holds data although Terraform did not see the end of its
- * creation (it would replace it). Returns whether the stack is new.
+ * Before a deploy: names a new stack. After an interrupted apply it makes the state whole, so that no
+ * data is replaced. Returns whether the stack is new.
  */
 export async function completeState(target: OpenTarget): Promise<boolean> {
   const { workspace } = target;
   const state = await terraform.pullState(workspace);
-  if (terraform.isEmpty(state)) {
-    await terraform.nameStack(workspace);
-    return true;
-  }
-  for (const resource of (await importLeftovers(target, state)).resources) {
-    const { holdsData } = NAMED.find(({ address }) =>
-      terraform.isSame(address, resource.address)
-    ) ?? {};
-    if (resource.tainted && holdsData && !isIncomplete(resource)) {
-      await terraform.untaint(workspace, resource.address);
-    }
-  }
-  return false;
+  if (!terraform.isEmpty(state)) await importLeftovers(target, state);
+  else await terraform.nameStack(workspace);
+  return terraform.isEmpty(state);
 }
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */
-export async function findBucket({ s3, sts }: Clients, name: string): Promise<string | undefined> {
-  const { Account } = await sts.send(new GetCallerIdentityCommand({}));
+export async function findBucket({ s3, sts }: Clients, Bucket: string): Promise<boolean> {
+  const { Account: ExpectedBucketOwner } = await sts.send(new GetCallerIdentityCommand({}));
   try {
-    await s3.send(new HeadBucketCommand({ Bucket: name, ExpectedBucketOwner: Account }));
-    return name;
+    await s3.send(new HeadBucketCommand({ Bucket, ExpectedBucketOwner }));
+    return true;
   } catch (error) {
     const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
     // 301: it is in another region, where this stack has nothing.
-    if ([301, 403].includes($metadata?.httpStatusCode ?? 0)) return undefined;
+    if ([301, 403].includes($metadata?.httpStatusCode ?? 0)) return false;
     throw error;
   }
 }
 
-async function findTable({ dynamo }: Clients, name: string): Promise<string | undefined> {
-  const { Table } = await dynamo.send(new DescribeTableCommand({ TableName: name }));
-  const waiting = {
-    client: dynamo,
-    maxWaitTime: TABLE_SECONDS,
-    minDelay: 1,
-    maxDelay: 5,
-    abortSignal: interrupted,
-  };
-  if (Table?.TableStatus === "DELETING") {
-    await waitUntilTableNotExists(waiting, { TableName: name });
-    return undefined;
-  }
-  if (Table?.TableStatus === "CREATING") await waitUntilTableExists(waiting, { TableName: name });
-  return name;
+/** A table that is being made or deleted is waited for: Terraform can't import it yet, or any more. */
+async function findTable({ dynamo }: Clients, TableName: string): Promise<boolean> {
+  const { Table } = await dynamo.send(new DescribeTableCommand({ TableName }));
+  const pace = { maxWaitTime: 300, minDelay: 1, maxDelay: 5 };
+  const waiting = { client: dynamo, ...pace, abortSignal: interrupted };
+  if (Table?.TableStatus === "CREATING") await waitUntilTableExists(waiting, { TableName });
+  if (Table?.TableStatus !== "DELETING") return true;
+  await waitUntilTableNotExists(waiting, { TableName });
+  return false;
 }
 
-async function findQueue({ sqs }: Clients, name: string): Promise<string | undefined> {
-  return (await sqs.send(new GetQueueUrlCommand({ QueueName: name }))).QueueUrl;
-}
-
-async function findLogGroup({ logs }: Clients, name: string): Promise<string | undefined> {
+async function findLogGroup({ logs }: Clients, logGroupNamePrefix: string): Promise<boolean> {
   // The first group that begins with a name is the one of that very name.
-  const { logGroups = [] } = await logs.send(
-    new DescribeLogGroupsCommand({ logGroupNamePrefix: name }),
-  );
-  return logGroups.some(({ logGroupName }) => logGroupName === name) ? name : undefined;
+  const { logGroups = [] } = await logs.send(new DescribeLogGroupsCommand({ logGroupNamePrefix }));
+  return logGroups.some(({ logGroupName }) => logGroupName === logGroupNamePrefix);
 }
 
-async function findRole({ iam }: Clients, name: string): Promise<string | undefined> {
-  return (await iam.send(new GetRoleCommand({ RoleName: name }))).Role?.RoleName;
-}
-
-async function findFunction({ lambda }: Clients, name: string): Promise<string | undefined> {
-  const { Configuration } = await lambda.send(new GetFunctionCommand({ FunctionName: name }));
-  return Configuration?.FunctionName;
-}
-
-async function findPermission({ lambda }: Clients, name: string): Promise<string | undefined> {
+async function findPermission({ lambda }: Clients, name: string): Promise<boolean> {
   const [FunctionName, statementId] = name.split("/");
   const { Policy = "{}" } = await lambda.send(new GetPolicyCommand({ FunctionName }));
   const { Statement = [] } = JSON.parse(Policy) as { Statement?: { Sid: string }[] };
-  return Statement.some(({ Sid }) => Sid === statementId) ? name : undefined;
+  return Statement.some(({ Sid }) => Sid === statementId);
 }
 
-async function findAlarm({ cloudwatch }: Clients, name: string): Promise<string | undefined> {
+async function findAlarm({ cloudwatch }: Clients, name: string): Promise<boolean> {
   const { MetricAlarms = [] } = await cloudwatch.send(
     new DescribeAlarmsCommand({ AlarmNames: [name] }),
   );
-  return MetricAlarms.find(({ AlarmName }) => AlarmName === name)?.AlarmName;
+  return MetricAlarms.some(({ AlarmName }) => AlarmName === name);
 }

@@ -205,11 +205,6 @@ export async function forget(workspace: string, addresses: string[]): Promise<vo
   await terraform(workspace, ["state", "rm", LOCK, ...addresses]);
 }
 
-/** Keeps a resource that Terraform would replace, as it did not see the end of its creation. */
-export async function untaint(workspace: string, address: string): Promise<void> {
-  await terraform(workspace, ["untaint", LOCK, address]);
-}
-
 /**
  * The outputs; undefined if nothing is deployed.
  *
