@@ -2,24 +2,11 @@
 
 import { stripVTControlCharacters } from "node:util";
 import { shellWord } from "./commands.ts";
-import { proxyName } from "./proxy.ts";
 import { ROOT } from "./shell.ts";
 import { UserError, visible } from "./terminal.ts";
 import { isLocalWorkspace } from "./workspace.ts";
 
 type Environment = Record<string, string | undefined>;
-
-/** What went wrong on the way to a server, by the code of Node's error. */
-const NETWORK: [code: RegExp, state: string][] = [
-  [/^ECONNREFUSED$/, "nothing listens there"],
-  [/^(ENOTFOUND|EAI_\w+|ENODATA)$/, "the name is not known"],
-  [/^(ETIMEDOUT|ESOCKETTIMEDOUT|ERR_SOCKET_CONNECTION_TIMEOUT)$/, "no answer in time"],
-  [/^(EHOSTUNREACH|ENETUNREACH|ENETDOWN|EADDRNOTAVAIL)$/, "no route to it"],
-  [/^(ECONNRESET|ECONNABORTED|EPIPE|EPROTO|ERR_PROXY_TUNNEL)$/, "the connection was cut"],
-];
-
-const CERTIFICATE =
-  /CERT|^UNABLE_TO_|ERR_TLS|ERR_SSL|certificate|UnknownIssuer|self[- ]signed|x509:/i;
 
 /** What to do about it, by what AWS answers; Terraform writes the same words. */
 const AWS_REMEDIES: [pattern: RegExp, remedy: string][] = [
@@ -72,6 +59,23 @@ export const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   [/too many open files/i, "a limit of this shell is too low; ulimit -n 4096, then run it again"],
 ];
 
+/** What to do where nobody answered, or something between here and AWS did: Node's words, and Terraform's. */
+const NETWORK_REMEDIES: [pattern: RegExp, remedy: string][] = [
+  [
+    /Proxy Authentication Required|proxyconnect|ERR_PROXY_TUNNEL/i,
+    "the proxy can't be reached, or refused; check HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT, or ask " +
+    "those who run it to let this machine through to *.amazonaws.com",
+  ],
+  [
+    /x509:|(peer|self-signed) certificate|certificate signed by|CERT_|_CERT\b|UNABLE_TO_|ERR_(TLS|SSL)/,
+    "a certificate is not trusted; if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE",
+  ],
+  [
+    /no such host|i\/o timeout|connection refused|no route to host|network is unreachable|TimeoutError|\b(ECONN\w+|EHOSTUN\w+|ENET\w+|E\w*TIMEDOUT|ENOTFOUND|EAI_\w+|EPIPE|EPROTO|ERR_SOCKET\w+)\b/,
+    "AWS can't be reached; check the network, the region, HTTPS_PROXY and NO_PROXY",
+  ],
+];
+
 /** What to do about a text that matches a pattern, as a sentence's second half. */
 export function remedyOf(text: string, remedies: [RegExp, string][]): string | undefined {
   return remedies.find(([pattern]) => pattern.test(text))?.[1];
@@ -84,8 +88,8 @@ export function remedyOf(text: string, remedies: [RegExp, string][]): string | u
 export function toSentence(error: unknown, environment: Environment): string | undefined {
   if (error instanceof UserError) return error.message;
   if (!(error instanceof Error)) return undefined;
-  return signInSentence(error, environment) ?? networkSentence(error, environment) ??
-    refusalSentence(error) ?? systemSentence(error);
+  return signInSentence(error, environment) ?? networkSentence(error) ?? refusalSentence(error) ??
+    systemSentence(error);
 }
 
 /** Nobody is signed in, or not any more: a session may end while a task runs. */
@@ -115,12 +119,11 @@ function systemSentence(error: Error): string | undefined {
 
 /** AWS answered, and the answer is no. */
 function refusalSentence(error: Error): string | undefined {
-  const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
-  // The SDK gives $metadata to every error; a status only to what a server answered.
-  if ($metadata?.httpStatusCode === undefined) return undefined;
+  const status = statusOf(error);
+  if (status === undefined) return undefined;
   // An answer to HEAD has no body, so the SDK finds no reason in it.
   const reason = error.message === "UnknownError"
-    ? `HTTP ${$metadata.httpStatusCode}, without a reason`
+    ? `HTTP ${status}, without a reason`
     : `${visible(error.name)}: ${visible(error.message)}`;
   const refusal = `AWS refused: ${reason}`;
   return withRemedy(refusal, remedyOf(`${error.name} ${error.message}`, AWS_REMEDIES));
@@ -136,52 +139,26 @@ export function capitalized(remedy: string): string {
 }
 
 /** Nobody answered, or something between here and AWS did. */
-function networkSentence(error: Error, environment: Environment): string | undefined {
-  const proxy = proxyName(environment);
-  for (const { code = "", message, name, host } of chainOf(error)) {
-    const [, status] = /^Failed to establish tunnel .*: HTTP\/1\.\d (\d+)/.exec(message) ?? [];
-    if (status !== undefined) {
-      return `The proxy ${visible(proxy ?? "in HTTPS_PROXY")} refused with status ${status}; ` +
-        "to 407 give it a name and a password, HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT; else ask " +
-        "those who run it to let this machine through to *.amazonaws.com";
+function networkSentence(error: Error): string | undefined {
+  for (const { name, code = "", message } of chainOf(error)) {
+    const words = statusOf(error) === undefined ? message : ""; // those of an answer are AWS's
+    const remedy = remedyOf(`${name} ${code} ${words}`, NETWORK_REMEDIES);
+    if (remedy !== undefined) {
+      return withRemedy(`The connection failed: ${visible(message || code)}`, remedy);
     }
-
-    const place = host === undefined ? "AWS" : visible(host);
-    if (CERTIFICATE.test(code) || (code === "" && /certificate/i.test(message))) {
-      return `The certificate of ${place} is not trusted: ${visible(message)}; ` +
-        "if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE";
-    }
-    const state = NETWORK.find(([pattern]) => pattern.test(code))?.[1] ??
-      (name === "TimeoutError" ? "no answer in time" : undefined);
-    if (state === undefined) continue;
-    // Node tells a name that is not known without its port.
-    if (proxy !== undefined && [undefined, proxy, proxy.replace(/:\d+$/, "")].includes(host)) {
-      return `Cannot reach AWS through the proxy ${visible(proxy)}: ${state} (${code || name}); ` +
-        "check HTTPS_PROXY and the network";
-    }
-    return `Cannot reach ${place}: ${state} (${code || name}); check the network and the region` +
-      (proxy === undefined ? ", and set HTTPS_PROXY if a proxy is the way out" : ", and NO_PROXY");
   }
 }
 
-/** An error, the errors it gathers and the ones that caused it, with what Node tells of each. */
-function* chainOf(
-  error: Error,
-): Generator<{ code?: string; message: string; name: string; host?: string }> {
-  const { name, message, cause } = error;
-  const { code, hostname, host, address, port } = error as unknown as Record<
-    string,
-    string | undefined
-  >;
-  const place = hostname ?? host ?? address;
-  yield {
-    name,
-    message,
-    code: typeof code === "string" ? code : undefined,
-    host: place === undefined ? undefined : place + (port === undefined ? "" : `:${port}`),
-  };
+/** The status of AWS's answer: the SDK gives $metadata to every error, a status only to an answer. */
+function statusOf(error: Error): number | undefined {
+  return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
+}
+
+/** An error, the errors it gathers and the ones that caused it. */
+function* chainOf(error: Error): Generator<Error & { code?: string }> {
+  yield error;
   const inner = error instanceof AggregateError ? error.errors : [];
-  for (const next of [...inner, cause]) if (next instanceof Error) yield* chainOf(next);
+  for (const next of [...inner, error.cause]) if (next instanceof Error) yield* chainOf(next);
 }
 
 /** What to do about a failure, by what Terraform writes. */
@@ -229,21 +206,10 @@ const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
     "then this again",
   ],
   [
-    /Proxy Authentication Required|proxyconnect/i,
-    "the proxy can't be reached, or asks who you are; check HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT",
-  ],
-  [
-    /x509:|certificate signed by unknown authority/,
-    "a certificate is not trusted; if a proxy opens TLS here, name its certificate in AWS_CA_BUNDLE",
-  ],
-  [
     /Failed to (query available provider packages|install provider)/,
     "it got no aws provider; is the registry reachable, perhaps through HTTPS_PROXY?",
   ],
-  [
-    /no such host|i\/o timeout|connection refused|no route to host|network is unreachable/,
-    "AWS can't be reached; check the network, the region and HTTPS_PROXY",
-  ],
+  ...NETWORK_REMEDIES,
 ];
 
 /** The sentence to end with, when `terraform COMMAND` has failed in a workspace. */

@@ -33,12 +33,6 @@ export function proxyVariables(environment: Environment): Record<string, string>
   );
 }
 
-/** The proxy's host and port, for sentences; undefined where there is none. */
-export function proxyName(environment: Environment): string | undefined {
-  const { HTTPS_PROXY } = proxyVariables(environment);
-  return HTTPS_PROXY === undefined ? undefined : URL.parse(HTTPS_PROXY)?.host;
-}
-
 /** Calls of one service that may be in flight at the same time. */
 export const MOST_CALLS = 100;
 

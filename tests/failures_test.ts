@@ -4,8 +4,6 @@ import assert from "node:assert/strict";
 import { explainFailure, toSentence } from "../tasks/failures.ts";
 import { UserError } from "../tasks/terminal.ts";
 
-const PROXY = { HTTPS_PROXY: "http://someone:secret@proxy.corp:3128" };
-
 /** An error of the SDK, which gives $metadata to every one of them. */
 function sdkError(fields: object, message = "x"): Error {
   return Object.assign(new Error(message), { $metadata: { attempts: 3 } }, fields);
@@ -21,44 +19,6 @@ function systemError(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
 }
 
-const refused = sdkError({ code: "ECONNREFUSED", address: "10.0.0.7", port: 443 });
-const unknown = sdkError({ code: "ENOTFOUND", hostname: "s3.eu-nowhere-1.amazonaws.com" });
-
-const NETWORK: [Error, RegExp][] = [
-  [
-    refused,
-    /^Cannot reach 10.0.0.7:443: nothing listens there \(ECONNREFUSED\); check the network/,
-  ],
-  [unknown, /^Cannot reach s3.eu-nowhere-1.amazonaws.com: the name is not known/],
-  [sdkError({ code: "ETIMEDOUT" }), /^Cannot reach AWS: no answer in time \(ETIMEDOUT\)/],
-  [sdkError({ name: "TimeoutError" }), /^Cannot reach AWS: no answer in time \(TimeoutErr/],
-  [sdkError({ code: "ECONNRESET" }), /set HTTPS_PROXY if a proxy is the way out$/],
-  [sdkError({ code: "EHOSTUNREACH" }), /no route to it/],
-  [
-    sdkError({ code: "DEPTH_ZERO_SELF_SIGNED_CERT" }, "self-signed certificate"),
-    /^The certificate of AWS is not trusted: self-signed certificate; .*AWS_CA_BUNDLE$/,
-  ],
-  [sdkError({ code: "ERR_TLS_CERT_ALTNAME_INVALID", host: "a.b" }), /^The certificate of a.b/],
-  [new AggregateError([refused]), /^Cannot reach 10.0.0.7:443/],
-  [new Error("outer", { cause: refused }), /^Cannot reach 10.0.0.7:443/],
-];
-
-const THROUGH_PROXY: [Error, RegExp][] = [
-  [unknown, /^Cannot reach s3.*, and NO_PROXY$/],
-  [
-    sdkError({ code: "ENOTFOUND", hostname: "proxy.corp" }),
-    /^Cannot reach AWS through the proxy proxy.corp:3128: the name is not known \(ENOTFOUND\); check HTTPS_PROXY/,
-  ],
-  [
-    sdkError(
-      { code: "ERR_PROXY_TUNNEL" },
-      "Failed to establish tunnel to a.b:443 over http://proxy.corp:3128: HTTP/1.1 407 No",
-    ),
-    /^The proxy proxy.corp:3128 refused with status 407; to 407 give it a name and a password, /,
-  ],
-  [sdkError({ code: "ERR_PROXY_TUNNEL" }), /^Cannot reach AWS through .*: the connection was cut/],
-];
-
 const REFUSED: [Error, RegExp][] = [
   [
     refusal("NoSuchBucket", "so it is\u001b[31m", 404),
@@ -73,6 +33,7 @@ const REFUSED: [Error, RegExp][] = [
     /\nThe role that this runs as lacks a permission, which is named above; /,
   ],
   [refusal("Unknown", "UnknownError"), /^AWS refused: HTTP 403, without a reason$/],
+  [refusal("E", "x509: connection refused"), /^AWS refused: E: x509: connection refused$/],
   [
     systemError("ENOSPC", "No space left on device (os error 28): writefile '/a/b'"),
     /^This machine refused: No space left on device: writefile '\/a\/b'\nThe disk is full; make room/,
@@ -95,16 +56,41 @@ const REFUSED: [Error, RegExp][] = [
   [new UserError("as it is"), /^as it is$/],
 ];
 
-Deno.test("toSentence() tells who refused: the network, a proxy, AWS itself, or this machine", () => {
-  for (
-    const [cases, environment] of [[NETWORK, {}], [THROUGH_PROXY, PROXY], [REFUSED, {}]] as const
-  ) {
-    for (const [error, sentence] of cases) {
-      const actual = toSentence(error, environment);
-      assert.match(actual ?? "none", sentence);
-      assert.doesNotMatch(actual!, /secret/);
+/** Codes of Node's, or the error's name, with what is written beside it; and what they mean. */
+const NETWORK: [codes: string[], message: string, remedy: RegExp][] = [
+  [
+    ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "ETIMEDOUT", "ERR_SOCKET_CONNECTION_TIMEOUT"],
+    "connect 10.0.0.7:443\u001b",
+    /^AWS can't be reached; check the network, the region, HTTPS_PROXY and NO_PROXY$/,
+  ],
+  [["EHOSTUNREACH", "ENETUNREACH", "ECONNRESET", "EPIPE", "TimeoutError"], "x", /^AWS can't be/],
+  [
+    ["DEPTH_ZERO_SELF_SIGNED_CERT", "CERT_HAS_EXPIRED", "ERR_TLS_CERT_ALTNAME_INVALID", ""],
+    "self-signed certificate",
+    /^A certificate is not trusted; .* name its certificate in AWS_CA_BUNDLE$/,
+  ],
+  [
+    ["ERR_PROXY_TUNNEL"],
+    "Failed to establish tunnel to a.b:443 over http://proxy.corp:3128: HTTP/1.1 407 No",
+    /^The proxy can't be reached, or refused; .*NAME:PASSWORD@HOST:PORT, .* \*\.amazonaws\.com$/,
+  ],
+];
+
+Deno.test("toSentence() tells what is between here and AWS, and what to do", () => {
+  for (const [codes, message, remedy] of NETWORK) {
+    for (const code of codes) {
+      const error = sdkError(code === "TimeoutError" ? { name: code } : { code }, message);
+      for (const outer of [error, new Error("x", { cause: error }), new AggregateError([error])]) {
+        const [first, second] = toSentence(outer, {})!.split("\n");
+        assert.equal(first, `The connection failed: ${message.replace("\u001b", "\\u{1b}")}`);
+        assert.match(second, remedy);
+      }
     }
   }
+});
+
+Deno.test("toSentence() tells who refused: AWS itself, or this machine", () => {
+  for (const [error, sentence] of REFUSED) assert.match(toSentence(error, {}) ?? "none", sentence);
 });
 
 Deno.test("toSentence() has none for a fault of the task's own", () => {
@@ -218,8 +204,8 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
     /^the aws provider here does not know this lambda_runtime; doc/,
   ],
   ["invalid AWS Region: eu-nowhere-9", /correct aws_region .* docs\/OPERATE\.md says of Node 24$/],
-  ["x: proxyconnect tcp: dial tcp: connection refused", /^the proxy can't be reached, /],
-  ["x: Proxy Authentication Required", /NAME:PASSWORD@HOST:PORT$/],
+  ["x: proxyconnect tcp: dial tcp: connection refused", /^the proxy can't be reached, or refused/],
+  ["x: Proxy Authentication Required", /NAME:PASSWORD@HOST:PORT, or/],
   ["x: tls: failed: x509: certificate signed by", /AWS_CA_BUNDLE$/],
   ["Failed to query available provider packages: no such host", /^it got no aws provider; is the/],
   ["x: dial tcp: lookup y: no such host", /^AWS can't be/],
