@@ -65,10 +65,12 @@ const NETWORK: [codes: string[], message: string, remedy: RegExp][] = [
   ],
   [["EHOSTUNREACH", "ENETUNREACH", "ECONNRESET", "EPIPE", "TimeoutError"], "x", /^AWS can't be/],
   [
-    ["DEPTH_ZERO_SELF_SIGNED_CERT", "CERT_HAS_EXPIRED", "ERR_TLS_CERT_ALTNAME_INVALID", ""],
-    "self-signed certificate",
+    ["CERT_HAS_EXPIRED", "UNABLE_TO_VERIFY_LEAF_SIGNATURE", "ERR_TLS_CERT_ALTNAME_INVALID"],
+    "x",
     /^A certificate is not trusted; .* name its certificate in AWS_CA_BUNDLE$/,
   ],
+  [["DEPTH_ZERO_SELF_SIGNED_CERT"], "x", /^A certificate/],
+  [[""], "self-signed certificate", /^A certificate/],
   [
     ["ERR_PROXY_TUNNEL"],
     "Failed to establish tunnel to a.b:443 over http://proxy.corp:3128: HTTP/1.1 407 No",
