@@ -175,42 +175,37 @@ export function findDeleted(
   error: unknown,
   { outputs, flags }: Pick<Stack, "outputs" | "flags">,
 ): { address: string; sentence: string } | undefined {
-  const found = (address: string, part: string, name: string, madeAgain: string) => ({
-    address,
-    sentence: `The ${part} ${visible(name)} does not exist any more: ` +
-      `${denoTask({ flags }, "deploy")} makes it again, ${madeAgain}`,
-  });
   const { name } = error as Error;
+  if (name === "NoSuchBucket" && outputs.existing_bucket !== undefined) {
+    const sentence =
+      `The bucket ${outputs.existing_bucket} does not exist any more, and is not the ` +
+      `stack's own: make it again, or run ${denoTask({ flags }, "destroy")}`;
+    return { address: "data.aws_s3_bucket.existing[0]", sentence };
+  }
+  const deploy = denoTask({ flags }, "deploy");
+  const found = (address: string, part: string) => ({
+    address,
+    sentence:
+      `The ${visible(part)} does not exist any more: ${deploy} makes it again, and backfill ` +
+      "records the objects that then have no row",
+  });
   if (name === "NoSuchBucket") {
-    const bucket = outputs.s3_bucket_name;
-    if (outputs.existing_bucket !== undefined) {
-      const sentence =
-        `The bucket ${bucket} does not exist any more, and is not the stack's own: ` +
-        `make it again, or run ${denoTask({ flags }, "destroy")}`;
-      return { address: "data.aws_s3_bucket.existing[0]", sentence };
-    }
-    return found("aws_s3_bucket.uploads[0]", "bucket", bucket, "empty; the rows stay");
+    return found("aws_s3_bucket.uploads[0]", `bucket ${outputs.s3_bucket_name}`);
   }
   // SQS has the second name in its older protocol.
   if (/^QueueDoesNotExist$|NonExistentQueue$/.test(name)) {
-    const queue = outputs.failure_queue_url.split("/").at(-1)!;
-    const madeAgain = "empty, and backfill records the objects of its events";
-    return found("aws_sqs_queue.failures", "failure queue", queue, madeAgain);
+    const queue = outputs.failure_queue_url.split("/").at(-1);
+    return found("aws_sqs_queue.failures", `failure queue ${queue}`);
   }
   if (name !== "ResourceNotFoundException") return undefined;
   if (error instanceof DynamoDBServiceException) {
-    const madeAgain = "empty, and backfill records what is in the bucket";
-    return found("aws_dynamodb_table.files", "table", outputs.dynamodb_table_name, madeAgain);
+    return found("aws_dynamodb_table.files", `table ${outputs.dynamodb_table_name}`);
   }
   if (error instanceof LambdaServiceException) {
-    const madeAgain = "and backfill records what was uploaded meanwhile";
-    const { lambda_function_name } = outputs;
-    return found("aws_lambda_function.metadata", "function", lambda_function_name, madeAgain);
+    return found("aws_lambda_function.metadata", `function ${outputs.lambda_function_name}`);
   }
   if (error instanceof CloudWatchLogsServiceException) {
-    const { log_group_name } = outputs;
-    const madeAgain = "empty; the rows stay";
-    return found("aws_cloudwatch_log_group.function", "log group", log_group_name, madeAgain);
+    return found("aws_cloudwatch_log_group.function", `log group ${outputs.log_group_name}`);
   }
 }
 

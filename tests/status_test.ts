@@ -90,8 +90,8 @@ Deno.test("readStatus() names what is not as main.tf has it, and each part once"
   const status = await readStatus(stack, "deployed", driftIn(parsePlan(plan).changes));
   const deploy = "deno task deploy --env x";
   assert.deepEqual(status.problems, [
-    `The failure queue queue does not exist any more: ${deploy} makes it again, empty, and ` +
-    "backfill records the objects of its events",
+    `The failure queue queue does not exist any more: ${deploy} makes it again, and backfill ` +
+    "records the objects that then have no row",
     `the bucket uploads does not call the function; ${deploy} puts it right`,
     "the table files is INACCESSIBLE_ENCRYPTION_CREDENTIALS, not ACTIVE",
     `not there: aws_iam_role_policy.function; ${deploy} makes it`,
