@@ -30,30 +30,16 @@ const PARALLEL_EVENTS = 8;
 /** Visibility timeout: if this process dies, a received message is visible again after it. */
 const HIDDEN_SECONDS = 300;
 
-/** One empty receipt may be chance; so many in a row mean that no message is visible. */
-const EMPTY_RECEIPTS = 2;
-
-/**
- * Messages that are held at the same time: SQS lets 120,000 be in flight, those of others included.
- * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
- */
-const HELD_MESSAGES = 100_000;
-
 /** Keys of an event that a line names. */
 const NAMED_KEYS = 3;
 
 /** What a message of the queue says: the event, and why it is there, as far as that is known. */
 interface FailedEvent {
-  event: S3Event;
+  event: { Records?: unknown[] };
   /** Decoded keys of its objects. */
   keys: string[];
   tries?: number;
   error?: string;
-}
-
-/** An S3 event; a test event has no records. */
-interface S3Event {
-  Records?: unknown[];
 }
 
 export interface ReplayReport {
@@ -118,17 +104,15 @@ export async function replayFailures(
 
 /**
  * Each message once, however long the work takes: what failed becomes visible again after its timeout,
- * is received once more, and so hidden again. It ends when no message is visible.
+ * is received once more, and so hidden again. It ends when no message is visible, or too many are held:
+ * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
  */
 async function* untriedMessages({ stack, held }: Replay, max: number): AsyncGenerator<Message> {
-  let tried = 0;
-  let empty = 0;
-  while (tried < max && empty < EMPTY_RECEIPTS && held.size < HELD_MESSAGES) {
-    if (interrupted.aborted) return;
+  for (let tried = 0; tried < max && !interrupted.aborted;) {
     const messages = await receive(stack, { most: max - tried, hiddenSeconds: HIDDEN_SECONDS });
+    if (messages.length === 0) return;
     const untried = messages.filter(({ MessageId }) => !held.has(MessageId!));
     for (const { MessageId, ReceiptHandle } of messages) held.set(MessageId!, ReceiptHandle!);
-    empty = messages.length === 0 ? empty + 1 : 0;
     tried += untried.length;
     yield* untried;
   }
@@ -143,7 +127,7 @@ export async function receive(
     new ReceiveMessageCommand({
       QueueUrl: outputs.failure_queue_url,
       MaxNumberOfMessages: Math.min(RECEIVED_MESSAGES, most),
-      WaitTimeSeconds: 1, // a wait asks all of SQS's servers
+      WaitTimeSeconds: 1, // a wait asks all of SQS's servers: no message means that none is visible
       VisibilityTimeout: hiddenSeconds,
       MessageSystemAttributeNames: ["SentTimestamp"],
     }),
@@ -214,12 +198,13 @@ export function readMessage(body: string): FailedEvent | undefined {
   };
 }
 
-function isEvent(value: unknown): value is S3Event {
+/** A test event has no records. */
+function isEvent(value: unknown): value is FailedEvent["event"] {
   return isObject(value) && (Array.isArray(value.Records) || value.Event === "s3:TestEvent");
 }
 
 /** The objects' keys, decoded where they can be. */
-function keysOf({ Records = [] }: S3Event): string[] {
+function keysOf({ Records = [] }: FailedEvent["event"]): string[] {
   return (Records as ({ s3?: { object?: { key?: unknown } } } | null)[]).flatMap((record) => {
     const key = record?.s3?.object?.key;
     if (typeof key !== "string") return [];
