@@ -28,6 +28,8 @@ Deno.test("the proof of a destroy asks for two minutes", async () => {
     const { stack } = fakeStack({
       HeadBucketCommand: missing,
       DescribeTableCommand: missing,
+      GetRoleCommand: missing,
+      GetFunctionCommand: missing,
       GetQueueUrlCommand: () => asked++ < shownFor ? { QueueUrl: "https://queue" } : missing(),
     });
     let ending = "";
