@@ -192,8 +192,8 @@ export async function* toCsvLines(
 const FORMULA_SIGN = /(?=[=+\-@\uff1d\uff0b\uff0d\uff20])(?<=(?:^|[,;\t\r\n])[\s\p{C}"]*)/gu;
 
 /** An apostrophe before a sign makes the cell text. */
-export function toCsvCell(value: string | number | undefined = ""): string {
-  return `"${String(value).replace(FORMULA_SIGN, "'").replaceAll('"', '""')}"`;
+export function toCsvCell(value: string): string {
+  return `"${value.replace(FORMULA_SIGN, "'").replaceAll('"', '""')}"`;
 }
 
 /** Rows as a table for people. */

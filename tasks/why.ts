@@ -39,7 +39,7 @@ const KEY_BYTES = 1024;
 /** https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html */
 const PATTERN_CHARACTERS = 1024;
 
-/** What is known of a key; the newest first. */
+/** What is known of a key; the newest first. Of versions and rows no more are looked at than a page. */
 export interface Facts {
   key: string;
   /** Whether the trigger's filter lets the key through, and the bucket calls the function. */
@@ -48,9 +48,6 @@ export interface Facts {
   /** Delete markers too, which have no size. */
   versions: { versionId?: string; lastModified?: string; size?: number }[];
   rows: Item[];
-  /** Whether there may be more of them, which were not looked at. */
-  moreVersions: boolean;
-  moreRows: boolean;
   /** The function's log lines about it, as for people. */
   log: string[];
   /** Where the search of the log ended early: older lines are not among these. */
@@ -87,10 +84,7 @@ export async function explain(
     failuresOf(stack, key),
   ]);
   const matches = letsThrough(stack.outputs, key);
-  const moreVersions = versions.length >= PAGE_OBJECTS;
-  const moreRows = rows.length >= MOST_ROWS;
-  const found = { versions, moreVersions, rows, moreRows, ...log, ...failures };
-  const facts: Facts = { key, matches, notifies, ...found };
+  const facts: Facts = { key, matches, notifies, versions, rows, ...log, ...failures };
   return { ...facts, ...conclude(facts, stack) };
 }
 
@@ -150,13 +144,13 @@ function whatToDo(facts: Facts, target: Pick<Stack, "flags">): string {
 export function whyToText(why: Why): string {
   const { key, versions, rows, log, logSince, failures, messages, conclusion } = why;
   const lines = [visibleName(key), ""];
-  const section = (name: string, all: string[][], { hasMore = false, columns = Infinity }) => {
-    const shown = all.slice(0, SHOWN);
-    const counted = hasMore ? `the newest ${all.length} were looked at` : String(all.length);
+  const section = (name: string, all: string[][], most = Infinity, columns = terminalColumns()) => {
+    const counted = all.length < most ? `${all.length}` : `the newest ${most} were looked at`;
     const newest = all.length > SHOWN ? `, the newest ${SHOWN}` : "";
     lines.push(`${name}: ${counted}${newest}`);
-    if (shown.length === 0) return;
-    lines.push(...toTable(shown.map(([a, ...rest]) => [`  ${a}`, ...rest]), [], columns));
+    if (all.length === 0) return;
+    const shown = all.slice(0, SHOWN).map(([a, ...rest]) => [`  ${a}`, ...rest]);
+    lines.push(...toTable(shown, [], columns));
   };
   section(
     "versions in the bucket",
@@ -165,7 +159,7 @@ export function whyToText(why: Why): string {
       versionId ?? "null",
       size === undefined ? "delete marker" : `${size} bytes`,
     ]),
-    { hasMore: why.moreVersions },
+    PAGE_OBJECTS,
   );
   section(
     "rows",
@@ -175,19 +169,16 @@ export function whyToText(why: Why): string {
       visible(String(row.event_name ?? "")),
       removalOf(row) ?? clip(String(row.content_preview ?? "no preview"), 24),
     ]),
-    { hasMore: why.moreRows, columns: terminalColumns() },
+    MOST_ROWS,
   );
   const since = logSince === undefined
     ? ""
     : ` since ${logSince} (the log is large: with --since it is searched longer)`;
-  section(`log lines${since}`, log.map((line) => [line]), {});
+  section(`log lines${since}`, log.map((line) => [line]), Infinity, Infinity); // whole
   const { lookedAt, inQueue } = messages;
   const of = lookedAt < inQueue ? ` (${lookedAt} of about ${inQueue} were looked at)` : "";
-  section(
-    `events in the failure queue${of}`,
-    failures.map((f) => [f.failedAt, visible(f.error ?? "")]),
-    { columns: terminalColumns() },
-  );
+  const failed = failures.map(({ failedAt, error = "" }) => [failedAt, visible(error)]);
+  section(`events in the failure queue${of}`, failed);
   return [...lines, "", visible(conclusion)].join("\n");
 }
 
