@@ -7,7 +7,6 @@ import { dev } from "./dev/dev.ts";
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { writeZip } from "./tasks/build.ts";
 import { checkAll } from "./tasks/checks.ts";
-import { readClock } from "./tasks/clients.ts";
 import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { demo } from "./tasks/demo.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
@@ -205,8 +204,7 @@ async function statusTask(options: Values): Promise<void> {
 async function logsTask(options: Values): Promise<void> {
   const { since = LOG_SINCE_MS, follow } = options;
   await withStack(options, async (stack) => {
-    const now = await readClock(stack);
-    const pages = readLog(stack, { sinceMs: now() - since, now, follow });
+    const pages = readLog(stack, { sinceMs: Date.now() - since, now: Date.now, follow });
     await printLines(toLogLines(pages, options), { follow });
   });
 }
@@ -220,17 +218,15 @@ async function rowsTask(options: Values, [text]: string[]): Promise<void> {
   const limit = options.limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
   await withStack(options, async (stack) => {
     const key = text === undefined ? undefined : await keyMeant(stack, text);
-    const now = await readClock(stack);
-    const sinceMs = since === undefined ? undefined : now() - since;
-    const rows = readRows(stack, { key, prefix, sinceMs, limit, follow, now });
-    await printLines(toRowLines(rows, options, now), { follow });
+    const sinceMs = since === undefined ? undefined : Date.now() - since;
+    const rows = readRows(stack, { key, prefix, sinceMs, limit, follow, now: Date.now });
+    await printLines(toRowLines(rows, options, Date.now), { follow });
   });
 }
 
 async function whyTask({ json, since, ...options }: Values, [text]: string[]): Promise<void> {
   await withStack(options, async (stack) => {
-    const now = await readClock(stack);
-    const why = await explain(stack, await keyMeant(stack, text), { since, now });
+    const why = await explain(stack, await keyMeant(stack, text), { since, now: Date.now });
     print(why, json, whyToText);
     if (!why.ok) throw new FindingError("It needs attention: see above");
   });

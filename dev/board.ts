@@ -2,7 +2,6 @@
 
 import { isDeleted } from "../function/removals.ts";
 import { letsThrough, type Upload } from "../handler.ts";
-import { type Clock, readClock } from "../tasks/clients.ts";
 import { denoTask } from "../tasks/commands.ts";
 import { followNews, newestRows, type News } from "../tasks/logs.ts";
 import { describeKeys } from "../tasks/filters.ts";
@@ -51,7 +50,6 @@ export class Board {
   readonly #uploads = new Map<string, { endedMs: number; hasFailed: boolean }>();
   #codeSha256 = "";
   #parts?: Parts;
-  #now?: Clock;
   /** When a page asked last. */
   #askedMs = -Infinity;
   #polling?: Promise<void>;
@@ -80,7 +78,6 @@ export class Board {
     return {
       messages: messages.map(({ message }) => message),
       last: this.#last,
-      nowMs: this.#now?.(),
     };
   }
 
@@ -150,15 +147,14 @@ export class Board {
 
   /** What is there first, then what is new. */
   async #follow(): Promise<void> {
-    const now = this.#now ??= await readClock(this.stack);
-    const sinceMs = now() - LOOK_BACK_MS;
+    const sinceMs = Date.now() - LOOK_BACK_MS;
     await this.#look();
-    const { rows } = await newestRows(this.stack, now, FIRST_ROWS);
+    const { rows } = await newestRows(this.stack, Date.now, FIRST_ROWS);
     for (const row of rows.reverse()) this.#show(row);
     this.#failures.clear();
     const { pollMs } = this.times;
     for await (
-      const news of followNews(this.stack, { sinceMs, now, signal: this.#signal, pollMs })
+      const news of followNews(this.stack, { sinceMs, now: Date.now, signal: this.#signal, pollMs })
     ) {
       news.forEach((one) => this.#take(one));
       await this.#look();
@@ -171,8 +167,7 @@ export class Board {
 
   async #waitForRow(object: Parameters<Board["expect"]>[0], id: string): Promise<void> {
     try {
-      const now = this.#now ??= await readClock(this.stack);
-      const timestamp = new Date(now()).toISOString();
+      const timestamp = new Date().toISOString();
       const bucket = this.stack.outputs.s3_bucket_name;
       const upload = { ...object, bucket, timestamp, eventName: "ObjectCreated" };
       const look = () => rowsOfVersion(this.stack, upload);

@@ -59,6 +59,4 @@ export interface Update {
   messages: Message[];
   /** The number of the last one, for the next time. */
   last: number;
-  /** AWS's clock; unknown until it was read. */
-  nowMs?: number;
 }

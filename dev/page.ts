@@ -36,8 +36,6 @@ let sending = 0;
 const latencies: number[] = [];
 let prefix = "";
 let isReady = false;
-/** How far AWS's clock is ahead of this one. */
-let aheadMs = 0;
 
 function find<T extends Element = HTMLElement>(selector: string, within: ParentNode = document): T {
   return within.querySelector<T>(selector)!;
@@ -67,7 +65,6 @@ async function follow(): Promise<void> {
       }
       const update: Update = await response.json();
       connect("live", "Connected");
-      if (update.nowMs !== undefined) aheadMs = update.nowMs - Date.now();
       last = update.last;
       if (update.messages.length === 0) continue;
       update.messages.forEach(take);
@@ -156,7 +153,7 @@ function filterRows(): void {
 
 function showAges(): void {
   for (const { row, line } of rows.values()) {
-    const ms = Date.now() + aheadMs - Date.parse(String(row.processed_at));
+    const ms = Date.now() - Date.parse(String(row.processed_at));
     show(".age", toAge(ms), line);
     line.classList.toggle("new", ms <= NEW_MS);
   }

@@ -1,17 +1,16 @@
-/** The clients of AWS, the certificates that they trust, their credentials, and AWS's time. */
+/** The clients of AWS, the certificates that they trust, and their credentials. */
 
 import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { IAMClient } from "@aws-sdk/client-iam";
 import { LambdaClient } from "@aws-sdk/client-lambda";
-import { HeadBucketCommand, S3Client } from "@aws-sdk/client-s3";
+import { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient, type STSClientConfig } from "@aws-sdk/client-sts";
 import { toSentence } from "./failures.ts";
 import { requestHandler } from "./proxy.ts";
 import { interrupted, overdue } from "./signals.ts";
-import type { Stack } from "./target.ts";
 import { UserError, visible } from "./terminal.ts";
 
 /** On which AWS a client acts: the real one, or the stand-in with its certificate (PEM). */
@@ -102,35 +101,4 @@ export async function checkCredentials({ local }: Pick<Side, "local">): Promise<
   } catch (error) {
     throw new UserError(toSentence(error, environment) ?? visible(String(error)));
   }
-}
-
-/** Milliseconds since 1970. */
-export type Clock = () => number;
-
-/** An answer of S3's, or its refusal, which tells the time too. */
-interface Dated {
-  $metadata?: { date?: string };
-  $response?: { headers: { date?: string } };
-}
-
-/** A clock that shows AWS's time. S3 tells it in whole seconds: it is up to a second slow. */
-export async function readClock({ s3, outputs }: Pick<Stack, "s3" | "outputs">): Promise<Clock> {
-  const command = new HeadBucketCommand({ Bucket: outputs.s3_bucket_name });
-  // The SDK leaves the header out of its own output.
-  command.middlewareStack.add(
-    (next) => async (args) => {
-      const result = await next(args);
-      const { date } = (result.response as Required<Dated>["$response"]).headers;
-      Object.assign(result.output!.$metadata, { date });
-      return result;
-    },
-    { step: "deserialize", priority: "high" },
-  );
-  const answer = await s3.send(command).catch((error) => error);
-  const readMs = performance.now();
-  const { $metadata, $response }: Dated = answer;
-  const ms = Date.parse($metadata?.date ?? $response?.headers.date ?? "");
-  if (!Number.isNaN(ms)) return () => ms + Math.round(performance.now() - readMs);
-  if (answer instanceof Error) throw answer;
-  throw new TypeError("Cannot read S3's time: its answer has no Date");
 }

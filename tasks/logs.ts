@@ -7,9 +7,8 @@ import {
   type FilterLogEventsCommandInput,
   paginateFilterLogEvents,
 } from "@aws-sdk/client-cloudwatch-logs";
-import type { Clock } from "./clients.ts";
 import { parseObject, toReason } from "./invoke.ts";
-import { interrupted, pause } from "./signals.ts";
+import { type Clock, interrupted, pause } from "./signals.ts";
 import { BATCH_KEYS, getRows, idOf, type Item, rowKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { toJson, visible, visibleName } from "./terminal.ts";
@@ -39,7 +38,7 @@ interface LogEvent {
 type Log = Pick<Stack, "logs" | "outputs">;
 
 /**
- * The log's lines since a time of AWS's clock, each once: a list for each page, which may be empty.
+ * The log's lines since a time, each once: a list for each page, which may be empty.
  * With `follow` those to come too, until it throws, at Ctrl-C or when `signal` is aborted. `pattern`
  * is CloudWatch's filter pattern.
  */
@@ -204,7 +203,7 @@ export interface News {
 }
 
 /**
- * The news since a time of AWS's clock, then those to come: a list for each page of the log, which may be
+ * The news since a time, then those to come: a list for each page of the log, which may be
  * empty. The rows of its newest `mostRows` are read. It ends by throwing, at Ctrl-C or when `signal` is
  * aborted.
  */

@@ -3,8 +3,8 @@
 import { paginateScan } from "@aws-sdk/client-dynamodb";
 import { isDeleted } from "../function/removals.ts";
 import { ATTRIBUTES } from "../handler.ts";
-import type { Clock } from "./clients.ts";
 import { followNews, rowsWritten } from "./logs.ts";
+import type { Clock } from "./signals.ts";
 import { type Item, queryRows, removalOf, rowsOfKey, toItem, toText } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -29,7 +29,6 @@ interface Wanted {
   /** Those to come as well. */
   follow: boolean;
   pollMs?: number;
-  /** AWS's clock. */
   now: Clock;
 }
 
@@ -60,7 +59,7 @@ function wantedRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
     : newestSince(stack, { ...wanted, sinceMs });
 }
 
-/** The rows written since a time of AWS's clock, or from now on, the oldest first. */
+/** The rows written since a time, or from now on, the oldest first. */
 async function* newRows(
   stack: Stack,
   { key, prefix, now, sinceMs = now(), pollMs }: Wanted,

@@ -4,7 +4,6 @@ import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { writeZip, ZIP_URL } from "./build.ts";
-import { readClock } from "./clients.ts";
 import { denoTask } from "./commands.ts";
 import { bucketNotifies, countFailures, type QueueCounts, silenceOf, strayCode } from "./invoke.ts";
 import { newestRows } from "./logs.ts";
@@ -19,7 +18,7 @@ const NEWEST = 10;
 
 export interface Status {
   ok: boolean;
-  /** When it was looked at, by AWS's clock. */
+  /** When it was looked at. */
   at: string;
   bucket: { name: string; notifies: boolean };
   function?: Awaited<ReturnType<typeof readFunction>> & { code: "as deployed" | "not as deployed" };
@@ -45,7 +44,6 @@ export async function readStatus(
   drift?: terraform.Change[],
 ): Promise<Status> {
   const { s3_bucket_name, dynamodb_table_name: TableName } = stack.outputs;
-  const now = await readClock(stack);
   const wrong = new Map<string, string>(); // what is wrong with a part, by its address in main.tf
   const [notifies, fn, table, failureQueue, alarms] = await Promise.all([
     partOf(stack, wrong, bucketNotifies(stack)),
@@ -54,7 +52,7 @@ export async function readStatus(
     partOf(stack, wrong, countFailures(stack)),
     readAlarms(stack),
   ]);
-  const newest = table && await partOf(stack, wrong, newestRows(stack, now, NEWEST));
+  const newest = table && await partOf(stack, wrong, newestRows(stack, Date.now, NEWEST));
   if (notifies === false) wrong.set("aws_s3_bucket_notification.uploads[0]", silenceOf(stack));
   const { TableStatus = "ACTIVE" } = table?.Table ?? {};
   if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
@@ -62,7 +60,7 @@ export async function readStatus(
   }
   const code = fn?.codeSha256 === deployedSha256 ? "as deployed" : "not as deployed";
   const seen: Omit<Status, "ok" | "problems"> = {
-    at: new Date(now()).toISOString(),
+    at: new Date().toISOString(),
     bucket: { name: s3_bucket_name, notifies: notifies ?? false },
     function: fn && { ...fn, code },
     rows: newest?.rows ?? [],

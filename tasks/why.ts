@@ -4,10 +4,10 @@ import { isDeleted } from "../function/removals.ts";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures, parseObject } from "./invoke.ts";
-import type { Clock } from "./clients.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { logToText, type Search, searchBack } from "./logs.ts";
 import { readMessage, receive } from "./replay.ts";
+import type { Clock } from "./signals.ts";
 import { type Item, removalOf, rowsOfKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {

@@ -112,7 +112,7 @@ export function queue(visible: number, inFlight = 0) {
 
 export const NO_FAILURES: Answers = { GetQueueAttributesCommand: () => queue(0) };
 
-/** A stack in environment x whose clients are one fake, and its calls. S3 has the local time. */
+/** A stack in environment x whose clients are one fake, and its calls. */
 export function fakeStack(answers: Answers) {
   const calls: { name: string; input: Input }[] = [];
   const send = async (
@@ -122,7 +122,7 @@ export function fakeStack(answers: Answers) {
     abortSignal?.throwIfAborted();
     const { name } = command.constructor;
     calls.push({ name, input: command.input });
-    const given = answers[name] ?? (name === "HeadBucketCommand" ? [dated(new Date())] : []);
+    const given = answers[name];
     const answer = typeof given === "function" ? await given(command.input) : given?.shift() ?? {};
     if (answer instanceof Error) throw answer;
     return answer;
@@ -143,11 +143,6 @@ export function fakeStack(answers: Answers) {
 /** An error of that name, as the SDK throws it. */
 export function named(name: string, message = name): Error {
   return Object.assign(new Error(message), { name });
-}
-
-/** An answer of S3's at a time. */
-export function dated(time: Date): object {
-  return { $metadata: { date: time.toUTCString() } };
 }
 
 /** A row of strings as DynamoDB answers it. */
