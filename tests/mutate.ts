@@ -2,7 +2,7 @@
  * Mutation testing of the function: makes small changes in its code, one at a time, and lists those
  * that no test notices: survivors, among them some that change nothing.
  *
- *   deno run --allow-all --lock=tests/deno.lock tests/mutate.ts [FILE...]     by default all files
+ *   deno run --allow-all --lock=tests/mutate.lock tests/mutate.ts [FILE...]     by default all files
  *
  * One bundle holds the tests and all mutants. Each worker runs the tests once without a mutant, to
  * see which of them reach which mutants, and then those with one mutant at a time.
@@ -15,7 +15,12 @@ import fc from "npm:fast-check@4.10.2";
 import { namesIn, temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { clip, say, sayEvery, toDuration, toTable } from "../tasks/terminal.ts";
-import { type Mutant, mutate } from "./mutants.ts";
+
+/**
+ * Makes the mutants. Not imported by its name, as `deno check` would want it in tests/deno.lock: it
+ * pins the SDK's tslib to a version of its own.
+ */
+const INSTRUMENTER = "npm:@stryker-mutator/instrumenter@10.1.1";
 
 /** The function's own tests. */
 const TESTS = [
@@ -40,33 +45,47 @@ const MORE_MS = 5000;
 /** So long a test may take without a mutant. */
 const FIRST_RUN_MS = 600_000;
 
+/** A file as Stryker takes it. */
+interface Source {
+  name: string;
+  content: string;
+  mutate: boolean;
+}
+
+/** As Stryker tells it: lines and columns begin with 0. */
+interface Mutant {
+  id: string;
+  fileName: string;
+  location: Record<"start" | "end", { line: number; column: number }>;
+  replacement: string;
+}
+
 interface Outcome {
   mutant: Mutant;
   isKilled: boolean;
 }
 
 async function main(): Promise<void> {
-  const files = Deno.args.length > 0 ? Deno.args.map((file) => relative(ROOT, file)) : [
-    "handler.ts",
-    ...(await namesIn(join(ROOT, "function")))
-      .filter((name) => name !== NOT_MUTATED).map((name) => `function/${name}`),
-  ];
+  const named = Deno.args.map((file) => relative(ROOT, file));
+  const all = (await namesIn(join(ROOT, "function"))).filter((name) => name !== NOT_MUTATED)
+    .map((name) => `function/${name}`);
+  const files = named.length > 0 ? named : ["handler.ts", ...all];
+  const sources = await Promise.all(files.map(async (name) => {
+    return { name, content: await Deno.readTextFile(join(ROOT, name)), mutate: true };
+  }));
   await using folder = await temporaryFolder();
   const bundle = join(folder.path, "tests.mjs");
-  const mutants = await writeBundle(bundle, files);
+  const mutants = await writeBundle(bundle, sources);
   say(`${mutants.length} mutants of ${files.join(", ")}`);
-  console.log(toLines(await tryAll(pathToFileURL(bundle).href, mutants)).join("\n"));
+  console.log(toLines(await tryAll(pathToFileURL(bundle).href, mutants), sources).join("\n"));
 }
 
 /** Writes the tests and all that they test, with every mutant, as one module. */
-async function writeBundle(outfile: string, files: string[]): Promise<Mutant[]> {
-  const mutants: Mutant[] = [];
-  const sources = new Map<string, string>();
-  for (const file of files) {
-    const made = mutate(file, await Deno.readTextFile(join(ROOT, file)), mutants.length);
-    sources.set(join(ROOT, file), made.code);
-    mutants.push(...made.mutants);
-  }
+async function writeBundle(outfile: string, sources: Source[]): Promise<Mutant[]> {
+  const { Instrumenter } = await import(INSTRUMENTER);
+  const logger = { debug() {}, info() {}, isDebugEnabled: () => false };
+  const options = { plugins: null, ignorers: [], excludedMutations: [] };
+  const { files, mutants } = await new Instrumenter(logger).instrument(sources, options);
   const contents = TESTS.map((file) => `import "./${file}";`).join("\n");
   await esbuild.build({
     stdin: { contents, resolveDir: ROOT },
@@ -80,8 +99,8 @@ async function writeBundle(outfile: string, files: string[]): Promise<Mutant[]> 
       name: "mutants",
       setup: (build) =>
         build.onLoad({ filter: /\.ts$/ }, ({ path }) => {
-          const contents = sources.get(path);
-          return contents === undefined ? undefined : { contents, loader: "js" };
+          const mutated = files.find(({ name }: Source) => join(ROOT, name) === path);
+          return mutated && { contents: mutated.content, loader: "ts" };
         }),
     }],
     outfile,
@@ -126,7 +145,7 @@ async function startWorker(bundle: string): Promise<{ worker: Worker; deadlineMs
 }
 
 /** A worker's answer; undefined if it does not come in time. */
-function ask(worker: Worker, question: unknown, deadlineMs: number): Promise<boolean | undefined> {
+function ask(worker: Worker, question: string, deadlineMs: number): Promise<boolean | undefined> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => resolve(undefined), deadlineMs);
     worker.onmessage = ({ data }) => {
@@ -139,13 +158,15 @@ function ask(worker: Worker, question: unknown, deadlineMs: number): Promise<boo
 }
 
 /** Survivors, then a line a file. */
-function toLines(outcomes: Outcome[]): string[] {
+function toLines(outcomes: Outcome[], sources: Source[]): string[] {
   const survivors = outcomes.filter(({ isKilled }) => !isKilled)
-    .sort((a, b) => a.mutant.id - b.mutant.id)
-    .map(({ mutant: { file, line, before, after } }) =>
-      [`${file}:${line}`, ...difference(before, after)].join("  ")
-    );
-  const files = Object.entries(Object.groupBy(outcomes, ({ mutant }) => mutant.file));
+    .sort((a, b) => Number(a.mutant.id) - Number(b.mutant.id))
+    .map(({ mutant: { fileName, location, replacement } }) => {
+      const { content } = sources.find(({ name }) => name === fileName)!;
+      const place = `${fileName}:${location.start.line + 1}`;
+      return [place, ...difference(textAt(content, location), replacement)].join("  ");
+    });
+  const files = Object.entries(Object.groupBy(outcomes, ({ mutant }) => mutant.fileName));
   const rows = [...files, ["all", outcomes] as const].map(([file, all = []]) => {
     const killed = all.filter(({ isKilled }) => isKilled).length;
     return [file, ...[all.length, killed, all.length - killed].map(String)];
@@ -155,6 +176,12 @@ function toLines(outcomes: Outcome[]): string[] {
     "",
     ...toTable([["file", "mutants", "killed", "survive"], ...rows], [1, 2, 3]),
   ];
+}
+
+function textAt(content: string, { start, end }: Mutant["location"]): string {
+  const lines = content.split("\n").slice(start.line, end.line + 1);
+  lines.push(lines.pop()!.slice(0, end.column));
+  return lines.join("\n").slice(start.column);
 }
 
 /** Two texts in which only the surroundings of what differs are shown. */
@@ -171,49 +198,51 @@ interface Test {
   fn(context: { step: typeof step }): unknown;
   ms: number;
   calls: number;
-  reached: Set<number>;
+  reached: Record<string, number>;
 }
 
-/** In a worker: the mutant that is active, how often the bundle has asked, and for which mutants. */
-let active = -1;
+/** In a worker: the mutant that is active, and how often the bundle has asked for it. */
+let active: string | undefined;
 let calls = 0;
 let mostCalls = Infinity;
-let reached = new Set<number>();
 let tests: Test[] = [];
+
+/** What the mutants' code asks, and what it tells: the mutants that each test reaches. */
+const stryker = {
+  get activeMutant(): string | undefined {
+    if (++calls > mostCalls) throw new Error("an endless loop");
+    return active;
+  },
+  currentTestId: "",
+  mutantCoverage: { static: {}, perTest: {} as Record<string, Test["reached"]> },
+};
 
 /** A promise that nobody waited for, and that failed. */
 let stray: unknown;
 
 function work(): void {
   const scope = self as unknown as { onmessage: unknown; postMessage(answer: boolean): void };
-  Object.assign(globalThis, {
-    /** Whether a mutant is active: the bundle calls it. */
-    $m(id: number): boolean {
-      if (++calls > mostCalls) throw new Error("an endless loop");
-      if (active === -1) reached.add(id);
-      return id === active;
-    },
-  });
+  Object.assign(globalThis, { __stryker__: stryker });
   Object.assign(Deno, {
     test(name: string, fn: Test["fn"]): void {
-      if (!LEFT_OUT.test(name)) tests.push({ name, fn, ms: 0, calls: 0, reached: new Set() });
+      if (!LEFT_OUT.test(name)) tests.push({ name, fn, ms: 0, calls: 0, reached: {} });
     },
   });
   addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
     stray = event.reason;
   });
-  let isKilledBy: (id: number) => Promise<boolean>;
-  const answer = async (question: string | number) => {
-    if (typeof question === "number") return await isKilledBy(question);
-    isKilledBy = await firstRun(question);
+  let isKilledBy: ((id: string) => Promise<boolean>) | undefined;
+  const answer = async (question: string) => {
+    if (isKilledBy) return await isKilledBy(question);
+    isKilledBy = await firstRun(question); // the first question is the bundle
     return true;
   };
   scope.onmessage = ({ data }: MessageEvent) => answer(data).then(scope.postMessage, reportError);
 }
 
 /** Runs the tests without a mutant; answers how to find out whether a mutant is killed. */
-async function firstRun(bundle: string): Promise<(id: number) => Promise<boolean>> {
+async function firstRun(bundle: string): Promise<(id: string) => Promise<boolean>> {
   let loads = 0;
   const load = async () => {
     tests = [];
@@ -222,22 +251,21 @@ async function firstRun(bundle: string): Promise<(id: number) => Promise<boolean
     return tests;
   };
   const all = await load();
-  const atLoad = reached;
-  for (const test of all) {
-    [reached, calls] = [new Set(), 0];
+  const { static: atLoad, perTest } = stryker.mutantCoverage;
+  for (const [index, test] of all.entries()) {
+    stryker.currentTestId = String(index);
+    calls = 0;
     const startMs = performance.now();
     await run(test, FIRST_RUN_MS).catch((cause) => {
       throw new Error(`This test fails without a mutant: ${test.name}`, { cause });
     });
-    Object.assign(test, { ms: performance.now() - startMs, calls, reached });
+    Object.assign(test, { ms: performance.now() - startMs, calls, reached: { ...perTest[index] } });
   }
   return async (id) => {
     active = id;
     try {
-      const loaded = atLoad.has(id) ? await load() : all;
-      const ofMutant = [...all.entries()].filter(([, test]) =>
-        atLoad.has(id) || test.reached.has(id)
-      )
+      const loaded = id in atLoad ? await load() : all;
+      const ofMutant = [...all.entries()].filter(([, { reached }]) => id in atLoad || id in reached)
         .sort(([, a], [, b]) => a.ms - b.ms); // a quick one may be enough
       for (const [index, { ms, calls: usual }] of ofMutant) {
         [calls, mostCalls] = [0, Math.max(100_000, MOST_CALLS * usual)];
@@ -247,7 +275,7 @@ async function firstRun(bundle: string): Promise<(id: number) => Promise<boolean
     } catch {
       return true;
     } finally {
-      [active, mostCalls] = [-1, Infinity];
+      [active, mostCalls] = [undefined, Infinity];
     }
   };
 }
