@@ -2,8 +2,7 @@
 
 import { readdir } from "node:fs/promises";
 import { SourceMap } from "node:module";
-import { join, relative } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import * as esbuild from "esbuild";
 import { BUNDLE_OPTIONS, sha256Of, ZIP_URL, zipOf } from "../tasks/build.ts";
 import { denoTask } from "../tasks/commands.ts";
@@ -22,8 +21,8 @@ const LOOK_MS = 100;
 /** Lambda lets a function start for 10 s, and then once more. */
 const START_LIMIT_MS = 20_000;
 
-/** The most errors of one save that are reported. */
-const MOST_ERRORS = 5;
+/** What is told of a save's type errors: some five with their source. */
+const CHECK_LINES = 25;
 
 /** As S3 sends it when a notification is configured: the function does nothing for it. */
 const TEST_EVENT = { Service: "Amazon S3", Event: "s3:TestEvent" };
@@ -136,7 +135,8 @@ export async function makeBuilder(folder: string) {
   return {
     async build(): Promise<BuiltCode> {
       const { outputFiles } = await context.rebuild().catch((error) => {
-        throw "errors" in error ? new BrokenCodeError(toText(error.errors)) : error;
+        if (!("errors" in error)) throw error;
+        throw new BrokenCodeError(`It does not build, so nothing was changed.\n${error.message}`);
       });
       const [sourceMap, bundle] = outputFiles!;
       map = sourceMap;
@@ -158,33 +158,15 @@ export async function makeBuilder(folder: string) {
   };
 }
 
-/** esbuild's errors with their places. Those without one, the plugin's, follow from the others. */
-function toText(errors: esbuild.Message[]): string {
-  const placed = errors.filter(({ location }) => location !== null);
-  const lines = (placed.length > 0 ? placed : errors).map(({ text, location }) =>
-    location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text
-  );
-  return ["It does not build, so nothing was changed.", ...lines.slice(0, MOST_ERRORS)].join("\n");
-}
-
-/** What `deno check` says of the function's code until the signal, each error with its place. */
-export async function typeErrors(folder: string, signal: AbortSignal): Promise<string[]> {
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+/** What `deno check` says of the function's code until the signal; "" if there is no type error. */
+export async function typeErrors(folder: string, signal: AbortSignal): Promise<string> {
+  const { stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["check", "--quiet", "function/lambda.ts"],
     cwd: folder,
     env: { NO_COLOR: "1" },
     signal,
   }).output();
-  if (success) return [];
-  const text = new TextDecoder().decode(stderr);
-  // The place is some lines below the sentence.
-  const found = text.matchAll(/^(TS\d+) \[ERROR\](: .*)(?:\n.+)*?\n +at (file:.*?)(:\d+:\d+)$/gm);
-  const errors = Array.from(
-    found,
-    ([, code, sentence, url, place]) =>
-      `${relative(folder, fileURLToPath(url))}${place}: ${code}${sentence}`,
-  );
-  return errors.length > 0 ? errors.slice(0, MOST_ERRORS) : [text.trim()]; // it checked nothing
+  return new TextDecoder().decode(stderr).trim().split("\n").slice(0, CHECK_LINES).join("\n");
 }
 
 /**

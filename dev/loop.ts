@@ -22,8 +22,8 @@ export interface Workshop {
   update(code: BuiltCode): Promise<void>;
   /** Runs the function once, until the signal. @throws {BrokenCodeError} it fails */
   tryOut(signal: AbortSignal): Promise<void>;
-  /** Finds type errors, which keep no code from running, until the signal. */
-  check(signal: AbortSignal): Promise<string[]>;
+  /** Tells type errors, which keep no code from running, until the signal; "" if there is none. */
+  check(signal: AbortSignal): Promise<string>;
   /** `sha256` is of the function's code now. */
   tell(code: Code, sha256: string): void;
 }
@@ -39,16 +39,11 @@ export class Loop {
   /** `sha256` is of the function's code now. */
   constructor(readonly workshop: Workshop, public sha256: string) {}
 
-  /** Something was saved. */
-  save(): void {
+  /** Something was saved; settles when the last save runs and is checked, or has failed. */
+  save(): Promise<void> {
     this.#save.abort();
     this.#save = new AbortController();
-    this.#working ??= this.#work();
-  }
-
-  /** Settles when the last save runs and is checked, or has failed. */
-  async idle(): Promise<void> {
-    await this.#working;
+    return this.#working ??= this.#work();
   }
 
   /** Settles when nothing is under way; a trial or check is broken off. */
@@ -83,9 +78,9 @@ export class Loop {
       const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
       const runs = isOther ? `new code runs, ${seconds} s` : "this folder's code runs";
       this.#tell("running", runs);
-      const errors = await this.workshop.check(signal).catch((error) => [String(error)]);
-      if (errors.length === 0 || signal.aborted) return;
-      this.#tell("warning", [`${runs}; deno check says:`, ...errors].join("\n"));
+      const errors = await this.workshop.check(signal).catch(String);
+      if (errors === "" || signal.aborted) return;
+      this.#tell("warning", `${runs}; deno check says:\n${errors}`);
     } catch (error) {
       if (signal.aborted) return;
       const { name, message } = error as Error;
