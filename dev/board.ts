@@ -1,4 +1,4 @@
-/** What all open pages show. Pages ask for what is new; the board asks AWS only while one does. */
+/** What all open pages show: the board follows what happens in AWS, and pages ask it for what is new. */
 
 import { isDeleted } from "../function/removals.ts";
 import { letsThrough, type Upload } from "../handler.ts";
@@ -25,12 +25,6 @@ const LOOK_BACK_MS = 15 * 60_000;
 
 const POLL_MS = 2000;
 
-/**
- * A hidden tab may ask no more than once a minute.
- * https://developer.chrome.com/blog/timer-throttling-in-chrome-88
- */
-const IDLE_MS = 90_000;
-
 /** How long the board asks for an upload's row; after that the log tells of it, if it comes. */
 const LATE_MS = 30_000;
 
@@ -46,20 +40,16 @@ export class Board {
   #last = 0;
   /** Events that failed and have no row, by its keys. */
   readonly #failures = new Map<string, Failure>();
-  /** Uploads without a row. After a failure the time until a replay is no latency. */
-  readonly #uploads = new Map<string, { endedMs: number; hasFailed: boolean }>();
+  /** Uploads without a row, by their objects; once one has failed, it does not matter when it ended. */
+  readonly #uploads = new Map<string, { id: string; endedMs?: number }>();
   #codeSha256 = "";
-  #parts?: Parts;
-  /** When a page asked last. */
-  #askedMs = -Infinity;
-  #polling?: Promise<void>;
   readonly #ending = new AbortController();
   readonly #signal = AbortSignal.any([this.#ending.signal, interrupted]);
 
   constructor(
     readonly stack: Stack,
     place: string,
-    readonly times = { pollMs: POLL_MS, idleMs: IDLE_MS, lateMs: LATE_MS },
+    readonly times = { pollMs: POLL_MS, lateMs: LATE_MS },
   ) {
     const { filter_prefixes: [prefix = ""], filter_suffixes: [suffix = ""] } = this.stack.outputs;
     const recorded = describeKeys(this.stack.outputs);
@@ -67,12 +57,11 @@ export class Board {
       ? ""
       : `Keys get the prefix "${prefix}"; the bucket records ${recorded}.`;
     this.#tell({ type: "place", place, prefix, note });
+    void this.#poll();
   }
 
   /** What a page that has the messages up to a number lacks: of each thing the last one. */
   since(last: number): Update {
-    this.#askedMs = performance.now();
-    this.#polling ??= this.#poll().finally(() => this.#polling = undefined);
     const messages = [...this.#messages.values()].flatMap((kind) => [...kind.values()])
       .filter(({ at }) => at > last);
     return {
@@ -81,30 +70,25 @@ export class Board {
     };
   }
 
-  /** Waits for the row of an upload that has just ended; returns the upload's id. */
-  expect(object: Pick<Upload, "key" | "versionId" | "etag">): string {
-    const id = idOf(object);
-    if (letsThrough(this.stack.outputs, object.key)) {
-      this.#uploads.set(id, { endedMs: performance.now(), hasFailed: false });
-      void this.#waitForRow(object, id);
-    } else {
+  /** Waits for the row of an object that was just uploaded; `id` is the page's own of the upload. */
+  expect(id: string, object: Pick<Upload, "key" | "versionId" | "etag">): void {
+    if (!letsThrough(this.stack.outputs, object.key)) {
       const note = `no row: the bucket records only ${describeKeys(this.stack.outputs)}`;
-      this.#tellOutcome({ id, result: "failed", note });
+      return this.#tellOutcome({ id, result: "failed", note });
     }
-    return id;
+    this.#tellOutcome({ id, result: "", note: "uploaded, waiting for its row …" });
+    this.#uploads.set(objectOf(object), { id, endedMs: performance.now() });
+    void this.#waitForRow(object);
   }
 
   /** What the loop did; `sha256` is of the code that it made run. */
   setCode(code: Code, sha256 = ""): void {
     this.#codeSha256 = sha256;
     this.#tell({ type: "code", code });
-    if (!this.#parts) return;
-    this.#parts.fn.codeSha256 = sha256; // the next look comes in some seconds
-    this.#tellCards(this.#parts);
   }
 
   /** Ends the questions to AWS. */
-  end(): void {
+  [Symbol.dispose](): void {
     this.#ending.abort();
   }
 
@@ -124,13 +108,9 @@ export class Board {
     this.#tell({ type: "outcome", outcome }, outcome.id);
   }
 
-  get #isWatched(): boolean {
-    return !this.#signal.aborted && performance.now() - this.#askedMs < this.times.idleMs;
-  }
-
-  /** Follows the news while a page asks; after an error of AWS it begins again. */
+  /** Follows the news; after an error of AWS it begins again. */
   async #poll(): Promise<void> {
-    while (this.#isWatched) {
+    while (!this.#signal.aborted) {
       try {
         await this.#follow();
       } catch (error) {
@@ -157,15 +137,12 @@ export class Board {
       const news of followNews(this.stack, { sinceMs, now: Date.now, signal: this.#signal, pollMs })
     ) {
       news.forEach((one) => this.#take(one));
-      await this.#look();
-      this.#tellFailures();
-      this.#tell({ type: "ready" });
+      this.#tellFailures(await this.#look());
       this.#setTrouble("");
-      if (!this.#isWatched) return;
     }
   }
 
-  async #waitForRow(object: Parameters<Board["expect"]>[0], id: string): Promise<void> {
+  async #waitForRow(object: Parameters<Board["expect"]>[1]): Promise<void> {
     try {
       const timestamp = new Date().toISOString();
       const bucket = this.stack.outputs.s3_bucket_name;
@@ -177,9 +154,10 @@ export class Board {
     } catch {
       return; // It ends; or AWS refuses, and the poller says so.
     }
-    if (this.#uploads.get(id)?.hasFailed !== false) return;
+    const upload = this.#uploads.get(objectOf(object));
+    if (upload?.endedMs === undefined) return;
     const why = denoTask(this.stack, "why", "KEY");
-    this.#tellOutcome({ id, result: "", note: `no row yet: ${why} tells more` });
+    this.#tellOutcome({ id: upload.id, result: "", note: `no row yet: ${why} tells more` });
   }
 
   #setTrouble(text: string): void {
@@ -196,23 +174,20 @@ export class Board {
     const tries = (this.#failures.get(id)?.tries ?? 0) + 1;
     this.#failures.delete(id); // the newest is last
     this.#failures.set(id, { key, reason: error, tries, atMs });
-    const upload = this.#uploads.get(idOf({ key, versionId }));
+    const upload = this.#uploads.get(objectOf({ key, versionId }));
     if (!upload) return;
-    upload.hasFailed = true;
-    const note = "failed: see below";
-    this.#tellOutcome({ id: idOf({ key, versionId }), result: "failed", note });
+    upload.endedMs = undefined; // the time until a replay is no latency
+    this.#tellOutcome({ id: upload.id, result: "failed", note: "failed: see below" });
   }
 
   /** A failure ends with its row, by whichever way that is found: a line of the log may be late. */
-  #tellFailures(): void {
+  #tellFailures(queued: number): void {
     for (const [id, { atMs }] of this.#failures) {
       const shown = this.#messages.get("row")?.get(id)?.message as { row: Item } | undefined;
       if (Date.parse(String(shown?.row.processed_at)) > atMs) this.#failures.delete(id);
     }
     const failures = [...this.#failures.values()].slice(-SHOWN_FAILURES);
-    const { visible: queued, inFlight } = this.#parts!.queue;
-    const shown = failures.filter(({ tries }) => tries >= TRIES).length;
-    const others = queued + inFlight - shown;
+    const others = queued - failures.filter(({ tries }) => tries >= TRIES).length;
     // They failed earlier, or Lambda was throttled, which leaves no line in its log.
     const note = others <= 0 ? "" : `The failure queue holds ${plural(others, "more event")}. ` +
       `To list them, run ${denoTask(this.stack, "replay", "--dry-run")}.`;
@@ -224,18 +199,14 @@ export class Board {
     const id = `${row.file_key} ${row.timestamp}`;
     this.#tell({ type: "row", row, removal: removalOf(row) }, id);
     this.#tellDeleted(String(row.file_key));
-    const uploadId = idOf({ key: String(row.file_key), versionId: row.version_id });
-    const upload = this.#uploads.get(uploadId);
+    const object = objectOf({ key: String(row.file_key), versionId: row.version_id });
+    const upload = this.#uploads.get(object);
     if (!upload) return;
-    this.#uploads.delete(uploadId);
-    const ms = Math.max(1, Math.round(performance.now() - upload.endedMs));
-    this.#tellOutcome({
-      id: uploadId,
-      result: "done",
-      ...upload.hasFailed
-        ? { note: "row, after it had failed" }
-        : { note: `row after ${ms} ms`, ms },
-    });
+    this.#uploads.delete(object);
+    const { endedMs } = upload;
+    const ms = endedMs && Math.max(1, Math.round(performance.now() - endedMs));
+    const note = ms ? `row after ${ms} ms` : "row, after it had failed";
+    this.#tellOutcome({ id: upload.id, result: "done", note, ms });
   }
 
   #tellDeleted(key: string): void {
@@ -246,14 +217,16 @@ export class Board {
     this.#tell({ type: "key", key, isDeleted: isDeleted(rows) }, key);
   }
 
-  /** Looks at what is deployed. */
-  async #look(): Promise<void> {
-    this.#parts = await readParts(this.stack);
-    this.#tellCards(this.#parts);
-  }
-
-  #tellCards({ notifies, fn, alarms, queue }: Parts): void {
+  /** Looks at what is deployed; returns how many events the failure queue holds. */
+  async #look(): Promise<number> {
+    const [notifies, fn, alarms, queue] = await Promise.all([
+      bucketNotifies(this.stack),
+      readFunction(this.stack),
+      readAlarms(this.stack),
+      countFailures(this.stack),
+    ]);
     const isOurs = fn.codeSha256 === this.#codeSha256;
+    const queued = queue.visible + queue.inFlight;
     const cards: Card[] = [{
       name: "Bucket",
       text: this.stack.outputs.s3_bucket_name,
@@ -272,7 +245,7 @@ export class Board {
       name: "Failure queue",
       text: plural(queue.visible, "event"),
       note: queue.inFlight > 0 ? `and ${queue.inFlight} in flight` : "",
-      isBad: queue.visible + queue.inFlight > 0,
+      isBad: queued > 0,
     }, {
       name: "Alarms",
       text: alarms.length === 0 ? "none in ALARM" : `${alarms.length} in ALARM`,
@@ -280,23 +253,11 @@ export class Board {
       isBad: alarms.length > 0,
     }];
     this.#tell({ type: "cards", cards });
+    return queued;
   }
 }
 
-/** An upload's id, for the board and for its pages. */
-function idOf({ key, versionId }: { key: string; versionId?: string | number }): string {
+/** A version of an object. */
+function objectOf({ key, versionId }: { key: string; versionId?: string | number }): string {
   return `${key} ${versionId}`;
-}
-
-/** What is deployed. */
-type Parts = Awaited<ReturnType<typeof readParts>>;
-
-async function readParts(stack: Stack) {
-  const [notifies, fn, alarms, queue] = await Promise.all([
-    bucketNotifies(stack),
-    readFunction(stack),
-    readAlarms(stack),
-    countFailures(stack),
-  ]);
-  return { notifies, fn, alarms, queue };
 }

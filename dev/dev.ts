@@ -21,22 +21,18 @@ export async function dev(
 ) {
   if (code && !target.local) await confirmCode(stack, { yes });
   const runs = code || target.local;
-  const running = await startDev(stack, target, ROOT, { code: runs, port });
-  try {
-    printAddress(running.url);
-    say(
-      runs
-        ? "Save handler.ts or a file of function/ to run it; Ctrl-C ends this"
-        : "This only watches; Ctrl-C ends it",
-    );
-    await using _shown = open ? await openPage(running.url) : undefined;
-    await new Promise((resolve) => {
-      if (interrupted.aborted) resolve(undefined);
-      interrupted.addEventListener("abort", resolve, { once: true });
-    });
-  } finally {
-    await running.close();
-  }
+  await using running = await startDev(stack, target, ROOT, { code: runs, port });
+  printAddress(running.url);
+  say(
+    runs
+      ? "Save handler.ts or a file of function/ to run it; Ctrl-C ends this"
+      : "This only watches; Ctrl-C ends it",
+  );
+  await using _shown = open ? await openPage(running.url) : undefined;
+  await new Promise((resolve) => {
+    if (interrupted.aborted) resolve(undefined);
+    interrupted.addEventListener("abort", resolve);
+  });
 }
 
 /** Prints the page's address; on a machine without a screen, first how to reach it from another. */
@@ -91,30 +87,28 @@ const OPENERS: Partial<Record<typeof Deno.build.os, string[]>> = {
 };
 
 /**
- * Starts the page's server and, if `code` says so, the loop over the code of `folder`; returns the
- * page's address, and how to end both, which puts the deployed code back.
+ * Starts the page's server and, if `code` says so, the loop over the code of `folder`. Both end when
+ * it is disposed of, which puts the deployed code back.
  */
 export async function startDev(
   stack: Stack,
   target: Target,
   folder: string,
   { code, port }: { code: boolean; port: number },
-) {
-  const { workspace, place } = target;
+): Promise<{ url: string } & AsyncDisposable> {
   const found = await lookAtCode(stack, target);
   await using held = new AsyncDisposableStack();
   held.defer(() => esbuild.stop());
-  const board = held.adopt(new Board(stack, place), (board) => board.end());
-  const server = await serve(board, (key) => replay(stack, workspace, key), port);
-  held.defer(() => server.close());
+  const board = held.use(new Board(stack, target.place));
+  const server = await serve(board, (key) => replay(stack, target.workspace, key), port);
+  held.use(server);
   if (code) {
     held.use(await runSaved(stack, target, folder, found, board));
   } else {
     const text = `${denoTask(target, "dev", "--code")} makes the function run what you save.`;
     board.setCode({ state: "unsaved", text });
   }
-  const open = held.move();
-  return { url: server.url, close: () => open.disposeAsync() };
+  return Object.assign(held.move(), { url: server.url });
 }
 
 /** Replays as the task does, under the same lock, and says in a sentence what came of it. */
@@ -123,11 +117,8 @@ export async function replay(stack: Stack, workspace: string, key?: string): Pro
   const only = key === undefined ? undefined : (keys: string[]) => keys.includes(key);
   const options = { dryRun: false, max: Infinity, only };
   const { replayed, failed, failures, left } = await replayFailures(stack, options);
-  if (replayed + failed === 0 && key !== undefined) {
-    return "It is not in the failure queue yet: Lambda tries three times first. Try again soon.";
-  }
-  if (replayed + failed + left.visible + left.inFlight === 0) {
-    return "The failure queue is empty: what failed just now gets there after three tries.";
+  if (replayed + failed === 0) {
+    return "Nothing to replay is in the failure queue yet: Lambda tries three times first. Try again soon.";
   }
   const reasons = [...new Set(failures.map(({ reason }) => reason))].slice(0, 3).join("; ");
   const outcome = failed === 0 ? "none failed" : `${failed} failed: ${reasons}`;

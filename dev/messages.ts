@@ -28,7 +28,7 @@ export interface Code {
 
 /** What became of an upload through the page. */
 export interface Outcome {
-  /** As the answer to the upload names it. */
+  /** The page's own. */
   id: string;
   /** Empty while its row is still waited for. */
   result: "" | "done" | "failed";
@@ -45,12 +45,10 @@ export type Message =
   /** Of a key that has such a row, whether it is deleted by the rows that are shown. */
   | { type: "key"; key: string; isDeleted: boolean }
   | { type: "outcome"; outcome: Outcome }
-  /** The newest; `note` says what there is beside them. */
+  /** The newest; `note` says what there is beside them. It comes once the newest rows are told. */
   | { type: "failures"; failures: Failure[]; note: string }
   | { type: "cards"; cards: Card[] }
   | { type: "code"; code: Code }
-  /** The rows and failures until now are known. */
-  | { type: "ready" }
   /** Why there is no news; empty when it is over. */
   | { type: "trouble"; text: string };
 

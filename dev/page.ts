@@ -25,9 +25,8 @@ const headers = { authorization: `Bearer ${location.hash.slice(1)}` };
 type Chosen = { file: File; path: string };
 
 const rows = new Map<string, { row: Item; line: HTMLElement; text: string }>();
-/** The lines of this page's uploads, and any page's outcomes, by their ids: either may be first. */
+/** The lines of this page's uploads. */
 const uploads = new Map<string, HTMLElement>();
-const outcomes = new Map<string, Outcome>();
 /** Keys that are deleted, by their rows. */
 const deletedKeys = new Set<string>();
 const waiting: Chosen[] = [];
@@ -95,17 +94,15 @@ function take(message: Message): void {
       deletedKeys[message.isDeleted ? "add" : "delete"](message.key);
       return;
     case "outcome":
-      return takeOutcome(message.outcome);
+      return showOutcome(message.outcome);
     case "failures":
+      isReady = true;
       return showFailures(message.failures, message.note);
     case "cards":
       return find("#cards").replaceChildren(...message.cards.map(toCard));
     case "code":
       find("#code").className = `box ${message.code.state}`;
       return show("#code", message.code.text);
-    case "ready":
-      isReady = true;
-      return;
     case "trouble":
       return show("#trouble", message.text);
   }
@@ -210,11 +207,10 @@ async function sendAll(lane: string): Promise<void> {
 
 async function sendOne({ file, path }: Chosen): Promise<void> {
   const line = addUpload(prefix + path);
+  const id = crypto.randomUUID();
+  uploads.set(id, line);
   try {
-    const id = await send(file, prefix + path, line);
-    show(".note", "uploaded, waiting for its row …", line);
-    uploads.set(id, line);
-    showOutcome(id);
+    await send(file, prefix + path, id, line);
   } catch (error) {
     failUpload(line, error as Error);
   }
@@ -234,18 +230,18 @@ function failUpload(line: HTMLElement, { message }: Error): void {
 }
 
 /** XMLHttpRequest, since fetch tells no progress of an upload. */
-function send(file: File, key: string, line: HTMLElement): Promise<string> {
+function send(file: File, key: string, id: string, line: HTMLElement): Promise<void> {
   return new Promise((resolve, reject) => {
     const bar = find<HTMLProgressElement>("progress", line);
     const request = new XMLHttpRequest();
-    request.open("POST", `/upload?key=${encodeURIComponent(key)}`);
+    request.open("POST", `/upload?id=${id}&key=${encodeURIComponent(key)}`);
     request.setRequestHeader("authorization", headers.authorization);
     if (file.type !== "") request.setRequestHeader("content-type", file.type);
     request.upload.onprogress = ({ loaded, total }) => bar.value = total && loaded / total;
     request.onload = () => {
       if (request.status !== 200) return reject(new Error(request.responseText));
       bar.value = 1; // an empty file makes no progress
-      resolve(request.responseText);
+      resolve();
     };
     request.onerror = () =>
       reject(new Error("the server does not answer, or the file can't be read"));
@@ -253,21 +249,15 @@ function send(file: File, key: string, line: HTMLElement): Promise<string> {
   });
 }
 
-function takeOutcome(outcome: Outcome): void {
-  outcomes.set(outcome.id, outcome);
-  if (outcome.ms !== undefined) latencies.push(outcome.ms);
-  showOutcome(outcome.id);
-}
-
-/** Shows what became of an upload of this page; of the lines that are done, the last few stay. */
-function showOutcome(id: string): void {
+/** Shows what became of an upload; of the lines that are done, the last few stay. */
+function showOutcome({ id, result, note, ms }: Outcome): void {
+  if (ms !== undefined) latencies.push(ms);
   const line = uploads.get(id);
-  const outcome = outcomes.get(id);
-  if (!line || !outcome) return;
-  if (outcome.result === "done") uploads.delete(id);
-  line.className = outcome.result;
-  show(".note", outcome.note, line);
-  show("#announce", `${find(".key", line).textContent}: ${outcome.note}`);
+  if (!line) return; // another page's
+  if (result === "done") uploads.delete(id);
+  line.className = result;
+  show(".note", note, line);
+  show("#announce", `${find(".key", line).textContent}: ${note}`);
   const done = document.querySelectorAll("#uploads .done");
   for (const old of [...done].slice(SHOWN_UPLOADS)) old.remove();
 }

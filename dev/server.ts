@@ -5,7 +5,7 @@ import { Upload } from "@aws-sdk/lib-storage";
 import * as esbuild from "esbuild";
 import { unquoted } from "../handler.ts";
 import { PART_BYTES } from "../tasks/verify.ts";
-import { say, UserError } from "../tasks/terminal.ts";
+import { say } from "../tasks/terminal.ts";
 import type { Board } from "./board.ts";
 
 /**
@@ -35,9 +35,6 @@ const HEADERS = {
 /** Names that lead to this machine's own address wherever they are asked for. */
 const OWN_HOST = /^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/;
 
-/** The next ports that are tried where one is taken. */
-const TRIED_PORTS = 20;
-
 /** S3 takes 10,000 parts; four at a time are in memory. */
 const MOST_PARTS = 9000;
 
@@ -45,12 +42,14 @@ const MOST_PARTS = 9000;
 export type Replay = (key?: string) => Promise<string>;
 
 /**
- * Starts the server on a port, or on the next free one; returns the page's address with its token,
- * and how to end open requests and uploads.
- *
- * @throws {UserError} no port is free
+ * Starts the server on a port, or on any one if that is taken; returns the page's address with its
+ * token. When it is disposed of, open requests and uploads end.
  */
-export async function serve(board: Board, replay: Replay, port: number) {
+export async function serve(
+  board: Board,
+  replay: Replay,
+  port: number,
+): Promise<{ url: string } & AsyncDisposable> {
   const files = await readFiles();
   const token = randomBytes(16).toString("base64url");
   const ending = new AbortController();
@@ -64,7 +63,7 @@ export async function serve(board: Board, replay: Replay, port: number) {
   });
   return {
     url: `http://127.0.0.1:${server.addr.port}/#${token}`,
-    close: async () => {
+    async [Symbol.asyncDispose]() {
       ending.abort();
       await server.finished;
     },
@@ -72,26 +71,20 @@ export async function serve(board: Board, replay: Replay, port: number) {
 }
 
 function listen(
-  wanted: number,
+  port: number,
   signal: AbortSignal,
   handle: Deno.ServeHandler,
 ): Deno.HttpServer<Deno.NetAddr> {
-  const last = Math.min(wanted + TRIED_PORTS, 65_535);
-  for (let port = wanted; port <= last; port++) {
-    try {
-      const options = { hostname: "127.0.0.1", port, signal, onListen: () => {} };
-      const server = Deno.serve(options, handle);
-      if (port !== wanted) say(`Port ${wanted} is taken, so the page is at port ${port}`);
-      return server;
-    } catch (error) {
-      const { AddrInUse, PermissionDenied } = Deno.errors;
-      if (!(error instanceof AddrInUse || error instanceof PermissionDenied)) throw error;
-    }
+  const options = { hostname: "127.0.0.1", signal, onListen: () => {} };
+  try {
+    return Deno.serve({ ...options, port }, handle);
+  } catch (error) {
+    const { AddrInUse, PermissionDenied } = Deno.errors;
+    if (!(error instanceof AddrInUse || error instanceof PermissionDenied)) throw error;
+    const server = Deno.serve({ ...options, port: 0 }, handle);
+    say(`Port ${port} is not free, so the page is at port ${server.addr.port}`);
+    return server;
   }
-  throw new UserError(
-    `Port ${wanted} and the next ones are taken, or this user may not open them: choose another ` +
-      "one by --port",
-  );
 }
 
 /** What answers with the page's files; its script is turned into JavaScript. */
@@ -144,7 +137,7 @@ async function answer(request: Request, board: Board, replay: Replay): Promise<R
     case "GET /news":
       return Response.json(board.since(Number(searchParams.get("last"))));
     case "POST /upload":
-      return await upload(request, board, searchParams.get("key") ?? "");
+      return await upload(request, board, searchParams);
     case "POST /replay":
       return new Response(await replay(searchParams.get("key") ?? undefined));
     default:
@@ -153,8 +146,9 @@ async function answer(request: Request, board: Board, replay: Replay): Promise<R
 }
 
 /** Hands a request's body on as fast as S3 takes it; a body that breaks off leaves nothing. */
-async function upload(request: Request, board: Board, key: string): Promise<Response> {
+async function upload(request: Request, board: Board, asked: URLSearchParams): Promise<Response> {
   const { s3, outputs } = board.stack;
+  const key = asked.get("key") ?? "";
   const length = Number(request.headers.get("content-length") ?? 0);
   const upload = new Upload({
     client: s3,
@@ -167,7 +161,8 @@ async function upload(request: Request, board: Board, key: string): Promise<Resp
     },
   });
   const { VersionId: versionId, ETag } = await upload.done();
-  return new Response(board.expect({ key, versionId, etag: unquoted(ETag) }));
+  board.expect(asked.get("id") ?? "", { key, versionId, etag: unquoted(ETag) });
+  return new Response();
 }
 
 function toFailure({ name, message }: Error): Response {
