@@ -24,26 +24,19 @@ const MACHINES: Record<string, (given: { bin: string; terraform: string }) => Pr
       ],
       ["sys.exit(127)", /^python3 in PATH does not start; if it is a version manager's/],
     ] as const;
-    try {
-      Deno.env.set("PATH", bin);
-      const { message } = await requirePrograms({ standIn: true })
-        .then(() => assert.fail(), (error) => error);
-      assert.match(
-        message,
-        /^Not in PATH: terraform, openssl\. Install Terraform 1\.9 /,
-      );
-      assert.match(message, /; openssl, the package of that name/);
-      assert.ok(message.endsWith(bin), message); // the folders of PATH
-      assert.match((await findPython()).lacks!, /^Not in PATH: python3\. Install Python 3\.10 or /);
-      for (const [change, sentence] of cases) {
-        const program = `import sys, importlib.util; ${change}; exec(sys.argv[1])`;
-        await writeProgram(bin, "python3", `PATH=${path}\n${python} -c "${program}" "$3"`);
-        const { program: found, lacks } = await findPython();
-        assert.equal(found, undefined);
-        assert.match(lacks ?? "", sentence);
-      }
-    } finally {
-      Deno.env.set("PATH", path);
+    using _path = replaceEnvironment({ PATH: bin });
+    const { message } = await requirePrograms({ standIn: true })
+      .then(() => assert.fail(), (error) => error);
+    assert.match(message, /^Not in PATH: terraform, openssl\. Install Terraform 1\.9 /);
+    assert.match(message, /; openssl, the package of that name/);
+    assert.ok(message.endsWith(bin), message); // the folders of PATH
+    assert.match((await findPython()).lacks!, /^Not in PATH: python3\. Install Python 3\.10 or /);
+    for (const [change, sentence] of cases) {
+      const program = `import sys, importlib.util; ${change}; exec(sys.argv[1])`;
+      await writeProgram(bin, "python3", `PATH=${path}\n${python} -c "${program}" "$3"`);
+      const { program: found, lacks } = await findPython();
+      assert.equal(found, undefined);
+      assert.match(lacks ?? "", sentence);
     }
   },
   "an esbuild that does not run, as of another machine's node_modules": async ({ bin }) => {

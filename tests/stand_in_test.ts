@@ -27,9 +27,6 @@ Deno.test("a stand-in is known by its lock, without ps and kill", async (t) => {
     await Deno.writeTextFile(join(folder, "running.json"), JSON.stringify({ pid, port: 1 }));
     await Deno.writeTextFile(join(folder, "ministack.log"), "");
   };
-  const path = Deno.env.get("PATH")!;
-  using _path = { [Symbol.dispose]: () => Deno.env.set("PATH", path) };
-
   // As `launch` does; the leader ends at once, and its child has the lock on.
   const program = `import fcntl, os, sys, time
 log = open(sys.argv[1])
@@ -56,7 +53,7 @@ time.sleep(300)`;
   });
 
   await t.step("one that runs is ended whole, whatever it is called", async () => {
-    Deno.env.set("PATH", "/nowhere");
+    using _path = replaceEnvironment({ PATH: "/nowhere" });
     await stopStandIns(WORKSPACE.slice(0, -1));
     assert.equal((await output.read()).done, true); // it has ended
     await child.status;
@@ -72,7 +69,6 @@ time.sleep(300)`;
   });
 
   await t.step("a stranger that got its id is left alone", async () => {
-    Deno.env.set("PATH", path);
     const stranger = new Deno.Command("sleep", { args: ["300"], detached: true }).spawn();
     try {
       await prepare(stranger.pid);
@@ -102,9 +98,7 @@ esac
   for (const file of [join(folder.path, "python3"), join(venv, "bin", "python")]) {
     await Deno.writeTextFile(file, program, { mode: 0o755 });
   }
-  const path = Deno.env.get("PATH")!;
-  using _path = { [Symbol.dispose]: () => Deno.env.set("PATH", path) };
-  Deno.env.set("PATH", `${folder.path}:${path}`);
+  using _path = replaceEnvironment({ PATH: `${folder.path}:${Deno.env.get("PATH")}` });
   for (let tries = 0; tries < 2; tries++) {
     assert.deepEqual(await makeTools(venv), { python: join(venv, "bin", "python"), node: "/node" });
     assert.equal(await Deno.readTextFile(calls), "venv\npip\n");
