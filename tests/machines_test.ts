@@ -7,7 +7,7 @@ import { ROOT, run } from "../tasks/shell.ts";
 import { init } from "../tasks/terraform.ts";
 import { findPython, requirePrograms } from "../tasks/tools.ts";
 import { replaceEnvironment } from "./fixtures.ts";
-import { listProcesses, runTask } from "./run_task.ts";
+import { listProcesses, runProgram, runTask } from "./run_task.ts";
 
 /** An environment that nobody has, where nothing is deployed. */
 const NOWHERE = ["--env", "never-deployed"];
@@ -165,25 +165,23 @@ Deno.test("Ctrl-C ends calls that wait and what programs leave behind, but no ti
     const after = [client.send({}), last({}), last({ always: true })];
     console.log((await Promise.all([...before, ...after].map(ended))).join(", "));
     Deno.exit(0);`;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--no-check", program],
-    cwd: ROOT,
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
   const startMs = performance.now();
-  let stderr = "";
   let job = 0;
-  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-    stderr += text;
-    if (job > 0) continue;
-    job = Number(/^job (\d+)$/m.exec(stderr)?.[1] ?? 0);
-    if (job > 0) child.kill("SIGINT");
-  }
-  const stdout = await new Response(child.stdout).text();
+  const words = ["eval", "--no-check", program];
+  const environment = Deno.env.toObject();
+  const { stdout, stderr } = await runProgram(
+    Deno.execPath(),
+    words,
+    ROOT,
+    environment,
+    (text, child) => {
+      if (job > 0) return;
+      job = Number(/^job (\d+)$/m.exec(text)?.[1] ?? 0);
+      if (job > 0) child.kill("SIGINT");
+    },
+  );
   const expected = "InterruptedError, InterruptedError, waited 8 s, InterruptedError, ran\n";
   assert.equal(stdout, expected, stderr);
-  await child.status;
   assert.ok(performance.now() - startMs < 60_000, "it waited for the job's own end");
   const left = (await listProcesses()).find(({ pid }) => pid === job);
   assert.doesNotMatch(left?.command ?? "", /^sleep/);

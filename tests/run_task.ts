@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { namesIn } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
 import { read } from "./fixtures.ts";
 
@@ -75,17 +76,11 @@ export interface Process {
 /** From /proc on Linux, where a slim image has no ps, else from ps. */
 export async function listProcesses(): Promise<Process[]> {
   if (Deno.build.os !== "linux") return await listByPs();
-  const processes: Process[] = [];
-  for await (const { name } of Deno.readDir("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const command = await Deno.readTextFile(`/proc/${name}/cmdline`);
-      processes.push({ pid: Number(name), command: command.replaceAll("\0", " ").trim() });
-    } catch {
-      // It has ended meanwhile.
-    }
-  }
-  return processes;
+  const pids = (await namesIn("/proc")).map(Number).filter(Number.isInteger);
+  return await Promise.all(pids.map(async (pid) => {
+    const command = await Deno.readTextFile(`/proc/${pid}/cmdline`).catch(() => ""); // it may end
+    return { pid, command: command.replaceAll("\0", " ").trim() };
+  }));
 }
 
 async function listByPs(): Promise<Process[]> {
