@@ -200,16 +200,9 @@ export function toRowTable(rows: Item[], nowMs: number): string[] {
   return toTable([HEADINGS, ...rows.map((row) => toCells(row, nowMs))], NUMBERS, terminalColumns());
 }
 
-/** A table for each thousand rows. */
 async function* toTableLines(rows: AsyncIterable<Item>, nowMs: number): AsyncGenerator<string> {
-  let held: Item[] = [];
-  for await (const row of rows) {
-    held.push(row);
-    if (held.length < SORTED_ROWS) continue;
-    yield* toRowTable(held, nowMs);
-    held = [];
-  }
-  if (held.length > 0) yield* toRowTable(held, nowMs);
+  const all = await Array.fromAsync(rows);
+  if (all.length > 0) yield* toRowTable(all, nowMs);
 }
 
 /** Rows that come one by one, as lines for people: each column has its greatest width from the start. */

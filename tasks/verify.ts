@@ -65,9 +65,6 @@ const PROBE = new TextEncoder().encode("Is this recorded?\n");
 /** How long to wait for a file's row before the next file is uploaded beside it. */
 const NEXT_FILE_MS = 1000;
 
-/** Columns of a file's name in the report: a problem names it whole. */
-const NAME_COLUMNS = 60;
-
 /** How often the rows of what verify itself removed are looked for. */
 const REMOVALS_MS = 1000;
 
@@ -366,7 +363,7 @@ export async function removeTraces(
 /** A report for people: a line a file, then what is wrong. */
 export function reportToText({ ok, files, failureQueue, problems }: Report): string {
   const lines = files.map(({ file, rowAfterMs, problems }) => [
-    clip(visibleName(file), NAME_COLUMNS),
+    visibleName(file),
     rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
     problems.length === 0 ? "exact" : "WRONG",
   ]);
