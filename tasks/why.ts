@@ -266,7 +266,8 @@ export async function keyMeant(stack: Stack, text: string): Promise<string> {
   if (await isKnown(stack, key)) return key;
   for (const other of others) {
     if (!await isKnown(stack, other)) continue;
-    say(`Taken for the key "${visibleName(other)}"`);
+    const looksSame = other.normalize() === key.normalize();
+    say(`Taken for the key "${visibleName(other)}"${looksSame ? ", in another Unicode form" : ""}`);
     return other;
   }
   return key;
