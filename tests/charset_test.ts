@@ -77,40 +77,40 @@ Deno.test("decode() leaves out a character that is cut at the end", () => {
 });
 
 Deno.test("decode() does so in the runtime's Node", async (t) => {
-  const { names, sequences, texts } = await answersOfRuntime();
-  await t.step("every name", () => assert.deepEqual(names, ENCODINGS));
-  for (const [i, encoding] of ENCODINGS.entries()) {
-    await t.step(encoding, () => {
-      const unknown = compare(encoding, sequences[i]);
-      assert.equal(unknown, UNKNOWN[encoding] ?? 0, "unknown characters");
+  const runtime = await openRuntime();
+  await t.step("every name", async () => {
+    assert.deepEqual(await runtime("ENCODINGS.map(encodingOf)"), ENCODINGS);
+  });
+  await t.step("and textOf()", async () => {
+    const texts = await runtime("CASES.map(({ bytes, options }) => textOf(bytes, options))");
+    assert.deepEqual(texts, CASES.map(({ text = null }) => text));
+  });
+  for (const encoding of ENCODINGS) {
+    await t.step(encoding, async () => {
+      const ours = await runtime(`decodeSequences("${encoding}", decode)`);
+      assert.equal(compare(encoding, ours), UNKNOWN[encoding] ?? 0, "unknown characters");
     });
   }
-  await t.step("and textOf()", () => assert.deepEqual(texts, CASES.map(({ text = null }) => text)));
 });
 
-/** What the runtime's own Node makes of all labels, sequences and cases. */
-async function answersOfRuntime(): Promise<
-  { names: string[]; sequences: string[][]; texts: (string | null)[] }
-> {
-  const script = `
-    import { decode, encodingOf } from "./function/charset.ts";
-    import { textOf } from "./function/preview.ts";
-    import { CASES, decodeSequences, ENCODINGS } from "./tests/texts.ts";
-    process.stdout.write(JSON.stringify({
-      names: ENCODINGS.map(encodingOf),
-      sequences: ENCODINGS.map((name) => decodeSequences(name, decode)),
-      texts: CASES.map(({ bytes, options }) => textOf(bytes, options)),
-    }));`;
+/** A function that evaluates an expression in the runtime's own Node. */
+async function openRuntime() {
+  const contents = `
+    export { decode, encodingOf } from "./function/charset.ts";
+    export { textOf } from "./function/preview.ts";
+    export { CASES, decodeSequences, ENCODINGS } from "./tests/texts.ts";`;
   const { absWorkingDir: resolveDir, platform, target } = BUNDLE_OPTIONS;
-  const stdin = { contents: script, resolveDir, loader: "ts" } as const;
-  const output = { bundle: true, write: false, format: "iife" } as const;
-  const { outputFiles } = await esbuild.build({ stdin, platform, target, ...output });
+  const stdin = { contents, resolveDir, loader: "ts" } as const;
+  const output = { bundle: true, write: false, format: "iife", globalName: "ours" } as const;
+  const { outputFiles: [{ text }] } = await esbuild.build({ stdin, platform, target, ...output });
   await esbuild.stop();
   const { node } = await makeTools();
-  const args = ["--eval", outputFiles[0].text];
-  const { success, stdout } = await new Deno.Command(node, { args, stderr: "inherit" }).output();
-  assert.ok(success, "the script failed");
-  return JSON.parse(new TextDecoder().decode(stdout));
+  return async (expression: string) => {
+    const script = `${text}; with (ours) process.stdout.write(JSON.stringify(${expression}))`;
+    const command = new Deno.Command(node, { args: ["--eval", script], stderr: "inherit" });
+    const { stdout } = await command.output();
+    return JSON.parse(new TextDecoder().decode(stdout));
+  };
 }
 
 /** Fails for a character that is another than the standard's; the number of lines not known. */

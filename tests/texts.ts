@@ -21,41 +21,39 @@ export function decodeSequences(
   decode: (bytes: Uint8Array, encoding: string) => string | undefined,
 ): string[] {
   const sequences = sequencesOf(encoding);
-  if (encoding === "iso-2022-jp") {
-    return sequences.map((sequence) =>
-      decode(Uint8Array.from([...TWO_BYTES, ...sequence, ...ONE_BYTE]), encoding)!
-    );
-  }
-  const bytes = sequences.flatMap((sequence) => [...sequence, NEW_LINE]);
-  return decode(Uint8Array.from(bytes), encoding)!.split("\n");
+  const decodeBinary = (binary: string) =>
+    decode(Uint8Array.from(binary, (byte) => byte.charCodeAt(0)), encoding)!;
+  return encoding === "iso-2022-jp"
+    ? sequences.map((sequence) => decodeBinary(TWO_BYTES + sequence + ONE_BYTE))
+    : decodeBinary(sequences.join("\n")).split("\n"); // no character goes on over the end of a line
 }
 
-/** No character goes on over the end of a line. */
-const NEW_LINE = 0x0a;
+/** ISO-2022-JP's escapes to its characters of two bytes, and back. */
+const TWO_BYTES = "\x1b$B";
+const ONE_BYTE = "\x1b(B";
 
-/** ISO-2022-JP's `ESC $ B` and `ESC ( B`. */
-const TWO_BYTES = [0x1b, 0x24, 0x42];
-const ONE_BYTE = [0x1b, 0x28, 0x42];
-
-function sequencesOf(encoding: string): number[][] {
-  const sequences: number[][] = rowsOf([], 0x00, 0xff, 0x00, 0xff);
-  for (let byte = 0; byte < 256; byte++) sequences.push([byte]);
-  if (encoding === "euc-jp") sequences.push(...rowsOf([0x8f], 0xa1, 0xfe, 0xa1, 0xfe));
+/** Sequences of bytes, as characters of the same numbers. */
+function sequencesOf(encoding: string): string[] {
+  const sequences = rowsOf("", 0x00, 0xff, 0x00, 0xff);
+  for (let byte = 0; byte < 256; byte++) sequences.push(String.fromCharCode(byte));
+  if (encoding === "euc-jp") sequences.push(...rowsOf("\x8f", 0xa1, 0xfe, 0xa1, 0xfe));
   if (encoding === "gb18030") {
     // All of the first plane, then some of the others, which are numbered through.
-    for (const first of [0x81, 0x82, 0x83, 0x84, 0x90, 0xe3, 0xfe]) {
-      for (let second = 0x30; second <= 0x39; second++) {
-        sequences.push(...rowsOf([first, second], 0x81, 0xfe, 0x30, 0x39));
+    for (const first of "\x81\x82\x83\x84\x90\xe3\xfe") {
+      for (let second = 0; second <= 9; second++) {
+        sequences.push(...rowsOf(`${first}${second}`, 0x81, 0xfe, 0x30, 0x39));
       }
     }
   }
-  return sequences.filter((sequence) => !sequence.includes(NEW_LINE));
+  return sequences.filter((sequence) => !sequence.includes("\n"));
 }
 
-function rowsOf(start: number[], firstRow: number, lastRow: number, first: number, last: number) {
-  const sequences: number[][] = [];
+function rowsOf(start: string, firstRow: number, lastRow: number, first: number, last: number) {
+  const sequences: string[] = [];
   for (let row = firstRow; row <= lastRow; row++) {
-    for (let cell = first; cell <= last; cell++) sequences.push([...start, row, cell]);
+    for (let cell = first; cell <= last; cell++) {
+      sequences.push(start + String.fromCharCode(row, cell));
+    }
   }
   return sequences;
 }
