@@ -1,13 +1,14 @@
 /**
  * How far AWS lets the pipeline go: what some loads need, and a simulation of what becomes of them.
- * It makes two tables of docs/SCALE.md, and its plot.
+ * It makes two tables and the plot of docs/SCALE.md.
  *
  *   deno run --allow-read tests/scale.ts 20000 60        a load of your own, a second and for how
  *     many seconds; then the concurrency, and the table's units a second, if they are raised
  *   deno run --allow-read --allow-write=. tests/scale.ts --write       then run deno fmt
  */
 
-const DOCS = new URL("../docs/", import.meta.url);
+const [SCALE, COST] = ["SCALE.md", "COST.md"]
+  .map((name) => new URL(`../docs/${name}`, import.meta.url));
 
 /** AWS's limits that loads meet here: SCALE.md has them all, with their sources. */
 export const S3_PUTS = 3500;
@@ -38,7 +39,7 @@ const WRITE_PAUSES_MS = [1000, 2000, 4000];
 const HEADROOM = 1.25;
 
 /** What COST.md tells of an upload, which scale_test.ts checks. */
-const costs = (await Deno.readTextFile(new URL("COST.md", DOCS))).replaceAll(/ +/g, " ");
+const costs = (await Deno.readTextFile(COST)).replaceAll(/ +/g, " ");
 export const RUN_MS = costOf(/ are (\d+) ms at \d+ MB/);
 const DOLLARS_PER_MILLION = costOf(/^\| together.*\| \$([\d.]+) \|$/m);
 const LOG_GB_PER_MILLION = costOf(/ Logs: .*\| ([\d.]+) GB \|/);
@@ -127,8 +128,8 @@ export class Simulation {
   /** Longest time from an event to its row. */
   latestMs = 0;
   lastRowMs = 0;
-  /** How many wait, second by second. */
-  waitingBySecond: number[] = [];
+  /** Most that wait, minute by minute. */
+  waitingByMinute: number[] = [];
 
   #model: Model;
   #step = 0;
@@ -163,8 +164,8 @@ export class Simulation {
       this.#start({ arrivedStep: this.#step, count, throttles: 0, failures: 0, refusals: 0 });
     }
     this.mostWaiting = Math.max(this.mostWaiting, this.#waiting);
-    const { waitingBySecond } = this;
-    if (nowMs >= waitingBySecond.length * 1000) waitingBySecond.push(this.#waiting);
+    const minute = Math.floor(nowMs / 60_000);
+    this.waitingByMinute[minute] = Math.max(this.waitingByMinute[minute] ?? 0, this.#waiting);
   }
 
   /** Starts as many of the events as there are free runs; Lambda throttles the others. */
@@ -233,25 +234,14 @@ function split(group: Group, most: number): Group | undefined {
   return rest;
 }
 
-/** SCALE.md's tables that are made here, each with its head first. */
-export function tables(): string[][][] {
-  const needs = LOADS.map(({ name, perSecond, uploads }) => [
+function needsOf({ name, perSecond, uploads }: Load): string[] {
+  return [
     name,
     count(runsAtOnce(perSecond)),
     count(Math.ceil(perSecond / S3_PUTS)),
     count(perSecond),
     `${Number((uploads * LOG_GB_PER_MILLION / 1e6).toPrecision(2))} GB`,
     `$${(uploads * DOLLARS_PER_MILLION / 1e6).toFixed(2)}`,
-  ]);
-  const outcomes = LOADS.flatMap((load) => {
-    const stacks = { "as deployed": AS_DEPLOYED, raised: raisedFor(load) };
-    return Object.entries(stacks).filter(([, stack]) => stack !== undefined)
-      .map(([name, stack]) => [load.name, name, ...outcomeOf(load, stack!)]);
-  });
-  return [
-    ["uploads|runs at once|prefixes|units a second|log|cost".split("|"), ...needs],
-    ["uploads|stack|most waiting|latest row|last row after|in the failure queue".split("|")]
-      .concat(outcomes),
   ];
 }
 
@@ -262,70 +252,41 @@ function outcomeOf(load: Omit<Load, "name">, stack: Stack): string[] {
   return [about(mostWaiting), late, duration(lastRowMs), about(failed)];
 }
 
-/** The lines of a Markdown table that has this head, from and to. */
-export function placeOf(lines: string[], head: string[]): [from: number, to: number] {
-  const from = lines.findIndex((line) => toCells(line).join() === head.join());
-  const length = lines.slice(from).findIndex((line) => !line.startsWith("|"));
-  if (from < 0 || length < 0) throw new Error(`No table begins with ${head.join(" | ")}`);
-  return [from, from + length];
-}
-
-export function toCells(line: string): string[] {
-  return line.split("|").slice(1, -1).map((cell) => cell.trim());
-}
-
-const TITLE = `Uploads that wait for their row: ${BURST.name}`;
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [760, 340, 70, 740, 50, 290];
-const STYLE = `
-text { font: 13px sans-serif; fill: currentColor }
-path { stroke: #d8dee4 }
-polyline { fill: none; stroke: currentColor; stroke-width: 2.5 }
-.c0 { color: #bc4c00 }
-.c1 { color: #8250df; stroke-dasharray: 7 4 }
-.c2 { color: #0969da; stroke-dasharray: 2 3 }
-`;
-
-/** The burst's backlog on three stacks, as SVG: its own background makes it readable on any page. */
-export function plot(): string {
+/** The burst's backlog on three stacks, for Mermaid: the most of each minute, in thousands. */
+function plot(): string {
   const { units, concurrency } = raisedFor(BURST)!;
   const curves = Object.entries({
     "as deployed": AS_DEPLOYED,
     [`table warmed to ${count(units)}`]: { ...AS_DEPLOYED, units },
     [`concurrency raised to ${count(concurrency)}, too`]: { units, concurrency },
-  }).map(([name, stack]) => ({ name, ended: new Simulation(modelOf(BURST, stack)) }));
-  const longestMs = Math.max(...curves.map(({ ended }) => ended.lastRowMs));
-  const minutes = Math.ceil(longestMs / 60_000 / 4) * 4;
-  const x = (seconds: number) => Math.round(LEFT + seconds / 60 / minutes * (RIGHT - LEFT));
-  const y = (events: number) => Math.round(BOTTOM - events / BURST.uploads * (BOTTOM - TOP));
-
-  const marks = [0, 0.25, 0.5, 0.75, 1].map((part) => part * BURST.uploads).flatMap((events) => [
-    `<path d="M${LEFT},${y(events)}H${RIGHT}"/>`,
-    text(LEFT - 8, y(events) + 4, "end", about(events)),
-  ]);
-  const ticks = Array.from({ length: minutes / 4 + 1 }, (_, i) => 4 * i)
-    .map((minute) => text(x(60 * minute), BOTTOM + 20, "middle", String(minute)));
-  const drawn = curves.flatMap(({ name, ended: { waitingBySecond, lastRowMs, failed } }, i) => {
-    const points = waitingBySecond.map((events, second) => `${x(second)},${y(events)}`);
-    const ended = duration(lastRowMs) + (failed > 0 ? `, ${about(failed)} failed` : "");
-    points.push(`${x(lastRowMs / 1000)},${y(0)}`);
-    return [
-      `<polyline class="c${i}" points="${[...new Set(points)].join(" ")}"/>`,
-      text(RIGHT, 128 + 18 * i, "end", `${name}: ${ended}`, `c${i}`),
-    ];
+  }).map(([name, stack]) => ({ name, ...new Simulation(modelOf(BURST, stack)) }));
+  const minutes = Math.max(...curves.map(({ waitingByMinute }) => waitingByMinute.length));
+  const lines = curves.map(({ name, waitingByMinute }) => {
+    const thousands = Array.from({ length: minutes }, (_, minute) => {
+      return Math.round((waitingByMinute[minute] ?? 0) / 1000);
+    });
+    return `    line "${name}" [${thousands.join(", ")}]\n`;
   });
-  const title = text(WIDTH / 2, 26, "middle", TITLE);
-  const unit = text((LEFT + RIGHT) / 2, HEIGHT - 10, "middle", "minutes");
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img">
-<title>${TITLE}, by minutes</title>
-<style>${STYLE}</style>
-<rect fill="#fff" width="${WIDTH}" height="${HEIGHT}"/>
-${[title, ...marks, ...ticks, unit, ...drawn].join("\n")}
-</svg>
-`;
+  return `    x-axis "minutes" 0 --> ${minutes - 1}\n${lines.join("")}`;
 }
 
-function text(x: number, y: number, anchor: string, words: string, name = "label"): string {
-  return `<text class="${name}" x="${x}" y="${y}" text-anchor="${anchor}">${words}</text>`;
+/** SCALE.md with what is computed here: the rows of two tables, and the plot's axis and lines. */
+export function computed(scale: string): string {
+  const outcomes = LOADS.flatMap((load) => {
+    const stacks = { "as deployed": AS_DEPLOYED, raised: raisedFor(load) };
+    return Object.entries(stacks).filter(([, stack]) => stack !== undefined)
+      .map(([name, stack]) => [load.name, name, ...outcomeOf(load, stack!)]);
+  });
+  const rows = (cells: string[][]) => cells.map((row) => `| ${row.join(" | ")} |\n`).join("");
+  const parts: [place: RegExp, text: string][] = [
+    [/(?<=\n\| uploads +\| runs at once .*\n.*\n)(\|.*\n)*/, rows(LOADS.map(needsOf))],
+    [/(?<=\n\| uploads +\| stack .*\n.*\n)(\|.*\n)*/, rows(outcomes)],
+    [/(?<=\nxychart-beta\n.*\n.*\n)[^`]*/, plot()],
+  ];
+  return parts.reduce((text, [place, part]) => {
+    if (!place.test(text)) throw new Error(`SCALE.md has no ${place}`);
+    return text.replace(place, () => part);
+  }, scale);
 }
 
 function duration(ms: number): string {
@@ -344,18 +305,6 @@ function count(number: number): string {
   return number.toLocaleString("en-US");
 }
 
-async function writeDocuments(): Promise<void> {
-  const scale = new URL("SCALE.md", DOCS);
-  const lines = (await Deno.readTextFile(scale)).split("\n");
-  for (const [head, ...rows] of tables()) {
-    const [from, to] = placeOf(lines, head);
-    const all = [head, head.map(() => "---"), ...rows];
-    lines.splice(from, to - from, ...all.map((row) => `| ${row.join(" | ")} |`));
-  }
-  await Deno.writeTextFile(scale, lines.join("\n"));
-  await Deno.writeTextFile(new URL("scale.svg", DOCS), plot());
-}
-
 /** What becomes of a load of the user's, in a sentence. */
 export function toSentence(args: number[]): string {
   const [perSecond, seconds, concurrency = CONCURRENCY, units = NEW_TABLE_UNITS] = args;
@@ -366,6 +315,7 @@ export function toSentence(args: number[]): string {
 }
 
 if (import.meta.main) {
-  if (Deno.args[0] === "--write") await writeDocuments();
-  else console.log(toSentence(Deno.args.map(Number)));
+  if (Deno.args[0] === "--write") {
+    await Deno.writeTextFile(SCALE, computed(await Deno.readTextFile(SCALE)));
+  } else console.log(toSentence(Deno.args.map(Number)));
 }

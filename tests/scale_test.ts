@@ -7,21 +7,18 @@ import { NAMED } from "../tasks/leftovers.ts";
 import { defaultMemoryMb, EVENT_TIME, read, toRecord } from "./fixtures.ts";
 import { fakes, object } from "./outside.ts";
 import {
+  computed,
   CONCURRENCY,
   EVENT_AGE_MS,
   GROWTH,
   type Model,
   modelOf,
   NEW_TABLE_UNITS,
-  placeOf,
-  plot,
   RETRY_PAUSES_MS,
   RUN_MS,
   S3_PUTS,
   Simulation,
   TABLE_UNITS,
-  tables,
-  toCells,
   toSentence,
 } from "./scale.ts";
 
@@ -79,16 +76,12 @@ Deno.test("the simulation loses no event, and has the same outcome each time", (
 
 Deno.test("SCALE.md shows what is computed", async () => {
   const scale = await read("docs/SCALE.md");
-  const lines = scale.split("\n");
-  for (const table of tables()) {
-    const [from, to] = placeOf(lines, table[0]);
-    const [head, _rule, ...rows] = lines.slice(from, to).map(toCells);
-    assert.deepEqual([head, ...rows], table);
-  }
-  assert.equal(await read("docs/scale.svg"), plot());
+  const squeezed = (text: string) => text.replaceAll(/ +/g, " ");
+  assert.equal(squeezed(scale), squeezed(computed(scale)));
 
   const atOnce = (runs: number) => Math.floor(runs * 1000 / RUN_MS);
-  const limits = lines.filter((line) => /^\| [^|]+\| \[/.test(line)).map(toCells);
+  const limits = scale.split("\n").filter((line) => /^\| [^|]+\| \[/.test(line))
+    .map((line) => line.split("|").slice(1).map((cell) => cell.trim()));
   assert.equal(limits.length, 10);
   const numberOf = (text: string) => Number(/[\d,]+/.exec(text)?.[0].replaceAll(",", ""));
   for (const [name, byDefault, uploads] of limits.filter(([, , uploads]) => uploads !== "any")) {
