@@ -1,9 +1,9 @@
 /** What the function answers to tasks: of a job of S3 Batch Operations, or of `backfill`. */
 
 import assert from "node:assert/strict";
-import { handleJob, isInvocation, type JobAnswer, type Listed } from "../function/job.ts";
+import { handleJob, isInvocation, type Listed } from "../function/job.ts";
 import { ON_TIME_MS } from "../function/one_row.ts";
-import { handleEvent } from "../handler.ts";
+import { handleEvent, type Outside } from "../handler.ts";
 import { toArguments } from "../tasks/filters.ts";
 import { awsError, event, fakes as fakesAt, namesOfCalls, object, record } from "./outside.ts";
 
@@ -20,8 +20,8 @@ const LISTED: Listed = { lastModified: LAST_MODIFIED, etag: '"e1"', size: 4 };
 /** With the version that a GET answers where the bucket has versions. */
 const VERSIONED = { objects: { key: { ...object("text"), VersionId: "v1" } } };
 
-const WRITTEN = ["Succeeded: written"];
-const UNCHANGED = ["Succeeded: unchanged"];
+const WRITTEN = "Succeeded: written";
+const UNCHANGED = "Succeeded: unchanged";
 
 type Given = Parameters<typeof fakesAt>[0];
 
@@ -44,15 +44,17 @@ function invocation(tasks: unknown[], userArguments: unknown = {}) {
   return { invocationSchemaVersion: "2.0", invocationId: "i", job, tasks };
 }
 
-/** Handles one task; answers its result as `code: string`, and what was called. */
-async function handled(one: unknown, given?: Given, userArguments?: unknown) {
-  const { outside, calls } = fakes(given);
-  const answer = await handleJob(invocation([one], userArguments), outside);
-  return { results: resultsOf(answer), names: namesOfCalls(calls.aws), ...calls };
+/** Handles one task; answers its result as `code: string`. */
+async function resultOf(one: unknown, outside: Outside, userArguments?: unknown): Promise<string> {
+  const { results } = await handleJob(invocation([one], userArguments), outside);
+  return results.map(({ resultCode, resultString }) => `${resultCode}: ${resultString}`).join();
 }
 
-function resultsOf({ results }: JobAnswer): string[] {
-  return results.map(({ resultCode, resultString }) => `${resultCode}: ${resultString}`);
+/** The same, and what was called. */
+async function handled(one: unknown, given?: Given, userArguments?: unknown) {
+  const { outside, calls } = fakes(given);
+  const result = await resultOf(one, outside, userArguments);
+  return { result, names: namesOfCalls(calls.aws), ...calls };
 }
 
 Deno.test("F90 handleJob() makes a task of either schema a backfill's row", async (t) => {
@@ -123,9 +125,9 @@ Deno.test("F91 handleJob() changes nothing when the same task comes again, and l
     [listedTask(), UNCHANGED, ["QUERY"]],
     [listedTask({ lastModified: "2026-01-02T03:04:05.678Z" }), UNCHANGED, ["QUERY"]],
   ] as const;
-  for (const [one, results, aws] of cases) {
+  for (const [one, result, aws] of cases) {
     calls.aws.length = 0;
-    assert.deepEqual(resultsOf(await handleJob(invocation([one]), outside)), results);
+    assert.equal(await resultOf(one, outside), result);
     assert.deepEqual(namesOfCalls(calls.aws), aws);
   }
   assert.deepEqual([calls.table.size, calls.log.length], [1, 1]);
@@ -139,56 +141,44 @@ Deno.test("F91 handleJob() finds its event's row among many others of the key", 
     await handleEvent(event(record({ versionId }, { eventTime })), outside);
   }
   calls.aws.length = 0;
-  assert.deepEqual(resultsOf(await handleJob(invocation([task()]), outside)), UNCHANGED);
+  assert.equal(await resultOf(task(), outside), UNCHANGED);
   const look = "QUERY key 2026-01-02T03:04:00.000000Z to 9";
   assert.deepEqual(calls.aws, ["GET key v1", `${look} up`, `${look} down`]);
-});
-
-Deno.test("F91 handleJob() gives versions of one second a time each", async () => {
-  const { outside, calls } = fakes();
-  const versions = ["v1", "v2", "v3"];
-  const tasks = versions.map((s3VersionId) => task({ s3VersionId, taskId: s3VersionId }));
-  const answer = await handleJob(invocation(tasks), outside); // at the same time
-  assert.deepEqual(resultsOf(answer), Array(3).fill(WRITTEN[0]));
-  const rows = [...calls.table.values()];
-  const times = rows.map(({ timestamp }) => timestamp.slice(-7));
-  assert.deepEqual(times.toSorted(), ["000000Z", "000001Z", "000002Z"]);
-  assert.deepEqual(rows.map(({ version_id }) => version_id).toSorted(), versions);
 });
 
 const SSE_C = awsError("InvalidRequest", 400, "stored using a form of Server Side Encryption");
 
 Deno.test("F92 handleJob() calls a fact about the object success; without its time there is no row", async (t) => {
   const HEAD = ["GET", "HEAD", "QUERY", "PUT", "QUERY"];
-  const cases: [fact: string, error: Error, results: string[], calls: string[]][] = [
-    ["deleted", awsError("NoSuchKey", 404), ["Succeeded: ignored: deleted"], ["GET"]],
-    ["SSE-C", SSE_C, ["Succeeded: ignored: SSE-C"], ["GET"]],
+  const cases: [fact: string, error: Error, result: string, calls: string[]][] = [
+    ["deleted", awsError("NoSuchKey", 404), "Succeeded: ignored: deleted", ["GET"]],
+    ["SSE-C", SSE_C, "Succeeded: ignored: SSE-C", ["GET"]],
     ["archived", awsError("InvalidObjectState", 403), WRITTEN, HEAD],
   ];
-  for (const [fact, error, results, expected] of cases) {
+  for (const [fact, error, expected, calls] of cases) {
     await t.step(fact, async () => {
-      const { rows, log, names, ...ended } = await handled(task(), { getErrors: [error] });
-      assert.deepEqual([ended.results, names], [results, expected]);
-      assert.deepEqual(rows.map((row) => row.timestamp), results === WRITTEN ? [ROW_TIME] : []);
+      const { result, rows, log, names } = await handled(task(), { getErrors: [error] });
+      assert.deepEqual([result, names], [expected, calls]);
+      assert.deepEqual(rows.map((row) => row.timestamp), result === WRITTEN ? [ROW_TIME] : []);
       assert.deepEqual(log.map(({ object, file_key }) => [object, file_key]), [[fact, "key"]]);
     });
   }
   await t.step("S3 tells no time", async () => {
     for (const LastModified of [undefined, new Date(NaN)]) {
       const objects = { key: { ...object("text"), LastModified } };
-      const { results, rows } = await handled(task(), { objects });
-      assert.deepEqual([results, rows], [["Succeeded: ignored: S3 tells no time of it"], []]);
+      const { result, rows } = await handled(task(), { objects });
+      assert.deepEqual([result, rows], ["Succeeded: ignored: S3 tells no time of it", []]);
     }
   });
 });
 
 Deno.test("F92 handleJob() records an SSE-C object as it is listed, once its version is known", async () => {
   const first = await handled(listedTask(), { getErrors: [SSE_C] });
-  assert.deepEqual(first.results, ["Succeeded: ignored: SSE-C"]);
+  assert.equal(first.result, "Succeeded: ignored: SSE-C");
   for (const [s3VersionId, version] of [["v9", "v9"], ["null", undefined]] as const) {
     const one = task({ s3VersionId, listed: LISTED });
-    const { results, rows } = await handled(one, { getErrors: [SSE_C] });
-    assert.deepEqual(results, WRITTEN);
+    const { result, rows } = await handled(one, { getErrors: [SSE_C] });
+    assert.equal(result, WRITTEN);
     const { file_size, etag, last_modified, version_id, ...rest } = rows[0];
     assert.deepEqual([file_size, etag, last_modified], [4, "e1", LAST_MODIFIED]);
     assert.deepEqual([version_id, "content_preview" in rest], [version, false]);
@@ -197,29 +187,34 @@ Deno.test("F92 handleJob() records an SSE-C object as it is listed, once its ver
 
 Deno.test("F93 handleJob() calls temporary what an event would be run again for", async (t) => {
   const error = awsError("AccessDenied", 403);
-  for (const call of ["getErrors", "queryErrors", "putErrors"] as const) {
+  const cases = [
+    ["getErrors", "read"],
+    ["queryErrors", "look for the rows of"],
+    ["putErrors", "write the row of"],
+  ];
+  for (const [call, action] of cases) {
     await t.step(call, async () => {
-      const { results, rows, log } = await handled(task(), { [call]: [error] });
-      assert.match(
-        results.join(),
-        /^TemporaryFailure: Cannot (read|look for the rows of|write the row of) "key" from "uploads": AccessDenied: no \(HTTP 403\)$/,
-      );
+      const { result, rows, log } = await handled(task(), { [call]: [error] });
+      const why = `Cannot ${action} "key" from "uploads": AccessDenied: no (HTTP 403)`;
+      assert.equal(result, `TemporaryFailure: ${why}`);
       const [{ timestamp: _, duration_ms, ...line }] = log;
       const names = { bucket_name: "uploads", event_name: "ObjectCreated:Backfill" };
-      const key = {
-        version_id: "v1",
-        file_key: "key",
-        error: results[0].split(": ").slice(1).join(": "),
-      };
-      assert.deepEqual(line, { level: "ERROR", outcome: "failed", ...names, ...key });
+      const object = { version_id: "v1", file_key: "key" };
+      assert.deepEqual(line, {
+        level: "ERROR",
+        outcome: "failed",
+        ...names,
+        ...object,
+        error: why,
+      });
       assert.deepEqual([rows.length, log.length, duration_ms! < 1000], [0, 1, true]);
     });
   }
   await t.step("no time left", async () => {
     const { outside, calls } = fakes();
     outside.remainingMs = () => 999;
-    const results = resultsOf(await handleJob(invocation([listedTask()]), outside));
-    assert.match(results.join(), /^TemporaryFailure: .*Cannot begin "key": no time left/);
+    const result = await resultOf(listedTask(), outside);
+    assert.match(result, /^TemporaryFailure: .*Cannot begin "key": no time left/);
     assert.deepEqual(calls.aws, []);
   });
 });
@@ -233,9 +228,9 @@ Deno.test("F94 handleJob() calls permanent what is wrong with the task itself", 
   ];
   for (const [name, fields, why] of cases) {
     await t.step(name, async () => {
-      const { results, aws, log } = await handled(task(fields));
-      assert.match(results[0], /^PermanentFailure: InvalidEventError: Cannot handle a record: /);
-      assert.match(results[0], why);
+      const { result, aws, log } = await handled(task(fields));
+      assert.match(result, /^PermanentFailure: InvalidEventError: Cannot handle a record: /);
+      assert.match(result, why);
       assert.deepEqual([aws, log[0].outcome], [[], "failed"]);
     });
   }
@@ -243,23 +238,23 @@ Deno.test("F94 handleJob() calls permanent what is wrong with the task itself", 
 
 Deno.test("F95 handleJob() leaves an object younger than ten minutes to its own event", async (t) => {
   const now = "2026-01-02T03:14:04Z"; // the clock ticks by 100 ms as it is read
-  const young = [`Succeeded: young: ${SETTLED.replace("Z", ".000Z")}`];
+  const young = `Succeeded: young: ${SETTLED.replace("Z", ".000Z")}`;
   await t.step("a job's, when it is read; a listed one without a call", async () => {
     for (const [one, expected] of [[task(), ["GET"]], [listedTask(), []]] as const) {
-      const { results, names, log } = await handled(one, { ...VERSIONED, now });
-      assert.deepEqual([results, names, log], [young, expected, []]);
-      assert.deepEqual((await handled(one, VERSIONED)).results, WRITTEN);
+      const { result, names, log } = await handled(one, { ...VERSIONED, now });
+      assert.deepEqual([result, names, log], [young, expected, []]);
+      assert.equal((await handled(one, VERSIONED)).result, WRITTEN);
     }
   });
   await t.step("also where a young object has taken the place of the listed one", async () => {
     const listed = listedTask({ lastModified: "2026-01-01T00:00:00.000Z" });
-    assert.deepEqual((await handled(listed, { now })).results, young);
+    assert.equal((await handled(listed, { now })).result, young);
   });
   await t.step("ten minutes are twice the time in which an event is on time", async () => {
     const { outside } = fakes({ now: "2026-01-02T03:04:06Z" });
     outside.onTimeMs = 300;
     assert.equal(ON_TIME_MS, 5 * 60_000);
-    assert.deepEqual(resultsOf(await handleJob(invocation([task()]), outside)), WRITTEN);
+    assert.equal(await resultOf(task(), outside), WRITTEN);
   });
 });
 
@@ -267,34 +262,34 @@ Deno.test("F99 handleJob() reads a listed object if not exactly one row is of it
   const { outside, calls } = fakes();
   const versions = ["v1", "v2"].map((s3VersionId) => task({ s3VersionId }));
   await handleJob(invocation(versions), outside); // the same bytes twice in one second
-  for (const [VersionId, outcome] of [["v2", UNCHANGED], ["v3", WRITTEN]] as const) {
+  for (const [VersionId, result] of [["v2", UNCHANGED], ["v3", WRITTEN]] as const) {
     outside.getObject = () => Promise.resolve({ ...object("text"), VersionId });
-    assert.deepEqual(resultsOf(await handleJob(invocation([listedTask()]), outside)), outcome);
+    assert.equal(await resultOf(listedTask(), outside), result);
   }
-  assert.equal(calls.table.size, 3);
   // A row of the same second, of other bytes, is another version's.
   outside.getObject = () => Promise.resolve({ ...object("text"), VersionId: "v4", ETag: '"e2"' });
-  const other = invocation([listedTask({ etag: '"e2"' })]);
-  assert.deepEqual(resultsOf(await handleJob(other, outside)), WRITTEN);
-  assert.deepEqual(resultsOf(await handleJob(other, outside)), UNCHANGED);
+  for (const result of [WRITTEN, UNCHANGED]) {
+    assert.equal(await resultOf(listedTask({ etag: '"e2"' }), outside), result);
+  }
+  const digits = [...calls.table.values()].map(({ timestamp }) => timestamp.slice(-7));
+  assert.deepEqual(digits.toSorted(), ["000000Z", "000001Z", "000002Z", "000003Z"]);
 });
 
 Deno.test("handleJob() looks and writes nothing in a dry run", async () => {
   const { outside, calls } = fakes(VERSIONED);
-  const dry = invocation([listedTask()], { dryRun: "true" });
-  assert.deepEqual(resultsOf(await handleJob(dry, outside)), ["Succeeded: missing"]);
+  const dryRun = () => resultOf(listedTask(), outside, { dryRun: "true" });
+  assert.equal(await dryRun(), "Succeeded: missing");
   assert.deepEqual([namesOfCalls(calls.aws), calls.log], [["QUERY", "GET"], []]);
-  await handleJob(invocation([listedTask()]), outside);
-  assert.deepEqual(resultsOf(await handleJob(dry, outside)), UNCHANGED);
+  await resultOf(listedTask(), outside);
+  assert.equal(await dryRun(), UNCHANGED);
 });
 
 Deno.test("handleJob() ignores what the trigger's filter leaves out", async () => {
   const filter = toArguments({ filter_prefixes: ["in/"], filter_suffixes: [".txt"] });
-  const { results: out, aws } = await handled(task({ s3Key: "in/a" }), {}, filter);
-  assert.deepEqual(out, ["Succeeded: ignored: the trigger's filter leaves it out"]);
+  const { result, aws } = await handled(task({ s3Key: "in/a" }), {}, filter);
+  assert.equal(result, "Succeeded: ignored: the trigger's filter leaves it out");
   assert.deepEqual(aws, []);
-  const { results: through } = await handled(task({ s3Key: "in/a.txt" }), {}, filter);
-  assert.deepEqual(through, WRITTEN);
+  assert.equal((await handled(task({ s3Key: "in/a.txt" }), {}, filter)).result, WRITTEN);
 });
 
 Deno.test("F96 handleJob() throws where no task could be answered", async () => {
