@@ -80,6 +80,8 @@ interface Given {
   deleteErrors?: Error[];
   /** ISO 8601; two seconds after {@link record}'s event by default. */
   now?: string;
+  /** The time of that day when the stack was made. */
+  stackCreated?: string;
 }
 
 /** Handles an event of some records; answers the error, and what was called. */
@@ -98,6 +100,7 @@ export async function handleRecords(records: unknown, given?: Given) {
 export function fakes(given: Given = {}) {
   const { objects = {}, getErrors = [], headErrors = [], putErrors = [] } = given;
   const { queryErrors = [], deleteErrors = [], now = "2026-01-02T03:04:07Z" } = given;
+  const { stackCreated } = given;
   const calls: Calls = { aws: [], rows: [], table: new Map(), log: [] };
   const find = ({ key }: Source) => Object.hasOwn(objects, key) ? objects[key] : object("text");
   const call = async (name: string, errors: Error[]) => {
@@ -110,6 +113,7 @@ export function fakes(given: Given = {}) {
   const outside: Outside = {
     bucket: "uploads",
     onTimeMs: ON_TIME_MS,
+    stackCreatedMs: stackCreated ? Date.parse(`2026-01-02T${stackCreated}Z`) : undefined,
     async getObject(source) {
       await call(`GET ${source.key} ${source.versionId}`, getErrors);
       return find(source);

@@ -40,7 +40,6 @@ Deno.test("F16 F115 handleEvent() records the removals that it should, and no ot
     ["LifecycleExpiration:Delete", none, true],
     ["LifecycleExpiration:Delete", some, false],
     ["LifecycleExpiration:Delete", "null", false],
-    ["ObjectRemoved:Other", some, false],
     ["ObjectRemoved:DeleteOther", some, false],
     ["xObjectRemoved:Delete", some, false],
   ];
@@ -84,13 +83,10 @@ Deno.test("F117 isDeleted() goes by the newest row of a version that is not dele
   ];
   const cases: [name: string, rows: ReturnType<typeof row>[], isDeleted: boolean][] = [
     ["no row", [], false],
-    ["created", [row(put, 1, "a")], false],
     ["a marker is the newest", [row(put, 1, "a"), row(marker, 2, "m")], true],
     ["created after a marker", [row(put, 3, "b"), row(marker, 2, "m")], false],
     ["the marker deleted", [row(put, 1, "a"), row(marker, 2, "m"), row(gone, 3, "m")], false],
-    ["one of two", [row(put, 1, "a"), row(put, 2, "b"), row(gone, 3, "b")], false],
     ["the older of two", [row(put, 1, "a"), row(put, 2, "b"), row(gone, 3, "a")], false],
-    ["both", [row(put, 1, "a"), row(put, 2, "b"), row(gone, 3, "a"), row(gone, 4, "b")], true],
     ["one, a marker below it", [row(marker, 1, "m"), row(put, 2, "b"), row(gone, 3, "b")], true],
     ["nothing but a deletion", [row(gone, 3, "b")], true],
     ["without versions", [row(put, 1), row(gone, 2)], true],

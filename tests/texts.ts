@@ -70,11 +70,14 @@ const words = (list: string) => list.trim().split(/\s+/);
 
 const utf8 = (text: string) => String.fromCharCode(...new TextEncoder().encode(text));
 
-const asItIs = (
-  name: string,
-  type: string | undefined,
-  text: string,
-): Case => [name, type, utf8(text), text];
+function asItIs(name: string, type: string | undefined, text: string): Case {
+  return [name, type, utf8(text), text];
+}
+
+/** A case of each type. */
+function asEach(types: (string | undefined)[], name: string, bytes: string, text?: string): Case[] {
+  return types.map((type) => [`${name} as ${type}`, type, bytes, text]);
+}
 
 /** Bytes that are no UTF-8, and what they are in a text type. */
 const BAD = "c\xe9";
@@ -129,9 +132,7 @@ const SIGNATURES: Case[] = [
   ...["!<arch>\ndebian-binary   ", "P4\n# made by hand\n8 8\naaa", "P3 1 1 255\n0 0 0\n"],
   ...["P2  1 1 1", "P2 12 34 255", "P3 # a\n  # b\n1  1 1", "GIF89aaaaaaaaaa", "\x1f\x8baaaa"],
   ...["BZh91AY&SYaaaa", "\x28\xb5\x2f\xfdaaaa"],
-].flatMap((head) =>
-  ANY.map((type): Case => [`F53c ${JSON.stringify(head)} as ${type}`, type, head])
-).concat(
+].flatMap((head) => asEach(ANY, `F53c ${JSON.stringify(head)}`, head)).concat(
   ["%PDF is a format", "P3 is a runner's class", "SIMPLE = easy", "PDF", "BZh", "see %PDF-1.7"]
     .concat("see BZh91AY&SY", "see P1 2 3 4")
     .map((text) => asItIs(`F53c no signature: ${text}`, undefined, text)),
@@ -145,9 +146,7 @@ const COMPRESSED: Case[] = [
   ["deflate", "\xcbK\xc9,\xceH\xd4Q\xc8.-I\xcdK\x013\x12\x01"],
   ["zlib", "x\x9c\xcbK\xc9,\xceH\xd4Q\xc8.-I\xcdK\x013\x12\x01M\xce\x07="],
 ].flatMap(([name, body]) =>
-  [PLAIN, "application/json", "text/csv; charset=iso-8859-1"].map((
-    type,
-  ): Case => [`F55a ${name} as ${type}`, type, body])
+  asEach([PLAIN, "application/json", "text/csv; charset=iso-8859-1"], `F55a ${name}`, body)
 );
 
 const CYRILLIC = "\xcf\xf0\xe8\xe2\xe5\xf2";
@@ -157,55 +156,51 @@ const BAD_BYTES: Case[] = [
   ["F45a a bad byte and a final Ctrl-Z", PLAIN, "c\xe9\r\n\x1a", "c\ufffd\r\n\x1a"],
 ];
 
-/** Texts in a charset that their type names. */
+/** A text in the charset that its type names. */
+function inCharset(name: string, charset: string, bytes: string, text?: string): Case {
+  return [`${name} ${charset.slice(0, 20)}`, `text/plain; charset=${charset}`, bytes, text];
+}
+
 const CHARSETS: Case[] = [
-  ["F48 named", "iso-8859-1", BAD, "cé"],
-  ["F48 quoted", '"ISO-8859-1"', BAD, "cé"],
-  ["F48 quoted otherwise", "'iso-8859-1'", BAD, "cé"],
-  ["F48a quotes and dashes of", "windows-1252", "\x80 \x93a\x94 it\x92s \x96", "€ “a” it’s –"],
-  ["F48a the same by its other name", "us-ascii", "\x93a\x94", "“a”"],
-  ["F48a by the standard", "koi8-u", "\xae\xbe", "ўЎ"],
-  ["F48a by the standard", "iso-8859-16", "\xaa\xa4", "Ș€"],
-  ["F48a by the standard", "shift_jis", "\x82\xa0\xb1", "あｱ"],
-  ["F48a by the standard", "euc-jp", "\xa4\xa2\x8e\xb1", "あｱ"],
-  ["F48a by the standard", "iso-2022-jp", '\x1b$B$"\x1b(Ba', "あa"],
-  ["F48a by the standard", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"],
-  ["F48a by the standard", "big5", "\xa4\x40\xf9\xfe", "一￭"],
-  ["F48a by the standard", "euc-kr", "\xb0\xa1\x8c\x63", "가똠"],
-  ["F48a unknown bytes in", "euc-kr", "\xff a", "\ufffd a"],
-  ["F48b in use", "cp932", "\x82\xa0", "あ"],
-  ["F48b in use", "utf8mb4", "\xc3\xa9", "é"],
-  ["F49 unknown", "bogus", "\xc3\xa9", "é"],
-  ["F49 unclosed quote", '"utf-8', "\xc3\xa9", "é"],
-  ["F49 10 kB", "x".repeat(10_000), "\xc3\xa9", "é"],
-  ["F46 the mark wins over", "iso-8859-1", "\xef\xbb\xbf\xc3\xa9", "é"],
-  ...["\xef\xbbx", "\xefa\xbf", "ab\xbf"].map((
-    bytes,
-  ): Case => ["F46 no mark in", "iso-8859-1", bytes, bytes]),
-  ...words("utf-7 hz-gb-2312 iso-2022-kr cp037 replacement cp850").map((
-    charset,
-  ): Case => ["F49a not decoded", charset, "a"]),
-].map(([name, charset, bytes, text]) =>
-  [`${name} ${charset!.slice(0, 20)}`, `text/plain; charset=${charset}`, bytes, text] as Case
-).concat([
+  inCharset("F48 named", "iso-8859-1", BAD, "cé"),
+  inCharset("F48 quoted", '"ISO-8859-1"', BAD, "cé"),
+  inCharset("F48 quoted otherwise", "'iso-8859-1'", BAD, "cé"),
+  inCharset(
+    "F48a quotes",
+    "windows-1252",
+    "\x80 \x93a\x94 it\x92s \x96",
+    "€ “a” it’s –",
+  ),
+  inCharset("F48a the same by its other name", "us-ascii", "\x93a\x94", "“a”"),
+  inCharset("F48a by the standard", "gbk", "\xb0\xa1\x80\xa2\xe3", "啊€€"),
+  inCharset("F48a unknown bytes in", "euc-kr", "\xff a", "\ufffd a"),
+  inCharset("F48b in use", "cp932", "\x82\xa0", "あ"),
+  inCharset("F48b in use", "utf8mb4", "\xc3\xa9", "é"),
+  inCharset("F49 unknown", "bogus", "\xc3\xa9", "é"),
+  inCharset("F49 unclosed quote", '"utf-8', "\xc3\xa9", "é"),
+  inCharset("F49 10 kB", "x".repeat(10_000), "\xc3\xa9", "é"),
+  inCharset("F46 the mark wins over", "iso-8859-1", "\xef\xbb\xbf\xc3\xa9", "é"),
+  ...["\xef\xbbx", "\xefa\xbf", "ab\xbf"]
+    .map((bytes) => inCharset("F46 no mark in", "iso-8859-1", bytes, bytes)),
+  ...words("utf-7 hz-gb-2312 iso-2022-kr cp037 replacement cp850")
+    .map((charset) => inCharset("F49a not decoded", charset, "a")),
   ["F48 without a space", "text/plain;charset=iso-8859-1", BAD, "cé"],
   ["F48 with more of them", "text/plain; CHARSET = iso-8859-1", BAD, "cé"],
-]);
+];
 
 /** Encodings that the bytes themselves tell. */
-const TOLD: Case[] = ([
-  ["F47 UTF-16LE", "\xff\xfea\0\x3d\xd8\0\xde", "a😀"],
-  ["F47 UTF-16BE", "\xfe\xff\0a", "a"],
-  ["UTF-32", "\xff\xfe\0\0a\0\0\0"],
-  ["UTF-16 without a mark", "a\0"],
-  ["F48d ISO-2022-JP", 'a \x1b$B$"\x1b(B', "a あ"],
-  ["F48d its first version", 'a\x1b$@$"\x1b(J', "aあ"],
-  ["F48d ISO-2022-KR", "\x1b$)Ca"],
-  ["F48d ISO-2022-CN", "\x1b$A0!"],
-  ["F48d no such escape", "\x1b[1m$B\x1b(B", "\x1b[1m$B\x1b(B"],
-] as const).flatMap(([name, bytes, text]) =>
-  ANY.map((type): Case => [`${name} as ${type}`, type, bytes, text])
-).concat([["F47 an odd byte of UTF-16", PLAIN, "\xff\xfea\0b", "a\ufffd"]]);
+const TOLD: Case[] = [
+  ...asEach(ANY, "F47 UTF-16LE", "\xff\xfea\0\x3d\xd8\0\xde", "a😀"),
+  ...asEach(ANY, "F47 UTF-16BE", "\xfe\xff\0a", "a"),
+  ["F47 an odd byte of UTF-16", PLAIN, "\xff\xfea\0b", "a\ufffd"],
+  ...asEach(ANY, "UTF-32", "\xff\xfe\0\0a\0\0\0"),
+  ...asEach(ANY, "UTF-16 without a mark", "a\0"),
+  ...asEach(ANY, "F48d ISO-2022-JP", 'a \x1b$B$"\x1b(B', "a あ"),
+  ...asEach(ANY, "F48d its first version", 'a\x1b$@$"\x1b(J', "aあ"),
+  ...asEach(ANY, "F48d ISO-2022-KR", "\x1b$)Ca"),
+  ...asEach(ANY, "F48d ISO-2022-CN", "\x1b$A0!"),
+  ...asEach(ANY, "F48d no such escape", "\x1b[1m$B\x1b(B", "\x1b[1m$B\x1b(B"),
+];
 
 const META = '<meta charset="windows-1251">';
 const HTTP = "<META http-equiv=Content-Type content='text/html; charset=windows-1251'>";
