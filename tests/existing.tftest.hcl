@@ -82,12 +82,6 @@ run "its_owner_is_told_the_entries_to_add" {
   }
 }
 
-run "another_bucket_is_refused" {
-  command = plan
-  variables { existing_bucket = "music" }
-  expect_failures = [terraform_data.stack]
-}
-
 run "a_bucket_of_its_own_is_refused" {
   command = plan
   variables {

@@ -8,9 +8,6 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { unzipSync } from "fflate";
-import { build } from "../tasks/build.ts";
-import { makeTools } from "../tasks/tools.ts";
 import { toEvent } from "./fixtures.ts";
 import { USUAL_BYTES } from "./stub.ts";
 
@@ -146,22 +143,6 @@ export class FunctionProcess implements AsyncDisposable {
 /** An event of one object, whose key differs from one time to the next. */
 export function eventOf(name: string) {
   return toEvent("bucket", [`${name}-{time}`], USUAL_BYTES);
-}
-
-/** The built zip's own files; what {@link start} starts ends with `resources`. */
-export async function builtFunction(resources: AsyncDisposableStack) {
-  const { node } = await makeTools();
-  const parent = await Deno.makeTempDir();
-  resources.defer(() => Deno.remove(parent, { recursive: true }));
-  const { zip } = await build();
-  const folder = await writeFunction(parent, "function", unzipSync(zip));
-  return {
-    node,
-    start: async (endpoint: string, env: Environment = {}, flags: string[] = []) =>
-      resources.use(
-        await FunctionProcess.start(node, folder, { AWS_ENDPOINT_URL: endpoint, ...env }, flags),
-      ),
-  };
 }
 
 /** Writes files and the runtime into a new folder inside `parent`, and returns its path. */

@@ -361,15 +361,6 @@ run "a_role_made_again_takes_the_function_and_its_settings_with_it" {
   }
 }
 
-run "a_stream_has_new_rows" {
-  variables { table_stream = true }
-
-  assert {
-    condition     = [aws_dynamodb_table.files.stream_enabled, aws_dynamodb_table.files.stream_view_type, output.table_stream_arn] == [true, "NEW_IMAGE", aws_dynamodb_table.files.stream_arn]
-    error_message = "The table has no stream of its new rows, or no output tells it."
-  }
-}
-
 # Even then nothing that holds data is replaced, and other variables change no name. Two clones with the
 # same variables have other names, too.
 run "a_lost_identity_replaces_no_data" {

@@ -32,7 +32,7 @@ const TESTS = [
 /** A test that starts a process, which has no mutants. */
 const LEFT_OUT = /in the runtime's Node/;
 
-/** What only a real process can test: tests/function_test.ts and tests/faults_test.ts do. */
+/** What only a real process can test: tests/function_test.ts does. */
 const NOT_MUTATED = "lambda.ts";
 
 const WORKERS = navigator.hardwareConcurrency;
