@@ -1,4 +1,4 @@
-/** The clients of AWS, the certificates that they trust, and their credentials. */
+/** The clients of AWS, and their credentials. The environment says which AWS: the stand-in is entered. */
 
 import { CloudWatchClient } from "@aws-sdk/client-cloudwatch";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
@@ -13,15 +13,9 @@ import { requestHandler } from "./proxy.ts";
 import { interrupted, overdue } from "./signals.ts";
 import { UserError, visible } from "./terminal.ts";
 
-/** On which AWS a client acts: the real one, or the stand-in with its certificate (PEM). */
-export interface Side {
-  local: boolean;
-  ca?: string;
-}
-
 /** What every client of a region needs to know. */
-export function configOf({ local, ca }: Side, region: string) {
-  const handler = requestHandler(local ? ca : readTrusted(), Deno.env.toObject());
+export function configOf(region: string) {
+  const handler = requestHandler(Deno.env.toObject());
   // The SDK's own sources of credentials, which by themselves would ask SSO without the proxy.
   const { credentialDefaultProvider: sources }: Pick<STSClientConfig, "credentialDefaultProvider"> =
     new STSClient().config;
@@ -37,14 +31,14 @@ export function configOf({ local, ca }: Side, region: string) {
 const PATIENT = { maxAttempts: 10, retryMode: "adaptive" };
 
 /** For a bucket of any size. */
-export function patientS3(side: Side, region: string): S3Client {
-  return new S3Client({ ...configOf(side, region), ...PATIENT });
+export function patientS3(region: string): S3Client {
+  return new S3Client({ ...configOf(region), ...PATIENT });
 }
 
 export type Clients = ReturnType<typeof clientsOf>;
 
-export function clientsOf(side: Side, region: string) {
-  const config = configOf(side, region);
+export function clientsOf(region: string) {
+  const config = configOf(region);
   const patient = { ...config, ...PATIENT };
   const clients = {
     s3: new S3Client(config),
@@ -74,30 +68,16 @@ export function endAtCtrlC(client: { send: unknown }): void {
   client.send = sendInTime;
 }
 
-/** The certificates that AWS_CA_BUNDLE names: Terraform and the aws CLI read it, the SDK does not. */
-function readTrusted(): string | undefined {
-  const path = Deno.env.get("AWS_CA_BUNDLE");
-  if (!path) return undefined;
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    throw new UserError(
-      `Cannot read AWS_CA_BUNDLE, ${visible(path)}: ${(error as Error).name}; correct or unset it`,
-    );
-  }
-}
-
 /**
- * Asks the SDK's own sources for credentials, without a call to the stack; the stand-in has its own.
+ * Asks the SDK's own sources for credentials, without a call to the stack.
  *
  * @throws {UserError} there are none, or none any more
  */
-export async function checkCredentials({ local }: Pick<Side, "local">): Promise<void> {
-  if (local) return;
+export async function checkCredentials(): Promise<void> {
   const environment = Deno.env.toObject();
   try {
     const region = environment.AWS_REGION || "us-east-1"; // where STS is asked
-    await new S3Client(configOf({ local }, region)).config.credentials();
+    await new S3Client(configOf(region)).config.credentials();
   } catch (error) {
     throw new UserError(toSentence(error, environment) ?? visible(String(error)));
   }

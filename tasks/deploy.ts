@@ -14,7 +14,7 @@ import * as terraform from "./terraform.ts";
 
 /** Shows what deploy would change. */
 export async function plan(target: OpenTarget): Promise<void> {
-  await checkCredentials(target);
+  await checkCredentials();
   await showLeftovers(target);
   await using file = await terraform.plan(target.workspace, { show: true });
   await summarise(target, file);
@@ -26,7 +26,7 @@ export async function deploy(
   { yes, show }: { yes: boolean; show: "whole" | "brief" },
 ): Promise<terraform.Outputs> {
   const { workspace } = target;
-  await checkCredentials(target);
+  await checkCredentials();
   const isNew = await completeState(target);
   // A stack that cannot be made is not bound to the bucket that its variables name.
   const leaveNoName = async (error: unknown): Promise<never> => {
@@ -37,7 +37,7 @@ export async function deploy(
   await using file = await planning.catch(leaveNoName);
   const plan = await summarise(target, file).catch(leaveNoName);
   if (plan.applyable) {
-    const clients = clientsOf(target, plan.outputs.aws_region ?? "us-east-1");
+    const clients = clientsOf(plan.outputs.aws_region ?? "us-east-1");
     await confirmPlan(await lossesOf(deletedBy(plan), clients), yes, target);
     await terraform.apply(workspace, file);
   }
@@ -55,7 +55,7 @@ async function summarise(target: OpenTarget, file: terraform.PlanFile): Promise<
     plan.changes.filter(({ actions }) => actions.includes(action)).length;
   if (plan.strayCodeSince) say(`Note: ${strayCode(plan.strayCodeSince)}; deploy replaces it`);
   const { account_id, aws_region, environment, existing_bucket } = plan.outputs;
-  if (existing_bucket) await refuseOtherAccounts(clientsOf(target, aws_region!), existing_bucket);
+  if (existing_bucket) await refuseOtherAccounts(clientsOf(aws_region!), existing_bucket);
   say(
     `Account ${account_id}, region ${aws_region}, environment ${environment}: ` +
       `${count("create")} to add, ${count("update")} to change, ${count("delete")} to destroy`,

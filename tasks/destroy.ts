@@ -40,8 +40,8 @@ export async function destroy(
     say(`Nothing is deployed ${place}: there is nothing to destroy`);
   } else {
     const { name, region }: Removed = JSON.parse(text);
-    await checkCredentials(target);
-    proof = await prove(name, clientsOf(target, region));
+    await checkCredentials();
+    proof = await prove(name, clientsOf(region));
     await removeIfThere(file);
   }
   if (target.local) await stopStandIn(workspace);
@@ -64,7 +64,7 @@ function unprovenFile(workspace: string): string {
 async function wholeState(target: OpenTarget): Promise<terraform.State> {
   const state = await terraform.pullState(target.workspace);
   if (terraform.isEmpty(state)) return state;
-  await checkCredentials(target);
+  await checkCredentials();
   await terraform.refuseOtherStack(target.workspace); // and a state without a name
   // Asks for all of them, as the proof will: a missing permission shows before anything is removed.
   return await importLeftovers(target, state);
@@ -72,14 +72,14 @@ async function wholeState(target: OpenTarget): Promise<terraform.State> {
 
 async function removeAll(target: OpenTarget, state: terraform.State, yes: boolean): Promise<void> {
   const { workspace } = target;
-  const clients = clientsOf(target, state.region);
+  const clients = clientsOf(state.region);
   await sayWhatIsLost(target, clients, state);
   if (state.existing) await sayWhatStays(target, clients, state.name!, state.existing);
   if (!yes) await confirm("Destroy all of it, for good?");
   const bucket = find(state, "aws_s3_bucket.uploads[0]");
   if (bucket) {
     await silence(clients, String(bucket.id), state);
-    await emptyWithProgress(patientS3(target, state.region), String(bucket.id));
+    await emptyWithProgress(patientS3(state.region), String(bucket.id));
   }
   const removed: Removed = { name: state.name!, region: state.region };
   await replaceFile(unprovenFile(workspace), new TextEncoder().encode(JSON.stringify(removed)));

@@ -65,8 +65,8 @@ export async function backfillByJob(
   if (where.local) {
     throw new UserError("The stand-in has no S3 Batch Operations: leave --batch or --local out");
   }
-  await withStack(where, async (stack, target) => {
-    const control = new S3ControlClient(configOf(target, stack.outputs.aws_region));
+  await withStack(where, async (stack) => {
+    const control = new S3ControlClient(configOf(stack.outputs.aws_region));
     const report = await runJob(control, stack, options);
     print(report, json, jobToText);
     if (report.failed > 0) {

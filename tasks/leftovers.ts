@@ -113,14 +113,14 @@ function isSame(one: { address: string }, other: { address: string }): boolean {
   return terraform.isSame(one.address, other.address);
 }
 
-async function findLeftovers(target: OpenTarget, state: terraform.State): Promise<Found[]> {
+async function findLeftovers(state: terraform.State): Promise<Found[]> {
   if (state.name === undefined) return []; // nothing is made before the stack has its name
-  return lackingIn(state, await findNamed(clientsOf(target, state.region), state.name));
+  return lackingIn(state, await findNamed(clientsOf(state.region), state.name));
 }
 
 /** Shows what AWS has and the state lacks. */
 export async function showLeftovers(target: OpenTarget): Promise<void> {
-  const leftovers = await findLeftovers(target, await terraform.pullState(target.workspace));
+  const leftovers = await findLeftovers(await terraform.pullState(target.workspace));
   if (leftovers.length === 0) return;
   say("In AWS, but not in the state, as after an interrupted apply. deploy imports first:");
   for (const { address, id } of leftovers) say(`  ${address}  ${visible(id)}`);
@@ -132,7 +132,7 @@ export async function importLeftovers(
   state: terraform.State,
 ): Promise<terraform.State> {
   const { workspace } = target;
-  const leftovers = await findLeftovers(target, state);
+  const leftovers = await findLeftovers(state);
   if (leftovers.length === 0) return state;
   const tainted = state.resources.filter((resource) =>
     leftovers.some((leftover) => isSame(leftover, resource))

@@ -51,17 +51,16 @@ export const LONGEST_RUN_MS = 930_000;
 /**
  * How the AWS clients send their requests. The SDK asks the metadata service on its own, without this.
  *
- * @param ca certificates to trust (PEM); the usual ones by default
- * @throws {UserError} HTTPS_PROXY is not the address of an HTTP proxy
+ * @throws {UserError} HTTPS_PROXY is not the address of an HTTP proxy, or AWS_CA_BUNDLE cannot be read
  */
 export function requestHandler(
-  ca: string | undefined,
   environment: Environment,
   { answerMs = ANSWER_MS, connectMs = CONNECT_MS } = {},
 ): NodeHttpHandler {
   const { HTTPS_PROXY, NO_PROXY } = proxyVariables(environment);
   if (HTTPS_PROXY !== undefined) checkProxy(HTTPS_PROXY);
   const proxyEnv = { HTTPS_PROXY, NO_PROXY }; // an HTTP_PROXY would count for HTTPS too
+  const ca = readTrusted(environment);
   const settings = { ca, keepAlive: true, maxSockets: MOST_CALLS, proxyEnv };
   const handler = new NodeHttpHandler({
     httpsAgent: new Agent(settings),
@@ -76,6 +75,18 @@ export function requestHandler(
     return handle(request, { ...options, requestTimeout: workMs + bytes / SLOW_BYTES_A_MS });
   };
   return handler;
+}
+
+/** The certificates that AWS_CA_BUNDLE names: Terraform and the aws CLI read it, the SDK does not. */
+function readTrusted({ AWS_CA_BUNDLE: path }: Environment): string | undefined {
+  if (!path) return undefined;
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new UserError(
+      `Cannot read AWS_CA_BUNDLE, ${visible(path)}: ${(error as Error).name}; correct or unset it`,
+    );
+  }
 }
 
 /** @throws {UserError} the address is not an HTTP proxy's */

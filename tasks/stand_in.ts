@@ -7,13 +7,14 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
-import { Agent, get } from "node:https";
+import { get } from "node:https";
 import { basename, delimiter, dirname, join } from "node:path";
 import { EntityAlreadyExistsException, IAM } from "@aws-sdk/client-iam";
 import { type Credentials, STS } from "@aws-sdk/client-sts";
 import { shellWord } from "./commands.ts";
 import { environmentFor } from "./environment.ts";
 import { calledFrom, ifMissing, namesIn, readText, removeIfThere } from "./files.ts";
+import { requestHandler } from "./proxy.ts";
 import { LOCAL_FOLDER, ROOT, startProgram } from "./shell.ts";
 import { interrupted, pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
@@ -56,24 +57,17 @@ interface Running {
   port: number;
 }
 
-/** A stand-in that this process and its children now take for AWS. */
-interface StandIn {
-  /** Certificate of its endpoint (PEM). */
-  ca: string;
-  /** Gives the environment back; the stand-in itself runs on. */
-  leave(): void;
-}
-
 /**
  * Enters a workspace's stand-in. If none runs, "start" starts one, "find" changes nothing, and "clear"
- * removes what an ended one has left here.
+ * removes what an ended one has left here. Until the result is disposed, this process and its children
+ * take the stand-in for AWS; it runs on after that.
  *
  * @throws {UserError} Python or openssl is missing, or the stand-in does not start, or does not answer
  */
 export async function enterStandIn(
   workspace: string,
   ifStopped: "start" | "find" | "clear",
-): Promise<StandIn | undefined> {
+): Promise<Disposable | undefined> {
   const places = placesOf(workspace);
   await Deno.mkdir(LOCAL_FOLDER, { recursive: true });
   // Only one process at a time makes, starts and finds stand-ins.
@@ -230,16 +224,17 @@ async function isAlive({ log }: Places): Promise<boolean> {
   return file !== undefined && !await file.tryLock(false);
 }
 
-/** Replaces the environment of this process, which its children inherit, until it leaves. */
-async function enter(places: Places, { port }: Running): Promise<StandIn> {
-  const ca = await Deno.readTextFile(places.certificate);
-  const endpoint = `https://127.0.0.1:${port}`;
-  const session = await assumeDeployer(endpoint, ca);
+/** Replaces the environment of this process, which its children inherit, until the result is disposed. */
+async function enter(places: Places, { port }: Running): Promise<Disposable> {
+  const reached = {
+    AWS_ENDPOINT_URL: `https://127.0.0.1:${port}`,
+    AWS_CA_BUNDLE: places.certificate,
+  };
+  const session = await assumeDeployer(reached);
   const shell = Deno.env.toObject();
   replaceEnvironment({
     ...environmentFor("localRun", shell),
-    AWS_ENDPOINT_URL: endpoint,
-    AWS_CA_BUNDLE: places.certificate,
+    ...reached,
     AWS_REGION: LOCAL_REGION,
     AWS_DEFAULT_REGION: LOCAL_REGION, // all that boto3 and aws CLI 1 read
     AWS_ACCESS_KEY_ID: session.AccessKeyId!,
@@ -252,7 +247,7 @@ async function enter(places: Places, { port }: Running): Promise<StandIn> {
     no_proxy: "127.0.0.1",
     TF_VAR_aws_region: LOCAL_REGION,
   });
-  return { ca, leave: () => replaceEnvironment(shell) };
+  return { [Symbol.dispose]: () => replaceEnvironment(shell) };
 }
 
 function replaceEnvironment(environment: Record<string, string>): void {
@@ -264,8 +259,8 @@ function replaceEnvironment(environment: Record<string, string>): void {
  * Credentials of the deployer. The first call makes the role, as the stand-in's root: the only identity
  * that it knows when it starts.
  */
-async function assumeDeployer(endpoint: string, ca: string): Promise<Credentials> {
-  const config = rootOf(endpoint, ca);
+async function assumeDeployer(reached: Record<string, string>): Promise<Credentials> {
+  const config = rootOf(reached);
   const iam = new IAM(config);
   const sts = new STS(config);
   const root = { AWS: `arn:aws:iam::${ACCOUNT_ID}:root` };
@@ -302,13 +297,13 @@ export async function grantDeployer(iam: IAM, policy: Policy): Promise<void> {
   await iam.putRolePolicy({ RoleName: DEPLOYER, PolicyName: "deploy", PolicyDocument });
 }
 
-/** A client's settings to act as the stand-in's root. */
-export function rootOf(endpoint: string, ca: string) {
+/** A client's settings to act as the root of the stand-in that an environment leads to. */
+export function rootOf(environment: Record<string, string>) {
   return {
-    endpoint,
+    endpoint: environment.AWS_ENDPOINT_URL,
     region: LOCAL_REGION,
     credentials: { accessKeyId: "test", secretAccessKey: "test" },
-    requestHandler: { httpsAgent: new Agent({ ca, keepAlive: true }) },
+    requestHandler: requestHandler(environment),
   };
 }
 

@@ -42,10 +42,7 @@ export interface Target {
 }
 
 /** A target that tasks act on until it is closed. */
-export interface OpenTarget extends Target, AsyncDisposable {
-  /** Certificate of the stand-in (PEM). */
-  ca?: string;
-}
+export type OpenTarget = Target & AsyncDisposable;
 
 /** How a task opens its target. */
 interface Opening {
@@ -117,15 +114,13 @@ export async function openTarget(where: Where | Target, opening: Opening): Promi
   held.use(leaveNoEmptyState(target.workspace));
   await readyTerraform(target.workspace);
   if (opening.exclusive) held.use(await lockWorkspace(target.workspace));
-  let ca: string | undefined;
   if (target.local) {
     const standIn = await enterStandIn(target.workspace, opening.standIn);
     if (standIn === undefined) throw nothingDeployed(target);
-    held.defer(standIn.leave);
-    ca = standIn.ca;
+    held.use(standIn);
   }
   const open = held.move();
-  return { ...target, ca, [Symbol.asyncDispose]: () => open.disposeAsync() };
+  return { ...target, [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
 /** Takes from this process's environment what could mislead Terraform, and initialises the folder. */
@@ -160,7 +155,7 @@ export async function withStack(
   await using target = await openTarget(where, { standIn: "find", exclusive });
   const outputs = await terraform.outputs(target.workspace);
   if (outputs === undefined) throw nothingDeployed(target);
-  await checkCredentials(target);
+  await checkCredentials();
   const stack = connect(target, outputs);
   try {
     await work(stack, target);
@@ -210,8 +205,8 @@ export function findDeleted(
 }
 
 /** What is deployed at a target, by its outputs. */
-export function connect(target: OpenTarget, outputs: terraform.Outputs): Stack {
-  return { ...clientsOf(target, outputs.aws_region), outputs, flags: target.flags };
+export function connect({ flags }: Pick<Target, "flags">, outputs: terraform.Outputs): Stack {
+  return { ...clientsOf(outputs.aws_region), outputs, flags };
 }
 
 /** Waits until no other task changes the workspace; the system frees the lock of a killed one. */

@@ -96,7 +96,7 @@ Deno.test("the clients reach AWS through a proxy alone", async (t) => {
     NO_PROXY: "ec2.internal",
   };
   const listBuckets = async () => {
-    const { s3 } = clientsOf({ local: false }, "us-east-1");
+    const { s3 } = clientsOf("us-east-1");
     await s3.send(new ListBucketsCommand({})).finally(() => s3.destroy());
     return "ok";
   };
@@ -125,7 +125,7 @@ Deno.test("a server or a proxy that never answers is given up", async () => {
       region: "us-east-1",
       endpoint,
       credentials: CREDENTIALS,
-      requestHandler: requestHandler(undefined, environment, limits),
+      requestHandler: requestHandler(environment, limits),
     });
     const startMs = performance.now();
     const error = await s3.send(new ListBucketsCommand({})).catch((error) => error);
@@ -149,7 +149,7 @@ Deno.test("a run of the function is waited for, however long it takes", async ()
     endpoint: `http://127.0.0.1:${server.addr.port}`,
     credentials: CREDENTIALS,
     maxAttempts: 1,
-    requestHandler: requestHandler(undefined, {}, { answerMs: 300 }),
+    requestHandler: requestHandler({}, { answerMs: 300 }),
   });
   const FunctionName = "fn";
   await lambda.send(new InvokeCommand({ FunctionName }));

@@ -14,10 +14,10 @@ const OPTIONS = { env: "deno-task-test", project: LONGEST_PROJECT };
 
 endToEndTest("changes", OPTIONS, async ({ pipeline, enter, steps }) => {
   await steps(BUILT, pipeline);
-  const ca = await enter();
+  await enter();
   await steps(DEPLOY, pipeline);
   await using _ = await shareProvider(pipeline, Deno.env.toObject());
-  const deployed = await openDeployed(pipeline, ca);
+  const deployed = await openDeployed(pipeline);
   await steps(TAGS, deployed);
   await steps(DEV, deployed);
   await steps(DRIFT, deployed);

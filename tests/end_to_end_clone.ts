@@ -15,7 +15,8 @@ import {
 import { serveMetadata } from "./stub.ts";
 
 endToEndTest("clone", { env: "deno-task-test-clone" }, async ({ pipeline, enter, steps }) => {
-  const root = rootClients(await enter());
+  await enter();
+  const root = rootClients();
   using late = await lateProxy(Number(new URL(Deno.env.get("AWS_ENDPOINT_URL")!).port));
   const names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
   await using metadata = serveMetadata(names.map((name) => Deno.env.get(name)!));

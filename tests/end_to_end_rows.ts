@@ -7,10 +7,10 @@ import { FAIL, OPERATE, withFailure } from "./pipeline_operate.ts";
 import { ROWS } from "./pipeline_rows.ts";
 
 endToEndTest("rows", { env: "deno-task-test-rows" }, async ({ pipeline, enter, steps }) => {
-  const ca = await enter();
+  await enter();
   await steps(DEPLOY, pipeline);
   await steps(VERIFY, pipeline);
-  const deployed = await openDeployed(pipeline, ca);
+  const deployed = await openDeployed(pipeline);
   // In a stack that is not new an object which is not there is a fact.
   const STACK_CREATED = new Date(Date.now() - 20 * 60_000).toISOString();
   await setEnvironment(deployed, { STACK_CREATED });

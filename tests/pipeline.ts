@@ -54,8 +54,6 @@ export interface Deployed extends Pipeline {
   /** The same as the stand-in's root, whom no policy binds. */
   root: Stack & Clients;
   bucket: string;
-  /** Certificate of the stand-in (PEM). */
-  ca: string;
 }
 
 /** Steps of one subject by their names, in the order in which they run. */
@@ -67,8 +65,8 @@ export type Steps<Context> = Record<
 /** What a test does with its pipeline. */
 interface Run {
   pipeline: Pipeline;
-  /** Makes this process enter the pipeline's stand-in, and returns its certificate (PEM). */
-  enter(): Promise<string>;
+  /** Makes this process enter the pipeline's stand-in. */
+  enter(): Promise<void>;
   /** Runs steps in order. */
   steps<Context>(steps: Steps<Context>, context: Context): Promise<void>;
 }
@@ -95,11 +93,7 @@ export function endToEndTest(
     const pipeline = { shell, target, variables, project, clone };
 
     await using entered = new AsyncDisposableStack();
-    const enter = async () => {
-      const standIn = (await enterStandIn(target.workspace, "start"))!;
-      entered.defer(standIn.leave);
-      return standIn.ca;
-    };
+    const enter = async () => void entered.use(await enterStandIn(target.workspace, "start"));
     await work({ pipeline, enter, steps: (steps, context) => runSteps(t, steps, context) });
     await entered.disposeAsync();
     assert.deepEqual(Deno.env.toObject(), shell);
@@ -153,19 +147,18 @@ export async function cloneAsOnWindows(held: AsyncDisposableStack): Promise<stri
 }
 
 /** What is deployed, and how to reach it. */
-export async function openDeployed(pipeline: Pipeline, ca: string): Promise<Deployed> {
+export async function openDeployed(pipeline: Pipeline): Promise<Deployed> {
   const found = await outputs(pipeline.target.workspace);
   assert.ok(found);
-  const close = () => Promise.resolve();
-  const stack = connect({ ...pipeline.target, ca, [Symbol.asyncDispose]: close }, found);
-  const deployer = { ...stack, ...clientsWith(configOf({ local: true, ca }, found.aws_region)) };
-  const root = { ...stack, ...rootClients(ca) };
-  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name, ca };
+  const stack = connect(pipeline.target, found);
+  const deployer = { ...stack, ...clientsWith(configOf(found.aws_region)) };
+  const root = { ...stack, ...rootClients() };
+  return { ...pipeline, deployer, root, bucket: found.s3_bucket_name };
 }
 
 /** Clients of the stand-in that this process is in, as its root. */
-export function rootClients(ca: string): Clients {
-  return clientsWith(rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, ca));
+export function rootClients(): Clients {
+  return clientsWith(rootOf(Deno.env.toObject()));
 }
 
 export type Clients = ReturnType<typeof clientsWith>;

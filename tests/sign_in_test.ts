@@ -40,8 +40,8 @@ Deno.test("tasks sign in by SSO, in a container and in a pipeline", async (t) =>
     if (/CON/.test(name)) environment.AWS_CONTAINER_CREDENTIALS_FULL_URI = AWS_ENDPOINT_URL;
     await t.step(`AWS_${name}=${value}: ${who}`, async () => {
       using _environment = replaceEnvironment({ ...environment, ...more });
-      const told = await checkCredentials({ local: false })
-        .then(() => clientsOf({ local: false }, "eu-central-1").s3.config.credentials())
+      const told = await checkCredentials()
+        .then(() => clientsOf("eu-central-1").s3.config.credentials())
         .then(({ accessKeyId }) => accessKeyId, ({ message }) => message);
       assert.match(told, who);
     });

@@ -112,9 +112,8 @@ Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) =>
   const workspace = "local-deno-task-test-aws";
   await using held = new AsyncDisposableStack();
   held.defer(() => stopStandIn(workspace));
-  const standIn = (await enterStandIn(workspace, "start"))!;
-  held.defer(standIn.leave);
-  const root = rootOf(Deno.env.get("AWS_ENDPOINT_URL")!, standIn.ca);
+  held.use(await enterStandIn(workspace, "start"));
+  const root = rootOf(Deno.env.toObject());
   const s3 = new sdk.S3Client({ ...root, forcePathStyle: true });
   held.defer(() => s3.destroy());
   const Bucket = "uploads";
