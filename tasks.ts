@@ -204,7 +204,7 @@ async function statusTask(options: Values): Promise<void> {
 async function logsTask(options: Values): Promise<void> {
   const { since = LOG_SINCE_MS, follow } = options;
   await withStack(options, async (stack) => {
-    const pages = readLog(stack, { sinceMs: Date.now() - since, now: Date.now, follow });
+    const pages = readLog(stack, { sinceMs: Date.now() - since, follow });
     await printLines(toLogLines(pages, options), { follow });
   });
 }
@@ -219,14 +219,14 @@ async function rowsTask(options: Values, [text]: string[]): Promise<void> {
   await withStack(options, async (stack) => {
     const key = text === undefined ? undefined : await keyMeant(stack, text);
     const sinceMs = since === undefined ? undefined : Date.now() - since;
-    const rows = readRows(stack, { key, prefix, sinceMs, limit, follow, now: Date.now });
-    await printLines(toRowLines(rows, options, Date.now), { follow });
+    const rows = readRows(stack, { key, prefix, sinceMs, limit, follow });
+    await printLines(toRowLines(rows, options), { follow });
   });
 }
 
 async function whyTask({ json, since, ...options }: Values, [text]: string[]): Promise<void> {
   await withStack(options, async (stack) => {
-    const why = await explain(stack, await keyMeant(stack, text), { since, now: Date.now });
+    const why = await explain(stack, await keyMeant(stack, text), since);
     print(why, json, whyToText);
     if (!why.ok) throw new FindingError("It needs attention: see above");
   });

@@ -129,12 +129,12 @@ export class Board {
   async #follow(): Promise<void> {
     const sinceMs = Date.now() - LOOK_BACK_MS;
     await this.#look();
-    const { rows } = await newestRows(this.stack, Date.now, FIRST_ROWS);
+    const { rows } = await newestRows(this.stack, FIRST_ROWS);
     for (const row of rows.reverse()) this.#show(row);
     this.#failures.clear();
     const { pollMs } = this.times;
     for await (
-      const news of followNews(this.stack, { sinceMs, now: Date.now, signal: this.#signal, pollMs })
+      const news of followNews(this.stack, { sinceMs, signal: this.#signal, pollMs })
     ) {
       news.forEach((one) => this.#take(one));
       this.#tellFailures(await this.#look());

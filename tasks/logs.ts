@@ -8,7 +8,7 @@ import {
   paginateFilterLogEvents,
 } from "@aws-sdk/client-cloudwatch-logs";
 import { parseObject, toReason } from "./invoke.ts";
-import { type Clock, interrupted, pause } from "./signals.ts";
+import { interrupted, pause } from "./signals.ts";
 import { BATCH_KEYS, getRows, idOf, type Item, rowKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import { toJson, visible, visibleName } from "./terminal.ts";
@@ -44,9 +44,8 @@ type Log = Pick<Stack, "logs" | "outputs">;
  */
 export async function* readLog(
   log: Log,
-  { sinceMs, now, follow, pattern, pollMs = POLL_MS, signal }: {
+  { sinceMs, follow, pattern, pollMs = POLL_MS, signal }: {
     sinceMs: number;
-    now: Clock;
     follow: boolean;
     pattern?: string;
     pollMs?: number;
@@ -54,10 +53,10 @@ export async function* readLog(
   },
 ): AsyncGenerator<LogEvent[]> {
   let startTime = sinceMs;
-  let longLookMs = now();
+  let longLookMs = Date.now();
   let seen = new Map<string, number>(); // ids of lines that a look may find again, and their times
   for (;;) {
-    const lookMs = now();
+    const lookMs = Date.now();
     for await (const { events } of pagesOf(log, { startTime, filterPattern: pattern })) {
       const fresh = events.filter(({ id }) => !seen.has(id));
       for (const { id, timestamp } of fresh) {
@@ -67,18 +66,17 @@ export async function* readLog(
     }
     if (!follow) return;
     await pause(pollMs, signal);
-    const isLong = now() - longLookMs >= LONG_LOOKS_MS;
+    const isLong = Date.now() - longLookMs >= LONG_LOOKS_MS;
     startTime = Math.max(sinceMs, lookMs - (isLong ? LONG_OVERLAP_MS : OVERLAP_MS));
     if (!isLong) continue;
-    longLookMs = now();
+    longLookMs = Date.now();
     seen = new Map([...seen].filter(([, timestamp]) => timestamp >= startTime));
   }
 }
 
-/** How far back to search, and when to give up. Times are AWS's, in milliseconds since 1970. */
+/** How far back to search, in milliseconds since 1970, and when to give up. */
 export interface Search {
   sinceMs: number;
-  now: Clock;
   /** CloudWatch's filter pattern. */
   pattern?: string;
   mostMs?: number;
@@ -90,16 +88,16 @@ export interface Search {
  */
 export async function* searchBack(
   log: Log,
-  { sinceMs, now, pattern, mostMs = Infinity }: Search,
+  { sinceMs, pattern, mostMs = Infinity }: Search,
 ): AsyncGenerator<{ lines: LogEvent[]; sinceMs: number }> {
-  const startMs = now();
+  const startMs = Date.now();
   const startTime = Math.max(sinceMs, LEAST_MS);
   let searchedMs = startMs;
   const span = { startTime, startFromHead: false, filterPattern: pattern };
   for await (const { events, isLast } of pagesOf(log, span)) {
     searchedMs = isLast ? sinceMs : events.at(-1)?.timestamp ?? searchedMs;
     yield { lines: events, sinceMs: searchedMs };
-    if (now() - startMs >= mostMs) return;
+    if (Date.now() - startMs >= mostMs) return;
   }
 }
 
@@ -211,7 +209,6 @@ export async function* followNews(
   stack: Stack,
   { mostRows = BATCH_KEYS, ...options }: {
     sinceMs: number;
-    now: Clock;
     mostRows?: number;
     signal?: AbortSignal;
     pollMs?: number;
@@ -251,12 +248,11 @@ export async function* rowsWritten(
 /** The rows written last. `since` is where the search ended, if it gave up. */
 export async function newestRows(
   stack: Stack,
-  now: Clock,
   count: number,
 ): Promise<{ rows: Item[]; since?: string }> {
-  const search = { sinceMs: now() - NEWEST_MS, now, mostMs: GIVE_UP_MS };
+  const search = { sinceMs: Date.now() - NEWEST_MS, mostMs: GIVE_UP_MS };
   const rows: Item[] = [];
-  let searchedMs = now();
+  let searchedMs = Date.now();
   for await (const { row, sinceMs } of rowsWritten(stack, search)) {
     searchedMs = sinceMs;
     if (row && rows.push(row) === count) return { rows };

@@ -4,7 +4,6 @@ import { paginateScan } from "@aws-sdk/client-dynamodb";
 import { isDeleted } from "../function/removals.ts";
 import { ATTRIBUTES } from "../handler.ts";
 import { followNews, rowsWritten } from "./logs.ts";
-import type { Clock } from "./signals.ts";
 import { type Item, queryRows, removalOf, rowsOfKey, toItem, toText } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -29,7 +28,6 @@ interface Wanted {
   /** Those to come as well. */
   follow: boolean;
   pollMs?: number;
-  now: Clock;
 }
 
 /** Rows that are held to be sorted; a larger table is printed in its own order, which is by key. */
@@ -62,11 +60,11 @@ function wantedRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
 /** The rows written since a time, or from now on, the oldest first. */
 async function* newRows(
   stack: Stack,
-  { key, prefix, now, sinceMs = now(), pollMs }: Wanted,
+  { key, prefix, sinceMs = Date.now(), pollMs }: Wanted,
 ): AsyncGenerator<Item> {
   const isWanted = ({ file_key }: Item) =>
     key === undefined ? String(file_key).startsWith(prefix) : file_key === key;
-  for await (const news of followNews(stack, { sinceMs, now, mostRows: Infinity, pollMs })) {
+  for await (const news of followNews(stack, { sinceMs, mostRows: Infinity, pollMs })) {
     yield* news.map(({ row }) => row).filter((row) => row !== undefined).filter(isWanted);
   }
 }
@@ -97,7 +95,7 @@ async function* newestSince(
   stack: Stack,
   { prefix, ...search }: Wanted & { sinceMs: number },
 ): AsyncGenerator<Item> {
-  let searchedMs = search.now();
+  let searchedMs = Date.now();
   using _progress = sayEvery(() => {
     return `Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`;
   });
@@ -122,7 +120,7 @@ async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> 
         `More than ${SORTED_ROWS} rows: the function's log says which are the newest. For all, in the ` +
           "table's own order, use --json or --csv without --limit",
       );
-      const sinceMs = wanted.now() - LOOK_BACK_DAYS * 86_400_000;
+      const sinceMs = Date.now() - LOOK_BACK_DAYS * 86_400_000;
       yield* newestSince(stack, { ...wanted, sinceMs });
       return say(`The log of ${LOOK_BACK_DAYS} days names no more; --since 90d looks further back`);
     }
@@ -156,11 +154,10 @@ function writtenMs({ processed_at, timestamp }: Item): number {
 export function toRowLines(
   rows: AsyncIterable<Item>,
   { json, csv, follow }: { json: boolean; csv: boolean; follow: boolean },
-  now: Clock,
 ): AsyncIterable<string> {
   if (json) return toJsonLines(rows);
   if (csv) return toCsvLines(rows, { atTerminal: Deno.stdout.isTerminal() });
-  return follow ? toFollowedLines(rows, now) : toTableLines(rows, now());
+  return follow ? toFollowedLines(rows) : toTableLines(rows);
 }
 
 async function* toJsonLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
@@ -196,24 +193,21 @@ export function toCsvCell(value: string): string {
 }
 
 /** Rows as a table for people. */
-export function toRowTable(rows: Item[], nowMs: number): string[] {
-  return toTable([HEADINGS, ...rows.map((row) => toCells(row, nowMs))], NUMBERS, terminalColumns());
+export function toRowTable(rows: Item[]): string[] {
+  return toTable([HEADINGS, ...rows.map(toCells)], NUMBERS, terminalColumns());
 }
 
-async function* toTableLines(rows: AsyncIterable<Item>, nowMs: number): AsyncGenerator<string> {
+async function* toTableLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
   const all = await Array.fromAsync(rows);
-  if (all.length > 0) yield* toRowTable(all, nowMs);
+  if (all.length > 0) yield* toRowTable(all);
 }
 
 /** Rows that come one by one, as lines for people: each column has its greatest width from the start. */
-async function* toFollowedLines(
-  rows: AsyncIterable<Item>,
-  now: Clock,
-): AsyncGenerator<string> {
+async function* toFollowedLines(rows: AsyncIterable<Item>): AsyncGenerator<string> {
   const widest = WIDTHS.map((width) => "-".repeat(width));
   const line = (cells: string[]) => toTable([widest, cells], NUMBERS, terminalColumns())[1];
   yield line(HEADINGS);
-  for await (const row of rows) yield line(toCells(row, now()));
+  for await (const row of rows) yield line(toCells(row));
 }
 
 const HEADINGS = ["key", "bytes", "type", "age", "preview"];
@@ -224,9 +218,9 @@ const WIDTHS = [40, 14, 16, 6, 24];
 /** The columns of numbers. */
 const NUMBERS = [1, 3];
 
-function toCells(row: Item, nowMs: number): string[] {
+function toCells(row: Item): string[] {
   const [keyWidth, , typeWidth, , previewWidth] = WIDTHS;
-  const ageMs = nowMs - Date.parse(String(row.processed_at));
+  const ageMs = Date.now() - Date.parse(String(row.processed_at));
   return [
     clip(visibleName(String(row.file_key)), keyWidth),
     visible(String(row.file_size ?? "")),

@@ -56,9 +56,6 @@ export async function pause(ms: number, signal: AbortSignal = interrupted): Prom
   await timers.setTimeout(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
 }
 
-/** Milliseconds since 1970. */
-export type Clock = () => number;
-
 /** How time passes; a test's own passes at once. */
 export interface Time {
   /** Milliseconds since some moment. */

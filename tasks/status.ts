@@ -18,8 +18,6 @@ const NEWEST = 10;
 
 export interface Status {
   ok: boolean;
-  /** When it was looked at. */
-  at: string;
   bucket: { name: string; notifies: boolean };
   function?: Awaited<ReturnType<typeof readFunction>> & { code: "as deployed" | "not as deployed" };
   /** Newest first. */
@@ -52,7 +50,7 @@ export async function readStatus(
     partOf(stack, wrong, countFailures(stack)),
     readAlarms(stack),
   ]);
-  const newest = table && await partOf(stack, wrong, newestRows(stack, Date.now, NEWEST));
+  const newest = table && await partOf(stack, wrong, newestRows(stack, NEWEST));
   if (notifies === false) wrong.set("aws_s3_bucket_notification.uploads[0]", silenceOf(stack));
   const { TableStatus = "ACTIVE" } = table?.Table ?? {};
   if (!["ACTIVE", "UPDATING"].includes(TableStatus)) { // as without its key
@@ -60,7 +58,6 @@ export async function readStatus(
   }
   const code = fn?.codeSha256 === deployedSha256 ? "as deployed" : "not as deployed";
   const seen: Omit<Status, "ok" | "problems"> = {
-    at: new Date().toISOString(),
     bucket: { name: s3_bucket_name, notifies: notifies ?? false },
     function: fn && { ...fn, code },
     rows: newest?.rows ?? [],
@@ -110,8 +107,8 @@ function problemsOf(
 
 /** A status for people, on one screen. */
 export function statusToText(status: Status): string {
-  const { at, bucket, function: fn, rows, rowsSince, failureQueue, alarms, problems } = status;
-  const age = (iso: string) => toDuration(Date.parse(at) - Date.parse(iso));
+  const { bucket, function: fn, rows, rowsSince, failureQueue, alarms, problems } = status;
+  const age = (iso: string) => toDuration(Date.now() - Date.parse(iso));
   const inFlight = failureQueue.inFlight > 0 ? `, and ${failureQueue.inFlight} in flight` : "";
   const changed = fn &&
     `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${age(fn.lastModified)} ago`;
@@ -130,7 +127,7 @@ export function statusToText(status: Status): string {
       `  ${visible(name)}, ${age(since)} ago: ${clip(reason, 100)}`
     ),
     "",
-    ...rows.length > 0 ? toRowTable(rows, Date.parse(at)) : ["No row was written lately."],
+    ...rows.length > 0 ? toRowTable(rows) : ["No row was written lately."],
     ...rowsSince === undefined
       ? []
       : [`The log is large: rows written more than ${age(rowsSince)} ago were not looked for.`],

@@ -7,7 +7,6 @@ import { bucketNotifies, countFailures, parseObject } from "./invoke.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { logToText, type Search, searchBack } from "./logs.ts";
 import { readMessage, receive } from "./replay.ts";
-import type { Clock } from "./signals.ts";
 import { type Item, removalOf, rowsOfKey } from "./table.ts";
 import type { Stack } from "./target.ts";
 import {
@@ -66,14 +65,9 @@ export interface Why extends Facts {
 }
 
 /** Looks everywhere for a key. `since` is how far back the log is searched, in milliseconds. */
-export async function explain(
-  stack: Stack,
-  key: string,
-  { since, now }: { since?: number; now: Clock },
-): Promise<Why> {
+export async function explain(stack: Stack, key: string, since?: number): Promise<Why> {
   const search = {
-    sinceMs: now() - (since ?? LOG_SINCE_MS),
-    now,
+    sinceMs: Date.now() - (since ?? LOG_SINCE_MS),
     mostMs: since === undefined ? MOST_MS : LONG_MS,
   };
   const [notifies, versions, rows, log, failures] = await Promise.all([
@@ -203,7 +197,7 @@ async function linesAbout(
 ): Promise<Pick<Facts, "log" | "logSince" | "lastError">> {
   const log: string[] = [];
   let last: Record<string, unknown> | undefined;
-  let searchedMs = search.now();
+  let searchedMs = Date.now();
   for await (const span of searchBack(stack, { ...search, pattern: patternOf(key) })) {
     for (const event of span.lines) {
       const fields = parseObject(event.message);

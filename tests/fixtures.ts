@@ -158,6 +158,13 @@ export function row(file_key: string, attributes: Record<string, string | undefi
   return JSON.parse(JSON.stringify({ file_key, timestamp, event_name: "x", ...attributes }));
 }
 
+/** Lets Date.now() tell a time of its own until disposed. */
+export function clockAt(now: () => number): Disposable {
+  const before = Date.now;
+  Date.now = now;
+  return { [Symbol.dispose]: () => void (Date.now = before) };
+}
+
 /** A time of its own that passes at once, where something pauses. */
 export function fakeTime() {
   const pauses: number[] = [];
@@ -176,17 +183,15 @@ export function fakeTime() {
 
 /**
  * A log of thirty days until some time before now, with a line of a written row every so often: by
- * default more than a million a day. FilterLogEvents reads it from the newest on, page by page; a call
- * takes 100 ms.
+ * default more than a million a day. FilterLogEvents reads it from the newest on, page by page.
  */
 export function largeLog(nowMs: number, sinceLastMs: number, { everyMs = 75 } = {}) {
   const [fromMs, toMs] = [nowMs - 30 * 86_400_000, nowMs - sinceLastMs];
-  const log = { calls: 0, nowMs };
+  const log = { calls: 0 };
   const answers: Answers = {
     FilterLogEventsCommand: ({ startTime, startFromHead, nextToken = toMs }) => {
       assert.equal(startFromHead, false);
       log.calls++;
-      log.nowMs += 100;
       const firstMs = Math.max(fromMs, Number(startTime));
       const events: { timestamp: number; message: string }[] = [];
       let ms = Math.floor(Number(nextToken) / everyMs) * everyMs;

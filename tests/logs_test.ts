@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { logToJson, logToText, readLog, searchBack, toLogLines } from "../tasks/logs.ts";
-import { fakeStack, largeLog } from "./fixtures.ts";
+import { clockAt, fakeStack, largeLog } from "./fixtures.ts";
 
 const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");
 
@@ -85,9 +85,8 @@ Deno.test("readLog() shows every page's lines, ten minutes late ones too, each o
   });
   const seen: string[] = [];
   const sinceMs = START - 90 * MINUTE;
-  for await (
-    const lines of readLog(stack, { sinceMs, now: () => nowMs, follow: true, pollMs: 1 })
-  ) {
+  using _clock = clockAt(() => nowMs);
+  for await (const lines of readLog(stack, { sinceMs, follow: true, pollMs: 1 })) {
     seen.push(...lines.map(({ message }) => message));
     if (seen.includes("end")) break;
   }
@@ -121,10 +120,9 @@ Deno.test("toLogLines() chooses lines by key and by failure", async () => {
 });
 
 Deno.test("searchBack() reads the newest first, and says how far back it came", async () => {
-  const { log, answers } = largeLog(NOW_MS, 0, { everyMs: 1000 });
-  const search = { sinceMs: NOW_MS - 25_000_500, now: () => log.nowMs };
+  const { answers } = largeLog(NOW_MS, 0, { everyMs: 1000 });
   const { stack } = fakeStack(answers);
-  const pages = await Array.fromAsync(searchBack(stack, search));
+  const pages = await Array.fromAsync(searchBack(stack, { sinceMs: NOW_MS - 25_000_500 }));
   const times = pages.flatMap(({ lines }) => lines.map(({ timestamp }) => timestamp));
   assert.deepEqual(times, Array.from({ length: 25_001 }, (_, i) => NOW_MS - 1000 * i));
   const backMs = pages.map(({ sinceMs }) => NOW_MS - sinceMs);
@@ -139,8 +137,8 @@ Deno.test("searchBack() gives up after its time, and asks for no time that AWS r
       return { events: [], nextToken: "more" }; // as CloudWatch may answer any number of times
     },
   });
-  const search = { sinceMs: 0, now: () => nowMs, mostMs: 15_000 };
-  const pages = await Array.fromAsync(searchBack(stack, search));
+  using _clock = clockAt(() => nowMs);
+  const pages = await Array.fromAsync(searchBack(stack, { sinceMs: 0, mostMs: 15_000 }));
   assert.deepEqual(pages, Array(4).fill({ lines: [], sinceMs: NOW_MS }));
   assert.equal(calls[0].input.startTime, Date.parse("2024-01-01T00:00:00Z"));
 });

@@ -114,8 +114,7 @@ function needsOf({ deployer, root }: Deployed): Record<string, () => Promise<unk
     OperateRows: () => queryRows(deployer, "any"),
     OperateFunction: () => invoke(deployer, { Records: [] }),
     OperateQueue: () => replayFailures(deployer, { dryRun: true, max: 1 }),
-    ReadLog: () =>
-      Array.fromAsync(readLog(deployer, { sinceMs: Date.now(), now: Date.now, follow: false })),
+    ReadLog: () => Array.fromAsync(readLog(deployer, { sinceMs: Date.now(), follow: false })),
   };
 }
 

@@ -6,9 +6,9 @@ import { followNews, newestRows } from "../tasks/logs.ts";
 import { readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
 import { type Item, rowsOfVersion, toItem } from "../tasks/table.ts";
 import { visible } from "../tasks/terminal.ts";
-import { fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
+import { clockAt, fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
 
-const EVERYTHING = { prefix: "", limit: Infinity, follow: false, now: Date.now };
+const EVERYTHING = { prefix: "", limit: Infinity, follow: false };
 const AS_TABLE = { json: false, csv: false, follow: false };
 
 Deno.test("readRows() of a key reads the newest first, no more than it prints", async () => {
@@ -25,6 +25,7 @@ Deno.test("F117 rows of a key say which are removals, and whether it is deleted"
   const marker = { event_name: "ObjectRemoved:DeleteMarkerCreated", version_id: "m" };
   const gone = { ...marker, event_name: "ObjectRemoved:Delete" };
   const isDeleted = "By these rows a is deleted\n";
+  using _clock = clockAt(() => Date.parse(at(61)));
   const cases: [attributes: object[], limit: number, lines: RegExp, said: string][] = [
     [[{}], 9, /^a +60 min/m, ""],
     [[marker, {}], 9, /^a +deleted +59 min\na +60 min/m, isDeleted],
@@ -41,7 +42,7 @@ Deno.test("F117 rows of a key say which are removals, and whether it is deleted"
     let lines: string[] = [];
     const print = async () => {
       const rows = readRows(stack, { ...EVERYTHING, key: "a", limit });
-      lines = await Array.fromAsync(toRowLines(rows, AS_TABLE, () => Date.parse(at(61))));
+      lines = await Array.fromAsync(toRowLines(rows, AS_TABLE));
     };
     assert.equal(await progressOf(print), said);
     assert.match(lines.join("\n"), expected);
@@ -69,8 +70,7 @@ Deno.test("readRows() since a time goes by the log, and leaves out what is delet
       };
     },
   });
-  const wanted = { ...EVERYTHING, sinceMs: 0, prefix: "in/", now: () => 10_000 };
-  const rows = await Array.fromAsync(readRows(stack, wanted));
+  const rows = await Array.fromAsync(readRows(stack, { ...EVERYTHING, sinceMs: 0, prefix: "in/" }));
   assert.deepEqual(rows.map(({ file_key }) => file_key), ["in/old", "in/new"]);
   assert.deepEqual(asked, [
     [`in/old ${at(1)}`, `in/new ${at(5)}`, `in/deleted ${at(2)}`],
@@ -111,7 +111,7 @@ Deno.test("readRows() goes by the log for the newest rows of a large table", asy
     FilterLogEventsCommand: [{ events: [line("in/newer", 5), line("in/older", 5)] }],
     BatchGetItemCommand: [{ Responses: { files: [row("in/newer", 5), row("in/older", 5)] } }],
   });
-  const wanted = { ...EVERYTHING, prefix: "in/", limit: 50, now: () => Date.parse(at(6)) };
+  const wanted = { ...EVERYTHING, prefix: "in/", limit: 50 };
   let found: Item[] = [];
   const said = await progressOf(async () => {
     found = await Array.fromAsync(readRows(stack, wanted));
@@ -144,8 +144,7 @@ Deno.test("rows that others wrote are shown as far as they go, none is left out"
   const all = await Array.fromAsync(readRows(stack, EVERYTHING));
   const ofKey = { ...EVERYTHING, key: "others", sinceMs: Date.parse(at(2)) };
   assert.deepEqual(await Array.fromAsync(readRows(stack, ofKey)), [all[0]]);
-  const now = () => Date.parse(at(3));
-  const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...AS_TABLE, json: true }, now));
+  const [json] = await Array.fromAsync(toRowLines(toStream(all), { ...AS_TABLE, json: true }));
   assert.deepEqual(JSON.parse(json), {
     file_key: "others",
     timestamp: "yesterday",
@@ -154,7 +153,8 @@ Deno.test("rows that others wrote are shown as far as they go, none is left out"
     bytes: '{"B":"AQI="}',
     more: '{"M":{"list":{"L":[{"NULL":true},{"SS":["a"]}]}}}',
   });
-  assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), AS_TABLE, now)), [
+  using _clock = clockAt(() => Date.parse(at(3)));
+  assert.deepEqual(await Array.fromAsync(toRowLines(toStream(all), AS_TABLE)), [
     "key                         bytes  type             age  preview",
     'others    12345678901234567890123  {"BOOL":true}',
     "ou\\u{1b}                                          2 min  b\\u{202e}",
@@ -206,10 +206,10 @@ Deno.test("rows --follow prints every row that comes, and ends at the limit", as
       return { Responses: { files: Keys.map(({ file_key }: Attributes) => row(file_key.S, 1)) } };
     },
   });
-  const now = () => Date.parse(at(2));
-  const wanted = { prefix: "in/", limit: 252, sinceMs: Date.parse(at(0)), now, pollMs: 1 };
+  const wanted = { prefix: "in/", limit: 252, sinceMs: Date.parse(at(0)), pollMs: 1 };
   const rows = readRows(stack, { ...wanted, follow: true });
-  const lines = await Array.fromAsync(toRowLines(rows, { ...AS_TABLE, follow: true }, now));
+  using _clock = clockAt(() => Date.parse(at(2)));
+  const lines = await Array.fromAsync(toRowLines(rows, { ...AS_TABLE, follow: true }));
   assert.equal(lines[0], `${"key".padEnd(51)}bytes  type                 age  preview`);
   assert.equal(lines[1], "in/first".padEnd(78) + "60 s");
   const printed = lines.slice(1).map((text) => text.split(" ")[0]);
@@ -221,7 +221,7 @@ const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");
 
 Deno.test("newestRows() reads no more of a large log than is wanted", async () => {
   const { log, answers } = largeLog(NOW_MS, 1000);
-  const { rows, since } = await newestRows(fakeStack(answers).stack, () => log.nowMs, 10);
+  const { rows, since } = await newestRows(fakeStack(answers).stack, 10);
   const last = Math.floor((NOW_MS - 1000) / 75);
   const newest = Array.from({ length: 10 }, (_, i) => new Date(75 * (last - i)).toISOString());
   assert.deepEqual(rows.map(({ timestamp }) => timestamp), newest);
@@ -249,7 +249,7 @@ Deno.test("followNews() tells when each line came, and ends with its signal", as
   });
   const ending = new AbortController();
   const { signal } = ending;
-  const feed = followNews(stack, { sinceMs: 0, now: Date.now, signal, pollMs: 1 });
+  const feed = followNews(stack, { sinceMs: 0, signal, pollMs: 1 });
   const { value: [{ atMs, timestamp }] } = await feed.next();
   assert.deepEqual([atMs, timestamp], [Date.parse(at(1)), at(1)]);
   ending.abort(new Error("over"));

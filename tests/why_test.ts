@@ -2,7 +2,15 @@
 
 import assert from "node:assert/strict";
 import { conclude, explain, type Facts, keyMeant, whyToText } from "../tasks/why.ts";
-import { fakeStack, NO_FAILURES, NOTIFIES, progressOf, queue, toAttributes } from "./fixtures.ts";
+import {
+  clockAt,
+  fakeStack,
+  NO_FAILURES,
+  NOTIFIES,
+  progressOf,
+  queue,
+  toAttributes,
+} from "./fixtures.ts";
 
 const NOW_MS = Date.parse("2100-01-31T00:00:00Z");
 const VERSION = { versionId: "v2", lastModified: "2026-01-02T03:04:05.000Z", size: 7 };
@@ -94,7 +102,8 @@ Deno.test("explain() finds the very key's versions, rows, lines and events", asy
       })),
     }],
   });
-  const why = await explain(stack, "in/a.txt", { now: () => NOW_MS });
+  using _clock = clockAt(() => NOW_MS);
+  const why = await explain(stack, "in/a.txt");
   assert.deepEqual(why.versions.map(({ versionId }) => versionId), ["2", "1"]);
   assert.equal(why.failures.length, 1);
   assert.equal(why.lastError, "E: no\u001b");
@@ -144,8 +153,7 @@ Deno.test("explain() looks a second at most at a key with 120,000 rows and messa
     },
   });
   const startMs = performance.now();
-  const now = () => NOW_MS + Math.round(performance.now() - startMs);
-  const why = await explain(stack, "in/a.txt", { now });
+  const why = await explain(stack, "in/a.txt");
   const tookMs = performance.now() - startMs;
   assert.ok(tookMs < 2000, `${tookMs} ms`);
   assert.equal(rows, 120_000 - 100); // one page
@@ -156,7 +164,7 @@ Deno.test("explain() looks a second at most at a key with 120,000 rows and messa
   assert.match(text, /^rows: the newest 100 were looked at, the newest 5$/m);
   assert.match(
     text,
-    /^log lines since 2100-01-31\S+ \(the log is large: with --since it is searched longer\): 0$/m,
+    /^log lines since \S+Z \(the log is large: with --since it is searched longer\): 0$/m,
   );
   assert.match(
     text,
@@ -168,7 +176,7 @@ Deno.test("a filter pattern of more than 1,024 characters is not sent", async ()
   for (const [length, isSent] of [[1005, true], [1006, false]] as const) {
     const key = "k".repeat(length);
     const { stack, calls } = fakeStack(NO_FAILURES);
-    await explain(stack, key, { now: () => 10_000 });
+    await explain(stack, key);
     const { input } = calls.find(({ name }) => name === "FilterLogEventsCommand")!;
     assert.equal(input.filterPattern, isSent ? `{ $.file_key = "${key}" }` : undefined);
   }
