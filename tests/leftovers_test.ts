@@ -50,8 +50,8 @@ Deno.test("each resource of main.tf has a name, or is a setting of one that has"
   );
 });
 
-Deno.test("INTERRUPTED.md lists the same resources with their ids", async () => {
-  const rows = (await read("docs/INTERRUPTED.md")).matchAll(/^\| `(.+?)` +\| `(.+?)` +\|$/gm);
+Deno.test("OPERATE.md lists the same resources with their ids", async () => {
+  const rows = (await read("docs/OPERATE.md")).matchAll(/^\| `(.+?)` +\| `(.+?)` +\|$/gm);
   const queues = "https://sqs.REGION.amazonaws.com/ACCOUNT/";
   assert.deepEqual(
     [...rows].map(([, address, id]) => [address, id.replace(queues, "")]),
