@@ -1,6 +1,5 @@
 /** The demo: what the pipeline does, in two minutes and on one screen. */
 
-import { openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { GetRolePolicyCommand, PutRolePolicyCommand } from "@aws-sdk/client-iam";
 import { DeleteObjectCommand, PutObjectCommand } from "@aws-sdk/client-s3";
@@ -145,11 +144,11 @@ type Step = ReturnType<typeof openScreen>["step"];
  * file, or is shown if there is none.
  */
 export function openScreen(logFile: string | undefined) {
-  const live = logFile !== undefined && Deno.stdout.isTerminal();
-  const file = logFile === undefined ? undefined : openSync(logFile, "w", 0o600);
-  const log = file === undefined
+  const file = logFile === undefined
     ? undefined
-    : redirectProgress((bytes) => void writeSync(file, bytes));
+    : Deno.openSync(logFile, { write: true, create: true, truncate: true, mode: 0o600 });
+  const log = file && redirectProgress((bytes) => void file.writeSync(bytes));
+  const live = file !== undefined && Deno.stdout.isTerminal();
   const write = (text: string) => Deno.stdout.writeSync(new TextEncoder().encode(text));
 
   /** Does a step: what `work` returns ends its line. */

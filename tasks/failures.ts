@@ -48,7 +48,7 @@ function signInRemedy(text: string, { AWS_PROFILE }: Environment): string | unde
 }
 
 /** What to do about what the system refuses, in its own words: every program repeats them. */
-export const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
+const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
   [/no space left on device|quota exceeded/i, "the disk is full; make room, then run it again"],
   [/read-only file system/i, "this is mounted read-only; use a clone that can be written"],
   [
@@ -77,7 +77,7 @@ const NETWORK_REMEDIES: [pattern: RegExp, remedy: string][] = [
 ];
 
 /** What to do about a text that matches a pattern, as a sentence's second half. */
-export function remedyOf(text: string, remedies: [RegExp, string][]): string | undefined {
+function remedyOf(text: string, remedies: [RegExp, string][]): string | undefined {
   return remedies.find(([pattern]) => pattern.test(text))?.[1];
 }
 
@@ -134,7 +134,7 @@ function withRemedy(refusal: string, remedy: string | undefined): string {
 }
 
 /** A remedy as a sentence of its own. */
-export function capitalized(remedy: string): string {
+function capitalized(remedy: string): string {
   return remedy[0].toUpperCase() + remedy.slice(1);
 }
 

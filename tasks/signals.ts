@@ -70,7 +70,6 @@ export const TIME: Time = { nowMs: () => performance.now(), pause };
  * 10 seconds kills.
  */
 export async function endGroup(pid: number): Promise<void> {
-  if (Deno.build.os === "windows") return;
   signalGroup(pid, "SIGTERM");
   for (let tries = 0; tries < 100 && signalGroup(pid, "SIGCONT"); tries++) {
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -78,7 +77,7 @@ export async function endGroup(pid: number): Promise<void> {
   signalGroup(pid, "SIGKILL");
 }
 
-/** Signals a process group by its leader's id; false if there is none. */
+/** Signals a process group by its leader's id; false if there is none, as on Windows. */
 export function signalGroup(pid: number, signal: Deno.Signal): boolean {
   try {
     Deno.kill(-pid, signal);

@@ -68,14 +68,11 @@ def _(original, method, bucket, key, headers, body, query):
     return original(method, bucket, key, headers, body, query)
 
 
-@functools.cache
-def compiled(pattern, ignore_case):
-    """A pattern of IAM's, whose `*` takes line feeds too."""
-    regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else 0))
-
-
-iam_evaluator._fnmatch_compile = compiled
+@corrected(iam_evaluator, "_fnmatch_compile")
+def _(original, pattern, ignore_case):
+    """A `*` of IAM's takes line feeds too."""
+    known = original(pattern, ignore_case)
+    return re.compile(known.pattern, known.flags | re.DOTALL)
 
 
 @corrected(iam_actions, "extract_resource_arn")
