@@ -14,7 +14,6 @@ import type { Item } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import {
   type Answers,
-  EVENT_TIME,
   fakeStack,
   NO_FAILURES,
   pause,
@@ -23,6 +22,7 @@ import {
   toAttributes,
   until,
 } from "./fixtures.ts";
+import { EVENT_TIME } from "./outside.ts";
 
 function row(file_key: string): Item {
   return { file_key, timestamp: EVENT_TIME, version_id: "1", processed_at: EVENT_TIME };

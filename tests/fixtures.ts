@@ -1,4 +1,4 @@
-/** What the tests share: S3 events, and fakes of the AWS clients, of the time and of the log. */
+/** What the tests share: fakes of the AWS clients, of the time and of the log. */
 
 import assert from "node:assert/strict";
 import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
@@ -46,35 +46,6 @@ export async function nodeOptions(): Promise<string> {
   const options = template.replace("${floor(var.lambda_memory_mb * 9 / 10)}", String(heapMb));
   if (/^[-=\w ]+$/.test(options)) return options;
   throw new Error(`Cannot read NODE_OPTIONS from main.tf: ${options}`);
-}
-
-export const EVENT_TIME = "2026-01-02T03:04:05.678Z";
-
-/** The object of an S3 event record, its key form-encoded. */
-export interface EventObject {
-  key: string;
-  size?: number;
-  eTag?: string;
-  versionId?: string;
-  sequencer?: string;
-}
-
-/** An S3 event record about a new object, with just these fields of it. */
-export function toRecord(bucket: string, object: EventObject, eventTime: string = EVENT_TIME) {
-  return {
-    eventVersion: "2.1",
-    eventSource: "aws:s3",
-    eventTime,
-    eventName: "ObjectCreated:Put",
-    s3: { bucket: { name: bucket }, object },
-  };
-}
-
-/** An S3 event of now, so on time, about objects of one size, as of a bucket without versions. */
-export function toEvent(bucket: string, encodedKeys: string[], size: number) {
-  const sequencer = "0055AED6DCD90281E5";
-  const now = new Date().toISOString();
-  return { Records: encodedKeys.map((key) => toRecord(bucket, { key, size, sequencer }, now)) };
 }
 
 /** A command's input: the test knows which command it is. */

@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { toEvent } from "./fixtures.ts";
+import { toEvent } from "./outside.ts";
 import { USUAL_BYTES } from "./stub.ts";
 
 /** What loading the function or an invocation came to. */

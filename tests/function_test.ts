@@ -11,7 +11,7 @@ import { build } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
 import { freePort } from "../tasks/stand_in.ts";
 import { makeTools } from "../tasks/tools.ts";
-import { defaultMemoryMb, nodeOptions, toEvent } from "./fixtures.ts";
+import { defaultMemoryMb, nodeOptions } from "./fixtures.ts";
 import {
   type Environment,
   eventOf,
@@ -19,6 +19,7 @@ import {
   type Invocation,
   writeFunction,
 } from "./function_process.ts";
+import { toEvent } from "./outside.ts";
 import {
   type Answer,
   contentOf,
@@ -130,11 +131,7 @@ const WASTE: Record<string, (setup: Setup) => Promise<void>> = {
 
   "memory stays as it is": async ({ start }) => {
     // Compiled code is the only thing else that grows from event to event.
-    const lambda = await start({}, [
-      "--expose-gc",
-      "--jitless",
-      "--no-expose-wasm",
-    ]);
+    const lambda = await start({}, ["--expose-gc", "--jitless", "--no-expose-wasm"]);
     const [first, last] = [
       await lambda.invoke(eventOf("first"), { times: 200 }),
       await lambda.invoke(eventOf("last"), { times: 200 }),
@@ -315,13 +312,6 @@ const FAULTS: Record<string, (setup: Setup) => Promise<void>> = {
       const { init } = await start({ [name]: value });
       assert.equal(init.error, `Error: Cannot start: the environment variable ${name} is ${why}`);
     }
-  },
-
-  "F80 another bucket than its own is refused": async ({ stub, start }) => {
-    const lambda = await start({ WARM_UP: "off" });
-    const { error } = await lambda.invoke(toEvent("other", ["key"], USUAL_BYTES));
-    assert.match(error!, /not this function's, "bucket" .*"other"/);
-    assert.equal(stub.requests.length, 0);
   },
 };
 

@@ -13,27 +13,40 @@ export function assertOneJsonLine(line: string) {
   return JSON.parse(line);
 }
 
-/** An S3 event record; `fields` are the object's, `top` the record's own. */
-export function record(fields: Record<string, unknown> = {}, top: Record<string, unknown> = {}) {
+export const EVENT_TIME = "2026-01-02T03:04:05.678Z";
+
+/** The object of an S3 event record, its key form-encoded. */
+export interface EventObject {
+  key: string;
+  size?: number;
+  eTag?: string;
+  versionId?: string;
+  sequencer?: string;
+}
+
+/** An S3 event record about a new object, with just these fields of it. */
+export function toRecord(bucket: string, object: EventObject, eventTime: string = EVENT_TIME) {
   return {
     eventVersion: "2.1",
     eventSource: "aws:s3",
-    awsRegion: "us-east-1",
-    eventTime: "2026-01-02T03:04:05.678Z",
+    eventTime,
     eventName: "ObjectCreated:Put",
-    s3: {
-      bucket: { name: "uploads" },
-      object: {
-        key: "key",
-        size: 4,
-        eTag: "e1",
-        versionId: "v1",
-        sequencer: "0055AED6DCD90281E5",
-        ...fields,
-      },
-    },
-    ...top,
+    s3: { bucket: { name: bucket }, object },
   };
+}
+
+/** An S3 event of now, so on time, about objects of one size, as of a bucket without versions. */
+export function toEvent(bucket: string, encodedKeys: string[], size: number) {
+  const sequencer = "0055AED6DCD90281E5";
+  const now = new Date().toISOString();
+  return { Records: encodedKeys.map((key) => toRecord(bucket, { key, size, sequencer }, now)) };
+}
+
+/** A record as a test of the core has it; `fields` are the object's, `top` the record's own. */
+export function record(fields: Record<string, unknown> = {}, top: Record<string, unknown> = {}) {
+  const sequencer = "0055AED6DCD90281E5";
+  const object = { key: "key", size: 4, eTag: "e1", versionId: "v1", sequencer, ...fields };
+  return { ...toRecord("uploads", object), ...top };
 }
 
 /** A record whose bucket is another one, or none. */

@@ -26,7 +26,7 @@ import { type Item, toItem } from "../tasks/table.ts";
 import { connect, type Stack, type Target, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
 import { folderFor } from "../tasks/workspace.ts";
-import { type EventObject, toRecord } from "./fixtures.ts";
+import { type EventObject, toRecord } from "./outside.ts";
 import { startProvider } from "./provider.ts";
 import { type Ended, interruptTask, listProcesses, runProgram } from "./run_task.ts";
 

@@ -8,7 +8,7 @@ import { countVersions } from "../tasks/bucket.ts";
 import type { ReplayReport } from "../tasks/replay.ts";
 import type { Status } from "../tasks/status.ts";
 import { deleteRow, type Item, queryRows } from "../tasks/table.ts";
-import { toEvent } from "./fixtures.ts";
+import { toEvent } from "./outside.ts";
 import {
   type Deployed,
   failedMessage,

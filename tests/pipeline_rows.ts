@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { forEachParallel } from "../function/parallel.ts";
 import { type Item, queryRows } from "../tasks/table.ts";
 import { corpus, type Sample } from "./corpus.ts";
-import { EVENT_TIME, toEvent } from "./fixtures.ts";
+import { EVENT_TIME, toEvent } from "./outside.ts";
 import {
   assertOneFailure,
   type Deployed,

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { toJsonLine } from "../function/errors.ts";
 import { handleEvent, PREFIX_BYTES, PREVIEW_CHARACTERS, type Row } from "../handler.ts";
 import { NAMED } from "../tasks/leftovers.ts";
-import { defaultMemoryMb, EVENT_TIME, read, toRecord } from "./fixtures.ts";
-import { fakes, object } from "./outside.ts";
+import { defaultMemoryMb, read } from "./fixtures.ts";
+import { EVENT_TIME, fakes, object, toRecord } from "./outside.ts";
 import {
   computed,
   CONCURRENCY,
