@@ -122,11 +122,7 @@ export function terminalColumns(): number {
  * Rows of cells as lines, each column as wide as its widest cell; `right` names number columns. The
  * widest columns of text are cut until a line takes no more than `columns`.
  */
-export function toTable(
-  rows: string[][],
-  right: number[] = [],
-  columns = Infinity,
-): string[] {
+export function toTable(rows: string[][], right: number[] = [], columns = Infinity): string[] {
   const last = rows[0].length - 1;
   const widths = rows[0].map((_, column) =>
     rows.reduce((widest, row) => Math.max(widest, width(row[column])), 0)
@@ -139,7 +135,7 @@ export function toTable(
   }
   return rows.map((row) =>
     row.map((text, column) => {
-      const cell = width(text) > widths[column] ? clip(text, widths[column]) : text;
+      const cell = clip(text, widths[column]);
       const padding = " ".repeat(widths[column] - width(cell));
       if (right.includes(column)) return padding + cell;
       return column === last ? cell : cell + padding;
@@ -149,15 +145,11 @@ export function toTable(
 
 /** At most `columns` columns of a text, made visible; an ellipsis stands for the rest. */
 export function clip(text: string, columns: number): string {
-  const characters = Array.from(visible(text));
-  let used = 0;
-  let end = 0;
-  while (end < characters.length && used + width(characters[end]) <= columns) {
-    used += width(characters[end++]);
-  }
-  if (end === characters.length) return characters.join("");
-  while (used + 1 > columns) used -= width(characters[--end]);
-  return characters.slice(0, end).join("") + "…";
+  const whole = visible(text);
+  if (width(whole) <= columns) return whole;
+  const characters = Array.from(whole).slice(0, columns);
+  while (width(characters.join("")) >= columns) characters.pop();
+  return characters.join("") + "…";
 }
 
 /** A duration in its largest whole unit: `12 s`, `3 min`, `5 h`, `9 d`. */
@@ -183,10 +175,6 @@ const WIDE = new RegExp(
 
 /** Columns that a text takes: wide characters take two, combining marks none. */
 function width(text: string): number {
-  let columns = 0;
-  for (const character of text) {
-    if (/[\p{Mn}\p{Me}]/u.test(character)) continue;
-    columns += WIDE.test(character) ? 2 : 1;
-  }
-  return columns;
+  const characters = Array.from(text.replace(/[\p{Mn}\p{Me}]/gu, ""));
+  return characters.length + characters.filter((character) => WIDE.test(character)).length;
 }
