@@ -126,11 +126,9 @@ const TASKS = {
 
 const OUTPUTS = {
   s3_bucket_name: "uploads",
-  dynamodb_table_name: "files",
   lambda_function_name: "function",
   filter_prefixes: [] as string[],
   filter_suffixes: [] as string[],
-  aws_region: "us-east-1",
 } as Outputs;
 
 /** Does a task's work in this process, and prints what it took. */

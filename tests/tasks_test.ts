@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { main, TASKS } from "../tasks.ts";
 import { OPTIONS, usageOf } from "../tasks/options.ts";
-import { run, RunError } from "../tasks/shell.ts";
 import { FindingError, UserError } from "../tasks/terminal.ts";
 import { progressOf, read } from "./fixtures.ts";
 
@@ -30,15 +29,10 @@ Deno.test("the tasks are the same everywhere", async (t) => {
 });
 
 Deno.test("status exits with 1 for what it found, and with 2 for whatever kept it", async () => {
-  const refused = { name: "AccessDenied", $metadata: { httpStatusCode: 403 } };
   const cases: [string, () => Promise<void>, number][] = [
     ["all is well", () => Promise.resolve(), 0],
     ["a finding", () => Promise.reject(new FindingError("found")), 1],
-    ["no credentials", () => Promise.reject(new UserError("none")), 2],
-    ["Terraform failed", () => Promise.reject(new RunError("init", 1, "")), 2],
-    ["no such program", async () => void await run("no-such-program", []), 2],
-    ["AWS refused", () => Promise.reject(Object.assign(new Error("no"), refused)), 2],
-    ["no network", () => Promise.reject(Object.assign(new Error(), { code: "ENOTFOUND" })), 2],
+    ["a sentence", () => Promise.reject(new UserError("none")), 2],
     ["a fault of its own", () => Promise.reject(new TypeError("oh")), 2],
     ["no error at all", () => Promise.reject("oh"), 2],
   ];
