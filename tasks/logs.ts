@@ -30,6 +30,7 @@ const POLL_MS = 2000;
 const LEAST_MS = Date.UTC(2024, 0);
 
 interface LogEvent {
+  eventId?: string;
   timestamp: number;
   message: string;
 }
@@ -58,9 +59,9 @@ export async function* readLog(
   for (;;) {
     const lookMs = Date.now();
     for await (const { events } of pagesOf(log, { startTime, filterPattern: pattern })) {
-      const fresh = events.filter(({ id }) => !seen.has(id));
-      for (const { id, timestamp } of fresh) {
-        if (timestamp >= lookMs - LONG_OVERLAP_MS) seen.set(id, timestamp);
+      const fresh = events.filter(({ eventId }) => !seen.has(eventId!));
+      for (const { eventId, timestamp } of fresh) {
+        if (timestamp >= lookMs - LONG_OVERLAP_MS) seen.set(eventId!, timestamp);
       }
       yield fresh;
     }
@@ -103,18 +104,13 @@ export async function* searchBack(
 
 /** The pages of a span; one may be empty and not the last. */
 async function* pagesOf(
-  { logs, outputs: { log_group_name: logGroupName } }: Log,
+  { logs, outputs }: Log,
   span: Omit<FilterLogEventsCommandInput, "logGroupName">,
-): AsyncGenerator<{ events: (LogEvent & { id: string })[]; isLast: boolean }> {
-  const command = { logGroupName, ...span };
+): AsyncGenerator<{ events: LogEvent[]; isLast: boolean }> {
+  const command = { logGroupName: outputs.log_group_name, ...span };
   const pages = paginateFilterLogEvents({ client: logs }, command, { abortSignal: interrupted });
-  for await (const { events: found = [], nextToken } of pages) {
-    const events = found.map(({ eventId = "", timestamp = 0, message = "" }) => ({
-      id: eventId,
-      timestamp,
-      message,
-    }));
-    yield { events, isLast: nextToken === undefined };
+  for await (const { events = [], nextToken } of pages) {
+    yield { events: events as LogEvent[], isLast: nextToken === undefined };
   }
 }
 
@@ -147,27 +143,21 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
   return line(String(level ?? ""), typeof note === "string" ? note : message);
 }
 
-/** The lines that are wanted, for people or as JSON. */
+/** Lines for people or as JSON: those about a key that holds a text, and with `failed` about a failure. */
 export async function* toLogLines(
   pages: AsyncIterable<LogEvent[]>,
-  { json, ...wanted }: { key?: string; failed: boolean; json: boolean },
+  { key, failed, json }: { key?: string; failed: boolean; json: boolean },
 ): AsyncGenerator<string> {
   for await (const events of pages) {
-    for (const event of events.filter((event) => isWanted(event, wanted))) {
-      const line = json ? logToJson(event) : logToText(event);
+    for (const event of events) {
+      const text = logToText(event);
+      if (failed && !/^\S+ {2}ERROR /.test(text ?? "")) continue;
+      const { file_key, encoded_key } = parseObject(event.message) ?? {};
+      if (key && !String(file_key ?? encoded_key ?? "").includes(key)) continue;
+      const line = json ? logToJson(event) : text;
       if (line !== undefined) yield line;
     }
   }
-}
-
-/** Whether a line is about a key that holds a text, and, with `failed`, about a failure. */
-function isWanted(
-  event: LogEvent,
-  { key, failed }: { key?: string; failed: boolean },
-): boolean {
-  if (failed && !/^\S+ {2}ERROR /.test(logToText(event) ?? "")) return false;
-  const { file_key, encoded_key } = parseObject(event.message) ?? {};
-  return key === undefined || String(file_key ?? encoded_key ?? "").includes(key);
 }
 
 /** A line as one JSON object in one line: its own, or one that wraps it. */
