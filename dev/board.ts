@@ -31,9 +31,6 @@ const LATE_MS = 30_000;
 /** How many failures a page lists: the newest. */
 const SHOWN_FAILURES = 100;
 
-/** Lambda tries a failing event so often, then sends it to the failure queue. */
-const TRIES = 3;
-
 export class Board {
   /** By type, then by what it is about: the last message, the newest last. */
   readonly #messages = new Map<Message["type"], Map<string, { at: number; message: Message }>>();
@@ -187,10 +184,9 @@ export class Board {
       if (Date.parse(String(shown?.row.processed_at)) > atMs) this.#failures.delete(id);
     }
     const failures = [...this.#failures.values()].slice(-SHOWN_FAILURES);
-    const others = queued - failures.filter(({ tries }) => tries >= TRIES).length;
-    // They failed earlier, or Lambda was throttled, which leaves no line in its log.
-    const note = others <= 0 ? "" : `The failure queue holds ${plural(others, "more event")}. ` +
-      `To list them, run ${denoTask(this.stack, "replay", "--dry-run")}.`;
+    // Some may have failed earlier, or Lambda was throttled, which leaves no line in its log.
+    const note = queued === 0 ? "" : `The failure queue holds ${plural(queued, "event")}. ` +
+      `${denoTask(this.stack, "replay", "--dry-run")} lists all of them.`;
     this.#tell({ type: "failures", failures, note });
   }
 

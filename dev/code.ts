@@ -195,8 +195,8 @@ export function watch(folder: string, save: () => void): Disposable {
 /** The times and sizes of the function's code. */
 async function lookAt(folder: string): Promise<string> {
   const names = await readdir(join(folder, "function"), { recursive: true });
-  const files = names.sort().map((name) => join("function", name))
-    .filter((name) => name.endsWith(".ts") && !name.endsWith("_test.ts"));
+  const files = names.filter((name) => name.endsWith(".ts")).sort()
+    .map((name) => join("function", name));
   const looks = ["handler.ts", ...files].map(async (file) => {
     // While an editor replaces it, it is not there.
     const stat = await Deno.stat(join(folder, file)).catch(() => undefined);

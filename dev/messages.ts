@@ -45,7 +45,7 @@ export type Message =
   /** Of a key that has such a row, whether it is deleted by the rows that are shown. */
   | { type: "key"; key: string; isDeleted: boolean }
   | { type: "outcome"; outcome: Outcome }
-  /** The newest; `note` says what there is beside them. It comes once the newest rows are told. */
+  /** The newest; `note` says what the failure queue holds. It comes once the newest rows are told. */
   | { type: "failures"; failures: Failure[]; note: string }
   | { type: "cards"; cards: Card[] }
   | { type: "code"; code: Code }

@@ -39,7 +39,7 @@ const OWN_HOST = /^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/;
 const MOST_PARTS = 9000;
 
 /** Replays the failure queue's events, or those of one object, and says what came of it. */
-export type Replay = (key?: string) => Promise<string>;
+type Replay = (key?: string) => Promise<string>;
 
 /**
  * Starts the server on a port, or on any one if that is taken; returns the page's address with its
@@ -56,7 +56,8 @@ export async function serve(
   const server = listen(port, ending.signal, async (request) => {
     const response = refusalOf(request) ?? files.get(whatOf(request))?.() ??
       (hasToken(request, token)
-        ? await answer(request, board, replay).catch(toFailure)
+        ? await answer(request, board, replay)
+          .catch(({ name, message }) => refuse(502, `${name}: ${message}`))
         : refuse(401, "The token is missing or wrong: open the address that dev printed"));
     for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
     return response;
@@ -163,10 +164,6 @@ async function upload(request: Request, board: Board, asked: URLSearchParams): P
   const { VersionId: versionId, ETag } = await upload.done();
   board.expect(asked.get("id") ?? "", { key, versionId, etag: unquoted(ETag) });
   return new Response();
-}
-
-function toFailure({ name, message }: Error): Response {
-  return refuse(502, `${name}: ${message}`);
 }
 
 function refuse(status: number, text: string): Response {
