@@ -214,6 +214,6 @@ Deno.test("each save is seen once, however the editor writes", async () => {
   assert.equal(await save(() => Deno.utime(preview, new Date(0), new Date(0))), 1); // as git does
   assert.ok(await save(slowly) < 4, "half a file was taken for a save");
   assert.equal(await save(() => Deno.remove(preview)), 1);
-  assert.equal(await save(() => Deno.writeTextFile(join(copy.path, "notes.txt"), "x")), 0);
   assert.equal(await save(() => Deno.writeTextFile(join(copy.path, "handler_test.ts"), "x")), 0);
+  assert.equal(await save(() => Deno.writeTextFile(preview + ".swp", "x")), 0);
 });

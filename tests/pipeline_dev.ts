@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { makeBuilder } from "../dev/code.ts";
 import { startDev } from "../dev/dev.ts";
 import { temporaryFolder } from "../tasks/files.ts";
@@ -13,7 +13,7 @@ import { queryRows } from "../tasks/table.ts";
 import type { Stack } from "../tasks/target.ts";
 import { launchBrowser, type Page } from "./browser.ts";
 import { copyOfCode, pause, progressOf } from "./fixtures.ts";
-import { type Deployed, type Steps } from "./pipeline.ts";
+import { type Deployed, type Steps, upload } from "./pipeline.ts";
 
 /** In a variable, so that only this test fetches it. */
 const AXE = "npm:axe-core@4.14.1";
@@ -64,7 +64,10 @@ export const DEV: Steps<Deployed> = {
     const steps: Record<string, () => void | Promise<void>> = {
       "files are dropped, and their rows are shown": () => drops(page, deployer, files),
       "a folder is uploaded but for what can't be read": () => dropsFolder(page, files),
-      "a seventh tab works": () => opensTabs(page, dev.url, files),
+      "a row of another's upload is shown": async () => {
+        await upload(deployed, "others.txt", "by another program");
+        await shows(page, "#rows tbody tr:first-child", /^others\.txt/);
+      },
       "the whole row opens by the keyboard, and closes": () => opensRow(page),
       "the filter hides what does not match": () => filters(page),
       "a failure is shown and replayed, and axe-core finds no violation": () =>
@@ -134,10 +137,7 @@ async function openPage(browser: { newPage(): Promise<Page> }) {
 }
 
 async function drops(page: Page, stack: Stack, folder: string) {
-  for (const [name, text] of Object.entries(FILES)) {
-    await Deno.writeTextFile(join(folder, name), text);
-  }
-  await drop(page, Object.keys(FILES).map((name) => join(folder, name)));
+  await drop(page, folder, FILES);
   for (const [name, text] of Object.entries(FILES)) {
     await shows(page, "#uploads", new RegExp(`${name}\\s*row after \\d+ ms`));
     const [{ file_size, content_type }] = await queryRows(stack, name);
@@ -156,10 +156,6 @@ async function drops(page: Page, stack: Stack, folder: string) {
 }
 
 async function dropsFolder(page: Page, folder: string) {
-  await Deno.mkdir(join(folder, "all", "inner"), { recursive: true });
-  await Deno.mkdir(join(folder, "all", "locked"));
-  await Deno.writeTextFile(join(folder, "all", "empty.txt"), "");
-  await Deno.writeTextFile(join(folder, "all", "inner", "deep.txt"), "deep");
   // Permissions don't keep root from reading it.
   await page.evaluate(`{
     const { webkitGetAsEntry } = DataTransferItem.prototype;
@@ -174,7 +170,11 @@ async function dropsFolder(page: Page, folder: string) {
       return entry;
     };
   }`);
-  await drop(page, [join(folder, "all")]);
+  await drop(page, folder, {
+    "all/empty.txt": "",
+    "all/inner/deep.txt": "deep",
+    "all/locked/secret.txt": "secret",
+  });
   await shows(page, "#uploads", /all\/locked\s*not uploaded: no permission/);
   await shows(page, "#uploads", /all\/inner\/deep\.txt\s*row after/);
   await shows(page, "#uploads", /all\/empty\.txt\s*row after/);
@@ -183,22 +183,6 @@ async function dropsFolder(page: Page, folder: string) {
     (all) => all.map((bar) => (bar as unknown as { value: number }).value),
   );
   assert.deepEqual(new Set(bars), new Set([1]), "an upload is done, and its bar is not full");
-}
-
-/** A browser has six connections to a server, for all its tabs together. */
-async function opensTabs(page: Page, url: string, folder: string) {
-  await Deno.writeTextFile(join(folder, "seventh.txt"), "from the seventh tab");
-  await using tabs = new AsyncDisposableStack();
-  let last = page;
-  for (let tab = 2; tab <= 7; tab++) {
-    last = await page.browser().newPage();
-    tabs.adopt(last, (tab) => tab.close());
-    await last.goto(url);
-    await shows(last, "#connection", /^Connected$/);
-  }
-  await drop(last, [join(folder, "seventh.txt")]);
-  await shows(last, "#uploads", /seventh\.txt\s*row after \d+ ms/);
-  await shows(page, "#rows tbody tr:first-child", /^seventh\.txt/);
 }
 
 async function opensRow(page: Page) {
@@ -228,8 +212,7 @@ async function replays(page: Page, { root: { iam, outputs } }: Deployed, folder:
   assert.notEqual(less, whole);
   await iam.putRolePolicy({ ...policy, PolicyDocument: less });
   try {
-    await Deno.writeTextFile(join(folder, "denied.txt"), "no permission, no row");
-    await drop(page, [join(folder, "denied.txt")]);
+    await drop(page, folder, { "denied.txt": "no permission, no row" });
     await shows(page, "#failures li", /^denied\.txt.*(AccessDenied|HTTP 403).*tries: \d/s);
     await shows(page, "#uploads", /denied\.txt\s*failed: see below/);
     await page.click("#failures li button");
@@ -250,12 +233,9 @@ async function edits(page: Page, stack: Stack, code: string, folder: string) {
   const source = await Deno.readTextFile(handler);
   const edited = source.replace("...uploadToAttributes(upload),", '$& event_name: "Edited",');
   assert.notEqual(edited, source);
-  await Deno.writeTextFile(join(folder, "edited.txt"), "edited");
-  const startMs = performance.now();
   await saves(page, handler, edited, /^new code runs, \d+\.\d s/);
-  await drop(page, [join(folder, "edited.txt")]);
+  await drop(page, folder, { "edited.txt": "edited" });
   await shows(page, "#rows tbody tr:first-child", /^edited\.txt/);
-  console.log(`From the save to the row ${((performance.now() - startMs) / 1000).toFixed(2)} s`);
   const [{ event_name }] = await queryRows(stack, "edited.txt");
   assert.equal(event_name, "Edited");
   const broken = source + '\nthrow new RangeError("at the start");\n';
@@ -287,8 +267,14 @@ async function isAccessible(page: Page) {
   }
 }
 
-/** Drops files onto the page, as a person does. */
-async function drop(page: Page, files: string[]) {
+/** Drops files onto the page, as a person does; those of a folder by dropping the folder. */
+async function drop(page: Page, folder: string, texts: Record<string, string>) {
+  for (const [name, text] of Object.entries(texts)) {
+    await Deno.mkdir(dirname(join(folder, name)), { recursive: true });
+    await Deno.writeTextFile(join(folder, name), text);
+  }
+  const tops = new Set(Object.keys(texts).map((name) => name.split("/")[0]));
+  const files = [...tops].map((name) => join(folder, name));
   const session = await page.createCDPSession();
   const data = { items: [], files, dragOperationsMask: 1 };
   for (const type of ["dragEnter", "dragOver", "drop"] as const) {
