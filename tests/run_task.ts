@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { namesIn } from "../tasks/files.ts";
-import { ROOT } from "../tasks/shell.ts";
+import { ROOT, run } from "../tasks/shell.ts";
 import { read } from "./fixtures.ts";
 
 export interface Ended {
@@ -84,9 +84,8 @@ export async function listProcesses(): Promise<Process[]> {
 }
 
 async function listByPs(): Promise<Process[]> {
-  const { stdout } = await new Deno.Command("ps", { args: ["-axo", "pid=,command="] })
-    .output();
-  return new TextDecoder().decode(stdout).trim().split("\n").map((line) => {
+  const lines = (await run("ps", ["-axo", "pid=,command="], { quiet: true })).trim().split("\n");
+  return lines.map((line) => {
     const [, pid, command] = line.match(/^\s*(\d+)\s+(.*)$/)!;
     return { pid: Number(pid), command };
   });
