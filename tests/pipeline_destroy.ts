@@ -63,7 +63,8 @@ export const DESTROY: Steps<Deployed> = {
     await root.cloudwatch.deleteAlarms({ AlarmNames });
     await fillBucket(deployed);
     const versions = await countVersions(root.s3, bucket, 100_000);
-    const removed = /^Apply complete!/m; // the proof takes no time in which it could be interrupted
+    // The last of all: the proof takes no time in which it could be interrupted.
+    const removed = /^terraform_data\.stack: Destruction complete/m;
     const ended = await interruptedTask(deployed, removed, "destroy", "--yes");
     assert.deepEqual([ended.code, ended.stdout], [130, ""], ended.stderr);
     assert.match(ended.stderr, new RegExp(`Emptied \\S+: ${versions} versions, delete markers`));
