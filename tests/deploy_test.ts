@@ -15,66 +15,58 @@ import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import { type Answers, fakeStack, fakeTime, NO_FAILURES, progressOf, queue } from "./fixtures.ts";
 
-const TABLE = "aws_dynamodb_table.files";
-const BUCKET = "aws_s3_bucket.uploads[0]";
-const QUEUE = "aws_sqs_queue.failures";
-
 const FULL: Answers = {
   ScanCommand: () => ({ Count: 2 }),
   ListObjectVersionsCommand: () => ({ Versions: [{ Key: "a", VersionId: "1" }] }),
   GetQueueAttributesCommand: () => queue(3, 1),
 };
-const EMPTY: Answers = {
-  ScanCommand: () => ({ Count: 0 }),
-  ...NO_FAILURES,
-};
+const EMPTY: Answers = { ScanCommand: () => ({ Count: 0 }), ...NO_FAILURES };
 const REFUSING: Answers = Object.fromEntries(
   Object.keys(FULL).map((command) => [command, () => new Error("no")]),
 );
 
-/** The contents that a plan loses of the table, the bucket and the queue. */
-const CASES: [name: string, actions: string[], answers: Answers, expected: string[]][] = [
-  ["deletion", ["delete"], FULL, ["2 rows", "1 object version", "4 failed events"]],
-  ["replacement", ["delete", "create"], FULL, ["2 rows", "1 object version", "4 failed events"]],
-  ["update", ["update"], FULL, []],
-  ["an empty queue is no loss", ["delete"], EMPTY, ["0 rows", "0 object versions"]],
-  ["what cannot be counted is unknown, not none", ["delete"], REFUSING, [
-    "an unknown number of rows",
-    "an unknown number of object versions",
-    "an unknown number of failed events",
-  ]],
-];
-
 Deno.test("lossesOf() names and counts what a plan deletes", async () => {
-  for (const [name, actions, answers, expected] of CASES) {
-    const { stack } = fakeStack(answers);
-    const losses = await lossesOf(deletedBy(parsePlan(planJson(actions))), stack);
-    assert.deepEqual(losses.map(({ contents }) => contents), expected, name);
-    const addresses = [[TABLE, "app"], [BUCKET, "app"], [QUEUE, "app-failures"]];
-    const named = losses.map(({ address, name }) => [address, name]);
-    assert.deepEqual(named, addresses.slice(0, expected.length), name);
+  const deleted = [
+    { address: "aws_iam_role.function", attributes: { id: "app" } },
+    { address: "aws_dynamodb_table.files", attributes: { id: "app", name: "app" } },
+    { address: "aws_s3_bucket.uploads[0]", attributes: { id: "app" } },
+    { address: "aws_sqs_queue.failures", attributes: { id: "https://q", name: "app-failures" } },
+  ];
+  const cases: [name: string, answers: Answers, contents: string[]][] = [
+    ["all of it", FULL, ["2 rows", "1 object version", "4 failed events"]],
+    ["an empty queue is no loss", EMPTY, ["0 rows", "0 object versions"]],
+    ["what cannot be counted is unknown, not none", REFUSING, [
+      "an unknown number of rows",
+      "an unknown number of object versions",
+      "an unknown number of failed events",
+    ]],
+  ];
+  for (const [name, answers, contents] of cases) {
+    const losses = await lossesOf(deleted, fakeStack(answers).stack);
+    const expected = contents.map((contents, i) => {
+      const { address, attributes: { id, name = id } } = deleted[i + 1];
+      return { address, name, contents };
+    });
+    assert.deepEqual(losses, expected, name);
   }
+  // Whether it is replaced first, or last.
+  const changes = [["delete"], ["delete", "create"], ["create", "delete"], ["update"], ["create"]]
+    .map((actions, i) => ({
+      address: `${i}`,
+      type: "",
+      actions,
+      before: { id: i },
+      attributes: [],
+    }));
+  assert.deepEqual(
+    deletedBy({ changes }),
+    [0, 1, 2].map((i) => ({ address: `${i}`, attributes: { id: i } })),
+  );
 });
-
-/** A plan as `terraform show -json` prints it: these actions on what holds data, others beside. */
-function planJson(actions: string[]): string {
-  const before = {
-    "aws_iam_role.function": { id: "app" },
-    [TABLE]: { id: "app", name: "app" },
-    [BUCKET]: { id: "app" },
-    [QUEUE]: { id: "https://queue", name: "app-failures" },
-  };
-  const resource_changes = Object.entries(before).map(([address, before]) => ({
-    address,
-    type: address.split(".")[0],
-    change: { actions, before },
-  }));
-  return JSON.stringify({ resource_changes });
-}
 
 Deno.test("a plan that deletes data is applied when a name is typed, not for --yes", async () => {
   const target = { flags: " --local --env a" };
-  const losses = [{ address: TABLE, name: "app", contents: "2 rows" }];
+  const losses = [{ address: "aws_dynamodb_table.files", name: "app", contents: "2 rows" }];
   await confirmPlan([], true, target);
   await assert.rejects(confirmPlan(losses, true, target), {
     name: "UserError",
@@ -82,13 +74,12 @@ Deno.test("a plan that deletes data is applied when a name is typed, not for --y
       "above, run deno task deploy --local --env a and type app when asked",
   });
   const notConfirmed = { message: "Not confirmed, so nothing was changed" };
-  using terminal = answering();
-  terminal.answer = "yes";
-  await confirmPlan([], false, target);
-  await assert.rejects(confirmPlan(losses, false, target), notConfirmed);
-  terminal.answer = "app";
-  await confirmPlan(losses, false, target);
-  await assert.rejects(confirmPlan([], false, target), notConfirmed);
+  for (const [right, wrong, lost] of [["yes", "app", []], ["app", "yes", losses]] as const) {
+    using terminal = answering(right);
+    await confirmPlan([...lost], false, target);
+    terminal.answer = wrong;
+    await assert.rejects(confirmPlan([...lost], false, target), notConfirmed);
+  }
 });
 
 Deno.test("dev --code names account, environment and function, then asks", async () => {
@@ -106,20 +97,18 @@ Deno.test("dev --code names account, environment and function, then asks", async
 });
 
 /** A person at the terminal, until disposed; without an answer nobody. */
-function answering(): { answer?: string } & Disposable {
+function answering(answer?: string) {
   const { stdin, stderr } = Deno;
   const [read, write] = [stdin.read, stderr.write];
   const person = {
-    answer: undefined as string | undefined,
-    [Symbol.dispose]() {
-      stdin.read = read;
-      stderr.write = write;
-    },
+    answer,
+    [Symbol.dispose]: () => void ([stdin.read, stderr.write] = [read, write]),
   };
-  const encode = (answer: string, buffer: Uint8Array) =>
-    new TextEncoder().encodeInto(`${answer}\n`, buffer).written;
-  stdin.read = (buffer) =>
-    Promise.resolve(person.answer === undefined ? null : encode(person.answer, buffer));
+  stdin.read = (buffer) => {
+    if (person.answer === undefined) return Promise.resolve(null);
+    const line = new TextEncoder().encodeInto(`${person.answer}\n`, buffer);
+    return Promise.resolve(line.written);
+  };
   stderr.write = (question) => Promise.resolve(question.length);
   return person;
 }
@@ -151,19 +140,17 @@ Deno.test("an existing bucket must be this account's", async () => {
 });
 
 Deno.test("a plan knows since when the function runs code that was not deployed", () => {
-  const since = (change: object) => {
+  const since = (before: object | null) => {
+    const change = { actions: ["no-op"], before };
     const resource_changes = [{ address: "aws_lambda_function.metadata", type: "", change }];
     return parsePlan(JSON.stringify({ resource_changes })).strayCodeSince;
   };
-  const unchanged = (code_sha256: string, source_code_hash: string | null) =>
-    since({
-      actions: ["no-op"],
-      before: { source_code_hash, code_sha256, last_modified: "then" },
-    });
-  assert.equal(unchanged("saved", "deployed"), "then");
-  assert.equal(unchanged("deployed", "deployed"), undefined);
-  assert.equal(unchanged("imported", null), undefined);
-  assert.equal(since({ actions: ["create"], before: null }), undefined);
+  const [deployed, last_modified] = ["deployed", "then"];
+  const changed = { source_code_hash: deployed, code_sha256: "saved", last_modified };
+  assert.equal(since(changed), "then");
+  assert.equal(since({ ...changed, code_sha256: deployed }), undefined);
+  assert.equal(since({ ...changed, source_code_hash: null }), undefined); // it was imported
+  assert.equal(since(null), undefined);
 });
 
 Deno.test("an update of the code waits for another one, within its deadline", async () => {
