@@ -40,26 +40,19 @@ Deno.test("readMessage() takes an envelope or a bare event, and nothing else", (
 });
 
 Deno.test("replayFailures() deletes after success alone, and gives back the rest", async () => {
-  const { queue, answers } = fakeQueue({
-    good: bodyOf("good"),
-    bad: bodyOf("bad"),
-    busy: bodyOf("busy"),
-    elsewhere: bodyOf("elsewhere"),
-    junk: "junk",
-  });
+  const messages = { ...messagesOf("good", "bad", "busy", "elsewhere"), junk: "junk" };
+  const queue = fakeQueue(messages);
   queue.visibleAt.set("elsewhere", 1000); // in flight
-  const { stack, calls } = fakeStack({
-    ...answers,
-    InvokeCommand: ({ Payload }) => {
-      const text = new TextDecoder().decode(Payload);
-      if (text.includes("bad")) return FAILED;
-      if (text.includes("busy")) throw named("TooManyRequestsException", "Rate");
-      assert.equal(calls.some(({ name }) => name === "DeleteMessageCommand"), false);
+  const { report } = await replay(queue, {
+    run: (key, calls) => {
+      if (key === "bad") return FAILED;
+      if (key === "busy") throw named("TooManyRequestsException", "Rate");
+      assert.equal(calls.includes("DeleteMessageCommand"), false);
       return {};
     },
   });
-  const report = await replayFailures(stack, { dryRun: false, max: Infinity });
-  assert.deepEqual({ ...report, failures: report.failures.toSorted(byId) }, {
+  report.failures.sort((a, b) => a.messageId < b.messageId ? -1 : 1);
+  assert.deepEqual(report, {
     ok: false,
     dryRun: false,
     replayed: 1,
@@ -76,20 +69,14 @@ Deno.test("replayFailures() deletes after success alone, and gives back the rest
 
 Deno.test("replayFailures() tries each message once, however long that takes", async () => {
   const ids = Array.from({ length: 60 }, (_, n) => (n < 30 ? "bad-" : "good-") + n);
-  const { queue, answers } = fakeQueue(Object.fromEntries(ids.map((id) => [id, bodyOf(id)])));
-  const tried: string[] = [];
-  const { stack, calls } = fakeStack({
-    ...answers,
-    InvokeCommand: ({ Payload }) => {
-      const { Records } = JSON.parse(new TextDecoder().decode(Payload));
-      const id = Records[0].s3.object.key;
-      tried.push(id);
-      if (id.startsWith("good")) return {};
+  const queue = fakeQueue(messagesOf(...ids));
+  const { report: { replayed, failed, left }, tried, calls } = await replay(queue, {
+    run: (key) => {
+      if (key.startsWith("good")) return {};
       queue.nowSeconds += 100; // all ten of a receipt are visible again before the last is done
       return FAILED;
     },
   });
-  const { replayed, failed, left } = await replayFailures(stack, { dryRun: false, max: Infinity });
   assert.deepEqual(tried.toSorted(), ids.toSorted());
   assert.deepEqual({ replayed, failed }, { replayed: 30, failed: 30 });
   assert.deepEqual(left, { visible: 30, inFlight: 0 });
@@ -97,20 +84,41 @@ Deno.test("replayFailures() tries each message once, however long that takes", a
   assert.ok(receipts < 100, `${receipts} receipts`);
 });
 
+Deno.test("replayFailures() runs one object's events, and gives back the others", async () => {
+  const queue = fakeQueue({ ...messagesOf("a", "b"), junk: "junk" });
+  const { report, tried } = await replay(queue, { only: (keys) => keys.includes("b") });
+  assert.deepEqual([report.replayed, report.failed, report.left.visible], [1, 0, 2]);
+  assert.deepEqual(tried, ["b"]);
+});
+
+Deno.test("replayFailures() takes no more than --max, and none twice", async () => {
+  const queue = fakeQueue(messagesOf(...Array.from({ length: 20 }, (_, n) => `${n}`)));
+  const { report, tried, calls } = await replay(queue, { max: 13 });
+  assert.deepEqual([report.replayed, tried.length], [13, 13]);
+  const receipts = calls.filter(({ name }) => name === "ReceiveMessageCommand");
+  assert.deepEqual(receipts.map(({ input }) => input.MaxNumberOfMessages), [10, 3]);
+});
+
+Deno.test("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
+  const queue = fakeQueue(messagesOf("a", "b"));
+  const run = () => named("AccessDeniedException");
+  await assert.rejects(replay(queue, { run }), { name: "AccessDeniedException" });
+  assert.ok([...queue.visibleAt.values()].every((at) => at <= queue.nowSeconds));
+});
+
 Deno.test("a replay's report says what was found, or what failed, then the counts", async () => {
-  const bodies = { a: bodyOf("in/a\n"), b: bodyOf("b1", "b2", "b3", "b4"), junk: "junk" };
-  const cases: [dryRun: boolean, bodies: Record<string, string>, text: string][] = [
+  const messages = { a: bodyOf("in/a\n"), b: bodyOf("b1", "b2", "b3", "b4"), junk: "junk" };
+  const cases: [dryRun: boolean, messages: Record<string, string>, text: string][] = [
     [false, {}, "The failure queue is empty."],
-    [true, {}, "The failure queue is empty."],
     [
       false,
-      { b: bodies.b },
+      { b: messages.b },
       "FAILED: b1, b2, b3 and 1 more: E: no\n" +
       "0 events replayed, 1 failed; 1 message in the failure queue",
     ],
     [
       true,
-      bodies,
+      messages,
       "failed                    tries  objects                why\n" +
       "1970-01-01T00:00:00.000Z         in/a\\n                 unknown\n" +
       "1970-01-01T00:00:00.000Z         b1, b2, b3 and 1 more  unknown\n" +
@@ -118,64 +126,48 @@ Deno.test("a replay's report says what was found, or what failed, then the count
       "2 events to replay, 1 unreadable; 3 messages in the failure queue",
     ],
   ];
-  for (const [dryRun, bodies, text] of cases) {
-    const { stack, calls } = fakeStack({
-      ...fakeQueue(bodies).answers,
-      InvokeCommand: () => FAILED,
-    });
-    assert.equal(replayToText(await replayFailures(stack, { dryRun, max: Infinity })), text);
-    assert.equal(calls.some(({ name }) => name === "InvokeCommand"), !dryRun && "b" in bodies);
+  for (const [dryRun, messages, text] of cases) {
+    const { report, tried } = await replay(fakeQueue(messages), { dryRun, run: () => FAILED });
+    assert.equal(replayToText(report), text);
+    assert.equal(tried.length > 0, !dryRun && "b" in messages);
   }
 });
 
-Deno.test("replayFailures() runs one object's events, and gives back the others", async () => {
-  const { answers } = fakeQueue({ a: bodyOf("a"), b: bodyOf("b"), junk: "junk" });
-  const { stack, calls } = fakeStack(answers);
-  const only = (keys: string[]) => keys.includes("b");
-  const report = await replayFailures(stack, { dryRun: false, max: Infinity, only });
-  const { replayed, failed, left } = report;
-  assert.deepEqual([replayed, failed, left.visible], [1, 0, 2]);
-  const runs = calls.filter(({ name }) => name === "InvokeCommand");
-  assert.deepEqual(runs.map(({ input }) => new TextDecoder().decode(input.Payload)), [
-    bodyOf("b"),
-  ]);
-});
-
-Deno.test("replayFailures() takes no more than --max, and none twice", async () => {
-  const ids = Array.from({ length: 20 }, (_, n) => String(n));
-  const { answers } = fakeQueue(Object.fromEntries(ids.map((id) => [id, bodyOf(id)])));
-  const { stack, calls } = fakeStack(answers);
-  const report = await replayFailures(stack, { dryRun: false, max: 13 });
-  assert.equal(report.replayed, 13);
-  assert.equal(calls.filter(({ name }) => name === "InvokeCommand").length, 13);
-  const asked = calls.filter(({ name }) => name === "ReceiveMessageCommand")
-    .map(({ input }) => input.MaxNumberOfMessages);
-  assert.deepEqual(asked, [10, 3]);
-});
-
-Deno.test("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
-  const { queue, answers } = fakeQueue({ a: bodyOf("a"), b: bodyOf("b") });
-  const refusal = named("AccessDeniedException");
-  const { stack } = fakeStack({ ...answers, InvokeCommand: () => refusal });
-  const replay = replayFailures(stack, { dryRun: false, max: 10 });
-  await assert.rejects(replay, { name: "AccessDeniedException" });
-  assert.ok([...queue.visibleAt.values()].every((at) => at <= queue.nowSeconds));
-});
+/** Messages of an event each, by its one key. */
+function messagesOf(...keys: string[]): Record<string, string> {
+  return Object.fromEntries(keys.map((key) => [key, bodyOf(key)]));
+}
 
 /** A message of an event about these objects. */
 function bodyOf(...keys: string[]): string {
   return JSON.stringify({ Records: keys.map(recordOf) });
 }
 
-function byId(a: { messageId: string }, b: { messageId: string }): number {
-  return a.messageId < b.messageId ? -1 : 1;
+/** Replays a queue; `run` is a run's outcome, by its event's first key and the calls so far. */
+async function replay(
+  { answers }: ReturnType<typeof fakeQueue>,
+  { run = () => ({}), ...options }: Partial<Parameters<typeof replayFailures>[1]> & {
+    run?: (key: string, calls: string[]) => object;
+  },
+) {
+  const tried: string[] = [];
+  const { stack, calls } = fakeStack({
+    ...answers,
+    InvokeCommand: ({ Payload }) => {
+      const [{ s3 }] = JSON.parse(new TextDecoder().decode(Payload)).Records;
+      tried.push(s3.object.key);
+      return run(s3.object.key, calls.map(({ name }) => name));
+    },
+  });
+  const report = await replayFailures(stack, { dryRun: false, max: Infinity, ...options });
+  return { report, tried, calls };
 }
 
 /** A failure queue with a clock of its own: what is received is hidden for its timeout. */
 function fakeQueue(bodies: Record<string, string>) {
   const visibleAt = new Map(Object.keys(bodies).map((id) => [id, 0]));
-  const queue = { nowSeconds: 0, visibleAt };
-  const answers: Answers = {
+  const queue = { nowSeconds: 0, visibleAt, answers: {} as Answers };
+  queue.answers = {
     GetQueueAttributesCommand: () => {
       const visible = [...visibleAt.values()].filter((at) => at <= queue.nowSeconds).length;
       return queueOf(visible, visibleAt.size - visible);
@@ -204,5 +196,5 @@ function fakeQueue(bodies: Record<string, string>) {
       return {};
     },
   };
-  return { queue, answers };
+  return queue;
 }
