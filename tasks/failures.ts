@@ -8,8 +8,11 @@ import { isLocalWorkspace } from "./workspace.ts";
 
 type Environment = Record<string, string | undefined>;
 
+/** What to do about a text that matches a pattern, as a sentence's second half. The first one counts. */
+type Remedies = [pattern: RegExp, remedy: string][];
+
 /** What to do about it, by what AWS answers; Terraform writes the same words. */
-const AWS_REMEDIES: [pattern: RegExp, remedy: string][] = [
+const AWS_REMEDIES: Remedies = [
   [
     /ExpiredToken|RequestExpired|InvalidClientTokenId|UnrecognizedClient|security token included/,
     "AWS does not accept the credentials (any more); get new ones, then run it again",
@@ -29,26 +32,23 @@ const SIGN_IN = "run it on an EC2 instance with a role, or by an SSO profile (AW
   "container's role or a pipeline's (docs/SECURITY.md), or try it without AWS with --local";
 
 /** What to do where signing in failed, in the words of the SDK, of STS and of Terraform's provider. */
-function signInRemedy(text: string, { AWS_PROFILE }: Environment): string | undefined {
-  const profile = shellWord(AWS_PROFILE || "default");
-  return remedyOf(text, [
-    [
-      /To refresh this SSO|SSO session has expired|cached SSO token(?!.*send failed)|Session token not found/,
-      `the SSO session has expired, or there is none; run aws sso login --profile ${profile}`,
-    ],
-    [ // a session that such a token gave expires in other words
-      /Token expired: current date/,
-      "the pipeline's token has expired; have a new one written to AWS_WEB_IDENTITY_TOKEN_FILE",
-    ],
-    [
-      /InvalidIdentityToken|perform:? sts:AssumeRoleWithWebIdentity/,
-      "the role of AWS_ROLE_ARN does not let this pipeline in; docs/SECURITY.md has what does",
-    ],
-  ]);
-}
+const SIGN_IN_REMEDIES: Remedies = [
+  [
+    /To refresh this SSO|SSO session has expired|cached SSO token(?!.*send failed)|Session token not found/,
+    "the SSO session has expired, or there is none; run aws sso login with the same AWS_PROFILE",
+  ],
+  [ // a session that such a token gave expires in other words
+    /Token expired: current date/,
+    "the pipeline's token has expired; have a new one written to AWS_WEB_IDENTITY_TOKEN_FILE",
+  ],
+  [
+    /InvalidIdentityToken|perform:? sts:AssumeRoleWithWebIdentity/,
+    "the role of AWS_ROLE_ARN does not let this pipeline in; docs/SECURITY.md has what does",
+  ],
+];
 
 /** What to do about what the system refuses, in its own words: every program repeats them. */
-const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
+const SYSTEM_REMEDIES: Remedies = [
   [/no space left on device|quota exceeded/i, "the disk is full; make room, then run it again"],
   [/read-only file system/i, "this is mounted read-only; use a clone that can be written"],
   [
@@ -60,7 +60,7 @@ const SYSTEM_REMEDIES: [pattern: RegExp, remedy: string][] = [
 ];
 
 /** What to do where nobody answered, or something between here and AWS did: Node's words, and Terraform's. */
-const NETWORK_REMEDIES: [pattern: RegExp, remedy: string][] = [
+const NETWORK_REMEDIES: Remedies = [
   [
     /Proxy Authentication Required|proxyconnect|ERR_PROXY_TUNNEL/i,
     "the proxy can't be reached, or refused; check HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT, or ask " +
@@ -76,8 +76,7 @@ const NETWORK_REMEDIES: [pattern: RegExp, remedy: string][] = [
   ],
 ];
 
-/** What to do about a text that matches a pattern, as a sentence's second half. */
-function remedyOf(text: string, remedies: [RegExp, string][]): string | undefined {
+function remedyOf(text: string, remedies: Remedies): string | undefined {
   return remedies.find(([pattern]) => pattern.test(text))?.[1];
 }
 
@@ -94,7 +93,7 @@ export function toSentence(error: unknown, environment: Environment): string | u
 
 /** Nobody is signed in, or not any more: a session may end while a task runs. */
 function signInSentence({ name, message }: Error, environment: Environment): string | undefined {
-  const remedy = signInRemedy(`${name} ${message}`, environment);
+  const remedy = remedyOf(`${name} ${message}`, SIGN_IN_REMEDIES);
   if (remedy !== undefined) return `Not signed in to AWS: ${remedy}`;
   if (name !== "CredentialsProviderError") return undefined;
 
@@ -162,7 +161,8 @@ function* chainOf(error: Error): Generator<Error & { code?: string }> {
 }
 
 /** What to do about a failure, by what Terraform writes. */
-const TERRAFORM_REMEDIES: [pattern: RegExp, remedy: string][] = [
+const TERRAFORM_REMEDIES: Remedies = [
+  ...SIGN_IN_REMEDIES,
   [
     // Not where SSO or STS could not be reached: then the network is what to mend.
     /^(?!.*error (SSO|STS)\b.*send failed).*(No valid credential|refresh cached cred|no EC2 IMDS role)/,
@@ -218,13 +218,12 @@ export function explainFailure(
   code: number,
   stderr: string,
   workspace = "default",
-  environment: Environment = {},
 ): string {
   const errors = errorsOf(stderr);
   // Terraform wraps its messages anywhere.
   const text = errors.join("\n").replace(/\s+/g, " ");
   const remedy = lockRemedy(text, workspace) ?? stateRemedy(text, workspace) ??
-    signInRemedy(text, environment) ?? remedyOf(text, TERRAFORM_REMEDIES);
+    remedyOf(text, TERRAFORM_REMEDIES);
   if (remedy !== undefined) return `terraform ${command} failed: ${remedy}`;
   if (errors.length === 0) return `terraform ${command} failed with exit code ${code}, see above`;
   const more = errors.length === 1 ? "" : ` (and ${errors.length - 1} more above)`;

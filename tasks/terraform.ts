@@ -383,8 +383,7 @@ function throwExplained(
   { workspace, quiet }: { workspace?: string; quiet?: boolean },
 ): never {
   if (!(error instanceof RunError) || CANNOT_RUN.includes(error.code)) throw error;
-  const shell = Deno.env.toObject();
-  const sentence = explainFailure(command, error.code, error.stderr, workspace, shell);
+  const sentence = explainFailure(command, error.code, error.stderr, workspace);
   const message = quiet ? `${error.stderr.trim()}\n${sentence}` : sentence;
   throw new UserError(message);
 }

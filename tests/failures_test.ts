@@ -191,7 +191,7 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
     "No valid credential sources found",
     /^no AWS credentials were found; run it on an EC2 instance with a role, or by an SSO profile/,
   ],
-  ["refresh cached SSO token failed", /^the SSO session .* aws sso login --profile 'my team'$/],
+  ["refresh cached SSO token failed", /^the SSO session .* aws sso login with the same AWS_P/],
   ["the SSO session has expired or\nis invalid", /^the SSO session has expired, or there is none;/],
   ["cached SSO token failed, error SSO OIDC: request send failed, no such host", /^AWS can't be/],
   ["api error ExpiredTokenException: Token expired: current\ndate/time", /^the pipeline's token/],
@@ -223,8 +223,7 @@ Deno.test("explainFailure() ends with what is wrong and what to do", () => {
     assert.equal(actual.includes("\n"), false, name);
   }
   for (const [stderr, remedy] of REMEDIES) {
-    const shell = { AWS_PROFILE: "my team" };
-    const actual = explainFailure("plan", 1, `Error: X: ${stderr}\n\n  with y,\n`, "a", shell);
+    const actual = explainFailure("plan", 1, `Error: X: ${stderr}\n\n  with y,\n`, "a");
     assert.ok(actual.startsWith(`${start}: `), stderr);
     assert.match(actual.slice(start.length + 2), remedy, stderr);
   }

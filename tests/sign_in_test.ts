@@ -15,8 +15,8 @@ const NONE =
 const CASES: [name: string, value: string, who: RegExp, more?: Record<string, string>][] = [
   ["PROFILE", "current", /^sso$/],
   ["PROFILE", "renewable", /^sso$/],
-  ["PROFILE", "expired", /SSO session has expired, .*; run aws sso login --profile expired$/],
-  ["PROFILE", "revoked", /SSO session has expired, .*; run aws sso login --profile revoked$/],
+  ["PROFILE", "expired", /SSO session has expired, .*; run aws sso login with the same AWS_P/],
+  ["PROFILE", "revoked", /SSO session has expired, .*; run aws sso login with the same AWS_P/],
   ["PROFILE", "unknown", /^AWS_PROFILE gives no AWS credentials .*: correct or unset it$/],
   ["PROFILE", "current", /^AWS_PROFILE gives no .* ECONNREFUSED 127.0.0.1:1/, BY_PROXY],
   ["CONTAINER_AUTHORIZATION_TOKEN_FILE", "current", /^container$/],
