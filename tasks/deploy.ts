@@ -94,10 +94,10 @@ interface Loss {
   contents: string;
 }
 
-type Holds = [noun: string, count: (clients: Clients, id: string) => Promise<number | undefined>];
+type Count = (clients: Clients, id: string) => Promise<number>;
 
 /** By its type, what a resource holds, and how to count that by the resource's id. */
-const HOLDS: Record<string, Holds> = {
+const HOLDS: Record<string, [noun: string, Count]> = {
   aws_dynamodb_table: ["row", (clients, id) => countRows(clients, id, COUNT_LIMIT)],
   aws_s3_bucket: ["object version", ({ s3 }, id) => countVersions(s3, id, COUNT_LIMIT)],
   aws_sqs_queue: [

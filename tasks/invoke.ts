@@ -21,8 +21,8 @@ import { toDuration, visible } from "./terminal.ts";
 import type { Outputs } from "./terraform.ts";
 
 /** An update of the code takes seconds, and so does another one that is waited for. */
-const UPDATE_DEADLINE_MS = 120_000;
-const UPDATE_INTERVAL_MS = 500;
+const UPDATE_SECONDS = 120;
+const TRIES_A_SECOND = 2;
 
 /** Refusals by Lambda that concern this event, and not every one to come. */
 const REFUSALS = ["TooManyRequestsException", "RequestTooLargeException", "ServiceException"];
@@ -117,23 +117,19 @@ export async function updateCode(
   { signal = interrupted, time = TIME }: { signal?: AbortSignal; time?: Time } = {},
 ): Promise<void> {
   const FunctionName = outputs.lambda_function_name;
-  const endMs = time.nowMs() + UPDATE_DEADLINE_MS;
-  for (;;) {
+  const command = new UpdateFunctionCodeCommand({ FunctionName, ZipFile: zip });
+  for (let left = UPDATE_SECONDS * TRIES_A_SECOND;; left--) {
     try {
-      const command = new UpdateFunctionCodeCommand({ FunctionName, ZipFile: zip });
       await lambda.send(command, { abortSignal: signal });
       break;
     } catch (error) {
-      const isBusy = (error as Error).name === "ResourceConflictException";
-      if (!isBusy || time.nowMs() >= endMs) throw error;
+      if ((error as Error).name !== "ResourceConflictException" || left === 0) throw error;
     }
-    await time.pause(UPDATE_INTERVAL_MS, signal);
+    await time.pause(1000 / TRIES_A_SECOND, signal);
   }
-  const maxWaitTime = Math.max(1, (endMs - time.nowMs()) / 1000);
-  await waitUntilFunctionUpdatedV2(
-    { client: lambda, maxWaitTime, minDelay: 0.1, maxDelay: 0.2, abortSignal: signal },
-    { FunctionName },
-  );
+  const pace = { maxWaitTime: UPDATE_SECONDS, minDelay: 0.1, maxDelay: 0.2 };
+  const waiting = { client: lambda, ...pace, abortSignal: signal };
+  await waitUntilFunctionUpdatedV2(waiting, { FunctionName });
 }
 
 /** What it means that the function runs other code than Terraform deployed. */

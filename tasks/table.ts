@@ -133,12 +133,12 @@ export async function deleteRow({ dynamo, outputs }: Stack, row: Item): Promise<
   await dynamo.send(new DeleteItemCommand({ TableName, Key: rowKey(row) }));
 }
 
-/** Counts rows, no further than `limit`; undefined where the role may not read the table. */
+/** Counts rows, no further than `limit`. */
 export async function countRows(
   { dynamo }: Pick<Clients, "dynamo">,
   TableName: string,
   limit: number,
-): Promise<number | undefined> {
+): Promise<number> {
   let rows = 0;
   try {
     const pages = paginateScan({ client: dynamo }, { TableName, Select: "COUNT" });
@@ -147,9 +147,7 @@ export async function countRows(
       if (rows >= limit) break;
     }
   } catch (error) {
-    const { name } = error as Error;
-    if (name === "AccessDeniedException") return undefined;
-    if (name !== "ResourceNotFoundException") throw error;
+    if ((error as Error).name !== "ResourceNotFoundException") throw error;
   }
   return rows;
 }
