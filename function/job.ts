@@ -133,18 +133,18 @@ async function tryTask(task: Task, asked: Asked, outside: Outside): Promise<Task
   const { taskId } = task;
   const startMs = outside.now();
   const record = toRecord(task);
+  const names = namesOf(record);
   try {
     const { outcome, why, line } = await recordObject(task, record, asked, outside);
     if (outcome === "written" || outcome === "ignored") {
       const duration_ms = outside.now() - startMs;
-      log(outside, { level: "INFO", outcome, ...namesOf(record), ...line, duration_ms });
+      log(outside, { level: "INFO", outcome, ...names, ...line, duration_ms });
     }
     const resultString = why === undefined ? outcome : `${outcome}: ${why}`;
     return { taskId, resultCode: "Succeeded", resultString };
   } catch (error) {
     const failure = describe(error);
     const duration_ms = outside.now() - startMs;
-    const names = namesOf(record);
     log(outside, { level: "ERROR", outcome: "failed", ...names, error: failure, duration_ms });
     const resultCode = error instanceof InvalidEventError ? "PermanentFailure" : "TemporaryFailure";
     return { taskId, resultCode, resultString: failure };
@@ -153,7 +153,7 @@ async function tryTask(task: Task, asked: Asked, outside: Outside): Promise<Task
 
 /** The record that S3 would have sent. Its time is none: S3's answer, or the listing, has it. */
 function toRecord({ s3Key, s3VersionId, s3Bucket, s3BucketArn, listed }: Task) {
-  const name = s3Bucket ?? (typeof s3BucketArn === "string" ? s3BucketArn.split(":").at(-1) : "");
+  const name = s3Bucket ?? s3BucketArn?.split(":").at(-1);
   const { size, etag } = listed ?? {};
   return {
     eventVersion: "2.1",

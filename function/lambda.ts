@@ -73,7 +73,7 @@ export function handler(
       return await call({ abortSignal: controller.signal });
     } catch (error) {
       if (!controller.signal.aborted) throw error;
-      throw new OutOfTimeError(`no answer within ${limitMs} ms`, { cause: error });
+      throw new OutOfTimeError(`no answer within ${limitMs} ms`);
     } finally {
       clearTimeout(timer);
     }

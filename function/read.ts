@@ -123,7 +123,6 @@ function refuseEarly404(error: unknown, { stackCreatedMs, now }: Reader): void {
   throw new Error(
     `${(error as Error).name} (HTTP 404): until ${end}, ${EARLY_MINUTES} minutes after the stack ` +
       "was made, S3 may answer so for an object that is there; run it again after that",
-    { cause: error },
   );
 }
 
@@ -175,8 +174,8 @@ export async function readPrefix(
       length += part.length;
       if (length === bytes.length && length !== announced) break; // which closes the body
     }
-  } catch (error) {
-    throw new BrokenBodyError(`the body broke after ${length} bytes`, { cause: error });
+  } catch {
+    throw new BrokenBodyError(`the body broke after ${length} bytes`);
   }
   if (announced !== undefined && length < bytes.length) {
     throw new BrokenBodyError(`the body ended after ${length} of ${bytes.length} bytes`);

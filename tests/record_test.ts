@@ -134,10 +134,8 @@ Deno.test("F64 readPrefix() never gives less than was announced", async (t) => {
   ];
   for (const [chunks, announced, message] of cases) {
     await t.step(`${message} of ${announced}`, async () => {
-      const cause = chunks.includes(aborted) ? aborted : undefined;
-      const error = await readPrefix(bodyOf(...chunks), announced, 8).catch((error) => error);
-      const expected = ["BrokenBodyError", message, cause];
-      assert.deepEqual([error.name, error.message, error.cause], expected);
+      const broken = { name: "BrokenBodyError", message };
+      await assert.rejects(readPrefix(bodyOf(...chunks), announced, 8), broken);
     });
   }
 });
