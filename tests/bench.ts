@@ -5,6 +5,7 @@
  *   deno run --allow-all tests/bench.ts      a table; exit code 1 if a ratio is too high
  */
 
+import { join } from "node:path";
 import process from "node:process";
 import * as esbuild from "esbuild";
 import { unzipSync } from "fflate";
@@ -22,8 +23,8 @@ import { nodeOptions } from "./fixtures.ts";
 import {
   type Environment,
   eventOf,
-  FunctionProcess,
   type Invocation,
+  startFunction,
   writeFunction,
 } from "./function_process.ts";
 import { Stub } from "./stub.ts";
@@ -54,9 +55,9 @@ async function measureAll(): Promise<Pairs[]> {
   await using stub = await Stub.start();
   const env = { NODE_OPTIONS: await nodeOptions(), AWS_ENDPOINT_URL: stub.server.url };
   const { zip } = await build();
-  const bundle = await writeFunction(folder.path, "bundle", unzipSync(zip));
+  const bundle = await writeFunction(join(folder.path, "bundle"), unzipSync(zip));
   const defaultZip = await zipByDefault();
-  const other = await writeFunction(folder.path, "default", unzipSync(defaultZip));
+  const other = await writeFunction(join(folder.path, "default"), unzipSync(defaultZip));
   const rounds: Pairs[] = [{ zip: [zip.length, defaultZip.length] }];
   for (let round = 1; round <= ROUNDS; round++) {
     say(`Round ${round} of ${ROUNDS} ...`);
@@ -84,9 +85,9 @@ async function zipByDefault(): Promise<Uint8Array> {
 
 /** Milliseconds of CPU: its start without a warm-up; then, in another process, a first event and one after 400. */
 async function measureFunction(node: string, folder: string, env: Environment) {
-  await using cold = await FunctionProcess.start(node, folder, { ...env, WARM_UP: "off" });
+  await using cold = await startFunction(node, folder, { ...env, WARM_UP: "off" });
   const unwarmed = checked(await cold.invoke(eventOf("first")));
-  await using warm = await FunctionProcess.start(node, folder, env);
+  await using warm = await startFunction(node, folder, env);
   checked(warm.init);
   const first = checked(await warm.invoke(eventOf("first")));
   checked(await warm.invoke(eventOf("warm"), { times: 399 }));

@@ -3,11 +3,10 @@
  * This is the tests' only imitation of Lambda's runtime.
  */
 
-import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import type { Readable, Writable } from "node:stream";
 import { toEvent } from "./outside.ts";
 import { USUAL_BYTES } from "./stub.ts";
 
@@ -74,70 +73,64 @@ const ENVIRONMENT: Environment = {
   NODE_NO_WARNINGS: "1",
 };
 
-/** The function in a process of its own, as one execution environment of Lambda. */
-export class FunctionProcess implements AsyncDisposable {
-  /** How its loading went, init included. */
-  init!: Invocation;
-  #child: ChildProcessByStdio<Writable, Readable, null>;
-  #lines: AsyncIterator<string>;
-  #ended: Promise<unknown>;
+export type FunctionProcess = Awaited<ReturnType<typeof startFunction>>;
 
-  /** Loads what {@link writeFunction} wrote; `env` adds to a usual environment. */
-  static async start(
-    node: string,
-    folder: string,
-    env: Environment,
-    flags: string[] = [],
-  ): Promise<FunctionProcess> {
-    const child = spawn(node, [...flags, join(folder, "runtime.mjs")], {
-      cwd: folder,
-      env: { ...ENVIRONMENT, ...env },
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    const lambda = new FunctionProcess(child);
-    lambda.init = await lambda.#read();
-    return lambda;
-  }
+/**
+ * Starts what {@link writeFunction} wrote in a process of its own, as one execution environment of
+ * Lambda. `env` adds to a usual environment.
+ */
+export async function startFunction(
+  node: string,
+  folder: string,
+  env: Environment,
+  flags: string[] = [],
+) {
+  const child = spawn(node, [...flags, join(folder, "runtime.mjs")], {
+    cwd: folder,
+    env: { ...ENVIRONMENT, ...env },
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const ended = once(child, "close");
 
-  private constructor(child: ChildProcessByStdio<Writable, Readable, null>) {
-    this.#child = child;
-    this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    this.#ended = once(child, "close");
-  }
-
-  /**
-   * Invokes the function `times` times, one after another; `{time}` in the event is replaced by
-   * 0, 1 and so on. `remainingMs` is what each invocation has until its timeout.
-   */
-  async invoke(event: unknown, { times = 1, remainingMs = 60_000 } = {}): Promise<Invocation> {
-    const line = JSON.stringify({ event: JSON.stringify(event), times, remainingMs }) + "\n";
-    this.#child.stdin.write(line);
-    return await this.#read();
-  }
-
-  async #read(): Promise<Invocation> {
+  async function read(): Promise<Invocation> {
     const log: string[] = [];
     while (true) {
-      const { done, value } = await this.#lines.next();
+      const { done, value } = await lines.next();
       if (done) throw new Error("Cannot read the function's result: its process ended without one");
       if (value.startsWith(MARK)) return { ...JSON.parse(value.slice(MARK.length)), log };
       log.push(value);
     }
   }
 
-  /** Its exit code, after the end of its input; null where something keeps it alive for 5 seconds. */
-  async end(): Promise<number | null> {
-    this.#child.stdin.end();
-    const timer = setTimeout(() => this.#child.kill("SIGKILL"), 5000);
-    await this.#ended;
-    clearTimeout(timer);
-    return this.#child.exitCode;
-  }
+  return {
+    /** How its loading went, init included. */
+    init: await read(),
 
-  async [Symbol.asyncDispose]() {
-    this.#child.kill("SIGKILL");
-    await this.#ended;
-  }
+    /**
+     * Invokes the function `times` times, one after another; `{time}` in the event is replaced by
+     * 0, 1 and so on. `remainingMs` is what each invocation has until its timeout.
+     */
+    invoke(event: unknown, { times = 1, remainingMs = 60_000 } = {}): Promise<Invocation> {
+      const line = { event: JSON.stringify(event), times, remainingMs };
+      child.stdin.write(JSON.stringify(line) + "\n");
+      return read();
+    },
+
+    /** Its exit code, after the end of its input; null where something keeps it alive for 5 seconds. */
+    async end(): Promise<number | null> {
+      child.stdin.end();
+      const timer = setTimeout(() => child.kill("SIGKILL"), 5000);
+      await ended;
+      clearTimeout(timer);
+      return child.exitCode;
+    },
+
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await ended;
+    },
+  };
 }
 
 /** An event of one object, whose key differs from one time to the next. */
@@ -145,14 +138,12 @@ export function eventOf(name: string) {
   return toEvent("bucket", [`${name}-{time}`], USUAL_BYTES);
 }
 
-/** Writes files and the runtime into a new folder inside `parent`, and returns its path. */
+/** Writes files and the runtime into a new folder, whose path it returns. */
 export async function writeFunction(
-  parent: string,
-  name: string,
+  folder: string,
   files: Record<string, Uint8Array>,
 ): Promise<string> {
-  const folder = join(parent, name);
-  await Deno.mkdir(folder, { recursive: true });
+  await Deno.mkdir(folder);
   await Deno.writeTextFile(join(folder, "runtime.mjs"), RUNTIME);
   for (const [file, bytes] of Object.entries(files)) {
     await Deno.writeFile(join(folder, file), bytes);

@@ -5,6 +5,7 @@
  */
 
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { unzipSync } from "fflate";
 import { type LogLine, PREFIX_BYTES, PREVIEW_CHARACTERS } from "../handler.ts";
 import { build } from "../tasks/build.ts";
@@ -15,8 +16,9 @@ import { defaultMemoryMb, nodeOptions } from "./fixtures.ts";
 import {
   type Environment,
   eventOf,
-  FunctionProcess,
+  type FunctionProcess,
   type Invocation,
+  startFunction,
   writeFunction,
 } from "./function_process.ts";
 import { toEvent } from "./outside.ts";
@@ -54,14 +56,14 @@ Deno.test("the function wastes nothing, and no fault loses or falsifies a row", 
   const { node } = await makeTools();
   await using folder = await temporaryFolder();
   const { zip } = await build();
-  const bundle = await writeFunction(folder.path, "bundle", unzipSync(zip));
+  const bundle = await writeFunction(join(folder.path, "bundle"), unzipSync(zip));
   for (const [name, step] of Object.entries({ ...WASTE, ...FAULTS })) {
     await t.step(name, async (t) => {
       await using resources = new AsyncDisposableStack();
       const stub = resources.use(await Stub.start());
       const start = async (given: Environment = {}, flags: string[] = []) => {
         const env = { AWS_ENDPOINT_URL: stub.server.url, ...given };
-        return resources.use(await FunctionProcess.start(node, bundle, env, flags));
+        return resources.use(await startFunction(node, bundle, env, flags));
       };
       await step({ t, stub, start, node });
     });
