@@ -6,13 +6,19 @@
 
 mock_provider "aws" { source = "./tests" }
 
-run "a_dot_in_the_name_and_an_old_runtime_are_refused" {
+run "a_dot_in_the_name_an_old_runtime_empty_filters_and_their_old_names_are_refused" {
   command = plan
   variables {
-    project_name   = "file.metadata"
-    lambda_runtime = "nodejs18.x"
+    project_name    = "file.metadata"
+    lambda_runtime  = "nodejs18.x"
+    filter_prefixes = [""]
+    filter_suffixes = [""]
+    filter_prefix   = "in/"
+    filter_suffix   = ".csv"
   }
-  expect_failures = [var.project_name, var.lambda_runtime]
+  expect_failures = [
+    var.project_name, var.lambda_runtime, var.filter_prefixes, var.filter_suffixes, var.filter_prefix, var.filter_suffix,
+  ]
 }
 
 # 54 characters, of which 53 are allowed.
@@ -145,17 +151,6 @@ run "filters_that_overlap_are_refused" {
     filter_suffixes = [".csv.gz", ".gz"]
   }
   expect_failures = [var.filter_prefixes, var.filter_suffixes]
-}
-
-run "empty_filters_and_their_old_names_are_refused" {
-  command = plan
-  variables {
-    filter_prefixes = [""]
-    filter_suffixes = [""]
-    filter_prefix   = "in/"
-    filter_suffix   = ".csv"
-  }
-  expect_failures = [var.filter_prefixes, var.filter_suffixes, var.filter_prefix, var.filter_suffix]
 }
 
 # 11 prefixes with 10 suffixes, of which S3 takes 100 entries.
