@@ -1,7 +1,8 @@
 /**
  * Whatever the order of events, tasks and kills, a version has exactly one row: its event's, if that
- * was ever handled. A removal has one too, by one call, and the rows tell whether the key is deleted. This is a model of S3 and the table, in which runs of the function meet. Each call
- * of a run has its effect at one moment, and time passes only in the model.
+ * was ever handled. A removal has one too, by one call, and the rows tell whether the key is deleted.
+ * This is a model of S3 and the table, in which runs of the function meet. Each call of a run has its
+ * effect at one moment, and time passes only in the model.
  */
 
 import assert from "node:assert/strict";

@@ -9,8 +9,10 @@ import { EVENT_TIME, fakes, object, toRecord } from "./outside.ts";
 import {
   computed,
   CONCURRENCY,
+  DOLLARS_PER_MILLION,
   EVENT_AGE_MS,
   GROWTH,
+  LOG_GB_PER_MILLION,
   type Model,
   modelOf,
   NEW_TABLE_UNITS,
@@ -165,6 +167,8 @@ Deno.test("COST.md's figures are right", async () => {
     total += Number(cost);
   }
   await says(`| | | $${total.toFixed(2)} |`);
+  const told = [RUN_MS, LOG_GB_PER_MILLION, DOLLARS_PER_MILLION.toFixed(2)];
+  assert.deepEqual(told, [ms, gigabytes, total.toFixed(2)]);
   await says(`a million deletions cost at most $${(total - 0.40).toFixed(2)}, as they make no GET`);
   const large = itemBytes({ ...records[1].row, user_metadata: { note: "a".repeat(2044) } });
   await says(
