@@ -8,16 +8,16 @@ import { makeBuilder, typeErrors, watch } from "../dev/code.ts";
 import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
 import { build } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
-import { copyOfCode, pause, until } from "./fixtures.ts";
+import { copyOfCode, named, pause, until } from "./fixtures.ts";
 
-const CRASH = new BrokenCodeError("handler.ts:3:4: Error: boom");
-const BUSY = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
+const refused = (error: Error) => () => Promise.reject(error);
+const crashed = refused(new BrokenCodeError("handler.ts:3:4: Error: boom"));
 
 /** Saves one after the other: what the loop finds, what it tells last, and what is so then. */
 const SAVES: Record<string, [Outside, RegExp, Record<string, unknown>?][]> = {
   "what does not build changes nothing, and the next save runs": [
     [
-      { source: "1", build: new BrokenCodeError("handler.ts:1:2: no") },
+      { source: "1", build: refused(new BrokenCodeError("handler.ts:1:2: no")) },
       /^broken handler\.ts:1:2: no$/,
       { running: "old", hasUpdated: false },
     ],
@@ -25,16 +25,19 @@ const SAVES: Record<string, [Outside, RegExp, Record<string, unknown>?][]> = {
     [{ source: "1" }, /^running this folder's code runs$/, { updates: 1 }],
   ],
   "code that fails at its start is told, and again after a save without a change": [
-    [{ source: "1", trial: CRASH }, /^broken handler\.ts:3:4: Error: boom$/, { running: "1" }],
-    [{ source: "1", trial: CRASH }, /^broken handler\.ts:3:4: Error: boom$/, { updates: 1 }],
+    [{ source: "1", tryOut: crashed }, /^broken handler\.ts:3:4: Error: boom$/, { running: "1" }],
+    [{ source: "1", tryOut: crashed }, /^broken handler\.ts:3:4: Error: boom$/, { updates: 1 }],
   ],
   "type errors are a warning, which a save without them takes back": [
-    [{ source: "1", typeErrors: "TS1: no" }, /^warning new code runs.*:\nTS1: no$/],
+    [
+      { source: "1", check: () => Promise.resolve("TS1: no") },
+      /^warning new code runs.*:\nTS1: no$/,
+    ],
     [{ source: "2" }, /^running new code runs/],
   ],
   "a refused update is told, and the next save tries it again": [
     [
-      { source: "1", update: BUSY },
+      { source: "1", update: refused(named("ResourceConflictException", "busy")) },
       /^broken AWS refused: ResourceConflictException: busy$/,
       { running: "old", hasUpdated: true },
     ],
@@ -68,27 +71,24 @@ Deno.test("the loop makes the last save run, one at a time", async (t) => {
   });
   await t.step("a check or trial that never ends is broken off by the next save", async () => {
     const { shop, loop } = makeLoop();
-    for (const [source, hangs] of [["1", "check"], ["2", "trial"], ["3", "check"]] as const) {
-      shop.outside = { source, hangs };
+    for (const [source, part] of [["1", "check"], ["2", "tryOut"], ["3", "check"]] as const) {
+      let isHanging = false;
+      const hang = (signal: AbortSignal) => {
+        isHanging = true;
+        return new Promise<never>((_, reject) => signal.addEventListener("abort", reject));
+      };
+      shop.outside = { source, [part]: hang };
       void loop.save();
-      await until(() => shop.running === source && shop.isHanging);
-      assert.equal(shop.told.at(-1)!.startsWith("running"), hangs === "check");
-      shop.isHanging = false;
+      await until(() => shop.running === source && isHanging);
+      assert.equal(shop.told.at(-1)!.startsWith("running"), part === "check");
     }
     await loop.end();
     assert.ok(!/broken|warning/.test(shop.told.join()), shop.told.join("; "));
   });
 });
 
-/** What a loop finds: the folder's code, and what fails or never ends. */
-interface Outside {
-  source: string;
-  build?: Error;
-  update?: Error;
-  trial?: Error;
-  typeErrors?: string;
-  hangs?: "trial" | "check";
-}
+/** What a loop finds: the folder's code, and what a part of its workshop does at the end. */
+type Outside = { source: string } & Partial<Workshop>;
 
 /** A loop in a workshop of fakes, in which building and updating take their time. */
 function makeLoop() {
@@ -98,39 +98,28 @@ function makeLoop() {
     updates: 0,
     /** Most that was built and updated at once. */
     most: 0,
-    isHanging: false,
     told: [] as string[],
   };
   let atOnce = 0;
-  const work = async (error?: Error) => {
+  const work = async () => {
     shop.most = Math.max(shop.most, ++atOnce);
     await pause(10);
     atOnce--;
-    if (error) throw error;
-  };
-  const hang = async (signal: AbortSignal) => {
-    shop.isHanging = true;
-    await new Promise((_, reject) => signal.addEventListener("abort", reject));
   };
   const workshop: Workshop = {
     async build() {
-      const sha256 = shop.outside.source;
-      await work(shop.outside.build);
-      return { zip: new Uint8Array(), sha256 };
+      const { source: sha256, build } = shop.outside;
+      await work();
+      return await build?.() ?? { zip: new Uint8Array(), sha256 };
     },
-    async update({ sha256 }) {
-      await work(shop.outside.update);
+    async update(code) {
+      await work();
+      await shop.outside.update?.(code);
       shop.updates++;
-      shop.running = sha256;
+      shop.running = code.sha256;
     },
-    async tryOut(signal) {
-      if (shop.outside.hangs === "trial") await hang(signal);
-      if (shop.outside.trial) throw shop.outside.trial;
-    },
-    async check(signal) {
-      if (shop.outside.hangs === "check") await hang(signal);
-      return shop.outside.typeErrors ?? "";
-    },
+    tryOut: async (signal) => await shop.outside.tryOut?.(signal),
+    check: async (signal) => await shop.outside.check?.(signal) ?? "",
     tell: ({ state, text }) => void shop.told.push(`${state} ${text}`),
   };
   return { shop, loop: new Loop(workshop, "old") };
@@ -142,17 +131,14 @@ Deno.test("a folder's code is built, with the places of its errors", async (t) =
   const source = await Deno.readTextFile(lambda);
   const { sha256 } = await build();
   const builder = await makeBuilder(copy.path);
-  await t.step(
-    "what does not build names file and line",
-    async () => {
-      await Deno.writeTextFile(lambda, "export PREFIX\n" + source);
-      await assert.rejects(builder.build(), {
-        name: "BrokenCodeError",
-        message: "It does not build, so nothing was changed.\nBuild failed with 1 error:\n" +
-          'function/lambda.ts:1:7: ERROR: Unexpected "PREFIX"',
-      });
-    },
-  );
+  await t.step("what does not build names file and line", async () => {
+    await Deno.writeTextFile(lambda, "export PREFIX\n" + source);
+    await assert.rejects(builder.build(), {
+      name: "BrokenCodeError",
+      message: "It does not build, so nothing was changed.\nBuild failed with 1 error:\n" +
+        'function/lambda.ts:1:7: ERROR: Unexpected "PREFIX"',
+    });
+  });
   await t.step("the same bytes as deploy's", async () => {
     await Deno.writeTextFile(lambda, source);
     assert.equal((await builder.build()).sha256, sha256);
