@@ -3,7 +3,7 @@
 import { isDeleted } from "../function/removals.ts";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
-import { bucketNotifies, countFailures, parseObject } from "./invoke.ts";
+import { bucketNotifies, countFailures, parseObject, silenceOf } from "./invoke.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { logToText, type Search, searchBack } from "./logs.ts";
 import { readMessage, receive } from "./replay.ts";
@@ -83,9 +83,9 @@ export async function explain(stack: Stack, key: string, since?: number): Promis
 }
 
 /** What the facts mean, and what to do. */
-export function conclude(facts: Facts, target: Pick<Stack, "flags">) {
+export function conclude(facts: Facts, stack: Pick<Stack, "flags" | "outputs">) {
   const well = ifWell(facts);
-  return { ok: well !== undefined, conclusion: well ?? whatToDo(facts, target) };
+  return { ok: well !== undefined, conclusion: well ?? whatToDo(facts, stack) };
 }
 
 function ifWell({ versions: [newest], rows, failures }: Facts): string | undefined {
@@ -102,11 +102,11 @@ function ifWell({ versions: [newest], rows, failures }: Facts): string | undefin
 }
 
 /** Why the newest version has no row, and what to do. */
-function whatToDo(facts: Facts, target: Pick<Stack, "flags">): string {
+function whatToDo(facts: Facts, stack: Pick<Stack, "flags" | "outputs">): string {
   const { key, versions: [newest], failures: [failure], messages } = facts;
   if (failure) {
     return `Its event failed three times: ${failure.error ?? "the reason is not known"}. ` +
-      `Fix the cause, then run ${denoTask(target, "replay")}.`;
+      `Fix the cause, then run ${denoTask(stack, "replay")}.`;
   }
   if (newest === undefined) {
     return "There is no such object and no row of it: check the key's letters, case and spaces.";
@@ -118,19 +118,17 @@ function whatToDo(facts: Facts, target: Pick<Stack, "flags">): string {
     return `The function failed: ${facts.lastError}. Lambda tries again within minutes.`;
   }
   if (!facts.notifies) {
-    return `The bucket does not call the function: run ${
-      denoTask(target, "deploy")
-    }, then backfill.`;
+    return `It had no event: ${silenceOf(stack)}. Run ${denoTask(stack, "backfill")} then.`;
   }
   if (messages.lookedAt < messages.inQueue) {
     const onlyIts = canCopy(key) ? ["--key", key] : [];
     return "Its event did not arrive, or is in the failure queue among what was not looked at: run " +
-      `${denoTask(target, "replay", "--dry-run", ...onlyIts)}.`;
+      `${denoTask(stack, "replay", "--dry-run", ...onlyIts)}.`;
   }
   return "Its event did not arrive: the object is newer than a minute, older than the trigger, or its " +
     "event was lost. " +
     (canCopy(key)
-      ? `Run ${denoTask(target, "backfill", "--prefix", key)}.`
+      ? `Run ${denoTask(stack, "backfill", "--prefix", key)}.`
       : "Run backfill; the key holds characters that can't be copied, so its command is not shown.");
 }
 
