@@ -84,20 +84,20 @@ export interface Search {
 }
 
 /**
- * Pages of the log, the newest lines first, one at least. `sinceMs` is how far back the search is, as far
- * as its lines tell; where it gives up, that of the last page is later than the search's own.
+ * Pages of the log, the newest lines first, one at least. `since` is how far back the search is, as far as
+ * its lines tell; undefined where it came to its end.
  */
 export async function* searchBack(
   log: Log,
   { sinceMs, pattern, mostMs = Infinity }: Search,
-): AsyncGenerator<{ lines: LogEvent[]; sinceMs: number }> {
+): AsyncGenerator<{ lines: LogEvent[]; since?: string }> {
   const startMs = Date.now();
   const startTime = Math.max(sinceMs, LEAST_MS);
   let searchedMs = startMs;
   const span = { startTime, startFromHead: false, filterPattern: pattern };
   for await (const { events, isLast } of pagesOf(log, span)) {
-    searchedMs = isLast ? sinceMs : events.at(-1)?.timestamp ?? searchedMs;
-    yield { lines: events, sinceMs: searchedMs };
+    searchedMs = events.at(-1)?.timestamp ?? searchedMs;
+    yield { lines: events, since: isLast ? undefined : new Date(searchedMs).toISOString() };
     if (Date.now() - startMs >= mostMs) return;
   }
 }
@@ -216,22 +216,21 @@ export async function* followNews(
 
 /**
  * The rows that were written since a time and are still there, the newest first. The table is ordered by
- * key, so the log says which rows these are. `sinceMs` is how far back the search is, also where no row
- * is found.
+ * key, so the log says which rows these are. `since` is that of the search, also where no row is found.
  */
 export async function* rowsWritten(
   stack: Stack,
   search: Omit<Search, "pattern">,
   prefix = "",
-): AsyncGenerator<{ row?: Item; sinceMs: number }> {
+): AsyncGenerator<{ row?: Item; since?: string }> {
   const known = new Set<string>(); // a row that was written again is listed once
-  for await (const { lines, sinceMs } of searchBack(stack, { ...search, pattern: OF_ROWS })) {
+  for await (const { lines, since } of searchBack(stack, { ...search, pattern: OF_ROWS })) {
     const keys = lines.flatMap(toNews).filter(({ key }) => key?.startsWith(prefix)).map(keyOf);
     for await (const row of getRows(stack, keys)) {
-      if (!known.has(idOf(row))) yield { row, sinceMs };
+      if (!known.has(idOf(row))) yield { row, since };
       known.add(idOf(row));
     }
-    yield { sinceMs };
+    yield { since };
   }
 }
 
@@ -242,13 +241,12 @@ export async function newestRows(
 ): Promise<{ rows: Item[]; since?: string }> {
   const search = { sinceMs: Date.now() - NEWEST_MS, mostMs: GIVE_UP_MS };
   const rows: Item[] = [];
-  let searchedMs = Date.now();
-  for await (const { row, sinceMs } of rowsWritten(stack, search)) {
-    searchedMs = sinceMs;
-    if (row && rows.push(row) === count) return { rows };
+  let since: string | undefined;
+  for await (const found of rowsWritten(stack, search)) {
+    since = found.since;
+    if (found.row && rows.push(found.row) === count) return { rows };
   }
-  const isEarly = searchedMs > search.sinceMs;
-  return { rows, since: isEarly ? new Date(searchedMs).toISOString() : undefined };
+  return { rows, since };
 }
 
 /** A line of the log as news. */

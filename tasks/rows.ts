@@ -95,12 +95,10 @@ async function* newestSince(
   stack: Stack,
   { prefix, ...search }: Wanted & { sinceMs: number },
 ): AsyncGenerator<Item> {
-  let searchedMs = Date.now();
-  using _progress = sayEvery(() => {
-    return `Searching the log: back to ${new Date(searchedMs).toISOString()} ... (Ctrl-C stops)`;
-  });
-  for await (const { row, sinceMs } of rowsWritten(stack, search, prefix)) {
-    searchedMs = sinceMs;
+  let back = "now";
+  using _progress = sayEvery(() => `Searching the log: back to ${back} ... (Ctrl-C stops)`);
+  for await (const { row, since } of rowsWritten(stack, search, prefix)) {
+    back = since ?? back;
     if (row) yield row;
   }
 }

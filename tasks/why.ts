@@ -195,7 +195,7 @@ async function linesAbout(
 ): Promise<Pick<Facts, "log" | "logSince" | "lastError">> {
   const log: string[] = [];
   let last: Record<string, unknown> | undefined;
-  let searchedMs = Date.now();
+  let logSince: string | undefined;
   for await (const span of searchBack(stack, { ...search, pattern: patternOf(key) })) {
     for (const event of span.lines) {
       const fields = parseObject(event.message);
@@ -203,13 +203,10 @@ async function linesAbout(
       log.push(logToText(event) ?? "");
       last ??= fields;
     }
-    searchedMs = span.sinceMs;
+    logSince = span.since;
   }
-  return {
-    log,
-    logSince: searchedMs > search.sinceMs ? new Date(searchedMs).toISOString() : undefined,
-    lastError: last?.outcome === "failed" ? String(last.error) : undefined,
-  };
+  const lastError = last?.outcome === "failed" ? String(last.error) : undefined;
+  return { log, logSince, lastError };
 }
 
 /** CloudWatch's filter pattern for the lines about a key; without one all lines come. */
