@@ -36,7 +36,7 @@ export function changesForTerraform(shell: Environment, workspace: string) {
   const names = Object.keys(shell);
   const argumentNames = names.filter((name) => name.startsWith("TF_CLI_ARGS"));
   const variables = names.filter((name) =>
-    isLocalWorkspace(workspace) && name.startsWith("TF_VAR_")
+    isLocalWorkspace(workspace) && /^TF_(VAR_|DATA_DIR$)/.test(name)
   );
   const notes = argumentNames.map((name) =>
     `The shell's ${visible(name)} is not used: it could make Terraform act on something else`

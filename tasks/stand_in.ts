@@ -19,7 +19,7 @@ import { LOCAL_FOLDER, ROOT, startProgram } from "./shell.ts";
 import { interrupted, pause, signalGroup } from "./signals.ts";
 import { say, UserError } from "./terminal.ts";
 import { makeTools } from "./tools.ts";
-import { folderFor, LOCAL_REGION, stateFolder, variableSources } from "./workspace.ts";
+import { LOCAL_REGION, ownFolder, stateFolder, variableSources } from "./workspace.ts";
 
 /** The account that the stand-in plays. */
 const ACCOUNT_ID = "123456789012";
@@ -361,20 +361,18 @@ export async function runAtTerminal(
 /** Makes a `terraform` that acts on the stand-in in the project's folder; returns its own folder. */
 async function makeTerraform(workspace: string): Promise<string> {
   const values = (await variableSources(workspace)).args.join(" ");
-  const { args, env } = (await folderFor(workspace))!;
   const lines = [
     "#!/bin/sh",
     `PATH=${shellWord(Deno.env.get("PATH") ?? "")}`,
     `[ "$(pwd -P)" = ${shellWord(await Deno.realPath(ROOT))} ] || exec terraform "$@"`,
     'case $1 in -chdir=*) exec terraform "$@" ;; esac', // as tasks do
-    ...Object.entries(env).map(([name, value]) => `export ${name}=${shellWord(value)}`),
     "for command in plan apply destroy refresh import console; do",
     `  export "TF_CLI_ARGS_$command=${values}"`,
     "done",
-    `exec terraform ${args.map(shellWord).join(" ")} "$@"`,
+    `exec terraform ${shellWord(`-chdir=${await ownFolder()}`)} "$@"`,
   ];
-  const folder = join(LOCAL_FOLDER, workspace, "bin");
-  await Deno.mkdir(folder, { recursive: true });
-  await Deno.writeTextFile(join(folder, "terraform"), lines.join("\n") + "\n", { mode: 0o755 });
-  return folder;
+  const bin = join(LOCAL_FOLDER, workspace, "bin");
+  await Deno.mkdir(bin, { recursive: true });
+  await Deno.writeTextFile(join(bin, "terraform"), lines.join("\n") + "\n", { mode: 0o755 });
+  return bin;
 }

@@ -7,7 +7,7 @@ import { explainFailure } from "./failures.ts";
 import { namesIn, temporaryFolder } from "./files.ts";
 import { CANNOT_RUN, ROOT, run, RunError, type RunOptions } from "./shell.ts";
 import { say, UserError, withProgress } from "./terminal.ts";
-import { folderFor, type OwnFolder, variableSources } from "./workspace.ts";
+import { folderFor, variableSources } from "./workspace.ts";
 
 /** The address of the stack's identity, which is in the state alone. */
 export const STACK = "terraform_data.stack";
@@ -98,20 +98,25 @@ export interface Plan {
  *
  * @throws {UserError} the backend fails, or the provider is nowhere to be had
  */
-export async function init(own: OwnFolder | undefined): Promise<void> {
-  if (!existsSync(own?.env.TF_DATA_DIR ?? mainData())) await initialise(own);
+export async function init(folder?: string): Promise<void> {
+  if (!existsSync(dataOf(folder))) await initialise(folder);
 }
 
-/** What Terraform keeps of the project's folder. */
-function mainData(): string {
-  return resolve(ROOT, Deno.env.get("TF_DATA_DIR") || ".terraform");
+/** What Terraform keeps of a folder, by default of the project's. */
+function dataOf(folder = ROOT): string {
+  return resolve(folder, Deno.env.get("TF_DATA_DIR") || ".terraform");
+}
+
+/** Has Terraform act in a folder. */
+function at(folder: string | undefined): string[] {
+  return folder === undefined ? [] : [`-chdir=${folder}`];
 }
 
 /** With a provider that this machine has, else by Terraform's own way. */
-async function initialise(own: OwnFolder | undefined): Promise<void> {
-  const init = [...own?.args ?? [], "init", "-no-color", "-input=false"];
+async function initialise(own: string | undefined): Promise<void> {
+  const init = [...at(own), "init", "-no-color", "-input=false"];
   if (own) init.push("-reconfigure"); // its backend may have been another version's
-  const options = { quiet: true, env: { TF_WORKSPACE: "default", ...own?.env } };
+  const options = { quiet: true, env: { TF_WORKSPACE: "default" } };
   const call = (...args: string[]) => run("terraform", [...init, ...args], options);
   for (const folder of await providerFolders(own)) {
     const linked = await call(`-plugin-dir=${folder}`).then(() => true, () => false);
@@ -122,8 +127,8 @@ async function initialise(own: OwnFolder | undefined): Promise<void> {
 }
 
 /** Folders that have the provider, which is not downloaded then: what the project's has, too. */
-async function providerFolders(own: OwnFolder | undefined): Promise<string[]> {
-  const folders = own ? [join(mainData(), "providers")] : [];
+async function providerFolders(own: string | undefined): Promise<string[]> {
+  const folders = own ? [join(dataOf(), "providers")] : [];
   for (const place of [Deno.env.get("HOME") ?? "", "/opt"]) {
     const names = await namesIn(place).catch(() => []); // it may not be readable
     folders.push(...names.map((name) => join(place, name)));
@@ -364,10 +369,10 @@ async function terraform(
   const plain = Deno.stderr.isTerminal() && !Deno.noColor ? [] : ["-no-color"];
   const words = command === "state" ? args : [command, ...plain, ...rest];
   const call = () =>
-    run("terraform", [...own?.args ?? [], ...words], {
+    run("terraform", [...at(own), ...words], {
       output: "return",
       ...options,
-      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1", ...own?.env, ...options.env },
+      env: { TF_WORKSPACE: workspace, TF_IN_AUTOMATION: "1" },
     });
   return await call().catch(async (error) => {
     if (!(error instanceof RunError) || !NOT_INITIALISED.test(error.stderr)) throw error;

@@ -26,13 +26,6 @@ const COPIED = /^([^.].*\.(tf|tfvars|hcl|tftpl)(\.json)?|\.terraform\.lock\.hcl|
 /** Folders without any of it: hidden ones, packages, and what tasks remove again. */
 const LEFT_OUT = /^\.|^node_modules$|^tmp-/;
 
-/** A folder other than the project's for Terraform to run in. */
-export interface OwnFolder {
-  /** Comes before the command. */
-  args: string[];
-  env: Record<string, string>;
-}
-
 /** Whether a workspace is the stand-in's: `local` and whatever begins with `local-`. */
 export function isLocalWorkspace(workspace: string): boolean {
   return /^local(-|$)/.test(workspace);
@@ -44,12 +37,12 @@ export function stateFolder(workspace: string): string {
 }
 
 /** Where Terraform runs for a workspace, if not in the project's folder. */
-export async function folderFor(workspace: string): Promise<OwnFolder | undefined> {
+export async function folderFor(workspace: string): Promise<string | undefined> {
   return isLocalWorkspace(workspace) ? await ownFolder() : undefined;
 }
 
-/** Makes the stand-in's folder have the configuration as it is now, without variables meant for AWS. */
-export async function ownFolder(): Promise<OwnFolder> {
+/** The stand-in's folder, which has the configuration as it is now, but no variables meant for AWS. */
+export async function ownFolder(): Promise<string> {
   const override = 'terraform {\n  backend "local" {}\n}\n';
   await replaceFile(join(COPY, OVERRIDE), new TextEncoder().encode(override));
   const paths = (await filesBelow(ROOT)).filter((path) => !AUTOMATIC.test(path));
@@ -59,7 +52,7 @@ export async function ownFolder(): Promise<OwnFolder> {
   for (const path of paths) {
     await replaceFile(join(COPY, path), await Deno.readFile(join(ROOT, path)));
   }
-  return { args: [`-chdir=${COPY}`], env: { TF_DATA_DIR: join(COPY, ".terraform") } };
+  return COPY;
 }
 
 /** The paths of what is copied, from a folder on. */

@@ -3,7 +3,7 @@ import { changesForTerraform, environmentFor } from "../tasks/environment.ts";
 
 Deno.test("changesForTerraform() leaves out what would make Terraform act elsewhere, and says so", () => {
   const shell = { TF_CLI_ARGS: "-x", TF_CLI_ARGS_plan: "-destroy", TF_WORKSPACE: "prod" };
-  const forAws = { TF_VAR_b: "1", TF_VAR_a: "2" };
+  const forAws = { TF_VAR_b: "1", TF_DATA_DIR: "2" };
   const notUsed = (name: string) =>
     `The shell's ${name} is not used: it could make Terraform act on something else`;
   assert.deepEqual(changesForTerraform({ ...shell, ...forAws }, "default"), {
@@ -17,8 +17,8 @@ Deno.test("changesForTerraform() leaves out what would make Terraform act elsewh
   });
   assert.deepEqual(changesForTerraform(forAws, "local-test"), {
     set: { CHECKPOINT_DISABLE: "1" },
-    unset: ["TF_WORKSPACE", "TF_VAR_b", "TF_VAR_a"],
-    notes: ["The shell's TF_VAR_b, TF_VAR_a: for AWS, not read on the stand-in"],
+    unset: ["TF_WORKSPACE", "TF_VAR_b", "TF_DATA_DIR"],
+    notes: ["The shell's TF_VAR_b, TF_DATA_DIR: for AWS, not read on the stand-in"],
   });
   const { set } = changesForTerraform({ https_proxy: "http://p:1" }, "default");
   assert.equal(set.HTTPS_PROXY, "http://p:1"); // clients_test.ts has the rest

@@ -90,7 +90,7 @@ exec ${terraform} "$@"`;
       HOME: bin,
       TF_DATA_DIR: join(bin, "data"),
     });
-    await init(undefined);
+    await init();
     const call = `init -no-color -input=false -plugin-dir=${join(bin, "plugins")}\n`;
     assert.equal(await Deno.readTextFile(calls), call);
     await Deno.remove(calls);

@@ -25,7 +25,7 @@ import { enterStandIn, rootOf, stopStandIn } from "../tasks/stand_in.ts";
 import { type Item, toItem } from "../tasks/table.ts";
 import { connect, type Stack, type Target, targetOf } from "../tasks/target.ts";
 import { outputs } from "../tasks/terraform.ts";
-import { folderFor } from "../tasks/workspace.ts";
+import { ownFolder } from "../tasks/workspace.ts";
 import { type EventObject, toRecord } from "./outside.ts";
 import { startProvider } from "./provider.ts";
 import { type Ended, interruptTask, listProcesses, runProgram } from "./run_task.ts";
@@ -212,9 +212,8 @@ export async function ownTerraform(
   { target: { workspace } }: Pipeline,
   ...words: string[]
 ): Promise<string> {
-  const { args, env } = (await folderFor(workspace))!;
-  const options = { env: { TF_WORKSPACE: workspace, ...env }, quiet: true };
-  return await run("terraform", [...args, ...words], options);
+  const options = { env: { TF_WORKSPACE: workspace }, quiet: true };
+  return await run("terraform", [`-chdir=${await ownFolder()}`, ...words], options);
 }
 
 /** Uploads a text, and returns what its event says of it. */

@@ -21,7 +21,7 @@ export async function startProvider(
 ): Promise<Provider> {
   const own = await ownFolder();
   await init(own);
-  const [folder] = globSync(join(own.env.TF_DATA_DIR, "providers/*/*/aws/*/*")); // often a link
+  const [folder] = globSync(join(own, ".terraform", "providers/*/*/aws/*/*")); // often a link
   const [file] = (await namesIn(folder)).filter((name) => name.startsWith("terraform-provider-"));
   // It takes a bundle by AWS's name but once, and then fails.
   if (AWS_CA_BUNDLE) env.SSL_CERT_FILE = AWS_CA_BUNDLE;

@@ -194,7 +194,7 @@ Deno.test("what runs in the shell reaches the stand-in", async (t) => {
     const text = "export AWS_PROFILE=mine AWS_REGION=eu-west-3 PS1='mine> '\n";
     await Deno.writeTextFile(join(folder.path, name), text);
   }
-  const program = '#!/bin/sh\necho "$TF_WORKSPACE|$TF_DATA_DIR|$TF_CLI_ARGS_plan|$*"\n';
+  const program = '#!/bin/sh\necho "$TF_WORKSPACE|$TF_CLI_ARGS_plan|$*"\n';
   await Deno.writeTextFile(join(folder.path, "terraform"), program, { mode: 0o755 });
   const profile = join(folder.path, ".profile");
   const values = `${SHELL_WORKSPACE}.tfvars`;
@@ -220,10 +220,10 @@ Deno.test("what runs in the shell reaches the stand-in", async (t) => {
     const cases = [
       [
         "terraform plan -out=x",
-        `${SHELL_WORKSPACE}|${own}/.terraform|-var-file=${values}|-chdir=${own} plan -out=x\n`,
+        `${SHELL_WORKSPACE}|-var-file=${values}|-chdir=${own} plan -out=x\n`,
       ],
-      ["cd / && terraform plan", `${SHELL_WORKSPACE}|||plan\n`],
-      ["terraform -chdir=x plan", `${SHELL_WORKSPACE}|||-chdir=x plan\n`], // as a task does
+      ["cd / && terraform plan", `${SHELL_WORKSPACE}||plan\n`],
+      ["terraform -chdir=x plan", `${SHELL_WORKSPACE}||-chdir=x plan\n`], // as a task does
     ];
     for (const [script, expected] of cases) assert.equal(await run(script), expected);
   });

@@ -113,8 +113,7 @@ Deno.test("sourcesOf() reads an environment's files, and says which", () => {
 Deno.test("ownFolder() has what Terraform reads, as it is now, and a local backend", async () => {
   const module = join(ROOT, "deno-task-test-module");
   const namesNow = async () => {
-    const { args: [option] } = await ownFolder();
-    const folder = option.replace("-chdir=", "");
+    const folder = await ownFolder();
     const override = await Deno.readTextFile(join(folder, "zz_local_override.tf"));
     assert.match(override, /^ {2}backend "local" \{\}$/m);
     return await namesIn(join(folder, "deno-task-test-module"));

@@ -12,11 +12,11 @@ const TESTS = {
 
 Deno.test("Terraform's own tests of main.tf", async (t) => {
   await using provider = await startProvider({});
-  const { args, env } = await ownFolder();
+  const folder = await ownFolder();
   const [name, value] = provider.variable;
   const terraform = (...words: string[]) =>
-    run("terraform", [...args, ...words], {
-      env: { TF_WORKSPACE: "default", ...env, [name]: value },
+    run("terraform", [`-chdir=${folder}`, ...words], {
+      env: { TF_WORKSPACE: "default", [name]: value },
       output: "atEnd",
     });
   for (const [name, files] of Object.entries(TESTS)) {
