@@ -14,7 +14,7 @@ import * as esbuild from "esbuild";
 import fc from "npm:fast-check@4.10.2";
 import { namesIn, temporaryFolder } from "../tasks/files.ts";
 import { ROOT } from "../tasks/shell.ts";
-import { clip, say, sayEvery, toDuration, toTable } from "../tasks/terminal.ts";
+import { say, sayEvery, toDuration, toTable } from "../tasks/terminal.ts";
 
 /**
  * Makes the mutants. Not imported by its name, as `deno check` would want it in tests/deno.lock: it
@@ -56,7 +56,7 @@ interface Source {
 interface Mutant {
   id: string;
   fileName: string;
-  location: Record<"start" | "end", { line: number; column: number }>;
+  location: { start: { line: number; column: number } };
   replacement: string;
 }
 
@@ -77,7 +77,7 @@ async function main(): Promise<void> {
   const bundle = join(folder.path, "tests.mjs");
   const mutants = await writeBundle(bundle, sources);
   say(`${mutants.length} mutants of ${files.join(", ")}`);
-  console.log(toLines(await tryAll(pathToFileURL(bundle).href, mutants), sources).join("\n"));
+  console.log(toLines(await tryAll(pathToFileURL(bundle).href, mutants)).join("\n"));
 }
 
 /** Writes the tests and all that they test, with every mutant, as one module. */
@@ -157,15 +157,13 @@ function ask(worker: Worker, question: string, deadlineMs: number): Promise<bool
   });
 }
 
-/** Survivors, then a line a file. */
-function toLines(outcomes: Outcome[], sources: Source[]): string[] {
+/** Survivors, each by its place and what then stands there; below them a line a file. */
+function toLines(outcomes: Outcome[]): string[] {
   const survivors = outcomes.filter(({ isKilled }) => !isKilled)
     .sort((a, b) => Number(a.mutant.id) - Number(b.mutant.id))
-    .map(({ mutant: { fileName, location, replacement } }) => {
-      const { content } = sources.find(({ name }) => name === fileName)!;
-      const place = `${fileName}:${location.start.line + 1}`;
-      return [place, ...difference(textAt(content, location), replacement)].join("  ");
-    });
+    .map(({ mutant: { fileName, location: { start }, replacement } }) =>
+      `${fileName}:${start.line + 1}:${start.column + 1}  ${replacement.replaceAll(/\s+/g, " ")}`
+    );
   const files = Object.entries(Object.groupBy(outcomes, ({ mutant }) => mutant.fileName));
   const rows = [...files, ["all", outcomes] as const].map(([file, all = []]) => {
     const killed = all.filter(({ isKilled }) => isKilled).length;
@@ -176,20 +174,6 @@ function toLines(outcomes: Outcome[], sources: Source[]): string[] {
     "",
     ...toTable([["file", "mutants", "killed", "survive"], ...rows], [1, 2, 3]),
   ];
-}
-
-function textAt(content: string, { start, end }: Mutant["location"]): string {
-  const lines = content.split("\n").slice(start.line, end.line + 1);
-  lines.push(lines.pop()!.slice(0, end.column));
-  return lines.join("\n").slice(start.column);
-}
-
-/** Two texts in which only the surroundings of what differs are shown. */
-function difference(before: string, after: string): string[] {
-  const [a, b] = [before, after].map((text) => text.replace(/\s+/g, " "));
-  const same = Array.from(a).findIndex((character, i) => character !== b[i]);
-  const start = Math.max(0, same - 20);
-  return [a, b].map((text) => (start > 0 ? "…" : "") + clip(text.slice(start), 50));
 }
 
 /** A test as Deno.test() and a step take it, and what it does without a mutant. */
