@@ -17,9 +17,6 @@ import { plural, UserError, visible } from "./terminal.ts";
 /** The most objects that DeleteObjects takes, which is a listing's page too. */
 export const PAGE_OBJECTS = 1000;
 
-/** How often a bucket is emptied of what came meanwhile. */
-const MOST_ROUNDS = 10;
-
 /** Deleting calls at the same time. */
 const PARALLEL_CALLS = 8;
 
@@ -65,17 +62,14 @@ interface Emptying {
   deletedMs: number;
   /** Whether the last listing has versions that S3 was too busy for. */
   isBusy: boolean;
-  /** How many versions S3 refuses to delete, and the first of them as texts. */
-  refused: number;
-  refusals: string[];
 }
 
 /**
- * Deletes every version and marker in a bucket, or below a prefix, and what is uploaded meanwhile;
- * returns how many. A bucket that was deleted holds nothing. Unfinished multipart uploads stay: they
- * end with the bucket.
+ * Deletes every version and marker in a bucket, or below a prefix; returns how many. A bucket that was
+ * deleted holds nothing. What is uploaded meanwhile is left to Terraform, which deletes it with the
+ * bucket, and an unfinished multipart upload to S3, which does so, too.
  *
- * @throws {UserError} naming what S3 refuses to delete, when all else is deleted
+ * @throws {UserError} naming what S3 refuses to delete
  */
 export async function emptyBucket(
   s3: S3Client,
@@ -83,29 +77,20 @@ export async function emptyBucket(
   options: EmptyOptions = {},
 ): Promise<number> {
   const { prefix, signal, time = TIME } = options;
-  const counts = { deleted: 0, deletedMs: time.nowMs(), refused: 0, refusals: [] };
-  const work: Emptying = { s3, bucket, options, isBusy: false, ...counts };
+  const deletedMs = time.nowMs();
+  const work: Emptying = { s3, bucket, options, deleted: 0, deletedMs, isBusy: false };
   try {
-    for (let rounds = 0; rounds < MOST_ROUNDS;) {
-      const before = work.deleted;
+    do {
       work.isBusy = false;
       const pages = listVersions(s3, bucket, prefix, signal);
       await forEachParallel(pages, PARALLEL_CALLS, (page) => deletePage(work, page));
-      throwRefusals(work);
-      if (work.isBusy) continue;
-      if (work.deleted === before) return work.deleted;
-      rounds++;
-    }
+    } while (work.isBusy);
   } catch (error) {
     const { name, $metadata } = error as { name: string; $metadata?: { httpStatusCode?: number } };
-    if (name === "NoSuchBucket") return work.deleted;
     if (BUSY.includes(name) || ($metadata?.httpStatusCode ?? 0) >= 500) throw tooBusy(bucket, name);
-    throw error;
+    if (name !== "NoSuchBucket") throw error;
   }
-  throw new UserError(
-    `${bucket} still held objects each of the ${MOST_ROUNDS} times that it was emptied: stop ` +
-      "what uploads to it, then run the same command again",
-  );
+  return work.deleted;
 }
 
 function tooBusy(bucket: string, why: string): UserError {
@@ -115,13 +100,14 @@ function tooBusy(bucket: string, why: string): UserError {
   );
 }
 
-function throwRefusals({ bucket, refused, refusals }: Emptying): void {
-  if (refused === 0) return;
-  const unnamed = refused - refusals.length;
-  throw new UserError(
-    `S3 refused to delete ${plural(refused, "version")} from ${bucket}: ${refusals.join("; ")}` +
-      (unnamed > 0 ? `; and ${unnamed} more` : "") +
-      ". Take away what protects them, then run the same command again",
+function refusedBy(bucket: string, refused: DeletionError[]): UserError {
+  const named = refused.slice(0, NAMED_REFUSALS)
+    .map(({ Key = "", Code }) => `"${visible(Key)}": ${Code}`);
+  const unnamed = refused.length - named.length;
+  if (unnamed > 0) named.push(`and ${unnamed} more`);
+  return new UserError(
+    `S3 refused to delete ${plural(refused.length, "version")} from ${bucket}: ` +
+      `${named.join("; ")}. Take away what protects them, then run the same command again`,
   );
 }
 
@@ -130,10 +116,7 @@ async function deletePage(work: Emptying, page: Version[]): Promise<void> {
   const { bucket, options: { progress, signal, time = TIME } } = work;
   const errors = await tryToDelete(work, page);
   const refused = errors.filter(({ Code = "" }) => !BUSY.includes(Code));
-  work.refused += refused.length;
-  for (const { Key = "", Code } of refused.slice(0, NAMED_REFUSALS - work.refusals.length)) {
-    work.refusals.push(`"${visible(Key)}": ${Code}`);
-  }
+  if (refused.length > 0) throw refusedBy(bucket, refused);
   if (errors.length < page.length) {
     work.deleted += page.length - errors.length;
     work.deletedMs = time.nowMs();
