@@ -10,6 +10,7 @@ import { TASKS } from "../tasks.ts";
 import { backfillByJob, type JobOptions, type JobReport, jobToText, runJob } from "../tasks/job.ts";
 import type { Outputs } from "../tasks/terraform.ts";
 import { fakeStack, fakeTime, progressOf } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 const FUNCTION = "arn:aws:lambda:eu-central-1:123456789012:function:app";
 
@@ -26,7 +27,7 @@ const OUTPUTS = {
 
 const ID = "job-0a-1";
 
-const NOT_FOUND = Object.assign(new Error(), { $metadata: { httpStatusCode: 404 } });
+const NOT_FOUND = awsError("NoSuchJobException", 404);
 
 /** What S3 tells of a job: its status, and its counts if its objects are listed. */
 function job(

@@ -9,6 +9,7 @@ import {
   emptyReport,
 } from "../tasks/backfill.ts";
 import { type Answers, fakeStack, fakeTime } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 const LAST_MODIFIED = new Date("2026-01-02T03:04:05.000Z");
 const NOTHING = emptyReport(false);
@@ -124,7 +125,7 @@ Deno.test("backfillRows() takes a failed or refused run for a failure of its tas
     FunctionError: "Unhandled",
     Payload: new TextEncoder().encode(JSON.stringify({ errorType, errorMessage: "m" })),
   });
-  const refusal = Object.assign(new Error("Rate"), { name: "TooManyRequestsException" });
+  const refusal = awsError("TooManyRequestsException", 429);
   const InvokeCommand = [error("E"), refusal, error("E"), error("E"), error("F")];
   const { report } = await backfill(["in/a.txt", "in/b.txt"], () => "", {
     others: { InvokeCommand },

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { emptyBucket } from "../tasks/bucket.ts";
 import { interrupted } from "../tasks/signals.ts";
-import { fakeStack, fakeTime, named } from "./fixtures.ts";
+import { fakeStack, fakeTime } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 Deno.test("emptyBucket() decodes keys and markers, and deletes odd keys by calls of their own", async () => {
   const { stack: { s3 }, calls } = fakeStack({
@@ -35,7 +36,7 @@ Deno.test("emptyBucket() names what S3 refuses to delete", async () => {
   const { stack: { s3 } } = fakeStack({
     ListObjectVersionsCommand: [toPage([...keys, "\r"])],
     DeleteObjectsCommand: [{ Errors: keys.slice(2).map((Key) => ({ Key, Code: "AccessDenied" })) }],
-    DeleteObjectCommand: () => named("AccessDenied"),
+    DeleteObjectCommand: () => awsError("AccessDenied"),
   });
   await assert.rejects(emptyBucket(s3, "b"), {
     name: "UserError",
@@ -47,7 +48,7 @@ Deno.test("emptyBucket() names what S3 refuses to delete", async () => {
 });
 
 Deno.test("emptyBucket() finds nothing in a deleted bucket, and stops at a signal", async () => {
-  const { stack: { s3 } } = fakeStack({ ListObjectVersionsCommand: [named("NoSuchBucket")] });
+  const { stack: { s3 } } = fakeStack({ ListObjectVersionsCommand: [awsError("NoSuchBucket")] });
   assert.equal(await emptyBucket(s3, "b"), 0);
   const signal = AbortSignal.abort(new Error("stop"));
   await assert.rejects(emptyBucket(s3, "b", { signal }), /stop/);
@@ -92,9 +93,9 @@ Deno.test("emptyBucket() gives up on a busy S3, and tells it from protection", a
       2,
     ],
     // The SDK has tried these several times.
-    [() => named("SlowDown"), busy("SlowDown"), 0],
-    [() => Object.assign(named("E"), { $metadata: { httpStatusCode: 503 } }), busy("E"), 0],
-    [() => named("MalformedXML"), "MalformedXML", 0],
+    [() => awsError("SlowDown"), busy("SlowDown"), 0],
+    [() => awsError("E", 503), busy("E"), 0],
+    [() => awsError("MalformedXML", 400), "no", 0],
   ];
   for (const [answer, message, expected] of cases) {
     const { time, pauses } = fakeTime();

@@ -14,6 +14,7 @@ import { invoke, runFunction, updateCode } from "../tasks/invoke.ts";
 import type { Stack } from "../tasks/target.ts";
 import { parsePlan } from "../tasks/terraform.ts";
 import { type Answers, fakeStack, fakeTime, NO_FAILURES, progressOf, queue } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 const FULL: Answers = {
   ScanCommand: () => ({ Count: 2 }),
@@ -131,9 +132,8 @@ Deno.test("deploy sends the zip if the function runs other code, and only then",
 
 Deno.test("an existing bucket must be this account's", async () => {
   await refuseOtherAccounts(fakeStack({}).stack, "photos");
-  const forbidden = Object.assign(new Error(), { $metadata: { httpStatusCode: 403 } });
   const refused = refuseOtherAccounts(
-    fakeStack({ HeadBucketCommand: [forbidden] }).stack,
+    fakeStack({ HeadBucketCommand: [awsError("Forbidden", 403)] }).stack,
     "photos",
   );
   await assert.rejects(refused, /^UserError: The bucket photos is another account's/);
@@ -154,7 +154,7 @@ Deno.test("a plan knows since when the function runs code that was not deployed"
 });
 
 Deno.test("an update of the code waits for another one, within its deadline", async () => {
-  const conflict = Object.assign(new Error("busy"), { name: "ResourceConflictException" });
+  const conflict = awsError("ResourceConflictException");
   const update = async (conflicts: number, signal?: AbortSignal) => {
     const { stack, calls } = fakeStack({
       UpdateFunctionCodeCommand: () => conflicts-- > 0 ? conflict : {},

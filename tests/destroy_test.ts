@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { prove, sayWhatStays, silence } from "../tasks/destroy.ts";
-import { fakeStack, fakeTime, named, progressOf } from "./fixtures.ts";
+import { fakeStack, fakeTime, progressOf } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 Deno.test("destroy takes out a notification of removals before it deletes objects", async () => {
   const address = "aws_s3_bucket_notification.uploads[0]";
@@ -22,7 +23,7 @@ Deno.test("the proof of a destroy asks for two minutes", async () => {
     [Infinity, [120, 110, 100, 90, 80, 70, 60, 50, 40, 30, 20, 10]],
   ];
   const queue = "aws_sqs_queue.failures (https://queue)";
-  const missing = () => named("NotFound");
+  const missing = () => awsError("NotFound");
   for (const [shownFor, seconds] of cases) {
     let asked = 0;
     const { stack } = fakeStack({
@@ -54,8 +55,8 @@ Deno.test("destroy tells how an existing bucket's notification is taken out, if 
   const answers: [answer: object, isThere: boolean][] = [
     [{ LambdaFunctionConfigurations: [{ LambdaFunctionArn }] }, true],
     [{ LambdaFunctionConfigurations: [] }, false],
-    [named("AccessDenied"), true], // it may be
-    [named("NoSuchBucket"), false],
+    [awsError("AccessDenied"), true], // it may be
+    [awsError("NoSuchBucket"), false],
   ];
   for (const [answer, isThere] of answers) {
     const { stack } = fakeStack({ GetBucketNotificationConfigurationCommand: () => answer });

@@ -8,7 +8,8 @@ import { makeBuilder, typeErrors, watch } from "../dev/code.ts";
 import { BrokenCodeError, Loop, type Workshop } from "../dev/loop.ts";
 import { build } from "../tasks/build.ts";
 import { temporaryFolder } from "../tasks/files.ts";
-import { copyOfCode, named, pause, until } from "./fixtures.ts";
+import { copyOfCode, pause, until } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 const refused = (error: Error) => () => Promise.reject(error);
 const crashed = refused(new BrokenCodeError("handler.ts:3:4: Error: boom"));
@@ -37,7 +38,7 @@ const SAVES: Record<string, [Outside, RegExp, Record<string, unknown>?][]> = {
   ],
   "a refused update is told, and the next save tries it again": [
     [
-      { source: "1", update: refused(named("ResourceConflictException", "busy")) },
+      { source: "1", update: refused(awsError("ResourceConflictException", 409, "busy")) },
       /^broken AWS refused: ResourceConflictException: busy$/,
       { running: "old", hasUpdated: true },
     ],

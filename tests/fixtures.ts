@@ -111,11 +111,6 @@ export function fakeStack(answers: Answers) {
   };
 }
 
-/** An error of that name, as the SDK throws it. */
-export function named(name: string, message = name): Error {
-  return Object.assign(new Error(message), { name });
-}
-
 /** A row of strings as DynamoDB answers it. */
 export function toAttributes(item: Item): Record<string, { S: string }> {
   return Object.fromEntries(

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { findNamed, lackingIn, NAMED } from "../tasks/leftovers.ts";
 import { type Answers, fakeStack, read } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 /** Resources of main.tf without a name of their own: making one twice is no error. */
 const SETTINGS = [
@@ -69,15 +70,15 @@ const LACKS: [name: string, answers: Answers, lacks: RegExp][] = [
   }, /log_group|alarm|permission/],
   ["a role's name that is too long for IAM", {
     GetRoleCommand: ({ RoleName }) =>
-      RoleName === "app-batch" ? failure("ValidationError", 400) : { Role: { RoleName } },
+      RoleName === "app-batch" ? awsError("ValidationError", 400) : { Role: { RoleName } },
   }, /role\.batch/],
-  ["another account's bucket", { HeadBucketCommand: () => failure("Forbidden", 403) }, /bucket/],
-  ["a bucket in another region", { HeadBucketCommand: () => failure("Moved", 301) }, /bucket/],
+  ["another account's bucket", { HeadBucketCommand: () => awsError("Forbidden", 403) }, /bucket/],
+  ["a bucket in another region", { HeadBucketCommand: () => awsError("Moved", 301) }, /bucket/],
   ["a table that is being made", { DescribeTableCommand: tableThat("CREATING", "ACTIVE") }, /^$/],
   ["a table that is being deleted", { DescribeTableCommand: tableThat("DELETING", "") }, /table/],
   ...["NotFound", "NoSuchEntityException", "QueueDoesNotExist", "ResourceNotFoundException"].map(
     (name): [string, Answers, RegExp] => {
-      const answers = Object.keys(WHOLE).map((command) => [command, () => failure(name, 404)]);
+      const answers = Object.keys(WHOLE).map((command) => [command, () => awsError(name, 404)]);
       const { GetCallerIdentityCommand } = WHOLE;
       return [name, { ...Object.fromEntries(answers), GetCallerIdentityCommand }, /./];
     },
@@ -102,7 +103,7 @@ Deno.test("findNamed() finds all that is named after the stack, with the ids to 
 });
 
 Deno.test("findNamed() takes a refusal for no answer", async () => {
-  const GetQueueUrlCommand = () => failure("AccessDenied", 403);
+  const GetQueueUrlCommand = () => awsError("AccessDenied", 403);
   const { stack } = fakeStack({ ...WHOLE, GetQueueUrlCommand });
   await assert.rejects(findNamed(stack, "app"), { name: "AccessDenied" });
 });
@@ -127,14 +128,10 @@ Deno.test("lackingIn() names what the state has not, or as tainted", () => {
 /** A table in these states, one after another; without a state it does not exist. */
 function tableThat(...statuses: string[]): object[] {
   return statuses.map((TableStatus) =>
-    TableStatus ? { Table: { TableStatus } } : failure("ResourceNotFoundException", 400)
+    TableStatus ? { Table: { TableStatus } } : awsError("ResourceNotFoundException", 400)
   );
 }
 
 function policy(...sids: string[]) {
   return { Policy: JSON.stringify({ Statement: sids.map((Sid) => ({ Sid })) }) };
-}
-
-function failure(name: string, httpStatusCode: number): Error {
-  return Object.assign(new Error(name), { name, $metadata: { httpStatusCode } });
 }

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { readMessage, replayFailures, replayToText } from "../tasks/replay.ts";
-import { type Answers, fakeStack, named, queue as queueOf } from "./fixtures.ts";
+import { type Answers, fakeStack, queue as queueOf } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 const FAILED = {
   FunctionError: "Unhandled",
@@ -46,7 +47,7 @@ Deno.test("replayFailures() deletes after success alone, and gives back the rest
   const { report } = await replay(queue, {
     run: (key, calls) => {
       if (key === "bad") return FAILED;
-      if (key === "busy") throw named("TooManyRequestsException", "Rate");
+      if (key === "busy") throw awsError("TooManyRequestsException", 429, "Rate");
       assert.equal(calls.includes("DeleteMessageCommand"), false);
       return {};
     },
@@ -101,7 +102,7 @@ Deno.test("replayFailures() takes no more than --max, and none twice", async () 
 
 Deno.test("replayFailures() stops, giving all back, when AWS refuses the caller", async () => {
   const queue = fakeQueue(messagesOf("a", "b"));
-  const run = () => named("AccessDeniedException");
+  const run = () => awsError("AccessDeniedException");
   await assert.rejects(replay(queue, { run }), { name: "AccessDeniedException" });
   assert.ok([...queue.visibleAt.values()].every((at) => at <= queue.nowSeconds));
 });
@@ -191,7 +192,7 @@ function fakeQueue(bodies: Record<string, string>) {
       return {};
     },
     ChangeMessageVisibilityCommand: ({ ReceiptHandle: id }) => {
-      if (visibleAt.get(id)! <= queue.nowSeconds) throw named("MessageNotInflight");
+      if (visibleAt.get(id)! <= queue.nowSeconds) throw awsError("MessageNotInflight");
       visibleAt.set(id, queue.nowSeconds);
       return {};
     },

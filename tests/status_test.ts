@@ -10,20 +10,20 @@ import {
   type Answers,
   clockAt,
   fakeStack,
-  named,
   NO_FAILURES,
   NOTIFIES,
   row,
   toAttributes,
 } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 Deno.test("readStatus() names each part that was deleted by hand, and looks at the others", async () => {
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
   const gone = {
-    GetBucketNotificationConfigurationCommand: () => named("NoSuchBucket"),
+    GetBucketNotificationConfigurationCommand: () => awsError("NoSuchBucket"),
     GetFunctionCommand: () => new NoFunction(why),
     FilterLogEventsCommand: () => new NoLog(why),
-    GetQueueAttributesCommand: () => named("QueueDoesNotExist"),
+    GetQueueAttributesCommand: () => awsError("QueueDoesNotExist"),
   };
   const noTable = { DescribeTableCommand: () => new NoTable(why) };
   const parts = ["The bucket", "The function", "The failure queue", "The log group"];
@@ -37,7 +37,7 @@ Deno.test("readStatus() names each part that was deleted by hand, and looks at t
     for (const name of names) assert.ok(problems.some((problem) => problem.startsWith(name)), name);
   }
   const { stack: denied } = fakeStack({
-    GetFunctionCommand: () => named("AccessDeniedException"),
+    GetFunctionCommand: () => awsError("AccessDeniedException"),
   });
   await assert.rejects(readStatus(denied, "", []), { name: "AccessDeniedException" });
 });
@@ -73,7 +73,7 @@ Deno.test("readStatus() names what is not as main.tf has it, and each part once"
   });
   const { stack } = fakeStack({
     ...SOUND,
-    GetQueueAttributesCommand: () => named("QueueDoesNotExist"),
+    GetQueueAttributesCommand: () => awsError("QueueDoesNotExist"),
     GetBucketNotificationConfigurationCommand: () => ({}),
     DescribeTableCommand: () => ({ Table: { TableStatus: "INACCESSIBLE_ENCRYPTION_CREDENTIALS" } }),
     GetFunctionCommand: () => ({

@@ -12,6 +12,7 @@ import { ROOT } from "../tasks/shell.ts";
 import { findDeleted, targetOf } from "../tasks/target.ts";
 import { ownFolder, sourcesOf } from "../tasks/workspace.ts";
 import { fakeStack } from "./fixtures.ts";
+import { awsError } from "./outside.ts";
 
 Deno.test("targetOf() refuses what cannot be an environment's name", () => {
   const refused = /^--env must be 1 to 32 lower-case letters, digits and inner hyphens, not "/;
@@ -51,7 +52,7 @@ Deno.test("targetOf() names the workspace, the place and the flags", () => {
 Deno.test("findDeleted() names the part that was deleted and what to do, in every task", () => {
   const { stack } = fakeStack({});
   const why = { message: "gone", Message: "gone", Type: "User", $metadata: {} };
-  const older = Object.assign(new Error(), { name: "AWS.SimpleQueueService.NonExistentQueue" });
+  const older = awsError("AWS.SimpleQueueService.NonExistentQueue");
   const cases: [Error, part: string][] = [
     [new s3.NoSuchBucket(why), "bucket uploads"],
     [new dynamo.ResourceNotFoundException(why), "table files"],
