@@ -2,14 +2,9 @@
 
 import * as timers from "node:timers/promises";
 
-/** The user pressed Ctrl-C, or the terminal was closed. */
-export class InterruptedError extends Error {
-  override name = "InterruptedError";
-}
-
 const interruption = new AbortController();
 
-/** Aborted at the first Ctrl-C; long work ends then. */
+/** Aborted at the first Ctrl-C, or when the terminal is closed; long work ends then. */
 export const interrupted: AbortSignal = interruption.signal;
 
 /** What is under way at the first Ctrl-C ends within this time. */
@@ -40,8 +35,8 @@ export function handleSignals(): void {
       Deno.exit(130);
     }
     firstMs = performance.now();
-    interruption.abort(new InterruptedError("Interrupted"));
-    Deno.unrefTimer(setTimeout(() => overtime.abort(interrupted.reason), GRACE_MS));
+    interruption.abort();
+    Deno.unrefTimer(setTimeout(() => overtime.abort(), GRACE_MS));
     console.error("\nInterrupted: ending in order (Ctrl-C again to stop at once) ...");
     for (const child of children) kill(child, "SIGINT");
   };

@@ -170,7 +170,7 @@ Deno.test("Ctrl-C ends calls that wait and what programs leave behind, but no ti
       if (job > 0) child.kill("SIGINT");
     },
   );
-  const expected = "InterruptedError, InterruptedError, waited 8 s, InterruptedError, ran\n";
+  const expected = "AbortError, AbortError, waited 8 s, AbortError, ran\n";
   assert.equal(stdout, expected, stderr);
   assert.ok(performance.now() - startMs < 60_000, "it waited for the job's own end");
   const left = (await listProcesses()).find(({ pid }) => pid === job);
