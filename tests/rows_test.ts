@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { ATTRIBUTES } from "../handler.ts";
-import { followNews, newestRows } from "../tasks/logs.ts";
+import { followNews } from "../tasks/logs.ts";
 import { readRows, toCsvCell, toCsvLines, toRowLines } from "../tasks/rows.ts";
 import { type Item, rowsOfVersion, toItem } from "../tasks/table.ts";
 import { visible } from "../tasks/terminal.ts";
-import { clockAt, fakeStack, largeLog, progressOf, toAttributes } from "./fixtures.ts";
+import { clockAt, fakeStack, progressOf, toAttributes } from "./fixtures.ts";
 
 const EVERYTHING = { prefix: "", limit: Infinity, follow: false };
 const AS_TABLE = { json: false, csv: false, follow: false };
@@ -215,17 +215,6 @@ Deno.test("rows --follow prints every row that comes, and ends at the limit", as
   const printed = lines.slice(1).map((text) => text.split(" ")[0]);
   assert.deepEqual(printed, ["in/first", ...keys, "in/last"]);
   assert.equal(calls[0].input.startTime, Date.parse(at(0)));
-});
-
-const NOW_MS = Date.parse("2100-01-31T00:00:00.000Z");
-
-Deno.test("newestRows() reads no more of a large log than is wanted", async () => {
-  const { log, answers } = largeLog(NOW_MS, 1000);
-  const { rows, since } = await newestRows(fakeStack(answers).stack, 10);
-  const last = Math.floor((NOW_MS - 1000) / 75);
-  const newest = Array.from({ length: 10 }, (_, i) => new Date(75 * (last - i)).toISOString());
-  assert.deepEqual(rows.map(({ timestamp }) => timestamp), newest);
-  assert.deepEqual([since, log.calls], [undefined, 1]);
 });
 
 Deno.test("rowsOfVersion() knows a version by its id, or without versions by its ETag", async () => {
