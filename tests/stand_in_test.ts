@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import * as logs from "@aws-sdk/client-cloudwatch-logs";
-import * as sdk from "@aws-sdk/client-s3";
+import { CloudWatchLogs, paginateFilterLogEvents } from "@aws-sdk/client-cloudwatch-logs";
+import { S3 } from "@aws-sdk/client-s3";
 import { emptyBucket, listVersions } from "../tasks/bucket.ts";
 import { namesIn, removeIfThere, temporaryFolder } from "../tasks/files.ts";
 import { LOCAL_FOLDER, ROOT } from "../tasks/shell.ts";
@@ -114,32 +114,30 @@ Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) =>
   held.defer(() => stopStandIn(workspace));
   held.use(await enterStandIn(workspace, "start"));
   const root = rootOf(Deno.env.toObject());
-  const s3 = new sdk.S3Client({ ...root, forcePathStyle: true });
+  const s3 = new S3({ ...root, forcePathStyle: true });
   held.defer(() => s3.destroy());
   const Bucket = "uploads";
-  await s3.send(new sdk.CreateBucketCommand({ Bucket }));
+  await s3.createBucket({ Bucket });
 
   await t.step("listings carry every key, and the next page's marker", async () => {
     const keys = ["+ %&<é", "a\r\n", "b\u0001"];
-    for (const Key of keys) await s3.send(new sdk.PutObjectCommand({ Bucket, Key, Body: "text" }));
-    const page = new sdk.ListObjectVersionsCommand({ Bucket, EncodingType: "url", MaxKeys: 2 });
-    assert.equal((await s3.send(page)).NextKeyMarker, "a%0D%0A");
+    for (const Key of keys) await s3.putObject({ Bucket, Key, Body: "text" });
+    const page = await s3.listObjectVersions({ Bucket, EncodingType: "url", MaxKeys: 2 });
+    assert.equal(page.NextKeyMarker, "a%0D%0A");
     const versions = (await Array.fromAsync(listVersions(s3, Bucket))).flat();
     assert.deepEqual(versions.map(({ Key }) => Key), keys);
+    const { Payer } = await s3.getBucketRequestPayment({ Bucket }); // which MiniStack takes for a listing
+    assert.equal(Payer, "BucketOwner");
     assert.equal(await emptyBucket(s3, Bucket), 3);
   });
 
   await t.step("a range of a version is that range", async () => {
-    const status = "Enabled";
-    await s3.send(
-      new sdk.PutBucketVersioningCommand({ Bucket, VersioningConfiguration: { Status: status } }),
-    );
+    const VersioningConfiguration = { Status: "Enabled" } as const;
+    await s3.putBucketVersioning({ Bucket, VersioningConfiguration });
     const object = { Bucket, Key: "key" };
-    const { VersionId } = await s3.send(
-      new sdk.PutObjectCommand({ ...object, Body: "0123456789" }),
-    );
+    const { VersionId } = await s3.putObject({ ...object, Body: "0123456789" });
     const get = async (Range: string) => {
-      const answer = await s3.send(new sdk.GetObjectCommand({ ...object, VersionId, Range }));
+      const answer = await s3.getObject({ ...object, VersionId, Range });
       return [answer.ContentRange, await answer.Body!.transformToString()];
     };
     assert.deepEqual(await get("bytes=0-3"), ["bytes 0-3/10", "0123"]);
@@ -147,26 +145,21 @@ Deno.test("the stand-in does as AWS does where MiniStack does not", async (t) =>
   });
 
   await t.step("a log is read from either end, page by page", async () => {
-    const client = new logs.CloudWatchLogsClient(root);
+    const client = new CloudWatchLogs(root);
     held.defer(() => client.destroy());
     const stream = { logGroupName: "log", logStreamName: "stream" };
-    await client.send(new logs.CreateLogGroupCommand(stream));
-    await client.send(new logs.CreateLogStreamCommand(stream));
+    await client.createLogGroup(stream);
+    await client.createLogStream(stream);
     const nowMs = Date.now();
     const logEvents = ["a", "b", "c"].map((message, i) => ({ message, timestamp: nowMs + i }));
-    await client.send(new logs.PutLogEventsCommand({ ...stream, logEvents }));
+    await client.putLogEvents({ ...stream, logEvents });
     const read = (startFromHead: boolean) => {
       const span = { logGroupName: "log", startTime: nowMs, startFromHead };
-      const pages = logs.paginateFilterLogEvents({ client, pageSize: 2 }, span);
+      const pages = paginateFilterLogEvents({ client, pageSize: 2 }, span);
       return Array.fromAsync(pages, ({ events = [] }) => events.map(({ message }) => message));
     };
     assert.deepEqual(await read(true), [["a", "b"], ["c"]]);
     assert.deepEqual(await read(false), [["c", "b"], ["a"]]);
-  });
-
-  await t.step("a bucket's payer is its owner", async () => {
-    const { Payer } = await s3.send(new sdk.GetBucketRequestPaymentCommand({ Bucket }));
-    assert.equal(Payer, "BucketOwner");
   });
 });
 
