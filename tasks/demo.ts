@@ -19,10 +19,6 @@ import { connect, DEMO, lockWorkspace, openTarget, type Stack, targetOf } from "
 import { clip, FindingError, plural, redirectProgress, say, toTable, visible } from "./terminal.ts";
 import { type FileReport, type Report, rowToText, verifyStack } from "./verify.ts";
 
-/** The policy of the function's role, and its statement that the demo takes away for a while. */
-const POLICY_NAME = "metadata";
-const WRITE_STATEMENT = "WriteRows";
-
 /** Where the output of Terraform and the others goes. */
 const DEMO_LOG = join(LOCAL_FOLDER, "demo.log");
 
@@ -110,7 +106,7 @@ export function filesToText({ files }: Report): string {
 async function showFailure(step: Step, stack: Stack): Promise<void> {
   const Bucket = stack.outputs.s3_bucket_name;
   const Key = "kept.txt";
-  const role = { RoleName: stack.outputs.lambda_function_name, PolicyName: POLICY_NAME };
+  const role = { RoleName: stack.outputs.lambda_function_name, PolicyName: "metadata" };
   const put = (PolicyDocument: string) =>
     stack.iam.send(new PutRolePolicyCommand({ ...role, PolicyDocument }));
   const { PolicyDocument } = await stack.iam.send(new GetRolePolicyCommand(role));
@@ -118,7 +114,7 @@ async function showFailure(step: Step, stack: Stack): Promise<void> {
 
   await step("Forbid it the table, and upload a file", async () => {
     const policy = JSON.parse(whole);
-    const isKept = ({ Sid }: { Sid: string }) => Sid !== WRITE_STATEMENT;
+    const isKept = ({ Sid }: { Sid: string }) => Sid !== "WriteRows";
     await put(JSON.stringify({ ...policy, Statement: policy.Statement.filter(isKept) }));
     await stack.s3.send(new PutObjectCommand({ Bucket, Key, Body: "Nothing is lost.\n" }));
     for (const endMs = Date.now() + FAILED_WITHIN_MS; (await countFailures(stack)).visible === 0;) {

@@ -67,7 +67,7 @@ export async function interruptTask(
   return ended;
 }
 
-export interface Process {
+interface Process {
   pid: number;
   /** Empty, or in brackets, if it has ended and was not asked for its exit code yet. */
   command: string;
