@@ -162,7 +162,7 @@ export function toEvent({ outputs }: Pick<Stack, "outputs">, uploads: Upload[]) 
 }
 
 /** A key as events carry it: form-encoded, but for the slash. */
-export function encodeKey(key: string): string {
+function encodeKey(key: string): string {
   return new URLSearchParams({ key }).toString().slice("key=".length).replaceAll("%2F", "/");
 }
 

@@ -22,9 +22,6 @@ export interface Sample {
   open(): Uint8Array | ReturnType<typeof createReadStream>;
 }
 
-const MEGABYTE = 1024 * 1024;
-const LONG_TEXT = "Grüße, 世界! 👩‍👩‍👧 𝒳 ".repeat(200);
-
 /** A file of each kind: its previews are written down here, not computed by the function's code. */
 export const SAMPLES: Sample[] = [
   { ...text("plain.txt", "text/plain", "A line.\nAnother line.\n"), metadata: { note: "a  b" } },
@@ -36,8 +33,8 @@ export const SAMPLES: Sample[] = [
   text("table-without-type.csv", undefined, "id,name\n1,Zoë\n"),
   binary("binary.bin", "application/octet-stream", 4096),
   binary("empty.txt", "text/plain", 0),
-  text("long.txt", "text/plain; charset=utf-8", LONG_TEXT),
-  binary("large.bin", "application/zip", 8 * MEGABYTE),
+  text("long.txt", "text/plain; charset=utf-8", "Grüße, 世界! 👩‍👩‍👧 𝒳 ".repeat(200)),
+  binary("large.bin", "application/zip", 8 * 1024 * 1024),
 ];
 
 /** User metadata as S3 takes it: what is not US-ASCII as words of RFC 2047. */

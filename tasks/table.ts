@@ -33,9 +33,8 @@ export function toItem(attributes: Record<string, AttributeValue>): Item {
   const row: Item = Object.fromEntries(
     Object.entries(attributes).map(([name, value]) => [name, toValue(value)]),
   );
-  const pairs = Object.entries(attributes.user_metadata?.M ?? {}).map((
-    [name, { S = "" }],
-  ) => [name, S]);
+  const toPair = ([name, { S = "" }]: [string, AttributeValue]) => [name, S];
+  const pairs = Object.entries(attributes.user_metadata?.M ?? {}).map(toPair);
   return pairs.length === 0 ? row : { ...row, user_metadata: Object.fromEntries(pairs) };
 }
 

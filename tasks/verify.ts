@@ -12,7 +12,6 @@ import { describeKeys } from "./filters.ts";
 import {
   areAsDeployed,
   countFailed,
-  encodeKey,
   invoke,
   notificationsOf,
   SHORT_RUN_MS,
@@ -70,9 +69,6 @@ const REMOVALS_MS = 1000;
 
 /** Keys that are cleaned up at the same time. */
 const PARALLEL_KEYS = 8;
-
-/** No run takes so long: a time that is further from LastModified is wrong. */
-const DAY_MS = 86_400_000;
 
 /**
  * Once a probe has its row, uploads files, waits for their rows, compares each attribute with S3's own
@@ -292,8 +288,9 @@ export function checkRow(
     user_metadata: sample.metadata,
   };
   const isOfToday = (time: string) =>
+    // no run takes a day
     /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(time) &&
-    Math.abs(Date.parse(time) - Date.parse(uploaded.timestamp)) < DAY_MS;
+    Math.abs(Date.parse(time) - Date.parse(uploaded.timestamp)) < 86_400_000;
   const problems = uploaded.size === sample.size ? [] : [`S3 has ${uploaded.size} bytes of it`];
   for (const name of new Set([...ATTRIBUTES, ...Object.keys(row)])) {
     const value = actual[name];
@@ -332,8 +329,8 @@ async function checkRepeat(stack: Stack, row: Item, uploaded: Upload): Promise<s
 }
 
 /**
- * Removes the folder's objects and all rows of its keys, also those that a function did not decode. Where
- * removals are recorded that makes more rows: they are waited for, and deleted too.
+ * Removes the folder's objects and all rows of its keys. Where removals are recorded that makes more rows:
+ * they are waited for, and deleted too.
  */
 export async function removeTraces(
   stack: Stack,
@@ -343,10 +340,9 @@ export async function removeTraces(
 ): Promise<void> {
   const { s3, outputs } = stack;
   const versions = await emptyBucket(s3, outputs.s3_bucket_name, { prefix: folder });
-  const spellings = keys.flatMap((key) => [...new Set([key, encodeKey(key)])]);
   const endMs = time.nowMs() + removalsMs;
   for (let left = versions;;) {
-    await forEachParallel(spellings, PARALLEL_KEYS, async (key) => {
+    await forEachParallel(keys, PARALLEL_KEYS, async (key) => {
       for (const row of await queryRows(stack, key)) {
         if (isRemoval(row.event_name)) left--;
         await deleteRow(stack, row);
