@@ -27,9 +27,6 @@ const ACCOUNT_ID = "123456789012";
 /** The role that the tasks act as. */
 const DEPLOYER = "deployer";
 
-/** A year: the stand-in lets a session be longer than AWS does. */
-const SESSION_SECONDS = 365 * 24 * 3600;
-
 /** The files of a workspace's stand-in. */
 function placesOf(workspace: string) {
   const folder = join(LOCAL_FOLDER, workspace);
@@ -277,7 +274,7 @@ async function assumeDeployer(reached: Record<string, string>): Promise<Credenti
     const { Credentials } = await sts.assumeRole({
       RoleArn: `arn:aws:iam::${ACCOUNT_ID}:role/${DEPLOYER}`,
       RoleSessionName: "local",
-      DurationSeconds: SESSION_SECONDS,
+      DurationSeconds: 365 * 24 * 3600, // longer than AWS lets a session be
     });
     return Credentials!;
   } finally {
