@@ -10,15 +10,11 @@ import { namesIn } from "../tasks/files.ts";
 import { init } from "../tasks/terraform.ts";
 import { ownFolder } from "../tasks/workspace.ts";
 
-interface Provider extends AsyncDisposable {
-  /** Name and value of the variable by which Terraform finds it. */
-  variable: [name: string, value: string];
-}
-
-/** Starts the provider of the stand-in's folder. It acts in `env`, wherever Terraform runs. */
-export async function startProvider(
-  { AWS_CA_BUNDLE, ...env }: Record<string, string>,
-): Promise<Provider> {
+/**
+ * Starts the provider of the stand-in's folder. It acts in `env`, wherever Terraform runs, which finds
+ * it by `variable`, a name and a value.
+ */
+export async function startProvider({ AWS_CA_BUNDLE, ...env }: Record<string, string>) {
   const own = await ownFolder();
   await init(own);
   const [folder] = globSync(join(own, ".terraform", "providers/*/*/aws/*/*")); // often a link
