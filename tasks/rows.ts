@@ -49,12 +49,11 @@ export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<It
 }
 
 function wantedRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
-  const { key, sinceMs, follow } = wanted;
+  const { key, prefix, sinceMs, follow } = wanted;
   if (follow) return newRows(stack, wanted);
   if (key !== undefined) return newestOfKey(stack, key, wanted);
-  return sinceMs === undefined
-    ? newestFirst(stack, wanted)
-    : newestSince(stack, { ...wanted, sinceMs });
+  if (sinceMs !== undefined) return newestSince(stack, prefix, sinceMs);
+  return newestFirst(stack, wanted);
 }
 
 /** The rows written since a time, or from now on, the oldest first. */
@@ -65,7 +64,7 @@ async function* newRows(
   const isWanted = ({ file_key }: Item) =>
     key === undefined ? String(file_key).startsWith(prefix) : file_key === key;
   for await (const news of followNews(stack, { sinceMs, mostRows: Infinity, pollMs })) {
-    yield* news.map(({ row }) => row).filter((row) => row !== undefined).filter(isWanted);
+    yield* news.flatMap(({ row }) => row && isWanted(row) ? [row] : []);
   }
 }
 
@@ -91,13 +90,10 @@ async function* newestOfKey(
 }
 
 /** Reads no more of the log than is wanted. */
-async function* newestSince(
-  stack: Stack,
-  { prefix, ...search }: Wanted & { sinceMs: number },
-): AsyncGenerator<Item> {
+async function* newestSince(stack: Stack, prefix: string, sinceMs: number): AsyncGenerator<Item> {
   let back = "now";
   using _progress = sayEvery(() => `Searching the log: back to ${back} ... (Ctrl-C stops)`);
-  for await (const { row, since } of rowsWritten(stack, search, prefix)) {
+  for await (const { row, since } of rowsWritten(stack, { sinceMs }, prefix)) {
     back = since ?? back;
     if (row) yield row;
   }
@@ -107,19 +103,18 @@ async function* newestSince(
  * Sorts the rows of a small table. A larger one is not held: with a limit the log says which rows are
  * the newest; without one all come in the table's own order.
  */
-async function* newestFirst(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
+async function* newestFirst(stack: Stack, { prefix, limit }: Wanted): AsyncGenerator<Item> {
   const held: Item[] = [];
-  const rows = scanRows(stack, wanted.prefix);
+  const rows = scanRows(stack, prefix);
   for await (const row of rows) {
     held.push(row);
     if (held.length <= SORTED_ROWS) continue;
-    if (wanted.limit < Infinity) {
+    if (limit < Infinity) {
       say(
         `More than ${SORTED_ROWS} rows: the function's log says which are the newest. For all, in the ` +
           "table's own order, use --json or --csv without --limit",
       );
-      const sinceMs = Date.now() - LOOK_BACK_DAYS * 86_400_000;
-      yield* newestSince(stack, { ...wanted, sinceMs });
+      yield* newestSince(stack, prefix, Date.now() - LOOK_BACK_DAYS * 86_400_000);
       return say(`The log of ${LOOK_BACK_DAYS} days names no more; --since 90d looks further back`);
     }
     say(
