@@ -83,14 +83,11 @@ interface Calls {
   log: LogLine[];
 }
 
+type Verb = "get" | "head" | "put" | "query" | "delete";
+
 /** Objects by key, any other being "text", and errors that the next calls end in. */
-interface Given {
+interface Given extends Partial<Record<`${Verb}Errors`, Error[]>> {
   objects?: Record<string, ObjectAnswer & { bytes: Uint8Array }>;
-  getErrors?: Error[];
-  headErrors?: Error[];
-  putErrors?: Error[];
-  queryErrors?: Error[];
-  deleteErrors?: Error[];
   /** ISO 8601; two seconds after {@link record}'s event by default. */
   now?: string;
   /** The time of that day when the stack was made. */
@@ -111,15 +108,13 @@ export async function handleRecords(records: unknown, given?: Given) {
 
 /** An outside of S3's objects and a table with DynamoDB's condition, whose clock ticks as it is read. */
 export function fakes(given: Given = {}) {
-  const { objects = {}, getErrors = [], headErrors = [], putErrors = [] } = given;
-  const { queryErrors = [], deleteErrors = [], now = "2026-01-02T03:04:07Z" } = given;
-  const { stackCreated } = given;
+  const { objects = {}, now = "2026-01-02T03:04:07Z", stackCreated } = given;
   const calls: Calls = { aws: [], rows: [], table: new Map(), log: [] };
   const find = ({ key }: Source) => Object.hasOwn(objects, key) ? objects[key] : object("text");
-  const call = async (name: string, errors: Error[]) => {
+  const call = async (verb: Verb, what: string) => {
     await Promise.resolve();
-    calls.aws.push(name);
-    const error = errors.shift();
+    calls.aws.push(`${verb.toUpperCase()} ${what}`);
+    const error = given[`${verb}Errors`]?.shift();
     if (error) throw error;
   };
   let nowMs = Date.parse(now);
@@ -128,26 +123,26 @@ export function fakes(given: Given = {}) {
     onTimeMs: ON_TIME_MS,
     stackCreatedMs: stackCreated ? Date.parse(`2026-01-02T${stackCreated}Z`) : undefined,
     async getObject(source) {
-      await call(`GET ${source.key} ${source.versionId}`, getErrors);
+      await call("get", `${source.key} ${source.versionId}`);
       return find(source);
     },
     async headObject(source) {
-      await call(`HEAD ${source.key} ${source.versionId}`, headErrors);
+      await call("head", `${source.key} ${source.versionId}`);
       const { bytes: _, ...answer } = find(source);
       return answer;
     },
     async putItem(put) {
-      await call(`PUT ${nameOf(put.Item)}`, putErrors);
+      await call("put", nameOf(put.Item));
       calls.rows.push(putInto(calls.table, put));
     },
     async queryRows(query) {
       const { ":key": key, ":from": from, ":to": to } = query.ExpressionAttributeValues!;
       const order = query.ScanIndexForward ? "up" : "down";
-      await call(`QUERY ${key.S} ${from.S} to ${to.S} ${order}`, queryErrors);
+      await call("query", `${key.S} ${from.S} to ${to.S} ${order}`);
       return queryIn(calls.table, query);
     },
     async deleteItem(deletion) {
-      await call(`DELETE ${nameOf(deletion.Key!)} ${deletion.Key!.timestamp.S}`, deleteErrors);
+      await call("delete", `${nameOf(deletion.Key!)} ${deletion.Key!.timestamp.S}`);
       deleteFrom(calls.table, deletion);
     },
     now: () => nowMs += 100,
