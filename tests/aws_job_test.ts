@@ -41,49 +41,42 @@ function job(
   return { Status, ProgressSummary, FailureReasons, Operation };
 }
 
-/** What a call is for. */
-const CALLS: Record<string, string> = {
-  CreateJobCommand: "make",
-  DescribeJobCommand: "look",
-  UpdateJobStatusCommand: "end",
-};
-
-/** Runs a job of which S3 tells each of `jobs` in turn, then always the last one. */
+/**
+ * Runs a job of which S3 tells each of `jobs` in turn, then always the last one. Calls are told by their
+ * first letters: CreateJob, DescribeJob, UpdateJobStatus.
+ */
 async function run(
   jobs: (JobDescriptor | Error)[],
   options: Partial<JobOptions> = {},
   outputs: Partial<Outputs> = {},
 ) {
-  const left = [...jobs];
+  let left = jobs;
   const { stack: { sqs: control }, calls } = fakeStack({
     CreateJobCommand: () => ({ JobId: ID }),
     DescribeJobCommand: ({ AccountId, JobId }) => {
       assert.deepEqual([AccountId, JobId], [OUTPUTS.account_id, ID]);
-      const job = left.length > 1 ? left.shift()! : left[0];
+      const [job, ...later] = left;
+      if (later.length > 0) left = later;
       return job instanceof Error ? job : { Job: job };
     },
-    UpdateJobStatusCommand: (input) => {
-      const RequestedJobStatus = "Cancelled";
-      assert.deepEqual(input, { AccountId: OUTPUTS.account_id, JobId: ID, RequestedJobStatus });
-      const cancelled = (Status: JobDescriptor["Status"]) => ({ ...left[0], Status });
-      left.splice(0, left.length, cancelled("Cancelling"), cancelled(RequestedJobStatus));
+    UpdateJobStatusCommand: ({ AccountId, JobId, RequestedJobStatus }) => {
+      assert.deepEqual([AccountId, JobId], [OUTPUTS.account_id, ID]);
+      left = ["Cancelling", RequestedJobStatus].map((Status) => ({ ...left[0], Status }));
       return {};
     },
   });
-  const { time } = fakeTime();
-  let report: JobReport | undefined;
-  let error: unknown;
+  const stack = { outputs: { ...OUTPUTS, ...outputs }, flags: " --env x" };
+  const all = { prefix: "", detach: false, cancel: false, time: fakeTime().time, ...options };
+  let done: { report?: JobReport; error?: Error } = {};
   const progress = await progressOf(async () => {
-    const stack = { outputs: { ...OUTPUTS, ...outputs }, flags: " --env x" };
-    const all = { ...{ prefix: "", detach: false, cancel: false, time }, ...options };
-    await runJob(control as unknown as S3ControlClient, stack, all)
-      .then((done) => report = done, (thrown) => error = thrown);
+    done = await runJob(control as unknown as S3ControlClient, stack, all)
+      .then((report) => ({ report }), (error) => ({ error }));
   });
   return {
-    report: report!,
-    error,
+    report: done.report!,
+    error: done.error,
     progress: progress.split("\n").slice(0, -1),
-    calls: calls.map(({ name }) => CALLS[name]).join(" "),
+    calls: calls.map(({ name }) => name[0]).join(""),
     made: calls.find(({ name }) => name === "CreateJobCommand")?.input,
   };
 }
@@ -142,14 +135,14 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
   const look = { job: ID };
   const [cancel, detach] = [{ ...look, cancel: true }, { ...look, detach: true }];
   const cases: [Parameters<typeof run>[0], Partial<JobOptions>, string, string, boolean][] = [
-    [[job("Preparing"), active, complete], {}, "make look look look", end, true],
-    [[NOT_FOUND, NOT_FOUND, complete], {}, "make look look look", end, true], // S3 soon knows it
-    [[active, complete], look, "look look", end, true],
-    [[complete], cancel, "look", end, true],
-    [[active], cancel, "look end look look", "Cancelled: 2 objects, 1 done, 0 failed", false],
-    [[waiting], cancel, "look end look look", "Cancelled: 2 objects, 0 done, 0 failed", false],
-    [[active, complete], detach, "look", "Active: 2 objects, 1 done, 0 failed", true],
-    [[job("Complete", [3, 1, 2])], {}, "make look", "Complete: 3 objects, 1 done, 2 failed", false],
+    [[job("Preparing"), active, complete], {}, "CDDD", end, true],
+    [[NOT_FOUND, NOT_FOUND, complete], {}, "CDDD", end, true], // S3 soon knows it
+    [[active, complete], look, "DD", end, true],
+    [[complete], cancel, "D", end, true],
+    [[active], cancel, "DUDD", "Cancelled: 2 objects, 1 done, 0 failed", false],
+    [[waiting], cancel, "DUDD", "Cancelled: 2 objects, 0 done, 0 failed", false],
+    [[active, complete], detach, "D", "Active: 2 objects, 1 done, 0 failed", true],
+    [[job("Complete", [3, 1, 2])], {}, "CD", "Complete: 3 objects, 1 done, 2 failed", false],
   ];
   for (const [jobs, options, calls, told, ok] of cases) {
     const done = await run(jobs, options);
@@ -158,10 +151,9 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
   }
   const reasons = [{ FailureCode: "E", FailureReason: "no \u009b[31m" }];
   for (const status of ["Failed", "Cancelled", "Suspended"] as const) {
-    const { calls, report } = await run([job(status, undefined, reasons)]);
-    const text =
-      `FAILED: E: no \\u{9b}[31m\nJob ${ID} is ${status}: its objects are not listed yet`;
-    assert.deepEqual([calls, jobToText(report), report.ok], ["make look", text, false]);
+    const { report } = await run([job(status, undefined, reasons)]);
+    const text = `Job ${ID} is ${status}: its objects are not listed yet`;
+    assert.deepEqual([jobToText(report), report.ok], [`FAILED: E: no \\u{9b}[31m\n${text}`, false]);
   }
   const FailureReason = "Manifest generation found no keys matching the filter criteria.";
   const empty = await run([job("Failed", undefined, [{ FailureReason }])]);
@@ -185,9 +177,9 @@ Deno.test("backfill --batch refuses a job of another stack, and a stack without 
   const other = { LambdaInvoke: { FunctionArn: `${FUNCTION}-2` } };
   const noRole = { batch_role_arn: undefined };
   const cases: [Parameters<typeof run>, message: RegExp, calls: string][] = [
-    [[[NOT_FOUND, complete], { job: ID }], foreign, "look"],
-    [[[{ ...complete, Operation: other }], { job: ID }], foreign, "look"],
-    [[[{ ...complete, Operation: undefined }], { job: ID, cancel: true }], foreign, "look"],
+    [[[NOT_FOUND, complete], { job: ID }], foreign, "D"],
+    [[[{ ...complete, Operation: other }], { job: ID }], foreign, "D"],
+    [[[{ ...complete, Operation: undefined }], { job: ID, cancel: true }], foreign, "D"],
     [
       [[], { prefix: "out/" }],
       /^No object below "out\/" is recorded: the stack records keys that begin with "in\/"$/,
@@ -198,7 +190,7 @@ Deno.test("backfill --batch refuses a job of another stack, and a stack without 
   ];
   for (const [args, message, calls] of cases) {
     const done = await run(...args);
-    assert.match((done.error as Error).message, message);
+    assert.match(done.error!.message, message);
     assert.equal(done.calls, calls);
   }
 });
