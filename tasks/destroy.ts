@@ -141,9 +141,9 @@ export async function sayWhatStays(
 
 function find(
   { resources }: Pick<terraform.State, "resources">,
-  wanted: string,
+  address: string,
 ): Record<string, unknown> | undefined {
-  return resources.find(({ address }) => terraform.isSame(address, wanted))?.attributes;
+  return resources.find((resource) => terraform.isSame(resource, { address }))?.attributes;
 }
 
 /** Takes out a notification of removals: else each deletion would run the function that goes too. */
@@ -156,9 +156,10 @@ export async function silence(
   if (notification === undefined || !tellsRemovals(notification)) return;
   say(`${Bucket} calls the function no more; deploy would put that right`);
   const NotificationConfiguration = {};
-  await s3.send(
-    new PutBucketNotificationConfigurationCommand({ Bucket, NotificationConfiguration }),
-  );
+  const none = new PutBucketNotificationConfigurationCommand({ Bucket, NotificationConfiguration });
+  await s3.send(none).catch((error) => {
+    if (error.name !== "NoSuchBucket") throw error; // then there is nothing to take out
+  });
 }
 
 async function emptyWithProgress(s3: S3Client, bucket: string): Promise<void> {

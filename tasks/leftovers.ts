@@ -106,11 +106,7 @@ export async function findNamed(clients: Clients, stackName: string): Promise<Fo
  */
 export function lackingIn({ resources }: Pick<terraform.State, "resources">, found: Found[]) {
   const whole = resources.filter(({ tainted }) => !tainted);
-  return found.filter((one) => !whole.some((resource) => isSame(resource, one)));
-}
-
-function isSame(one: { address: string }, other: { address: string }): boolean {
-  return terraform.isSame(one.address, other.address);
+  return found.filter((one) => !whole.some((resource) => terraform.isSame(resource, one)));
 }
 
 async function findLeftovers(state: terraform.State): Promise<Found[]> {
@@ -135,7 +131,7 @@ export async function importLeftovers(
   const leftovers = await findLeftovers(state);
   if (leftovers.length === 0) return state;
   const tainted = state.resources.filter((resource) =>
-    leftovers.some((leftover) => isSame(leftover, resource))
+    leftovers.some((leftover) => terraform.isSame(leftover, resource))
   );
   if (tainted.length > 0) {
     await terraform.forget(workspace, tainted.map(({ address }) => address));

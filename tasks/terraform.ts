@@ -245,9 +245,9 @@ export async function deployedCode(workspace: string, { always = false } = {}): 
   return String(fn?.attributes.source_code_hash ?? "");
 }
 
-/** Whether two addresses are one resource's, of which an earlier main.tf may have had another. */
-export function isSame(...addresses: [string, string]): boolean {
-  const [one, other] = addresses.map((address) =>
+/** Whether two are one resource, of which an earlier main.tf may have had another address. */
+export function isSame(...resources: [{ address: string }, { address: string }]): boolean {
+  const [one, other] = resources.map(({ address }) =>
     address.replace(/\[0\]$/, "").replace("failures_waiting", 'function["failures-waiting"]')
   );
   return one === other;

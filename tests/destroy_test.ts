@@ -5,10 +5,12 @@ import { prove, sayWhatStays, silence } from "../tasks/destroy.ts";
 import { fakeStack, fakeTime, progressOf } from "./fixtures.ts";
 import { awsError } from "./outside.ts";
 
-Deno.test("destroy takes out a notification of removals before it deletes objects", async () => {
+Deno.test("destroy takes out a notification of removals, if the bucket is there", async () => {
   const address = "aws_s3_bucket_notification.uploads[0]";
   for (const events of [["s3:ObjectCreated:*"], ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]]) {
-    const { stack, calls } = fakeStack({});
+    const { stack, calls } = fakeStack({
+      PutBucketNotificationConfigurationCommand: () => awsError("NoSuchBucket"),
+    });
     const attributes = { lambda_function: [{ events }] };
     await silence(stack, "uploads", { resources: [{ address, attributes, tainted: false }] });
     const put = { Bucket: "uploads", NotificationConfiguration: {} };
