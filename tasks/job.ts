@@ -17,11 +17,8 @@ import { FindingError, plural, print, say, UserError, visible } from "./terminal
 /** AWS asks to look at a job no more often: AmazonS3/latest/userguide/batch-ops-job-status.html */
 const POLL_MS = 30_000;
 
-/** A job never leaves these states by itself; a suspended one waits for somebody to confirm it. */
-const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
-
-/** By these words of S3 a failed job is one that had nothing to do. */
-const NO_OBJECT = /no keys matching the filter criteria/;
+/** A job never leaves these states. */
+const ENDED = ["Complete", "Failed", "Cancelled"];
 
 /** How far a job is. */
 export interface JobReport {
@@ -107,7 +104,7 @@ export async function runJob(
     // S3 may not find a new job yet: AmazonS3/latest/userguide/troubleshooting-batch-ops.html
     const report = toReport(found ?? {}, id);
     const hasEnded = ENDED.includes(report.status);
-    if (isToEnd && (!hasEnded || report.status === "Suspended")) {
+    if (isToEnd && !hasEnded) {
       const { account_id: AccountId } = stack.outputs;
       const end = { AccountId, JobId: id, RequestedJobStatus: "Cancelled" } as const;
       await control.send(new UpdateJobStatusCommand(end));
@@ -195,28 +192,25 @@ function toReport(job: JobDescriptor, id: string): JobReport {
   const reasons = FailureReasons.map(({ FailureCode, FailureReason }) =>
     [FailureCode, FailureReason].filter((text) => text !== undefined).join(": ")
   );
-  const isEmpty = Status === "Failed" && reasons.some((reason) => NO_OBJECT.test(reason));
   return {
-    ok: isEmpty || NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
+    ok: NumberOfTasksFailed === 0 && !/^(Fail|Cancel)/.test(Status),
     job: id,
     status: Status,
-    objects: isEmpty ? 0 : TotalNumberOfTasks,
+    objects: TotalNumberOfTasks,
     succeeded: NumberOfTasksSucceeded,
     failed: NumberOfTasksFailed,
-    reasons: isEmpty ? [] : reasons,
+    reasons,
   };
 }
 
 /** A report for people: why the job failed, and its counts. */
 export function jobToText(report: JobReport): string {
-  const { ok, job, status, objects, succeeded, failed, reasons } = report;
+  const { job, status, objects, succeeded, failed, reasons } = report;
   const counts = objects === undefined
     ? "its objects are not listed yet"
     : `${plural(objects, "object")}, ${succeeded} done, ${failed} failed`;
   return [
     ...reasons.map((reason) => `FAILED: ${visible(reason)}`),
-    ok && status === "Failed"
-      ? `Job ${job} found no object that the trigger's filter lets through`
-      : `Job ${job} is ${visible(status)}: ${counts}`,
+    `Job ${job} is ${visible(status)}: ${counts}`,
   ].join("\n");
 }

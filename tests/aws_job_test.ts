@@ -130,7 +130,6 @@ Deno.test("backfill --batch makes a job of what the trigger lets through", async
 Deno.test("backfill --batch waits for a job, and tells its end", async () => {
   const complete = job("Complete", [2, 2, 0]);
   const active = job("Active", [2, 1, 0]);
-  const waiting = job("Suspended", [2, 0, 0]); // for somebody to confirm it
   const end = "Complete: 2 objects, 2 done, 0 failed";
   const look = { job: ID };
   const [cancel, detach] = [{ ...look, cancel: true }, { ...look, detach: true }];
@@ -140,7 +139,6 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
     [[active, complete], look, "DD", end, true],
     [[complete], cancel, "D", end, true],
     [[active], cancel, "DUDD", "Cancelled: 2 objects, 1 done, 0 failed", false],
-    [[waiting], cancel, "DUDD", "Cancelled: 2 objects, 0 done, 0 failed", false],
     [[active, complete], detach, "D", "Active: 2 objects, 1 done, 0 failed", true],
     [[job("Complete", [3, 1, 2])], {}, "CD", "Complete: 3 objects, 1 done, 2 failed", false],
   ];
@@ -150,15 +148,11 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
     assert.deepEqual([done.calls, jobToText(done.report), done.report.ok], expected);
   }
   const reasons = [{ FailureCode: "E", FailureReason: "no \u009b[31m" }];
-  for (const status of ["Failed", "Cancelled", "Suspended"] as const) {
+  for (const status of ["Failed", "Cancelled"] as const) {
     const { report } = await run([job(status, undefined, reasons)]);
     const text = `Job ${ID} is ${status}: its objects are not listed yet`;
     assert.deepEqual([jobToText(report), report.ok], [`FAILED: E: no \\u{9b}[31m\n${text}`, false]);
   }
-  const FailureReason = "Manifest generation found no keys matching the filter criteria.";
-  const empty = await run([job("Failed", undefined, [{ FailureReason }])]);
-  const nothing = `Job ${ID} found no object that the trigger's filter lets through`;
-  assert.deepEqual([jobToText(empty.report), empty.report.ok], [nothing, true]);
   const { report, progress } = await run([job("New"), job("Active", [400, 100, 0]), complete]);
   assert.deepEqual(progress, [
     "Job job-0a-1 runs on AWS by itself: deno task backfill --batch job-0a-1 --env x looks at it again",
