@@ -20,7 +20,6 @@ export interface Holding {
 interface Answer {
   status?: number;
   text: string;
-  error?: string;
 }
 
 export class AwsServices implements AsyncDisposable {
@@ -34,51 +33,50 @@ export class AwsServices implements AsyncDisposable {
   server!: TlsServer;
   #running = 0;
   #holding: Holding;
-  #hasRow: Uint8Array;
-  #isThere: Uint8Array;
+  /** 1 for each object that has no row, or is not deleted. */
+  #left: Uint8Array;
 
   private constructor(holding: Holding) {
     this.#holding = holding;
-    this.#hasRow = new Uint8Array(holding.objects).fill(holding.isRecorded ? 1 : 0);
-    this.#isThere = new Uint8Array(holding.objects).fill(1);
+    this.#left = new Uint8Array(holding.objects).fill(holding.isRecorded ? 0 : 1);
   }
 
   static async start(holding: Holding): Promise<AwsServices> {
     const services = new AwsServices(holding);
     services.server = await serveTls(async (request, response) => {
-      const { status = 200, text, error = "" } = await services.#answer(request);
-      const length = text.length; // all of it is ASCII
-      response.writeHead(status, { "content-length": length, "x-amzn-errortype": error });
+      const { status = 200, text } = await services.#answer(request);
+      response.writeHead(status, { "content-length": text.length }); // all of it is ASCII
       response.end(text);
     });
     return services;
   }
 
-  /** Objects that have no row. */
-  get unrecorded(): number {
-    return this.#hasRow.filter((flag) => flag === 0).length;
-  }
-
-  /** Objects that are not deleted. */
+  /** How many objects have no row, or are not deleted. */
   get left(): number {
-    return this.#isThere.filter((flag) => flag === 1).length;
+    return this.#left.filter((flag) => flag === 1).length;
   }
 
   #answer({ method, path, body }: TlsRequest): Answer | Promise<Answer> {
     const { pathname, searchParams } = new URL(path, "https://any");
     if (pathname.endsWith("/invocations")) return this.#invoke(body);
     if (method === "POST") {
-      for (const [, key] of body.matchAll(/<Key>(.*?)<\/Key>/g)) this.#isThere[indexOf(key)] = 0;
+      for (const [, key] of body.matchAll(/<Key>(.*?)<\/Key>/g)) this.#left[indexOf(key)] = 0;
       return { text: "<DeleteResult/>" };
     }
     if (searchParams.get("list-type") === "2") {
       this.listings++;
-      const { indexes, next } = this.#page(Number(searchParams.get("continuation-token") ?? 0));
+      const { indexes, next } = this.#page(
+        Number(searchParams.get("continuation-token") ?? 0),
+        () => true,
+      );
       const more = next === undefined ? "" : tag("NextContinuationToken", String(next));
       return { text: list("ListBucketResult", "Contents", indexes, more) };
     }
     if (searchParams.has("versions")) {
-      const { indexes, next } = this.#page(indexOf(searchParams.get("key-marker") ?? "") + 1);
+      const { indexes, next } = this.#page(
+        indexOf(searchParams.get("key-marker") ?? "") + 1,
+        (index) => this.#left[index] === 1,
+      );
       const more = next === undefined ? "" : tag("NextKeyMarker", keyOf(next - 1));
       return { text: list("ListVersionsResult", "Version", indexes, more) };
     }
@@ -90,8 +88,7 @@ export class AwsServices implements AsyncDisposable {
     const { takes = Infinity, runMs = 0 } = this.#holding;
     if (this.#running >= takes) {
       this.throttled++;
-      const text = '{"message":"Rate Exceeded."}';
-      return { status: 429, text, error: "TooManyRequestsException" };
+      return { status: 429, text: '{"__type":"TooManyRequestsException","message":"Rate"}' };
     }
     this.runs++;
     this.mostRuns = Math.max(this.mostRuns, ++this.#running);
@@ -99,21 +96,21 @@ export class AwsServices implements AsyncDisposable {
     const { invocationId, tasks }: Invocation = JSON.parse(body);
     const results = tasks.map(({ taskId, s3Key }) => {
       const index = indexOf(decodeURIComponent(s3Key));
-      const resultString = this.#hasRow[index] ? "unchanged" : "written";
-      this.#hasRow[index] = 1;
+      const resultString = this.#left[index] ? "written" : "unchanged";
+      this.#left[index] = 0;
       return { taskId, resultCode: "Succeeded", resultString };
     });
     this.#running--;
     return { text: JSON.stringify({ invocationSchemaVersion: "2.0", invocationId, results }) };
   }
 
-  /** A page of what is there, from an index on. */
-  #page(first: number): { indexes: number[]; next?: number } {
+  /** A page of some objects, from an index on. */
+  #page(first: number, isListed: (index: number) => boolean) {
     const { objects } = this.#holding;
     const indexes: number[] = [];
     let index = first;
     for (; index < objects && indexes.length < PAGE_OBJECTS; index++) {
-      if (this.#isThere[index]) indexes.push(index);
+      if (isListed(index)) indexes.push(index);
     }
     return { indexes, next: index < objects ? index : undefined };
   }

@@ -167,8 +167,8 @@ export async function measured(
     stderr: "inherit",
   }).output();
   if (!success) throw new Error(`Cannot measure ${task}: it failed`);
-  const missed = task === "backfill" ? services.unrecorded : services.left;
-  if (missed > 0) throw new Error(`${task} left out ${missed} of ${holding.objects} objects`);
+  const { left } = services;
+  if (left > 0) throw new Error(`${task} left out ${left} of ${holding.objects} objects`);
   return { taken: JSON.parse(new TextDecoder().decode(stdout)), services };
 }
 
