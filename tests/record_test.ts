@@ -143,7 +143,6 @@ Deno.test("F64 readPrefix() never gives less than was announced", async (t) => {
 Deno.test("F40 toRow() keeps sizes of terabytes exact, from a Content-Range", () => {
   const TB = 1024 ** 4;
   const cases: [answer: ObjectAnswer, size?: number][] = [
-    [{ ContentRange: `bytes 0-99/${5 * TB}`, ContentLength: 100 }, 5 * TB],
     [{ ContentRange: `bytes 0-99/${50 * TB}`, ContentLength: 100 }, 50 * TB],
     [{ ContentRange: "bytes 0-99/0", ContentLength: 100 }, 0],
     [{ ContentLength: 7 }, 7],

@@ -179,19 +179,12 @@ export interface TlsRequest {
   connection: number;
 }
 
-export interface TlsServer extends AsyncDisposable {
-  url: string;
-  port: number;
-  /** The certificate to trust, PEM. */
-  ca: string;
-  /** Connections made so far. */
-  connections: number;
-}
+export type TlsServer = Awaited<ReturnType<typeof serveTls>>;
 
 /** Serves on a free port. A request that `answer` fails for loses its connection. */
 export async function serveTls(
   answer: (request: TlsRequest, response: ServerResponse) => void | Promise<void>,
-): Promise<TlsServer> {
+) {
   const pem = await makeCertificate();
   const connections = new WeakMap<object, number>();
   const options = { key: pem, cert: pem, keepAliveTimeout: 60_000 };
@@ -211,7 +204,9 @@ export async function serveTls(
   const served = {
     url: `https://127.0.0.1:${port}`,
     port,
+    /** The certificate to trust, PEM. */
     ca: pem,
+    /** Connections made so far. */
     connections: 0,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
