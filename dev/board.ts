@@ -186,7 +186,7 @@ export class Board {
     const failures = [...this.#failures.values()].slice(-SHOWN_FAILURES);
     // Some may have failed earlier, or Lambda was throttled, which leaves no line in its log.
     const note = queued === 0 ? "" : `The failure queue holds ${plural(queued, "event")}. ` +
-      `${denoTask(this.stack, "replay", "--dry-run")} lists all of them.`;
+      `To list them, run ${denoTask(this.stack, "replay", "--dry-run")}.`;
     this.#tell({ type: "failures", failures, note });
   }
 

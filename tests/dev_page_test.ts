@@ -133,8 +133,8 @@ const SCENES: Record<string, Scene> = {
   "queued events that the log does not know are told": {
     queued: 2,
     told: [
-      "failures The failure queue holds 2 events. deno task replay --dry-run --env x lists all of " +
-      "them.",
+      "failures The failure queue holds 2 events. To list them, run deno task replay --dry-run " +
+      "--env x.",
     ],
   },
 };
