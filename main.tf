@@ -36,6 +36,9 @@ locals {
   # Every name comes from this one, which the state keeps: see Identity, below.
   name = terraform_data.stack.input.name
 
+  # Not by the bucket itself: an import has to know it while the state lacks the bucket.
+  own_buckets = var.existing_bucket == null ? 1 : 0
+
   # The stack's own bucket, or the one that existing_bucket names. The ARN is known even while a deleted
   # bucket is created again.
   bucket     = coalesce(var.existing_bucket, one(aws_s3_bucket.uploads[*].bucket))
@@ -54,7 +57,7 @@ data "aws_s3_bucket" "existing" {
 }
 
 resource "aws_s3_bucket" "uploads" {
-  count         = var.existing_bucket == null ? 1 : 0
+  count         = local.own_buckets
   bucket        = local.name
   force_destroy = var.force_destroy
 
@@ -63,7 +66,7 @@ resource "aws_s3_bucket" "uploads" {
 }
 
 resource "aws_s3_bucket_public_access_block" "uploads" {
-  count                   = length(aws_s3_bucket.uploads)
+  count                   = local.own_buckets
   bucket                  = aws_s3_bucket.uploads[0].id
   block_public_acls       = true
   block_public_policy     = true
@@ -72,13 +75,13 @@ resource "aws_s3_bucket_public_access_block" "uploads" {
 }
 
 resource "aws_s3_bucket_ownership_controls" "uploads" {
-  count  = length(aws_s3_bucket.uploads)
+  count  = local.own_buckets
   bucket = aws_s3_bucket.uploads[0].id
   rule { object_ownership = "BucketOwnerEnforced" }
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
-  count  = length(aws_s3_bucket.uploads)
+  count  = local.own_buckets
   bucket = aws_s3_bucket.uploads[0].id
 
   rule {
@@ -92,14 +95,14 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "uploads" {
 
 # With versions the function reads the bytes that its event is about, however late it runs.
 resource "aws_s3_bucket_versioning" "uploads" {
-  count  = length(aws_s3_bucket.uploads)
+  count  = local.own_buckets
   bucket = aws_s3_bucket.uploads[0].id
   versioning_configuration { status = "Enabled" }
 }
 
 # Limits what old versions and unfinished multipart uploads cost; a current object never expires.
 resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
-  count  = length(aws_s3_bucket.uploads)
+  count  = local.own_buckets
   bucket = aws_s3_bucket.uploads[0].id
 
   rule {
@@ -115,7 +118,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "uploads" {
 }
 
 resource "aws_s3_bucket_policy" "uploads" {
-  count  = length(aws_s3_bucket.uploads)
+  count  = local.own_buckets
   bucket = aws_s3_bucket.uploads[0].id
   policy = jsonencode({ Version = "2012-10-17", Statement = [{
     Sid       = "DenyPlainHttp"
@@ -131,7 +134,7 @@ resource "aws_s3_bucket_policy" "uploads" {
 }
 
 resource "aws_s3_bucket_logging" "uploads" {
-  count         = var.access_log_bucket == null ? 0 : length(aws_s3_bucket.uploads)
+  count         = var.access_log_bucket == null ? 0 : local.own_buckets
   bucket        = aws_s3_bucket.uploads[0].id
   target_bucket = var.access_log_bucket
   target_prefix = "${local.bucket}/"
@@ -379,7 +382,7 @@ locals {
 
 # Not for an existing bucket: it would take the place of all the triggers that the bucket has.
 resource "aws_s3_bucket_notification" "uploads" {
-  count  = length(aws_s3_bucket.uploads)
+  count  = local.own_buckets
   bucket = aws_s3_bucket.uploads[0].id
 
   dynamic "lambda_function" {
