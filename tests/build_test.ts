@@ -57,5 +57,9 @@ Deno.test("the bundle holds what the function needs, and no more", async (t) => 
   await t.step("the zip is what Lambda loads, and the bundle", () => {
     const entry = new TextEncoder().encode(ENTRY);
     assert.deepEqual(unzipSync(zip), { "lambda.mjs": entry, "bundle.cjs": code });
+    // The Unix mode of the first file, in the directory at the end: any user may read it.
+    const view = new DataView(zip.buffer);
+    const directory = view.getUint32(zip.length - 22 + 16, true);
+    assert.equal(view.getUint32(directory + 38, true) >>> 16, 0o644);
   });
 });
