@@ -28,11 +28,12 @@ export async function startProvider({ AWS_CA_BUNDLE, ...env }: Record<string, st
     stdout: "piped",
     stderr: "null",
   }).spawn();
+  // To its last word: one that nobody reads would end it.
   let said = "";
   let variable: string[] | null = null;
   for await (const text of provider.stdout.pipeThrough(new TextDecoderStream())) {
     said += text;
-    variable = said.match(/(TF_REATTACH_PROVIDERS)='(.+)'/);
+    variable = said.match(/(TF_REATTACH_PROVIDERS)='(.+)'\n\n/);
     if (variable) break;
   }
   assert.ok(variable, said);
