@@ -39,7 +39,7 @@ export async function destroy(
   if (text === undefined) {
     say(`Nothing is deployed ${place}: there is nothing to destroy`);
   } else {
-    const { name, region }: Removed = JSON.parse(text);
+    const { name, region } = JSON.parse(text);
     await checkCredentials();
     proof = await prove(name, clientsOf(region));
     await removeIfThere(file);
@@ -48,14 +48,7 @@ export async function destroy(
   return proof;
 }
 
-/** What the proof of a destroy needs; Terraform forgets it with what it removes. */
-interface Removed {
-  /** The stack's. */
-  name: string;
-  region: string;
-}
-
-/** Holds what a destroy removes, until it is proven. */
+/** Holds what the proof of a destroy needs, as Terraform forgets it with what it removes. */
 function unprovenFile(workspace: string): string {
   return join(LOCAL_FOLDER, `${workspace}.unproven.json`);
 }
@@ -83,8 +76,8 @@ async function removeAll(target: OpenTarget, state: terraform.State, yes: boolea
     await silence(clients, String(bucket.id), state);
     await emptyWithProgress(patientS3(state.region), String(bucket.id));
   }
-  const removed: Removed = { name: state.name!, region: state.region };
-  await replaceFile(unprovenFile(workspace), new TextEncoder().encode(JSON.stringify(removed)));
+  const removed = JSON.stringify({ name: state.name, region: state.region });
+  await replaceFile(unprovenFile(workspace), new TextEncoder().encode(removed));
   // An existing bucket may have been deleted, and a look at it would fail.
   const destroy = state.existing ? "blindly" : true;
   await using file = await terraform.plan(workspace, { destroy });

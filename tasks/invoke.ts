@@ -38,17 +38,11 @@ export interface RunFailure {
 /** A run for a few files takes seconds, or hangs: the stand-in may wait for ever for its start. */
 export const SHORT_RUN_MS = 60_000;
 
-/** How long a run is waited for. */
-interface Patience {
-  limitMs?: number;
-  signal?: AbortSignal;
-}
-
 /** Invokes the function and waits; returns its error or Lambda's refusal, undefined for success. */
 export async function invoke(
   stack: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
-  patience?: Patience,
+  patience?: Parameters<typeof runFunction>[2],
 ): Promise<string | undefined> {
   const { failure } = await runFunction(stack, event, patience);
   return failure && toReason(failure);
@@ -60,18 +54,12 @@ export function toReason({ errorType, errorMessage }: { [Name in keyof RunFailur
   return known.join(": ") || "it failed, and Lambda does not say why";
 }
 
-/** What came of a run: the function's answer, or its failure. */
-export interface Run {
-  answer?: unknown;
-  failure?: RunFailure;
-}
-
-/** As {@link invoke}, with the function's answer and the failure's stack. */
+/** As {@link invoke}, with the function's answer and the failure's stack. The signal ends the wait. */
 export async function runFunction(
   { lambda, outputs }: Pick<Stack, "lambda" | "outputs">,
   event: unknown,
-  { limitMs = LONGEST_RUN_MS, signal }: Patience = {},
-): Promise<Run> {
+  { limitMs = LONGEST_RUN_MS, signal }: { limitMs?: number; signal?: AbortSignal } = {},
+): Promise<{ answer?: unknown; failure?: RunFailure }> {
   const limit = AbortSignal.timeout(limitMs);
   const abortSignal = signal === undefined ? limit : AbortSignal.any([limit, signal]);
   const command = new InvokeCommand({
