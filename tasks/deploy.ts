@@ -67,7 +67,7 @@ export async function refuseOtherAccounts(clients: Clients, bucket: string): Pro
 }
 
 /** Says how an existing bucket is made to call the function, unless it does. */
-export async function sayHowToNotify(stack: Stack): Promise<void> {
+async function sayHowToNotify(stack: Stack): Promise<void> {
   const { existing_bucket, notification_hcl, notification_add } = stack.outputs;
   if (existing_bucket === undefined || await bucketNotifies(stack)) return;
   say(
