@@ -196,9 +196,7 @@ const REMEDIES: [stderr: string, remedy: RegExp][] = [
   ["cached SSO token failed, error SSO OIDC: request send failed, no such host", /^AWS can't be/],
   ["api error ExpiredTokenException: Token expired: current\ndate/time", /^the pipeline's token/],
   ["AccessDenied: Not authorized to\nperform sts:AssumeRoleWithWebIdentity", /^the role of AWS_R/],
-  ["x: ExpiredToken: y", /^AWS does not accept the credentials/],
   ["AccessDenied: User is not authorized to\nperform: s3:X", /^the role that this runs as lacks/],
-  ["write tfplan: no space left on device", /^the disk is full; make room, then run it again$/],
   ["open terraform.tfstate: permission denied", /^that is another user's; .* sudo chown -R /],
   ['"bucket" is required by the\nbackend.', /; run terraform init -backend-config=FILE, and then/],
   [
