@@ -221,7 +221,7 @@ Deno.test("verify compares every attribute of a row", async (t) => {
 Deno.test("readSamples() takes links to files, and names all that it leaves out", async () => {
   await using parent = await temporaryFolder();
   const folder = join(parent.path, "data");
-  const [inner, denied] = [join(folder, "inner"), join(folder, "denied")];
+  const inner = join(folder, "inner");
   await Deno.mkdir(inner, { recursive: true });
   await Deno.writeTextFile(join(parent.path, "elsewhere"), "text");
   await Deno.writeTextFile(join(inner, "file.txt"), "inside");
@@ -229,11 +229,6 @@ Deno.test("readSamples() takes links to files, and names all that it leaves out"
   await Deno.symlink("..", join(inner, "up"));
   await Deno.symlink("nowhere", join(inner, "dangling"));
   await run("mkfifo", [join(inner, "pipe")]);
-  await Deno.mkdir(denied, { mode: 0 });
-  // APFS has no such names, and to root nothing is denied.
-  const isOdd = Deno.build.os !== "darwin";
-  const isRoot = Deno.uid() === 0;
-  if (isOdd) await run("sh", ["-c", `: > "$0/$(printf 'caf\\351')"`, inner]);
 
   const { samples, leftOut } = await readSamples([folder]);
 
@@ -247,8 +242,6 @@ Deno.test("readSamples() takes links to files, and names all that it leaves out"
   assert.deepEqual(
     leftOut.map((line) => line.replace(/ \(os error .*$/, "")).sort(),
     [
-      ...isRoot ? [] : [`"data/denied" was left out: Permission denied`],
-      ...isOdd ? [`"data/inner/caf\ufffd" was left out: No such file or directory`] : [],
       `"data/inner/dangling" was left out: No such file or directory`,
       `"data/inner/pipe" was left out: it is neither a file nor a folder`,
       `"data/inner/up" was left out: it is a link to a folder, and may lead back to where it is`,
@@ -258,5 +251,4 @@ Deno.test("readSamples() takes links to files, and names all that it leaves out"
     readSamples([join(inner, "pipe")]),
     /There is no file in what you named\n"pipe" was left out: it is neither/,
   );
-  await assert.rejects(readSamples([join(folder, "none")]), /"none" was left out: No such file/);
 });
