@@ -120,8 +120,7 @@ Deno.test("toLogLines() chooses lines by key and by failure", async () => {
 });
 
 Deno.test("searchBack() reads the newest first, and says how far back it came", async () => {
-  const { answers } = largeLog(NOW_MS, 0, { everyMs: 1000 });
-  const { stack } = fakeStack(answers);
+  const { stack } = fakeStack(largeLog(NOW_MS, 0, 1000));
   const pages = await Array.fromAsync(searchBack(stack, { sinceMs: NOW_MS - 25_000_000 }));
   const times = pages.flatMap(({ lines }) => lines.map(({ timestamp }) => timestamp));
   assert.deepEqual(times, Array.from({ length: 25_001 }, (_, i) => NOW_MS - 1000 * i));

@@ -40,7 +40,7 @@ Deno.test("a task makes no more calls, however large the bucket, table and log",
     await t.step(name, async () => {
       const { stack, calls } = fakeStack({
         ...NOTIFIES,
-        ...largeLog(Date.now(), 1000).answers,
+        ...largeLog(Date.now(), 1000),
         GetFunctionCommand: () => ({ Configuration: { State: "Active", CodeSha256: "" } }),
         ...NO_FAILURES,
         QueryCommand: () => ({ Items: [{ timestamp: { S: "t" }, event_name: { S: "x" } }] }),
