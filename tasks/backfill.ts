@@ -95,16 +95,8 @@ export async function backfillRows(
 
 /** The report of a backfill that has found nothing yet. */
 export function emptyReport(dryRun: boolean): BackfillReport {
-  return {
-    ok: true,
-    dryRun,
-    objects: 0,
-    written: 0,
-    unchanged: 0,
-    ignored: {},
-    failures: [],
-    young: 0,
-  };
+  const counts = { objects: 0, written: 0, unchanged: 0, young: 0 };
+  return { ok: true, dryRun, ...counts, ignored: {}, failures: [] };
 }
 
 /** The current objects as a job's tasks, as many at once as one invocation has. */
