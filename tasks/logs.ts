@@ -1,7 +1,4 @@
-/**
- * The function's log: reading it forward and from its end back, its lines for people, and what they tell of
- * uploads.
- */
+/** The function's log: reading it forward and back, its lines, and what they tell of uploads. */
 
 import {
   type FilterLogEventsCommandInput,
@@ -39,9 +36,9 @@ interface LogEvent {
 type Log = Pick<Stack, "logs" | "outputs">;
 
 /**
- * The log's lines since a time, each once: a list for each page, which may be empty.
- * With `follow` those to come too, until it throws, at Ctrl-C or when `signal` is aborted. `pattern`
- * is CloudWatch's filter pattern.
+ * The log's lines since a time, each once: a list for each page, which may be empty. With `follow`
+ * those to come too, until it throws, at Ctrl-C or when `signal` is aborted. `pattern` is CloudWatch's
+ * filter pattern.
  */
 export async function* readLog(
   log: Log,
@@ -84,8 +81,8 @@ export interface Search {
 }
 
 /**
- * Pages of the log, the newest lines first, one at least. `since` is how far back the search is, as far as
- * its lines tell; undefined where it came to its end.
+ * Pages of the log, the newest lines first, one at least. `since` is how far back the search is, as
+ * far as its lines tell; undefined where it came to its end.
  */
 export async function* searchBack(
   log: Log,
@@ -143,7 +140,7 @@ export function logToText({ timestamp, message }: LogEvent): string | undefined 
   return line(String(level ?? ""), typeof note === "string" ? note : message);
 }
 
-/** Lines for people or as JSON: those about a key that holds a text, and with `failed` about a failure. */
+/** Lines for people or as JSON, about keys that hold a text, and with `failed` about failures. */
 export async function* toLogLines(
   pages: AsyncIterable<LogEvent[]>,
   { key, failed, json }: { key?: string; failed: boolean; json: boolean },
@@ -191,9 +188,8 @@ export interface News {
 }
 
 /**
- * The news since a time, then those to come: a list for each page of the log, which may be
- * empty. The rows of its newest `mostRows` are read. It ends by throwing, at Ctrl-C or when `signal` is
- * aborted.
+ * The news since a time, then those to come: a list for each page of the log, which may be empty. The
+ * rows of its newest `mostRows` are read. It ends by throwing, at Ctrl-C or when `signal` is aborted.
  */
 export async function* followNews(
   stack: Stack,
@@ -215,8 +211,8 @@ export async function* followNews(
 }
 
 /**
- * The rows that were written since a time and are still there, the newest first. The table is ordered by
- * key, so the log says which rows these are. `since` is that of the search, also where no row is found.
+ * The rows that were written since a time and are still there, the newest first. The table is ordered
+ * by key, so the log says which they are. `since` is that of the search, also where there is no row.
  */
 export async function* rowsWritten(
   stack: Stack,

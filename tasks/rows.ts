@@ -37,8 +37,8 @@ const SORTED_ROWS = 1000;
 const LOOK_BACK_DAYS = 30;
 
 /**
- * The rows that are wanted, the newest first; where they are in another order, it says so before. Those
- * to come are the last, and it then ends when there are enough, or by throwing at Ctrl-C.
+ * The rows that are wanted, the newest first; where they are in another order, it says so before. With
+ * `follow` the oldest is first, and it ends when there are enough, or by throwing at Ctrl-C.
  */
 export async function* readRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
   let left = wanted.limit;

@@ -151,7 +151,7 @@ def _(original, data):
     names = data.get("logStreamNames") or group["streams"]
     with cloudwatch_logs._log_events_lock:
         lines = [
-            {**line, "logStreamName": name, "eventId": f"{name} {line['timestamp']} {line['message']}"}
+            {**line, "logStreamName": name, "eventId": f"{name} {line}"}
             for name, stream in group["streams"].items()
             for line in stream["events"]
             if name in names and since <= line["timestamp"] <= end and is_wanted(line["message"])

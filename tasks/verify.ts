@@ -329,8 +329,8 @@ async function checkRepeat(stack: Stack, row: Item, uploaded: Upload): Promise<s
 }
 
 /**
- * Removes the folder's objects and all rows of its keys. Where removals are recorded that makes more rows:
- * they are waited for, and deleted too.
+ * Removes the folder's objects and all rows of its keys. Where removals are recorded that makes more
+ * rows: they are waited for, and deleted too.
  */
 export async function removeTraces(
   stack: Stack,

@@ -30,7 +30,7 @@ const KEY_BYTES = 1024;
 /** https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html */
 const PATTERN_CHARACTERS = 1024;
 
-/** What is known of a key; the newest first. Of versions and rows no more are looked at than a page. */
+/** What is known of a key, the newest first: of versions and rows no more than a page. */
 export interface Facts {
   key: string;
   /** Whether the trigger's filter lets the key through, and the bucket calls the function. */
