@@ -15,7 +15,7 @@ import { toSentence } from "./tasks/failures.ts";
 import { backfillByJob } from "./tasks/job.ts";
 import { runAtTerminal, shellCommand } from "./tasks/stand_in.ts";
 import { readLog, toLogLines } from "./tasks/logs.ts";
-import { helpOf, parseArguments, suggestion, type Syntax, type Values } from "./tasks/options.ts";
+import { helpOf, parseArguments, type Syntax, type Values } from "./tasks/options.ts";
 import { replayFailures, replayToText } from "./tasks/replay.ts";
 import { readRows, toRowLines } from "./tasks/rows.ts";
 import { readSamples, SAMPLES } from "./tasks/samples.ts";
@@ -315,7 +315,7 @@ export async function main([name = "help", ...args]: string[]): Promise<number> 
     return 0;
   }
   if (task === undefined) {
-    say(`"${visible(name)}" is not a task${suggestion(name, Object.keys(TASKS))}\n${usage()}`);
+    say(`"${visible(name)}" is not a task\n${usage()}`);
     return 1;
   }
   try {

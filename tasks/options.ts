@@ -1,7 +1,6 @@
 /** The options of the tasks: their names, their meaning, and how their values are read. */
 
 import { parseArgs } from "node:util";
-import { closest, distance } from "fastest-levenshtein";
 import { ANYWHERE, denoTask } from "./commands.ts";
 import { MOST_CALLS } from "./proxy.ts";
 import { toTable, UserError, visible } from "./terminal.ts";
@@ -152,9 +151,7 @@ export function parseArguments(
   for (const [word, value] of Object.entries(given)) {
     const name = options.find((name) => name === word);
     if (name === undefined) {
-      const dashed = (word.length > 1 ? "--" : "-") + word;
-      const known = options.map((name) => `--${name}`);
-      throw misused(`${visible(dashed)} is not an option${suggestion(dashed, known)}`);
+      throw misused(`${word.length > 1 ? "--" : "-"}${visible(word)} is not an option`);
     }
     if (value === "" || isSwitch(name) !== (value === true)) {
       throw misused(`--${name} takes ${isSwitch(name) ? "no" : "a"} value`);
@@ -168,10 +165,4 @@ export function parseArguments(
   const texts = given as Record<string, string | undefined>; // true stands for a switch
   const values = Object.entries(OPTIONS).map(([name, { read }]) => [name, read(texts[name])]);
   return { values: Object.fromEntries(values), words: positionals };
-}
-
-/** `: did you mean X?`, if one of the known words is near. */
-export function suggestion(word: string, known: string[]): string {
-  const nearest = known.length > 0 ? closest(word, known) : "";
-  return nearest !== "" && distance(word, nearest) <= 2 ? `: did you mean ${nearest}?` : "";
 }
