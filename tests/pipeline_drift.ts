@@ -80,19 +80,19 @@ const CHANGES: Record<string, (root: Deployed["root"]) => Promise<unknown>> = {
     }),
   "not there: aws_s3_bucket_public_access_block.uploads[0]": (root) =>
     root.s3.deletePublicAccessBlock({ Bucket: root.outputs.s3_bucket_name }),
-  // As by a dev that was killed.
-  "since ": (root) => updateCode(root, zipOf(new TextEncoder().encode("left"))),
 };
 
 export const DRIFT: Steps<Deployed> = {
   "status names each part that was changed or removed by hand": async (deployed) => {
     for (const change of Object.values(CHANGES)) await change(deployed.root);
+    await updateCode(deployed.root, zipOf(new TextEncoder().encode("left"))); // by a killed dev
     const { code, stdout, stderr } = await task(deployed, "status", "--json");
     assert.equal(code, 1, stderr);
     const { problems }: Status = JSON.parse(stdout);
     for (const beginning of Object.keys(CHANGES)) {
       assert.ok(problems.some((problem) => problem.startsWith(beginning)), problems.join("\n"));
     }
+    assert.ok(problems.some((problem) => problem.includes(NOT_DEPLOYED)), problems.join("\n"));
   },
 
   // Terraform replaces what is tainted, as by an interrupted apply; deploy_test.ts has other causes.
