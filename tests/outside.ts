@@ -187,10 +187,10 @@ function holds(
     const [, absent] = condition.match(/^attribute_not_exists\((\w+)\)$/) ?? [];
     if (absent !== undefined) return row?.[absent as keyof Row] === undefined;
     const [, name, operator, value] = condition.match(/^(\w+) ([<=]) (:\w+)$/)!;
-    const attribute = row?.[name as keyof Row];
-    if (attribute === undefined) return false; // a comparison with nothing is false
     const given = ExpressionAttributeValues![value].S;
     assert.ok(given !== undefined, `no value of ${value}`);
+    const attribute = row?.[name as keyof Row];
+    if (attribute === undefined) return false; // a comparison with nothing is false
     return operator === "<" ? attribute < given : attribute === given;
   };
   return ConditionExpression!.split(" OR ").some((all) => all.split(" AND ").every(holdsOne));
