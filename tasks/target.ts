@@ -1,5 +1,6 @@
 /** Where a task acts: on AWS or on the stand-in, in which workspace, and on what is deployed there. */
 
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { CloudWatchLogsServiceException } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBServiceException } from "@aws-sdk/client-dynamodb";
@@ -13,7 +14,7 @@ import { enterStandIn } from "./stand_in.ts";
 import { say, UserError, visible } from "./terminal.ts";
 import * as terraform from "./terraform.ts";
 import { requirePrograms } from "./tools.ts";
-import { folderFor, isLocalWorkspace } from "./workspace.ts";
+import { folderFor, isLocalWorkspace, stateFolder } from "./workspace.ts";
 
 /** On AWS new notifications and permissions take minutes to propagate. */
 const AWS_DEADLINES = { rowDeadlineMs: 240_000, firstRowDeadlineMs: 600_000 };
@@ -110,6 +111,7 @@ export async function openTarget(where: Where | Target, opening: Opening): Promi
   }
   await requirePrograms({ standIn: target.local && opening.standIn === "start" });
   await using held = new AsyncDisposableStack();
+  held.use(leaveNoEmptyState(target.workspace));
   await readyTerraform(target.workspace);
   if (opening.exclusive) held.use(await lockWorkspace(target.workspace));
   if (target.local) {
@@ -129,6 +131,19 @@ export async function readyTerraform(workspace: string): Promise<void> {
   for (const [name, value] of Object.entries(set)) Deno.env.set(name, value);
   await Deno.mkdir(join(ROOT, "build"), { recursive: true });
   await terraform.init(await folderFor(workspace));
+}
+
+/** Terraform makes a folder for each workspace that it is asked about: an empty one is removed. */
+function leaveNoEmptyState(workspace: string): AsyncDisposable {
+  const ofAws = join(ROOT, "terraform.tfstate.d");
+  const folder = isLocalWorkspace(workspace) ? stateFolder(workspace) : join(ofAws, workspace);
+  const isNew = !existsSync(folder);
+  return {
+    async [Symbol.asyncDispose]() {
+      if (isNew) await Deno.remove(folder).catch(() => {}); // none, or not empty
+      await Deno.remove(ofAws).catch(() => {});
+    },
+  };
 }
 
 /** Runs `work` on what is deployed. @throws {NothingDeployedError} nothing is */

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { namesIn } from "../tasks/files.ts";
 import { ROOT, run } from "../tasks/shell.ts";
 import { init } from "../tasks/terraform.ts";
 import { findPython, requirePrograms } from "../tasks/tools.ts";
@@ -99,6 +100,14 @@ exec ${terraform} "$@"`;
     const { code, last } = await runWith(["deploy", "--yes"], { TF_WORKSPACE: "local-x" });
     assert.equal(code, 1);
     assert.match(last, /^This shell acts on the stand-in: add --local, or leave it/);
+  },
+  "a refused task leaves no folder of an environment": async ({ bin }) => {
+    // Terraform makes it for any workspace that it is asked about.
+    const folder = 'mkdir -p "terraform.tfstate.d/$TF_WORKSPACE"';
+    await writeProgram(bin, "terraform", `[ $TF_WORKSPACE = default ] || { ${folder}; exit 1; }`);
+    assert.equal((await runWith(["status", ...NOWHERE], inPath(bin))).code, 2);
+    const names = await namesIn(join(ROOT, "terraform.tfstate.d"));
+    assert.equal(names.includes("never-deployed"), false);
   },
 };
 
