@@ -33,7 +33,7 @@ import {
 } from "./tasks/terminal.ts";
 import { deployedCode } from "./tasks/terraform.ts";
 import { reportToText, rowToText, verifyStack } from "./tasks/verify.ts";
-import { explain, keyOf, whyToText } from "./tasks/why.ts";
+import { explain, keyMeant, whyToText } from "./tasks/why.ts";
 
 /** One task, as usage, README and deno.json show it. */
 export interface Task extends Syntax {
@@ -217,7 +217,7 @@ async function rowsTask(options: Values, [text]: string[]): Promise<void> {
   }
   const limit = options.limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
   await withStack(options, async (stack) => {
-    const key = text === undefined ? undefined : keyOf(stack, text);
+    const key = text === undefined ? undefined : await keyMeant(stack, text);
     const sinceMs = since === undefined ? undefined : Date.now() - since;
     const rows = readRows(stack, { key, prefix, sinceMs, limit, follow });
     await printLines(toRowLines(rows, options), { follow });
@@ -226,7 +226,7 @@ async function rowsTask(options: Values, [text]: string[]): Promise<void> {
 
 async function whyTask({ json, since, ...options }: Values, [text]: string[]): Promise<void> {
   await withStack(options, async (stack) => {
-    const why = await explain(stack, keyOf(stack, text), since);
+    const why = await explain(stack, await keyMeant(stack, text), since);
     print(why, json, whyToText);
     if (!why.ok) throw new FindingError("It needs attention: see above");
   });

@@ -1,4 +1,4 @@
-/** Why: shows all that is known of a key, and says what to do. */
+/** Why: finds the key that is meant, shows all that is known of it, and says what to do. */
 
 import { isDeleted } from "../function/removals.ts";
 import { letsThrough, versionOf } from "../handler.ts";
@@ -9,7 +9,15 @@ import { logToText, type Search, searchBack } from "./logs.ts";
 import { readMessage, receive } from "./replay.ts";
 import { type Item, removalOf, rowsOfKey } from "./table.ts";
 import type { Stack } from "./target.ts";
-import { clip, terminalColumns, toTable, UserError, visible, visibleName } from "./terminal.ts";
+import {
+  clip,
+  say,
+  terminalColumns,
+  toTable,
+  UserError,
+  visible,
+  visibleName,
+} from "./terminal.ts";
 
 /** Versions, rows and lines that are shown. */
 const SHOWN = 5;
@@ -101,8 +109,7 @@ function whatToDo(facts: Facts, stack: Pick<Stack, "flags" | "outputs">): string
       `Fix the cause, then run ${denoTask(stack, "replay")}.`;
   }
   if (newest === undefined) {
-    return "There is no such object and no row of it: check the key's letters, case and spaces, and " +
-      "that nothing in it is escaped as in a URL.";
+    return "There is no such object and no row of it: check the key's letters, case and spaces.";
   }
   if (!facts.matches) {
     return "The trigger ignores this key: see filter_prefixes and filter_suffixes in variables.tf.";
@@ -237,14 +244,51 @@ async function failuresOf(
 }
 
 /**
- * The key that a text names, itself or in a URI of this bucket.
+ * The key that is meant: of all that the text may stand for, the first of which there is an object or a
+ * row.
  *
  * @throws {UserError} it can be no key
  */
-export function keyOf({ outputs }: Pick<Stack, "outputs">, text: string): string {
-  const uri = `s3://${outputs.s3_bucket_name}/`;
+export async function keyMeant(stack: Stack, text: string): Promise<string> {
+  const [key, ...others] = readingsOf(text, stack.outputs.s3_bucket_name);
+  if (key === undefined) throw new UserError(`KEY must have 1 to ${KEY_BYTES} bytes`);
+  if (await isKnown(stack, key)) return key;
+  for (const other of others) {
+    if (!await isKnown(stack, other)) continue;
+    const looksSame = other.normalize() === key.normalize();
+    say(`Taken for the key "${visibleName(other)}"${looksSame ? ", in another Unicode form" : ""}`);
+    return other;
+  }
+  return key;
+}
+
+/**
+ * What a text may stand for, first the key that it is, or that its URI names: a path with a slash before
+ * it, a key as URLs and events have it, or one in the other Unicode form.
+ */
+function readingsOf(text: string, bucket: string): string[] {
+  const uri = `s3://${bucket}/`;
   const key = text.startsWith(uri) ? text.slice(uri.length) : text;
-  const { length } = new TextEncoder().encode(key);
-  if (length >= 1 && length <= KEY_BYTES) return key;
-  throw new UserError(`KEY must have 1 to ${KEY_BYTES} bytes`);
+  const plain = [key, key.replace(/^\/+/, "")];
+  const decoded = plain.flatMap((each) => [each, decode(each), decode(each.replaceAll("+", " "))]);
+  const all = decoded.flatMap((each) => [each, each.normalize("NFC"), each.normalize("NFD")]);
+  const isKey = (each: string) => each !== "" && new TextEncoder().encode(each).length <= KEY_BYTES;
+  return [...new Set(all)].filter(isKey);
+}
+
+function decode(key: string): string {
+  try {
+    return decodeURIComponent(key);
+  } catch {
+    return key;
+  }
+}
+
+async function isKnown(stack: Stack, key: string): Promise<boolean> {
+  for await (const page of listVersions(stack.s3, stack.outputs.s3_bucket_name, key)) {
+    if (page.some(({ Key }) => Key === key)) return true;
+    break; // those of the very key come first
+  }
+  for await (const _row of rowsOfKey(stack, key, { limit: 1 })) return true;
+  return false;
 }

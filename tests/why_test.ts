@@ -1,8 +1,16 @@
 /** What `why` concludes of what it finds, and what it shows. */
 
 import assert from "node:assert/strict";
-import { conclude, explain, type Facts, keyOf, whyToText } from "../tasks/why.ts";
-import { clockAt, fakeStack, NO_FAILURES, NOTIFIES, queue, toAttributes } from "./fixtures.ts";
+import { conclude, explain, type Facts, keyMeant, whyToText } from "../tasks/why.ts";
+import {
+  clockAt,
+  fakeStack,
+  NO_FAILURES,
+  NOTIFIES,
+  progressOf,
+  queue,
+  toAttributes,
+} from "./fixtures.ts";
 
 const NOW_MS = Date.parse("2100-01-31T00:00:00Z");
 const VERSION = { versionId: "v2", lastModified: "2026-01-02T03:04:05.000Z", size: 7 };
@@ -179,11 +187,46 @@ Deno.test("a filter pattern of more than 1,024 characters is not sent", async ()
   }
 });
 
-Deno.test("KEY is a key, or a URI of this bucket", () => {
+Deno.test("KEY is understood as people paste it", async (t) => {
+  const NFC = "caf\u00e9";
+  const NFD = "cafe\u0301";
+  const form = ", in another Unicode form";
+  const cases: [text: string, known: string[], key: string, said?: string][] = [
+    ["none", [], "none"],
+    ["s3://uploads/a/b", ["a/b"], "a/b"],
+    ["s3://uploads/none", [], "none"],
+    ["/a/b", ["/a/b", "a/b"], "/a/b"],
+    ["/a/b", ["a/b"], "a/b", ""],
+    ["a%20b", ["a b"], "a b", ""],
+    ["a+b%2B", ["a b+"], "a b+", ""],
+    ["100%", ["100%"], "100%"],
+    [NFC, [NFD], NFD, form],
+    [NFD, [NFC], NFC, form],
+  ];
+  for (const [text, known, expected, note] of cases) {
+    await t.step(`${text} of ${known}`, async () => {
+      const { stack } = fakeStack({
+        // Half of them are rows, half of them objects.
+        QueryCommand: ({ ExpressionAttributeValues: { ":key": { S: key } } }) => {
+          const isRow = known.includes(key) && key.length % 2 === 0;
+          return { Items: isRow ? [{ file_key: { S: key }, timestamp: { S: "t" } }] : [] };
+        },
+        ListObjectVersionsCommand: ({ Prefix }) => ({
+          Versions: known.filter((key) => key === Prefix).map((key) => ({
+            Key: encodeURIComponent(key),
+          })),
+        }),
+      });
+      let key;
+      const said = await progressOf(async () => key = await keyMeant(stack, text));
+      assert.deepEqual([key, said], [
+        expected,
+        note === undefined ? "" : `Taken for the key "${expected}"${note}\n`,
+      ]);
+    });
+  }
   const { stack } = fakeStack({});
-  const cases = [["a%20b", "a%20b"], ["s3://uploads/a/b", "a/b"], ["s3://other/a", "s3://other/a"]];
-  for (const [text, key] of cases) assert.equal(keyOf(stack, text), key);
-  for (const text of ["", "s3://uploads/", "é".repeat(513)]) {
-    assert.throws(() => keyOf(stack, text), /^UserError: KEY must have 1 to 1024 bytes$/);
+  for (const text of ["", "s3://uploads/", "k".repeat(1025)]) {
+    await assert.rejects(keyMeant(stack, text), /^UserError: KEY must have 1 to 1024 bytes$/);
   }
 });
