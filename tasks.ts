@@ -7,6 +7,7 @@ import { dev } from "./dev/dev.ts";
 import { backfillRows, backfillToText } from "./tasks/backfill.ts";
 import { writeZip } from "./tasks/build.ts";
 import { checkAll } from "./tasks/checks.ts";
+import { now } from "./tasks/clients.ts";
 import { ANYWHERE, canCopy, denoTask } from "./tasks/commands.ts";
 import { demo } from "./tasks/demo.ts";
 import { deploy, plan } from "./tasks/deploy.ts";
@@ -204,7 +205,7 @@ async function statusTask(options: Values): Promise<void> {
 async function logsTask(options: Values): Promise<void> {
   const { since = LOG_SINCE_MS, follow } = options;
   await withStack(options, async (stack) => {
-    const pages = readLog(stack, { sinceMs: Date.now() - since, follow });
+    const pages = readLog(stack, { sinceMs: now() - since, follow });
     await printLines(toLogLines(pages, options), { follow });
   });
 }
@@ -218,7 +219,7 @@ async function rowsTask(options: Values, [text]: string[]): Promise<void> {
   const limit = options.limit ?? (json || csv || follow ? Infinity : SHOWN_ROWS);
   await withStack(options, async (stack) => {
     const key = text === undefined ? undefined : await keyMeant(stack, text);
-    const sinceMs = since === undefined ? undefined : Date.now() - since;
+    const sinceMs = since === undefined ? undefined : now() - since;
     const rows = readRows(stack, { key, prefix, sinceMs, limit, follow });
     await printLines(toRowLines(rows, options), { follow });
   });

@@ -5,17 +5,42 @@ import { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { IAMClient } from "@aws-sdk/client-iam";
 import { LambdaClient } from "@aws-sdk/client-lambda";
-import { S3Client } from "@aws-sdk/client-s3";
+import { HeadBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { STSClient, type STSClientConfig } from "@aws-sdk/client-sts";
-import { toSentence } from "./failures.ts";
+import { statusOf, toSentence } from "./failures.ts";
 import { requestHandler } from "./proxy.ts";
 import { interrupted, overdue } from "./signals.ts";
 import { UserError, visible } from "./terminal.ts";
 
+/** How far AWS's clock is ahead of this machine's, which may be minutes off. */
+let aheadMs = 0;
+
+/** AWS's time, in milliseconds since 1970, as the Date of its answers tells it. */
+export function now(): number {
+  return Date.now() + aheadMs;
+}
+
+/** A Date has whole seconds, and is some time on its way. */
+const LEAST_GAP_MS = 3000;
+
+/** Makes a first call, whose answer tells AWS's time, be it a refusal. */
+export async function readClock({ s3 }: Clients, Bucket: string): Promise<void> {
+  await s3.send(new HeadBucketCommand({ Bucket })).catch((error) => {
+    if (statusOf(error) === undefined) throw error;
+  });
+}
+
 /** What every client of a region needs to know. */
 export function configOf(region: string) {
   const handler = requestHandler(Deno.env.toObject());
+  const handle = handler.handle.bind(handler);
+  handler.handle = async (request, options) => {
+    const answer = await handle(request, options);
+    const gapMs = Date.parse(answer.response.headers.date ?? "") - Date.now();
+    if (!Number.isNaN(gapMs)) aheadMs = Math.abs(gapMs) > LEAST_GAP_MS ? gapMs : 0;
+    return answer;
+  };
   // The SDK's own sources of credentials, which by themselves would ask SSO without the proxy.
   const { credentialDefaultProvider: sources }: Pick<STSClientConfig, "credentialDefaultProvider"> =
     new STSClient().config;

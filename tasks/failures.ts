@@ -147,7 +147,7 @@ function networkSentence(error: Error): string | undefined {
 }
 
 /** The status of AWS's answer: the SDK gives $metadata to every error, a status only to an answer. */
-function statusOf(error: Error): number | undefined {
+export function statusOf(error: Error): number | undefined {
   return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
 }
 

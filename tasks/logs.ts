@@ -4,6 +4,7 @@ import {
   type FilterLogEventsCommandInput,
   paginateFilterLogEvents,
 } from "@aws-sdk/client-cloudwatch-logs";
+import { now } from "./clients.ts";
 import { parseObject, toReason } from "./invoke.ts";
 import { interrupted, pause } from "./signals.ts";
 import { BATCH_KEYS, getRows, idOf, type Item, rowKey } from "./table.ts";
@@ -235,7 +236,7 @@ export async function newestRows(
   stack: Stack,
   count: number,
 ): Promise<{ rows: Item[]; since?: string }> {
-  const search = { sinceMs: Date.now() - NEWEST_MS, mostMs: GIVE_UP_MS };
+  const search = { sinceMs: now() - NEWEST_MS, mostMs: GIVE_UP_MS };
   const rows: Item[] = [];
   let since: string | undefined;
   for await (const found of rowsWritten(stack, search)) {

@@ -3,6 +3,7 @@
 import { paginateScan } from "@aws-sdk/client-dynamodb";
 import { isDeleted } from "../function/removals.ts";
 import { ATTRIBUTES } from "../handler.ts";
+import { now } from "./clients.ts";
 import { followNews, rowsWritten } from "./logs.ts";
 import { type Item, queryRows, removalOf, rowsOfKey, toItem, toText } from "./table.ts";
 import type { Stack } from "./target.ts";
@@ -59,7 +60,7 @@ function wantedRows(stack: Stack, wanted: Wanted): AsyncGenerator<Item> {
 /** The rows written since a time, or from now on, the oldest first. */
 async function* newRows(
   stack: Stack,
-  { key, prefix, sinceMs = Date.now(), pollMs }: Wanted,
+  { key, prefix, sinceMs = now(), pollMs }: Wanted,
 ): AsyncGenerator<Item> {
   const isWanted = ({ file_key }: Item) =>
     key === undefined ? String(file_key).startsWith(prefix) : file_key === key;
@@ -114,7 +115,7 @@ async function* newestFirst(stack: Stack, { prefix, limit }: Wanted): AsyncGener
         `More than ${SORTED_ROWS} rows: the function's log says which are the newest. For all, in the ` +
           "table's own order, use --json or --csv without --limit",
       );
-      yield* newestSince(stack, prefix, Date.now() - LOOK_BACK_DAYS * 86_400_000);
+      yield* newestSince(stack, prefix, now() - LOOK_BACK_DAYS * 86_400_000);
       return say(`The log of ${LOOK_BACK_DAYS} days names no more; --since 90d looks further back`);
     }
     say(
@@ -213,7 +214,7 @@ const NUMBERS = [1, 3];
 
 function toCells(row: Item): string[] {
   const [keyWidth, , typeWidth, , previewWidth] = WIDTHS;
-  const ageMs = Date.now() - Date.parse(String(row.processed_at));
+  const ageMs = now() - Date.parse(String(row.processed_at));
   return [
     clip(visibleName(String(row.file_key)), keyWidth),
     visible(String(row.file_size ?? "")),

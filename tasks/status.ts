@@ -4,6 +4,7 @@ import { DescribeAlarmsCommand } from "@aws-sdk/client-cloudwatch";
 import { DescribeTableCommand } from "@aws-sdk/client-dynamodb";
 import { GetFunctionCommand } from "@aws-sdk/client-lambda";
 import { writeZip, ZIP_URL } from "./build.ts";
+import { now } from "./clients.ts";
 import { denoTask } from "./commands.ts";
 import { bucketNotifies, countFailures, type QueueCounts, silenceOf, strayCode } from "./invoke.ts";
 import { newestRows } from "./logs.ts";
@@ -108,7 +109,7 @@ function problemsOf(
 /** A status for people, on one screen. */
 export function statusToText(status: Status): string {
   const { bucket, function: fn, rows, rowsSince, failureQueue, alarms, problems } = status;
-  const age = (iso: string) => toDuration(Date.now() - Date.parse(iso));
+  const age = (iso: string) => toDuration(now() - Date.parse(iso));
   const inFlight = failureQueue.inFlight > 0 ? `, and ${failureQueue.inFlight} in flight` : "";
   const changed = fn &&
     `${fn.name}, ${fn.runtime}, ${fn.state}, changed ${age(fn.lastModified)} ago`;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { CloudWatchLogsServiceException } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBServiceException } from "@aws-sdk/client-dynamodb";
 import { LambdaServiceException } from "@aws-sdk/client-lambda";
-import { checkCredentials, type Clients, clientsOf } from "./clients.ts";
+import { checkCredentials, type Clients, clientsOf, readClock } from "./clients.ts";
 import { denoTask } from "./commands.ts";
 import { changesForTerraform } from "./environment.ts";
 import { ROOT } from "./shell.ts";
@@ -157,6 +157,7 @@ export async function withStack(
   if (outputs === undefined) throw nothingDeployed(target);
   await checkCredentials();
   const stack = connect(target, outputs);
+  await readClock(stack, outputs.s3_bucket_name);
   try {
     await work(stack, target);
   } catch (error) {

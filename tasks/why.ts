@@ -4,6 +4,7 @@ import { isDeleted } from "../function/removals.ts";
 import { letsThrough, versionOf } from "../handler.ts";
 import { listVersions, PAGE_OBJECTS } from "./bucket.ts";
 import { bucketNotifies, countFailures, parseObject, silenceOf } from "./invoke.ts";
+import { now } from "./clients.ts";
 import { canCopy, denoTask } from "./commands.ts";
 import { logToText, type Search, searchBack } from "./logs.ts";
 import { readMessage, receive } from "./replay.ts";
@@ -67,7 +68,7 @@ export interface Why extends Facts {
 /** Looks everywhere for a key. `since` is how far back the log is searched, in milliseconds. */
 export async function explain(stack: Stack, key: string, since?: number): Promise<Why> {
   const search = {
-    sinceMs: Date.now() - (since ?? LOG_SINCE_MS),
+    sinceMs: now() - (since ?? LOG_SINCE_MS),
     mostMs: since === undefined ? MOST_MS : LONG_MS,
   };
   const [notifies, versions, rows, log, failures] = await Promise.all([

@@ -1,4 +1,4 @@
-/** The clients of AWS: their way through a proxy, and how long they wait. */
+/** The clients of AWS: their way through a proxy, how long they wait, and AWS's clock. */
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -6,7 +6,7 @@ import { type AddressInfo, connect } from "node:net";
 import { pipeline } from "node:stream/promises";
 import { GetFunctionCommand, InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
 import { ListBucketsCommand, S3Client } from "@aws-sdk/client-s3";
-import { clientsOf } from "../tasks/clients.ts";
+import { clientsOf, now, readClock } from "../tasks/clients.ts";
 import { toSentence } from "../tasks/failures.ts";
 import { proxyVariables, requestHandler } from "../tasks/proxy.ts";
 import { replaceEnvironment } from "./fixtures.ts";
@@ -157,6 +157,27 @@ Deno.test("a run of the function is waited for, however long it takes", async ()
     name: "TimeoutError",
   });
   lambda.destroy();
+});
+
+Deno.test("the time is AWS's, as any answer tells it", async () => {
+  await using metadata = serveMetadata(["ASIATEST", "x", "x"]);
+  let [status, aheadMs] = [200, 0];
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+    const date = new Date(Date.now() + aheadMs).toUTCString();
+    return new Response(null, { status, headers: { date } });
+  });
+  using _environment = replaceEnvironment({
+    AWS_ENDPOINT_URL: `http://127.0.0.1:${server.addr.port}`,
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
+  });
+  const clients = clientsOf("us-east-1");
+  for ([status, aheadMs] of [[404, 600_000], [403, -600_000], [200, 0]]) {
+    await readClock(clients, "uploads");
+    assert.ok(Math.abs(now() - Date.now() - aheadMs) < 3000, `${now() - Date.now()} ms`);
+  }
+  clients.s3.destroy();
+  await server.shutdown();
+  await assert.rejects(readClock(clients, "uploads"), /ECONNREFUSED/);
 });
 
 /** A CONNECT proxy, through which every host is one port of this machine. */
