@@ -1,7 +1,8 @@
-/** What all open pages show: the board follows what happens in AWS, and pages ask it for what is new. */
+/** What all open pages show: the board follows what happens in AWS, while pages ask it for what is new. */
 
 import { isDeleted } from "../function/removals.ts";
 import { letsThrough, type Upload } from "../handler.ts";
+import { now } from "../tasks/clients.ts";
 import { denoTask } from "../tasks/commands.ts";
 import { followNews, newestRows, type News } from "../tasks/logs.ts";
 import { describeKeys } from "../tasks/filters.ts";
@@ -25,6 +26,12 @@ const LOOK_BACK_MS = 15 * 60_000;
 
 const POLL_MS = 2000;
 
+/** How soon it sees a page that is opened. */
+const WAKE_MS = 100;
+
+/** A hidden tab asks no more than once a minute: https://developer.chrome.com/blog/timer-throttling-in-chrome-88 */
+const IDLE_MS = 90_000;
+
 /** How long the board asks for an upload's row; after that the log tells of it, if it comes. */
 const LATE_MS = 30_000;
 
@@ -40,13 +47,15 @@ export class Board {
   /** Uploads without a row, by their objects; once one has failed, it does not matter when it ended. */
   readonly #uploads = new Map<string, { id: string; endedMs?: number }>();
   #codeSha256 = "";
+  /** When a page asked last. */
+  #askedMs = -Infinity;
   readonly #ending = new AbortController();
   readonly #signal = AbortSignal.any([this.#ending.signal, interrupted]);
 
   constructor(
     readonly stack: Stack,
     place: string,
-    readonly times = { pollMs: POLL_MS, lateMs: LATE_MS },
+    readonly times = { pollMs: POLL_MS, idleMs: IDLE_MS, lateMs: LATE_MS },
   ) {
     const { filter_prefixes: [prefix = ""], filter_suffixes: [suffix = ""] } = this.stack.outputs;
     const recorded = describeKeys(this.stack.outputs);
@@ -59,11 +68,13 @@ export class Board {
 
   /** What a page that has the messages up to a number lacks: of each thing the last one. */
   since(last: number): Update {
+    this.#askedMs = performance.now();
     const messages = [...this.#messages.values()].flatMap((kind) => [...kind.values()])
       .filter(({ at }) => at > last);
     return {
       messages: messages.map(({ message }) => message),
       last: this.#last,
+      nowMs: now(),
     };
   }
 
@@ -105,11 +116,16 @@ export class Board {
     this.#tell({ type: "outcome", outcome }, outcome.id);
   }
 
-  /** Follows the news; after an error of AWS it begins again. */
+  get #isWatched(): boolean {
+    return performance.now() - this.#askedMs < this.times.idleMs;
+  }
+
+  /** Follows the news while a page asks; after an error of AWS it begins again. */
   async #poll(): Promise<void> {
     while (!this.#signal.aborted) {
       try {
-        await this.#follow();
+        if (this.#isWatched) await this.#follow();
+        else await pause(WAKE_MS, this.#signal);
       } catch (error) {
         if (this.#signal.aborted) return;
         const { name, message } = error as Error;
@@ -124,7 +140,7 @@ export class Board {
 
   /** What is there first, then what is new. */
   async #follow(): Promise<void> {
-    const sinceMs = Date.now() - LOOK_BACK_MS;
+    const sinceMs = now() - LOOK_BACK_MS;
     await this.#look();
     const { rows } = await newestRows(this.stack, FIRST_ROWS);
     for (const row of rows.reverse()) this.#show(row);
@@ -136,12 +152,13 @@ export class Board {
       news.forEach((one) => this.#take(one));
       this.#tellFailures(await this.#look());
       this.#setTrouble("");
+      if (!this.#isWatched) return;
     }
   }
 
   async #waitForRow(object: Parameters<Board["expect"]>[1]): Promise<void> {
     try {
-      const timestamp = new Date().toISOString();
+      const timestamp = new Date(now()).toISOString();
       const bucket = this.stack.outputs.s3_bucket_name;
       const upload = { ...object, bucket, timestamp, eventName: "ObjectCreated" };
       const look = () => rowsOfVersion(this.stack, upload);

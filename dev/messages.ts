@@ -57,4 +57,6 @@ export interface Update {
   messages: Message[];
   /** The number of the last one, for the next time. */
   last: number;
+  /** AWS's clock. */
+  nowMs: number;
 }

@@ -35,6 +35,8 @@ let sending = 0;
 const latencies: number[] = [];
 let prefix = "";
 let isReady = false;
+/** How far AWS's clock is ahead of this one. */
+let aheadMs = 0;
 
 function find<T extends Element = HTMLElement>(selector: string, within: ParentNode = document): T {
   return within.querySelector<T>(selector)!;
@@ -65,6 +67,7 @@ async function follow(): Promise<void> {
       const update: Update = await response.json();
       connect("live", "Connected");
       last = update.last;
+      aheadMs = update.nowMs - Date.now();
       if (update.messages.length === 0) continue;
       update.messages.forEach(take);
       filterRows();
@@ -150,7 +153,7 @@ function filterRows(): void {
 
 function showAges(): void {
   for (const { row, line } of rows.values()) {
-    const ms = Date.now() - Date.parse(String(row.processed_at));
+    const ms = Date.now() + aheadMs - Date.parse(String(row.processed_at));
     show(".age", toAge(ms), line);
     line.classList.toggle("new", ms <= NEW_MS);
   }

@@ -42,7 +42,7 @@ const MOST_PARTS = 9000;
 type Replay = (key?: string) => Promise<string>;
 
 /**
- * Starts the server on a port, or on any one if that is taken; returns the page's address with its
+ * Starts the server on a port, or on the next free one; returns the page's address with its
  * token. When it is disposed of, open requests and uploads end.
  */
 export async function serve(
@@ -72,19 +72,21 @@ export async function serve(
 }
 
 function listen(
-  port: number,
+  wanted: number,
   signal: AbortSignal,
   handle: Deno.ServeHandler,
 ): Deno.HttpServer<Deno.NetAddr> {
-  const options = { hostname: "127.0.0.1", signal, onListen: () => {} };
-  try {
-    return Deno.serve({ ...options, port }, handle);
-  } catch (error) {
-    const { AddrInUse, PermissionDenied } = Deno.errors;
-    if (!(error instanceof AddrInUse || error instanceof PermissionDenied)) throw error;
-    const server = Deno.serve({ ...options, port: 0 }, handle);
-    say(`Port ${port} is not free, so the page is at port ${server.addr.port}`);
-    return server;
+  for (let port = wanted;; port++) {
+    try {
+      const options = { hostname: "127.0.0.1", port, signal, onListen: () => {} };
+      const server = Deno.serve(options, handle);
+      if (port !== wanted) say(`Port ${wanted} is not free, so the page is at port ${port}`);
+      return server;
+    } catch (error) {
+      const { AddrInUse, PermissionDenied } = Deno.errors;
+      const isTaken = error instanceof AddrInUse || error instanceof PermissionDenied;
+      if (!isTaken || port === 65_535) throw error;
+    }
   }
 }
 
