@@ -17,8 +17,17 @@ import { FindingError, plural, print, say, UserError, visible } from "./terminal
 /** AWS asks to look at a job no more often: AmazonS3/latest/userguide/batch-ops-job-status.html */
 const POLL_MS = 30_000;
 
-/** A job never leaves these states. */
-const ENDED = ["Complete", "Failed", "Cancelled"];
+/** S3 may not find a new job for so long: AmazonS3/latest/userguide/troubleshooting-batch-ops.html */
+const APPEARS_MS = 120_000;
+
+/** A job never leaves these states by itself; a suspended one waits for somebody to confirm it. */
+const ENDED = ["Complete", "Failed", "Cancelled", "Suspended"];
+
+/** By these words of S3 a failed job is one that had nothing to do. */
+const NO_OBJECT = /no keys matching the filter criteria/;
+
+/** By S3's service model: JobId. */
+const JOB_ID = /^[a-zA-Z0-9_-]{5,36}$/;
 
 /** How far a job is. */
 export interface JobReport {
@@ -59,6 +68,11 @@ export async function backfillByJob(
   if (options.cancel && options.job === undefined) {
     throw new UserError("--cancel needs the id of a job: --batch JOB --cancel");
   }
+  if (options.job !== undefined && !JOB_ID.test(options.job)) {
+    throw new UserError(
+      `${visible(options.job)} is no id of a job: 5 to 36 letters, digits, - and _`,
+    );
+  }
   if (where.local) {
     throw new UserError("The stand-in has no S3 Batch Operations: leave --batch or --local out");
   }
@@ -93,18 +107,21 @@ export async function runJob(
     const again = denoTask(stack, "backfill", "--batch", id);
     say(`Job ${id} runs on AWS by itself: ${again} looks at it again`);
   }
-  for (let isToEnd = cancel;;) {
+  const appearsUntilMs = time.nowMs() + APPEARS_MS;
+  let isToEnd = cancel;
+  while (true) {
     const found = await findJob(control, stack, id);
-    if (found === undefined && job !== undefined) {
+    // S3 knows a new job a little later.
+    const isAwaited = job === undefined && time.nowMs() < appearsUntilMs;
+    if (found === undefined && !isAwaited) {
       const make = denoTask(stack, "backfill", "--batch");
       throw new UserError(
         `${visible(id)} is no job of this stack; ${make} makes one, and says its id`,
       );
     }
-    // S3 may not find a new job yet: AmazonS3/latest/userguide/troubleshooting-batch-ops.html
     const report = toReport(found ?? {}, id);
     const hasEnded = ENDED.includes(report.status);
-    if (isToEnd && !hasEnded) {
+    if (isToEnd && (!hasEnded || report.status === "Suspended")) {
       const { account_id: AccountId } = stack.outputs;
       const end = { AccountId, JobId: id, RequestedJobStatus: "Cancelled" } as const;
       await control.send(new UpdateJobStatusCommand(end));
@@ -192,25 +209,28 @@ function toReport(job: JobDescriptor, id: string): JobReport {
   const reasons = FailureReasons.map(({ FailureCode, FailureReason }) =>
     [FailureCode, FailureReason].filter((text) => text !== undefined).join(": ")
   );
+  const isEmpty = Status === "Failed" && reasons.some((reason) => NO_OBJECT.test(reason));
   return {
-    ok: NumberOfTasksFailed === 0 && !/^(Fail|Cancel)/.test(Status),
+    ok: isEmpty || NumberOfTasksFailed === 0 && !/^(Fail|Cancel|Suspend)/.test(Status),
     job: id,
     status: Status,
-    objects: TotalNumberOfTasks,
+    objects: isEmpty ? 0 : TotalNumberOfTasks,
     succeeded: NumberOfTasksSucceeded,
     failed: NumberOfTasksFailed,
-    reasons,
+    reasons: isEmpty ? [] : reasons,
   };
 }
 
 /** A report for people: why the job failed, and its counts. */
 export function jobToText(report: JobReport): string {
-  const { job, status, objects, succeeded, failed, reasons } = report;
+  const { ok, job, status, objects, succeeded, failed, reasons } = report;
   const counts = objects === undefined
     ? "its objects are not listed yet"
     : `${plural(objects, "object")}, ${succeeded} done, ${failed} failed`;
   return [
     ...reasons.map((reason) => `FAILED: ${visible(reason)}`),
-    `Job ${job} is ${visible(status)}: ${counts}`,
+    ok && status === "Failed"
+      ? `Job ${job} found no object that the trigger's filter lets through`
+      : `Job ${job} is ${visible(status)}: ${counts}`,
   ].join("\n");
 }

@@ -130,6 +130,7 @@ Deno.test("backfill --batch makes a job of what the trigger lets through", async
 Deno.test("backfill --batch waits for a job, and tells its end", async () => {
   const complete = job("Complete", [2, 2, 0]);
   const active = job("Active", [2, 1, 0]);
+  const waiting = job("Suspended", [2, 0, 0]); // for somebody to confirm it
   const end = "Complete: 2 objects, 2 done, 0 failed";
   const look = { job: ID };
   const [cancel, detach] = [{ ...look, cancel: true }, { ...look, detach: true }];
@@ -139,6 +140,7 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
     [[active, complete], look, "DD", end, true],
     [[complete], cancel, "D", end, true],
     [[active], cancel, "DUDD", "Cancelled: 2 objects, 1 done, 0 failed", false],
+    [[waiting], cancel, "DUDD", "Cancelled: 2 objects, 0 done, 0 failed", false],
     [[active, complete], detach, "D", "Active: 2 objects, 1 done, 0 failed", true],
     [[job("Complete", [3, 1, 2])], {}, "CD", "Complete: 3 objects, 1 done, 2 failed", false],
   ];
@@ -148,11 +150,15 @@ Deno.test("backfill --batch waits for a job, and tells its end", async () => {
     assert.deepEqual([done.calls, jobToText(done.report), done.report.ok], expected);
   }
   const reasons = [{ FailureCode: "E", FailureReason: "no \u009b[31m" }];
-  for (const status of ["Failed", "Cancelled"] as const) {
+  for (const status of ["Failed", "Cancelled", "Suspended"] as const) {
     const { report } = await run([job(status, undefined, reasons)]);
     const text = `Job ${ID} is ${status}: its objects are not listed yet`;
     assert.deepEqual([jobToText(report), report.ok], [`FAILED: E: no \\u{9b}[31m\n${text}`, false]);
   }
+  const FailureReason = "Manifest generation found no keys matching the filter criteria.";
+  const empty = await run([job("Failed", undefined, [{ FailureReason }])]);
+  const nothing = `Job ${ID} found no object that the trigger's filter lets through`;
+  assert.deepEqual([jobToText(empty.report), empty.report.ok], [nothing, true]);
   const { report, progress } = await run([job("New"), job("Active", [400, 100, 0]), complete]);
   assert.deepEqual(progress, [
     "Job job-0a-1 runs on AWS by itself: deno task backfill --batch job-0a-1 --env x looks at it again",
@@ -174,6 +180,7 @@ Deno.test("backfill --batch refuses a job of another stack, and a stack without 
     [[[NOT_FOUND, complete], { job: ID }], foreign, "D"],
     [[[{ ...complete, Operation: other }], { job: ID }], foreign, "D"],
     [[[{ ...complete, Operation: undefined }], { job: ID, cancel: true }], foreign, "D"],
+    [[[NOT_FOUND]], foreign, "CDDDDD"], // for two minutes
     [
       [[], { prefix: "out/" }],
       /^No object below "out\/" is recorded: the stack records keys that begin with "in\/"$/,
@@ -199,6 +206,7 @@ Deno.test("backfill says which of its options exclude each other", async () => {
     [{ batch: false, job: ID }, false, foreign],
     [{ batch: false, detach: true }, false, foreign],
     [{ batch: false, cancel: true }, false, foreign],
+    [{ job: "a/b\u001bcd" }, false, /^a\/b\\u\{1b\}cd is no id of a job: 5 to 36 letters, digits/],
     [{ cancel: true }, false, /^--cancel needs the id of a job: --batch JOB --cancel$/],
   ];
   for (const [options, local, message] of cases) {
