@@ -49,6 +49,8 @@ export interface Report {
   ok: boolean;
   bucket: string;
   files: FileReport[];
+  /** Milliseconds from upload to row. */
+  latencyMs?: { p50: number; max: number };
   failureQueue: { before: number; after: number };
   /** Everything wrong, files' problems included, as sentences. */
   problems: string[];
@@ -129,10 +131,13 @@ async function toReport(
     ...after > before ? [`the failure queue holds ${plural(after, "event")}, ${more}`] : [],
     ...files.flatMap(({ file, problems }) => problems.map((problem) => `${file}: ${problem}`)),
   ];
+  const times = files.flatMap(({ rowAfterMs }) => rowAfterMs ?? []).sort((a, b) => a - b);
+  const [p50, max] = [times[Math.ceil(times.length / 2) - 1], times.at(-1)];
   return {
     ok: problems.length === 0,
     bucket: stack.outputs.s3_bucket_name,
     files,
+    latencyMs: max === undefined ? undefined : { p50, max },
     failureQueue: { before, after },
     problems,
   };
@@ -357,7 +362,7 @@ export async function removeTraces(
 }
 
 /** A report for people: a line a file, then what is wrong. */
-export function reportToText({ ok, files, failureQueue, problems }: Report): string {
+export function reportToText({ ok, files, latencyMs, failureQueue, problems }: Report): string {
   const lines = files.map(({ file, rowAfterMs, problems }) => [
     visibleName(file),
     rowAfterMs === undefined ? "no row" : `${rowAfterMs} ms`,
@@ -366,6 +371,7 @@ export function reportToText({ ok, files, failureQueue, problems }: Report): str
   return [
     ...toTable([["file", "row after", "row"], ...lines], [1], terminalColumns()),
     "",
+    ...latencyMs ? [`upload to row: p50 ${latencyMs.p50} ms, max ${latencyMs.max} ms`] : [],
     `failure queue: ${plural(failureQueue.after, "event")}, ${failureQueue.before} before`,
     ...problems.map((problem) => `WRONG: ${visible(problem)}`),
     ok ? "Every file has its one row, exact." : `Wrong: ${problems.length}.`,

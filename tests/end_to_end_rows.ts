@@ -9,7 +9,7 @@ import { countVersions } from "../tasks/bucket.ts";
 import type { ReplayReport } from "../tasks/replay.ts";
 import type { Status } from "../tasks/status.ts";
 import { deleteRow, type Item, queryRows } from "../tasks/table.ts";
-import type { Report } from "../tasks/verify.ts";
+import { type Report, reportToText } from "../tasks/verify.ts";
 import { corpus, type Sample } from "./corpus.ts";
 import { EVENT_TIME, toEvent, toRecord } from "./outside.ts";
 import {
@@ -58,6 +58,7 @@ const STEPS: Steps<Failing> = {
     const verify = await task(deployed, "verify", "--json");
     assert.equal(verify.code, 0, verify.stdout + verify.stderr);
     const report: Report = JSON.parse(verify.stdout);
+    assert.match(reportToText(report), /^upload to row: p50 [1-9]\d* ms, max [1-9]\d* ms$/m);
     assert.deepEqual(report.problems, []);
     assert.equal(report.files.length, 8);
     assert.ok(report.files.every(({ row, rowAfterMs }) => row?.sequencer && rowAfterMs! >= 0));
