@@ -108,9 +108,12 @@ async function outputOf(program: string, args: string[]): Promise<string | undef
   }
 }
 
+/** Where pip would put packages elsewhere; it takes an empty value for none. */
+const ELSEWHERE = { PIP_TARGET: "", PIP_PREFIX: "", PIP_ROOT: "", PIP_PYTHON: "" };
+
 /** Runs a Python without what the shell sets for others, as PYTHONPATH; pip.conf may say `user`. */
 function python(program: string, args: string[]): Promise<string> {
-  return run(program, ["-I", ...args], { quiet: true, env: { PIP_USER: "0" } });
+  return run(program, ["-I", ...args], { quiet: true, env: { ...ELSEWHERE, PIP_USER: "0" } });
 }
 
 /** Puts a sentence after a program's last words. */
