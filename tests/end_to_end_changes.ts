@@ -90,6 +90,7 @@ const DESTROY: Steps<Deployed> = {
     const { root: { s3 }, bucket: Bucket } = deployed;
     const object = { Bucket, Key: "held" };
     await s3.putObject({ ...object, Body: "1" });
+    await s3.createMultipartUpload({ Bucket, Key: "unfinished" }); // it ends with the bucket
     const ObjectLockConfiguration = { ObjectLockEnabled: "Enabled" } as const;
     await s3.putObjectLockConfiguration({ Bucket, ObjectLockConfiguration });
     await s3.putObjectLegalHold({ ...object, LegalHold: { Status: "ON" } });
