@@ -31,7 +31,7 @@ export async function checkAll(): Promise<void> {
   // Terraform and its provider start a hundred times, and spend 30 % of that on collecting garbage:
   // they need some 130 MB each.
   Deno.env.set("GOGC", "off");
-  Deno.env.set("GOMEMLIMIT", "200MiB");
+  Deno.env.set("GOMEMLIMIT", "150MiB");
   try {
     // The tools, too.
     await together([makeTools(), checkForm()]);
