@@ -27,9 +27,15 @@ export async function deploy(
 ): Promise<terraform.Outputs> {
   const { workspace } = target;
   await checkCredentials();
-  await completeState(target);
-  await using file = await terraform.plan(workspace, { show: show === "whole" });
-  const plan = await summarise(target, file);
+  const isNew = await completeState(target);
+  // A stack that cannot be made is not bound to the bucket that its variables name.
+  const leaveNoName = async (error: unknown): Promise<never> => {
+    if (isNew) await terraform.forget(workspace, [terraform.STACK]);
+    throw error;
+  };
+  const planning = terraform.plan(workspace, { show: show === "whole" });
+  await using file = await planning.catch(leaveNoName);
+  const plan = await summarise(target, file).catch(leaveNoName);
   if (plan.applyable) {
     const clients = clientsOf(plan.outputs.aws_region ?? "us-east-1");
     await confirmPlan(await lossesOf(deletedBy(plan), clients), yes, target);

@@ -32,7 +32,7 @@ export async function destroy(
   const { workspace, place } = target;
   const state = await wholeState(target);
   if (state.resources.length > 0) await removeAll(target, state, yes);
-  else if (state.name !== undefined) await terraform.forget(workspace, [terraform.STACK]);
+  else if (!terraform.isEmpty(state)) await terraform.forget(workspace, [terraform.STACK]);
   const file = unprovenFile(workspace);
   const text = await readText(file);
   let proof: string | undefined;
@@ -56,11 +56,9 @@ function unprovenFile(workspace: string): string {
 /** The state, once it holds all that is named after the stack. */
 async function wholeState(target: OpenTarget): Promise<terraform.State> {
   const state = await terraform.pullState(target.workspace);
-  const { name, resources } = state;
-  if (name === undefined && resources.length === 0) return state;
+  if (terraform.isEmpty(state)) return state;
   await checkCredentials();
-  // And a state without a name. A name alone may be of a stack that could not be made.
-  if (resources.length > 0) await terraform.refuseOtherStack(target.workspace);
+  await terraform.refuseOtherStack(target.workspace); // and a state without a name
   // Asks for all of them, as the proof will: a missing permission shows before anything is removed.
   return await importLeftovers(target, state);
 }

@@ -144,17 +144,15 @@ export async function importLeftovers(
 }
 
 /**
- * Before a deploy. After an interrupted apply it makes the state whole, so that no data is replaced.
- * Where there is nothing it names a new stack: the name of one that could not be made is bound to the
- * bucket that its variables named.
+ * Before a deploy: names a new stack. After an interrupted apply it makes the state whole, so that no
+ * data is replaced. Returns whether the stack is new.
  */
-export async function completeState(target: OpenTarget): Promise<void> {
+export async function completeState(target: OpenTarget): Promise<boolean> {
   const { workspace } = target;
   const state = await terraform.pullState(workspace);
-  const { resources } = await importLeftovers(target, state);
-  if (resources.length > 0) return;
-  if (state.name !== undefined) await terraform.forget(workspace, [terraform.STACK]);
-  await terraform.nameStack(workspace);
+  if (!terraform.isEmpty(state)) await importLeftovers(target, state);
+  else await terraform.nameStack(workspace);
+  return terraform.isEmpty(state);
 }
 
 /** A bucket of another account that took the name is none of the stack's: S3 answers 403. */

@@ -222,7 +222,7 @@ export async function outputs(workspace: string): Promise<Outputs | undefined> {
   const isThere = (name: string) => values[name]?.value != null;
   const missing = [...OUTPUTS, ...FILTERS].find((name) => !isThere(name));
   if (missing !== undefined) {
-    if ((await pullState(workspace)).resources.length === 0) return undefined;
+    if (isEmpty(await pullState(workspace))) return undefined;
     throw new UserError(
       `The deployment is not complete: Terraform has no output ${missing}; deploy again`,
     );
@@ -251,6 +251,11 @@ export function isSame(...resources: [{ address: string }, { address: string }])
     address.replace(/\[0\]$/, "").replace("failures_waiting", 'function["failures-waiting"]')
   );
   return one === other;
+}
+
+/** Whether a state knows of no stack, not even of a name. */
+export function isEmpty({ name, resources }: State): boolean {
+  return name === undefined && resources.length === 0;
 }
 
 /** A state in the words of `terraform state pull`. */
