@@ -34,7 +34,7 @@ export async function checkAll(): Promise<void> {
   // Terraform and its provider start a hundred times, and spend 30 % of that on collecting garbage:
   // they need some 130 MB each.
   Deno.env.set("GOGC", "off");
-  Deno.env.set("GOMEMLIMIT", "160MiB");
+  Deno.env.set("GOMEMLIMIT", "140MiB");
   try {
     // The tools, too.
     await together([makeTools(), checkFirst()]);
