@@ -142,8 +142,7 @@ async function createJob(
   const { account_id, batch_role_arn, filter_prefixes, filter_suffixes } = outputs;
   if (batch_role_arn === undefined) {
     throw new UserError(
-      "The stack has no role for jobs of S3 Batch Operations: deploy it with batch_backfill = true " +
-        "first",
+      "The stack has no role for jobs of S3 Batch Operations: deploy with batch_backfill = true",
     );
   }
   const prefixes = narrowest(wanted, filter_prefixes);

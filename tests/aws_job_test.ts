@@ -187,7 +187,7 @@ Deno.test("backfill --batch refuses a job of another stack, and a stack without 
       "",
     ],
     [[[], {}, { filter_prefixes: ["a/", "b/"] }], /--prefix "a\/" and --prefix "b\/"$/, ""],
-    [[[], {}, noRole], /deploy it with batch_backfill = true first$/, ""],
+    [[[], {}, noRole], /deploy with batch_backfill = true$/, ""],
   ];
   for (const [args, message, calls] of cases) {
     const done = await run(...args);
