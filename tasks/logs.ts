@@ -55,7 +55,7 @@ export async function* readLog(
   let longLookMs = Date.now();
   let seen = new Map<string, number>(); // ids of lines that a look may find again, and their times
   for (;;) {
-    const lookMs = Date.now();
+    const lookMs = now();
     for await (const { events } of pagesOf(log, { startTime, filterPattern: pattern })) {
       const fresh = events.filter(({ eventId }) => !seen.has(eventId!));
       for (const { eventId, timestamp } of fresh) {
@@ -91,7 +91,7 @@ export async function* searchBack(
 ): AsyncGenerator<{ lines: LogEvent[]; since?: string }> {
   const startMs = Date.now();
   const startTime = Math.max(sinceMs, LEAST_MS);
-  let searchedMs = startMs;
+  let searchedMs = now();
   const span = { startTime, startFromHead: false, filterPattern: pattern };
   for await (const { events, isLast } of pagesOf(log, span)) {
     searchedMs = events.at(-1)?.timestamp ?? searchedMs;

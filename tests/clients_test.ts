@@ -8,8 +8,9 @@ import { GetFunctionCommand, InvokeCommand, LambdaClient } from "@aws-sdk/client
 import { ListBucketsCommand, S3Client } from "@aws-sdk/client-s3";
 import { clientsOf, now, readClock } from "../tasks/clients.ts";
 import { toSentence } from "../tasks/failures.ts";
+import { readLog } from "../tasks/logs.ts";
 import { proxyVariables, requestHandler } from "../tasks/proxy.ts";
-import { replaceEnvironment } from "./fixtures.ts";
+import { fakeStack, replaceEnvironment } from "./fixtures.ts";
 import { serveMetadata, serveTls } from "./stub.ts";
 
 const CREDENTIALS = { accessKeyId: "a", secretAccessKey: "b" };
@@ -174,6 +175,11 @@ Deno.test("the time is AWS's, as any answer tells it", async () => {
   for ([status, aheadMs] of [[404, 600_000], [403, -600_000], [200, 0]]) {
     await readClock(clients, "uploads");
     assert.ok(Math.abs(now() - Date.now() - aheadMs) < 3000, `${now() - Date.now()} ms`);
+    const { stack, calls } = fakeStack({});
+    const pages = readLog(stack, { sinceMs: 0, follow: true, pollMs: 1 });
+    for (const _look of [1, 2]) await pages.next();
+    const again = now() - calls[1].input.startTime;
+    assert.ok(again > 0 && again < 120_000, `it follows the log from ${again} ms ago on`);
   }
   clients.s3.destroy();
   await server.shutdown();
