@@ -112,7 +112,7 @@ function systemSentence(error: Error): string | undefined {
   for (const { code = "", message } of chainOf(error)) {
     if (!/^E[A-Z0-9]+$/.test(code)) continue; // not the system's
     const refusal = `This machine refused: ${visible(message.replace(/ \(os error \d+\)/, ""))}`;
-    return withRemedy(refusal, message, SYSTEM_REMEDIES);
+    return withRemedy(refusal, remedyOf(message, SYSTEM_REMEDIES));
   }
 }
 
@@ -125,12 +125,11 @@ function refusalSentence(error: Error): string | undefined {
     ? `HTTP ${status}, without a reason`
     : `${visible(error.name)}: ${visible(error.message)}`;
   const refusal = `AWS refused: ${reason}`;
-  return withRemedy(refusal, `${error.name} ${error.message}`, AWS_REMEDIES);
+  return withRemedy(refusal, remedyOf(`${error.name} ${error.message}`, AWS_REMEDIES));
 }
 
 /** What was refused and, on a line of its own, what to do about it. */
-function withRemedy(refusal: string, text: string, remedies: Remedies): string {
-  const remedy = remedyOf(text, remedies);
+function withRemedy(refusal: string, remedy: string | undefined): string {
   return remedy === undefined
     ? refusal
     : `${refusal}\n${remedy[0].toUpperCase()}${remedy.slice(1)}`;
@@ -140,9 +139,10 @@ function withRemedy(refusal: string, text: string, remedies: Remedies): string {
 function networkSentence(error: Error): string | undefined {
   for (const { name, code = "", message } of chainOf(error)) {
     const words = statusOf(error) === undefined ? message : ""; // those of an answer are AWS's
-    const text = `${name} ${code} ${words}`;
-    if (remedyOf(text, NETWORK_REMEDIES) === undefined) continue;
-    return withRemedy(`The connection failed: ${visible(message || code)}`, text, NETWORK_REMEDIES);
+    const remedy = remedyOf(`${name} ${code} ${words}`, NETWORK_REMEDIES);
+    if (remedy !== undefined) {
+      return withRemedy(`The connection failed: ${visible(message || code)}`, remedy);
+    }
   }
 }
 
