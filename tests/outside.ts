@@ -16,7 +16,7 @@ export function assertOneJsonLine(line: string) {
 export const EVENT_TIME = "2026-01-02T03:04:05.678Z";
 
 /** The object of an S3 event record, its key form-encoded. */
-export interface EventObject {
+interface EventObject {
   key: string;
   size?: number;
   eTag?: string;
